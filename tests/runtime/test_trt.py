@@ -1,0 +1,204 @@
+"""Claims about finding TensorRT, hearing its log, and saying why an engine cannot run."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolkit.errors import BackendUnavailable
+from toolkit.runtime import trt as room
+from toolkit.runtime.driver import Device, Driver
+from toolkit.runtime.trt import (
+    Census,
+    Log,
+    census_from_log,
+    find_tensorrt,
+    require_can_run,
+    runner_from_engine,
+    why_no_tensorrt,
+)
+
+GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
+NO_GPU = Driver(False, "there is no NVIDIA driver")
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is not installed"
+)
+
+# Which of the names that decide exist, read off the wheels of each version.
+FULL_8_6 = SimpleNamespace(
+    __version__="8.6.1", Builder=object, OnnxParser=object, BuilderFlag=SimpleNamespace(FP16=0, INT8=1)
+)
+FULL_11 = SimpleNamespace(
+    __version__="11.0.0.114", Builder=object, OnnxParser=object, BuilderFlag=SimpleNamespace(TF32=6)
+)
+RTX = SimpleNamespace(__version__="1.7.1.116", Builder=object, OnnxParser=object, BuilderFlag=SimpleNamespace(TF32=6))
+LEAN = SimpleNamespace(__version__="11.4.0.106", BuilderFlag=SimpleNamespace(TF32=6))
+
+
+def _loader(**modules: Any) -> Callable[[str], Any]:
+    """An import_module that knows these modules; an exception among them is raised."""
+
+    def load(name: str) -> Any:
+        if name not in modules:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if isinstance(modules[name], Exception):
+            raise modules[name]
+        return modules[name]
+
+    return load
+
+
+def test_full_tensorrt_is_chosen_where_there_is_a_gpu() -> None:
+    found = find_tensorrt(_loader(tensorrt=FULL_8_6, tensorrt_rtx=RTX), GPU)
+    assert (found.kind, found.version, found.can_build, found.strongly_typed_only) == ("tensorrt", "8.6.1", True, False)
+
+
+def test_rtx_goes_first_where_there_is_no_gpu_and_the_reason_is_given() -> None:
+    found = find_tensorrt(_loader(tensorrt=FULL_11, tensorrt_rtx=RTX), NO_GPU)
+    assert found.kind == "tensorrt-rtx"
+    assert "builds without a GPU" in " ".join(found.reasons)
+
+
+def test_full_tensorrt_11_has_no_precision_flags() -> None:
+    assert find_tensorrt(_loader(tensorrt=FULL_11), GPU).strongly_typed_only
+
+
+def test_bindings_alone_are_found() -> None:
+    assert find_tensorrt(_loader(tensorrt_rtx_bindings=RTX), NO_GPU).name == "tensorrt-rtx 1.7.1.116"
+
+
+@pytest.mark.parametrize("kind", ["lean", "dispatch"])
+def test_a_runtime_only_tensorrt_cannot_build(kind: str) -> None:
+    found = find_tensorrt(_loader(**{f"tensorrt_{kind}": LEAN}), GPU)
+    assert (found.kind, found.can_build) == (kind, False)
+
+
+def test_a_tensorrt_that_builds_goes_before_one_that_only_runs() -> None:
+    assert find_tensorrt(_loader(tensorrt_lean=LEAN, tensorrt_rtx=RTX), GPU).kind == "tensorrt-rtx"
+
+
+def test_no_tensorrt_is_an_error_with_the_pip_command() -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        find_tensorrt(_loader(), NO_GPU)
+    assert caught.value.found == "not installed: tensorrt, tensorrt-rtx, lean, dispatch"
+    assert "pip install" in (caught.value.fix or "") or "apt install" in (caught.value.fix or "")
+
+
+def test_a_jetson_is_told_of_the_system_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.runtime.trt.platform.machine", lambda: "aarch64")
+    with pytest.raises(BackendUnavailable, match="--system-site-packages"):
+        find_tensorrt(_loader(), GPU)
+
+
+def test_an_installed_tensorrt_that_does_not_load_is_told_from_an_absent_one() -> None:
+    broken = OSError("libnvinfer.so.11: cannot open shared object file")
+    with pytest.raises(BackendUnavailable) as caught:
+        find_tensorrt(_loader(tensorrt=broken), NO_GPU)
+    assert "tensorrt is installed but does not load: OSError: libnvinfer.so.11" in str(caught.value.found)
+    assert "not installed: tensorrt-rtx, lean, dispatch" in str(caught.value.found)
+
+
+def test_a_front_module_without_its_bindings_is_named() -> None:
+    broken = ModuleNotFoundError("No module named 'tensorrt_libs'", name="tensorrt_libs")
+    with pytest.raises(BackendUnavailable, match="tensorrt is installed but lacks tensorrt_libs"):
+        find_tensorrt(_loader(tensorrt=broken), NO_GPU)
+
+
+@needs_rtx
+def test_there_is_no_reason_where_a_tensorrt_imports() -> None:
+    assert why_no_tensorrt() == ""
+
+
+def test_the_reason_lists_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.runtime.trt.importlib.import_module", _loader())
+    assert why_no_tensorrt() == "not installed: tensorrt, tensorrt-rtx, lean, dispatch"
+
+
+def test_running_without_tensorrt_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "find_tensorrt", lambda **_: find_tensorrt(_loader(), NO_GPU))
+    with pytest.raises(BackendUnavailable, match="no TensorRT can be imported here"):
+        require_can_run(NO_GPU)
+
+
+@needs_rtx
+def test_running_without_a_driver_gives_the_probes_reason() -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        require_can_run(NO_GPU)
+    assert caught.value.found == "there is no NVIDIA driver"
+    assert "--backend ort" in (caught.value.fix or "")
+
+
+@needs_rtx
+def test_running_with_everything_there_is_honest_about_this_version() -> None:
+    with pytest.raises(BackendUnavailable, match="does not run them yet"):
+        require_can_run(GPU)
+
+
+@needs_rtx
+def test_a_runner_is_refused_for_the_same_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "probe_driver", lambda: NO_GPU)
+    with pytest.raises(BackendUnavailable, match="cannot run an engine here"):
+        runner_from_engine(Path("model.plan"))
+
+
+class _Trt:
+    """A namespace with the logger's base class and nothing else."""
+
+    class ILogger:
+        pass
+
+
+def test_a_log_keeps_errors_once_and_drops_verbose_lines_except_layers() -> None:
+    log = Log(_Trt)
+    for severity, message in [
+        ("VERBOSE", "a tactic took 1 ms"),
+        ("VERBOSE", "Layers:\nName: x"),
+        ("ERROR", "no"),
+        ("ERROR", "no"),
+        ("INTERNAL_ERROR", "worse"),
+        ("INFO", "Opset version:    17"),
+    ]:
+        log.logger.log(SimpleNamespace(name=severity), message)
+    assert log.errors() == ("no", "worse")
+    assert "tactic" not in log.text()
+    assert log.opset() == 17
+
+
+def test_a_log_without_layers_has_no_census() -> None:
+    assert census_from_log(Log(_Trt)) is None
+
+
+def test_a_census_counts_layers_by_kind_and_types() -> None:
+    io = "[ { Name: t, Dimensions: [1], Datatype: %s, Format: (Linear) Row major }]"
+    line = "Name: a b, LayerType: correlation, Inputs: {}, Constants: [], Outputs: {}, TacticName: t, StreamId: 0"
+    log = Log(_Trt)
+    both = io[:-1] % "Half" + ", { Name: u, Datatype: Half }]"
+    layers = [
+        line.format(io % "Int8", io % "Float"),
+        line.format(io % "Int8", io % "Float"),
+        line.format(both, io % "Half"),
+    ]
+    log.add("VERBOSE", "Layers:\n" + "\n".join(layers) + "\n\nI/O Tensors:\n Name: images, IOMode: Input")
+    census = census_from_log(log)
+    assert census == Census((("correlation", "Int8", "Float", 2), ("correlation", "Half+Half", "Half", 1)))
+    assert (census.layers, census.convolutions(), census.convolutions("Int8"), census.convolutions("Half")) == (
+        3,
+        3,
+        2,
+        1,
+    )
+    assert census.as_dict()["convolutions_reading"] == {"Int8": 2, "Half": 1, "Float": 0}
+
+
+@needs_rtx
+def test_a_real_logger_hears_a_real_builder() -> None:
+    rtx = importlib.import_module("tensorrt_rtx_bindings")
+    log = Log(rtx)
+    assert rtx.Builder(log.logger).create_network(1 << 30) is None
+    assert "Parameter check failed" in log.text()

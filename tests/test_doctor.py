@@ -1,0 +1,228 @@
+"""Claims about the doctor: it computes, it never raises, and whatever fails has a reason and a cure."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from toolkit import doctor
+from toolkit.doctor import Absent, Check, answered, check, checks, in_own_process, l4t_version
+from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.lazy import needs
+from toolkit.runtime.driver import Device, Driver
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], doctor.Answer], name: str = "numpy") -> Check:
+    monkeypatch.setitem(doctor.CHECKS, name, (False, function))
+    return check(name)
+
+
+def _raising(error: BaseException) -> Callable[[], NoReturn]:
+    def function() -> NoReturn:
+        raise error
+
+    return function
+
+
+def test_every_check_gives_one_finding_and_whatever_fails_says_why() -> None:
+    findings = checks()
+    assert [finding.name for finding in findings] == list(doctor.CHECKS)
+    assert all(finding.detail for finding in findings)
+    assert all(finding.fix for finding in findings if finding.ok is False)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("numpy", "numpy"),
+        ("pillow", "PIL"),
+        ("safetensors", "safetensors"),
+        ("torch cpu", "torch"),
+        ("onnxruntime cpu", "onnxruntime"),
+        ("tensorrt", "tensorrt_rtx_bindings"),
+    ],
+)
+def test_an_installed_backend_computes(name: str, module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    finding = check(name)
+    assert (finding.ok, bool(finding.version)) == (True, True), finding
+
+
+def test_a_missing_package_is_absent_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> doctor.Answer:
+        with needs("test"):
+            raise ModuleNotFoundError("No module named 'safetensors'", name="safetensors")
+
+    finding = _with(monkeypatch, absent, "safetensors")
+    assert (finding.ok, finding.fix) == (None, "pip install 'trt-edge-toolkit[host]'")
+
+
+def test_a_package_whose_library_is_missing_is_broken_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> doctor.Answer:
+        with needs("test"):
+            raise ImportError("libcudart.so.13: cannot open shared object file", name="torch")
+
+    finding = _with(monkeypatch, broken, "torch cpu")
+    assert (finding.ok, finding.fix) == (False, "pip install --force-reinstall torch")
+
+
+def test_numpy_is_not_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> doctor.Answer:
+        with needs("test"):
+            raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+    assert _with(monkeypatch, absent).ok is False
+
+
+@pytest.mark.parametrize(
+    ("error", "ok"),
+    [
+        (BackendUnavailable("no TensorRT", found="not installed: tensorrt"), None),
+        (BackendUnavailable("no TensorRT", found="tensorrt is installed but does not load: OSError"), False),
+        (ToolkitError("the build failed"), False),
+        (Absent("nothing here"), None),
+        (ValueError("odd\nlines"), False),
+    ],
+)
+def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch, error: Exception, ok: bool | None) -> None:
+    finding = _with(monkeypatch, _raising(error), "tensorrt")
+    assert finding.ok is ok
+    assert "\n" not in finding.detail
+    assert finding.detail
+
+
+def _child(monkeypatch: pytest.MonkeyPatch, program: str, timeout_s: float = 20) -> Check:
+    """`in_own_process` with another program as its child."""
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: run([sys.executable, "-c", program], **how))
+    return in_own_process("pycuda", timeout_s)
+
+
+def test_a_library_that_crashes_ends_only_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = _child(monkeypatch, f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})")
+    assert (finding.ok, finding.detail) == (False, "the library ended its process with SIGSEGV")
+    assert finding.fix == doctor.FIXES["pycuda"]
+
+
+def test_a_library_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = time.monotonic()
+    finding = _child(monkeypatch, "import time; time.sleep(60)", timeout_s=0.3)
+    assert (finding.ok, finding.detail) == (False, "no answer within 0.3 s")
+    assert time.monotonic() - started < 10
+
+
+def test_a_library_that_exits_is_reported_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = _child(monkeypatch, "import sys; sys.exit('licence expired')")
+    assert (finding.ok, finding.detail) == (False, "licence expired")
+
+
+def test_what_a_library_prints_does_not_hide_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "from toolkit import doctor; print('hello'); doctor.answer_to_parent('python')"
+    finding = _child(monkeypatch, program)
+    assert (finding.ok, finding.name) == (True, "python")
+
+
+def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong() -> doctor.Answer:
+        doctor._expect(False, "Relu gave -1")
+        return None, ""
+
+    finding = _with(monkeypatch, wrong)
+    assert (finding.ok, finding.detail) == (False, "RuntimeError: wrong answer: Relu gave -1")
+
+
+def test_importing_the_doctor_imports_no_backend() -> None:
+    heavy = "torch onnx onnxruntime tensorrt tensorrt_rtx_bindings PIL safetensors pycuda"
+    program = f"import sys, toolkit.doctor; sys.exit(' '.join(set({heavy!r}.split()) & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": str(Path(doctor.__file__).parent.parent)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert run.stderr.strip() == ""
+
+
+def test_the_built_in_convolution_is_the_model_that_it_says_it_is() -> None:
+    onnx = pytest.importorskip("onnx", reason="reads the model back")
+    model = onnx.load_from_string(doctor.TINY_CONV)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
+    assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [[[[2.0]]]]
+    assert model.opset_import[0].version == 17
+
+
+@pytest.mark.parametrize(
+    ("release", "version"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64", "36.4.3"),
+        ("# R35 (release), REVISION: 4.1, GCID: 33958178", "35.4.1"),
+        ("# R36 (release), REVISION:", None),
+        ("", None),
+    ],
+)
+def test_l4t_is_read_off_the_release_file(release: str, version: str | None) -> None:
+    assert l4t_version(release) == version
+
+
+def _files(monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
+    monkeypatch.setattr(doctor, "_text", lambda path: texts.get(Path(path).name, ""))
+
+
+def test_a_jetson_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _files(monkeypatch, nv_tegra_release="# R36 (release), REVISION: 4.3, x\n", model="NVIDIA Jetson Orin Nano\0")
+    finding = answered("jetson")
+    assert (finding.ok, finding.version, finding.detail) == (True, "36.4.3", "NVIDIA Jetson Orin Nano")
+
+
+def test_another_machine_is_no_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    _files(monkeypatch)
+    assert answered("jetson") == Check("jetson", None, None, "this is not a Jetson")
+
+
+def test_cpu_features_are_named_on_x86_and_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    _files(monkeypatch, cpuinfo="model name\t: Xeon\nflags\t\t: fpu avx512f avx512_vnni avx512_bf16\n")
+    assert answered("cpu").detail.startswith("Xeon, ")
+    assert answered("cpu").detail.endswith("avx512, avx512-vnni, avx512-bf16")
+    _files(monkeypatch, cpuinfo="Features\t: fp asimd asimddp fphp\n")
+    assert answered("cpu").detail.endswith("int8 dot product, fp16")
+
+
+def test_a_full_disk_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 100 << 20
+
+    monkeypatch.setattr("toolkit.doctor.shutil.disk_usage", lambda path: Usage)
+    finding = answered("disk space")
+    assert (finding.ok, finding.fix) == (False, doctor.FIXES["disk space"])
+    assert "0.1 GiB free" in finding.detail
+
+
+def _driver(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    monkeypatch.setattr(doctor, "probe_driver", lambda: driver)
+
+
+def test_gpus_are_listed_with_capability_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(monkeypatch, Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),)))
+    finding = answered("cuda driver")
+    assert (finding.ok, finding.version, finding.detail) == (True, "CUDA 12.6", "Orin (SM87, 7,620 MiB)")
+
+
+def test_a_missing_driver_is_absent_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(monkeypatch, Driver(False, "there is no NVIDIA driver"))
+    finding = answered("cuda driver")
+    assert (finding.ok, finding.detail) == (None, "there is no NVIDIA driver")
+
+
+def test_a_tensorrt_that_only_runs_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.runtime import trt
+
+    found: Any = trt.TensorRT(None, "lean", "11.4", can_build=False, strongly_typed_only=True)
+    monkeypatch.setattr(trt, "find_tensorrt", lambda: found)
+    assert answered("tensorrt").detail == "lean: runs engines, cannot build them"

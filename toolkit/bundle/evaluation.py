@@ -1,0 +1,60 @@
+"""Which images judge a bundle: never one that calibrated it."""
+
+from __future__ import annotations
+
+from toolkit.bundle.images import images_from_folder, require_labels
+from toolkit.bundle.reading import Bundle
+from toolkit.calibration.record import RECORD, record_from_file
+from toolkit.contracts import LabelledImages, require_images, sha256_of_each
+from toolkit.data import dataset_from_spec, sample
+from toolkit.errors import DataError
+from toolkit.workspace import find_in_room
+
+
+def evaluation_images(bundle: Bundle, data: str | None, count: int | None, convert: bool = False) -> LabelledImages:
+    """From `data`; else the evaluation images the bundle was exported with; else its golden images.
+
+    Args:
+        count: draw so many, balanced over the classes, seeded; None takes all.
+
+    Raises:
+        DataError: images of another shape or other classes, too few, or none that did not calibrate.
+    """
+    if data is not None:
+        images = dataset_from_spec(data, shape=bundle.preprocessing.shape, convert=convert).test
+    else:
+        images = _own_images(bundle)
+    require_images(images.images_nhwc, bundle.preprocessing, f"model '{bundle.model}'")
+    require_labels(images, bundle.labels, bundle.model)
+    images = _without_calibration_images(bundle, images)
+    return images if count is None else sample(images, count, seed=0)
+
+
+def _own_images(bundle: Bundle) -> LabelledImages:
+    folder = find_in_room("calibration", bundle.model)
+    if folder is not None:
+        images = images_from_folder(folder).evaluation
+        if images.sha256 == bundle.manifest["evaluation"]["sha256"]:
+            return images
+    golden, _ = bundle.golden()
+    return golden
+
+
+def _without_calibration_images(bundle: Bundle, images: LabelledImages) -> LabelledImages:
+    """Leaves out images whose pixels were measured for the ranges, by the hashes in the record."""
+    if not (bundle.folder / RECORD).is_file():
+        return images
+    import numpy as np
+
+    measured = set(record_from_file(bundle.folder / RECORD).images)
+    kept = [i for i, d in enumerate(sha256_of_each(images.images_nhwc)) if d.hex()[:16] not in measured]
+    if len(kept) == len(images):
+        return images
+    if not kept:
+        raise DataError(
+            f"every image of {images.source} was used to calibrate this bundle",
+            allowed="images that did not set the ranges",
+            fix="evaluate on a test part",
+        )
+    left_out = len(images) - len(kept)
+    return images.take(np.array(kept), f"{images.source} ({left_out} calibration images left out)")

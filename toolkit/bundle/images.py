@@ -1,0 +1,180 @@
+"""The images of a model: which calibrate it and which evaluate it, kept in `calibration/<name>/`, never the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.contracts import Dataset, LabelledImages, Preprocessing, require_images
+from toolkit.data import dataset_from_spec, require_disjoint, sample, without_shared
+from toolkit.errors import CalibrationError, DataError
+from toolkit.files import folder_replaced, os_errors
+from toolkit.lazy import needs
+from toolkit.workspace import find_in_room
+
+RECIPE = "recipe.toml"
+CALIBRATION, EVALUATION = "calibration.npz", "evaluation.npz"
+IMAGES = 512
+MOST_EVALUATION_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How ranges are measured; what people write in `recipe.toml`.
+
+    Attributes:
+        data: what `--data` was, for the record.
+        images: how many training images calibrate.
+        method: "percentile" or "minmax".
+    """
+
+    data: str
+    images: int = IMAGES
+    seed: int = 0
+    method: str = "percentile"
+    percentile: float = 99.99
+
+    def text(self) -> str:
+        """The TOML document; JSON strings are TOML strings."""
+        return (
+            "# How the ranges of this model are measured. calibration.npz holds training images, evaluation.npz test\n"
+            "# images; no image is in both.\n"
+            f"data = {json.dumps(self.data)}\nimages = {self.images}\nseed = {self.seed}\n"
+            f"method = {json.dumps(self.method)}\npercentile = {self.percentile!r}\n"
+        )
+
+
+@dataclass(frozen=True)
+class ModelImages:
+    """Disjoint sets: one measures ranges, one judges; and the recipe that goes with them."""
+
+    calibration: LabelledImages
+    evaluation: LabelledImages
+    recipe: Recipe
+
+
+def images_from_dataset(dataset: Dataset, recipe: Recipe, most_evaluation: int | None = None) -> ModelImages:
+    """Draws calibration images from the training part; the test part, or a draw of it, evaluates.
+
+    Test images that also occur among the calibration images are left out of the evaluation.
+    """
+    calibration = sample(dataset.train, recipe.images, recipe.seed)
+    evaluation = without_shared(dataset.test, calibration)
+    if most_evaluation is not None:
+        different = len({image.tobytes() for image in evaluation.images_nhwc})
+        evaluation = sample(evaluation, min(most_evaluation, different), recipe.seed)
+    require_disjoint(calibration, evaluation)
+    return ModelImages(calibration, evaluation, recipe)
+
+
+def write_images(folder: Path, images: ModelImages) -> None:
+    """Writes recipe and images of a model together, or nothing."""
+    with folder_replaced(folder, owned_by=RECIPE) as fresh:
+        (fresh / RECIPE).write_text(images.recipe.text())
+        for name, part in ((CALIBRATION, images.calibration), (EVALUATION, images.evaluation)):
+            np.savez_compressed(
+                fresh / name, images=part.images_nhwc, labels=part.labels, classes=np.array(part.classes)
+            )
+
+
+def recipe_from_file(path: Path) -> Recipe:
+    """Reads `recipe.toml`.
+
+    Raises:
+        CalibrationError: not TOML, an unknown entry, or a value of the wrong type.
+    """
+    with needs("read recipe.toml"):
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+    with os_errors(path, "read"):
+        text = path.read_bytes()
+    try:
+        values: dict[str, Any] = tomllib.loads(text.decode())
+        recipe = Recipe(**values)
+        return Recipe(
+            str(recipe.data), int(recipe.images), int(recipe.seed), str(recipe.method), float(recipe.percentile)
+        )
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise CalibrationError(
+            f"{path} is not a recipe", found=error, allowed="data, images, seed, method, percentile"
+        ) from error
+
+
+def images_from_folder(folder: Path) -> ModelImages:
+    """Reads what `write_images` wrote."""
+    recipe = recipe_from_file(folder / RECIPE)
+    parts = [_images_from_npz(folder / name, folder.name) for name in (CALIBRATION, EVALUATION)]
+    require_disjoint(*parts)
+    return ModelImages(parts[0], parts[1], recipe)
+
+
+def _images_from_npz(path: Path, name: str) -> LabelledImages:
+    with os_errors(path, "read"):
+        data = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            classes = tuple(str(label) for label in arrays["classes"])
+            return LabelledImages(arrays["images"], arrays["labels"], classes, f"{name}/{path.name}")
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read", found=error, fix="restore the file from its source") from error
+
+
+def images_of_model(
+    name: str,
+    labels: tuple[str, ...],
+    preprocessing: Preprocessing,
+    *,
+    data: str | None = None,
+    count: int | None = None,
+    convert: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ModelImages:
+    """The images that belong to a model: from `data` where given, else from `calibration/<name>/`.
+
+    Args:
+        count: calibration images to use; None takes the recipe's.
+
+    Raises:
+        DataError: there are none, they have another shape, other classes, or too few are there.
+    """
+    folder = find_in_room("calibration", name)
+    if data is not None:
+        dataset = dataset_from_spec(data, shape=preprocessing.shape, convert=convert, on_progress=on_progress)
+        images = images_from_dataset(dataset, Recipe(data, min(count or IMAGES, len(dataset.train))))
+    elif folder is not None:
+        images = images_from_folder(folder)
+        if count is not None and count != len(images.calibration):
+            images = ModelImages(
+                sample(images.calibration, count, images.recipe.seed), images.evaluation, images.recipe
+            )
+    else:
+        raise DataError(
+            f"there are no images to calibrate and evaluate '{name}' with",
+            found=f"no calibration/{name}/ in the workspace",
+            fix="--data fashion-mnist, --data cifar10, --data FOLDER or --data FILE.npz",
+        )
+    for part in (images.calibration, images.evaluation):
+        require_images(part.images_nhwc, preprocessing, f"model '{name}'")
+    require_labels(images.evaluation, labels, name)
+    return images
+
+
+def require_labels(images: LabelledImages, labels: tuple[str, ...], name: str) -> None:
+    """Refuses images whose classes are not the model's: accuracy would be of something else."""
+    if images.classes != labels:
+        raise DataError(
+            f"{images.source} has other classes than model '{name}'",
+            found=", ".join(images.classes[:12]),
+            allowed=", ".join(labels[:12]),
+            fix="use the images that the model was trained for",
+        )

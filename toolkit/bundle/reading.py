@@ -1,0 +1,139 @@
+"""Reading a bundle: numpy only, every file's hash checked before anything in it is believed."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict
+from toolkit.errors import BundleError, ToolkitError
+from toolkit.files import os_errors, read_json, sha256_of_file
+from toolkit.workspace import MANIFEST, newest_bundle
+
+FORMAT = 1
+ONNX_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+GOLDEN = "golden.npz"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files are those of its manifest.
+
+    Attributes:
+        precisions: those of the ONNX files inside, fp32 first.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    model: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    precisions: tuple[str, ...]
+
+    def onnx_file(self, precision: str) -> Path:
+        """The ONNX file of a precision.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        if precision not in self.precisions:
+            option = "" if precision == "fp32" else f" --{precision}"
+            raise BundleError(
+                f"{self.folder} holds no {precision} model",
+                found=", ".join(self.precisions),
+                fix=f"toolkit export {self.model}{option}",
+            )
+        return self.folder / ONNX_FILES[precision]
+
+    def engines(self) -> list[dict[str, Any]]:
+        """The manifest's engines: file, precision, sha256, what they were built with."""
+        return list(self.manifest.get("engines", []))
+
+    def golden(self) -> tuple[LabelledImages, dict[str, Float32]]:
+        """A few evaluation images and the logits float32 (N, classes) each precision gave for them on the host."""
+        data = (self.folder / GOLDEN).read_bytes()
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                images = LabelledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
+                logits = {key.removeprefix("logits_"): arrays[key] for key in arrays.files if key.startswith("logits_")}
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="toolkit export") from error
+        return images, logits
+
+
+def bundle_from_folder(folder: Path | None = None) -> Bundle:
+    """Opens a bundle, the newest of the workspace without an argument.
+
+    Raises:
+        BundleError: not a bundle, a newer format, a file missing or changed since the manifest was written.
+    """
+    folder = folder or newest_bundle()
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{folder} is not a bundle", found=f"no {MANIFEST}", fix="toolkit export --int8 --fp16 -o " + str(folder)
+        )
+    manifest = read_json(folder / MANIFEST, BundleError)
+    if manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"{folder} has a bundle format that this version cannot read",
+            found=manifest.get("format"),
+            allowed=FORMAT,
+            fix="pip install -U trt-edge-toolkit",
+        )
+    try:
+        _require_files(folder, manifest["files"])
+        return Bundle(
+            folder=folder,
+            manifest=manifest,
+            model=str(manifest["model"]["name"]),
+            labels=tuple(str(label) for label in manifest["labels"]),
+            preprocessing=preprocessing_from_dict(manifest["preprocessing"]),
+            precisions=tuple(p for p, name in ONNX_FILES.items() if name in manifest["files"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{folder / MANIFEST} lacks an entry or has a wrong one", found=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _require_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Every file of the manifest is there, inside the bundle, with the bytes that were written."""
+    for name, entry in files.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{folder / MANIFEST} names a file outside the bundle", found=name)
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} is incomplete", found=f"no {name}", fix="copy the bundle again, or export again"
+            )
+        with os_errors(path, "read"):
+            digest = sha256_of_file(path)
+        if digest != entry["sha256"]:
+            raise BundleError(
+                f"{path} changed since the bundle was written",
+                found=f"sha256 {digest}",
+                allowed=entry["sha256"],
+                fix="copy the bundle again, or export again",
+            )
+
+
+def require_precisions(wanted: str, bundle: Bundle) -> tuple[str, ...]:
+    """`all` or a comma-separated list to precisions that the bundle holds.
+
+    Raises:
+        ToolkitError: an unknown precision, or one that the bundle lacks.
+    """
+    if wanted == "all":
+        return bundle.precisions
+    names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
+    unknown = [name for name in names if name not in ONNX_FILES]
+    if unknown or not names:
+        raise ToolkitError("unknown precision", found=wanted, allowed="all, " + ", ".join(ONNX_FILES))
+    for name in names:
+        bundle.onnx_file(name)
+    return names

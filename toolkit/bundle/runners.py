@@ -1,0 +1,109 @@
+"""Which runners a bundle has here, and why the others cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toolkit.bundle.reading import Bundle
+from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.runtime.runner import Runner
+
+BACKENDS = ("torch", "ort", "trt")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Runners by "backend precision", and for each backend or runner that is not there its reason."""
+
+    runners: dict[str, Runner]
+    unavailable: dict[str, str]
+
+    def close(self) -> None:
+        """Closes every runner."""
+        for runner in self.runners.values():
+            runner.close()
+
+
+def require_backends(wanted: str) -> tuple[str, ...]:
+    """`all` or a comma-separated list to backend names, in the order given."""
+    names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
+    if names == ("all",):
+        return BACKENDS
+    unknown = [name for name in names if name not in BACKENDS]
+    if unknown or not names:
+        raise ToolkitError("unknown backend", found=wanted, allowed="all, " + ", ".join(BACKENDS))
+    return names
+
+
+def open_runners(bundle: Bundle, backends: tuple[str, ...], precisions: tuple[str, ...]) -> Opened:
+    """Opens every runner that can run here.
+
+    Raises:
+        BackendUnavailable: none can; the message holds every reason.
+    """
+    runners: dict[str, Runner] = {}
+    unavailable: dict[str, str] = {}
+    for backend in backends:
+        for precision in _precisions_of(backend, precisions):
+            try:
+                runners[f"{backend} {precision}"] = OPENERS[backend](bundle, precision)
+            except ToolkitError as error:
+                reason = "; ".join(
+                    part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
+                )
+                unavailable[backend if isinstance(error, BackendUnavailable) else f"{backend} {precision}"] = reason
+    if not runners:
+        found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
+        if not found:
+            found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only"
+        raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
+    return Opened(runners, unavailable)
+
+
+def _precisions_of(backend: str, precisions: tuple[str, ...]) -> tuple[str, ...]:
+    """PyTorch holds the model as it was trained; the other precisions are the bundle's."""
+    return tuple(p for p in precisions if p == "fp32") if backend == "torch" else precisions
+
+
+def _open_torch(bundle: Bundle, precision: str) -> Runner:
+    from toolkit.errors import MissingPackage
+    from toolkit.lazy import needs
+
+    try:
+        with needs("run the PyTorch model"):
+            import torch  # noqa: F401
+    except MissingPackage as error:
+        raise BackendUnavailable(error.what, fix=error.fix) from error
+    from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.runtime.pytorch import TorchRunner
+
+    loaded = load_model(folder_of_model(bundle.manifest["model"].get("folder_hint") or bundle.model))
+    wanted = bundle.manifest["model"]["weights_sha256"]
+    if loaded.card.weights_sha256 != wanted:
+        raise BackendUnavailable(
+            f"{loaded.folder} holds other weights than this bundle was exported from",
+            found=f"sha256 {loaded.card.weights_sha256[:16]}..., the bundle wants {wanted[:16]}...",
+            fix=f"toolkit export {bundle.model}",
+        )
+    return TorchRunner(loaded.classifier, label=bundle.model)
+
+
+def _open_ort(bundle: Bundle, precision: str) -> Runner:
+    from toolkit.errors import MissingPackage
+    from toolkit.runtime.ort import OrtRunner
+
+    try:
+        return OrtRunner(bundle.onnx_file(precision))
+    except MissingPackage as error:
+        raise BackendUnavailable(error.what, fix=error.fix) from error
+
+
+def _open_trt(bundle: Bundle, precision: str) -> Runner:
+    from toolkit.runtime.trt import require_can_run
+
+    require_can_run()
+    raise BackendUnavailable("unreachable")
+
+
+OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": _open_ort, "trt": _open_trt}

@@ -1,0 +1,243 @@
+"""Writing a bundle: export, check, measure, quantise, judge; a folder appears only when all of it held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit import __version__
+from toolkit.bundle.images import ModelImages
+from toolkit.bundle.reading import FORMAT, GOLDEN, ONNX_FILES
+from toolkit.calibration.qdq import qdq_from_ranges
+from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.record import RECORD, Record
+from toolkit.errors import BackendUnavailable, ExportError
+from toolkit.export.engine_from_onnx import engine_from_onnx, require_can_build
+from toolkit.export.fp16 import fp16_from_onnx, require_fits_fp16
+from toolkit.export.graph_checks import require_portable, require_same_answers
+from toolkit.export.onnx_from_torch import OPSET, onnx_from_torch
+from toolkit.files import folder_replaced, json_text, sha256_of_file
+from toolkit.parity import Parity, logits_in_batches, parity_from_logits
+from toolkit.runtime.driver import probe_driver
+from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.pytorch import TorchRunner
+from toolkit.runtime.trt import find_tensorrt
+from toolkit.workspace import MANIFEST
+
+if TYPE_CHECKING:
+    import onnx
+
+    from toolkit.models.checkpoint import LoadedModel
+
+GOLDEN_IMAGES = 64
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What goes into a bundle.
+
+    Attributes:
+        batch: smallest, best served and largest batch of the engines.
+        engines: build TensorRT engines where a TensorRT is installed that can build here.
+    """
+
+    fp16: bool = False
+    int8: bool = False
+    method: str = "percentile"
+    percentile: float = 99.99
+    engines: bool = True
+    batch: tuple[int, int, int] = (1, 8, 64)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came out.
+
+    Attributes:
+        parity: each precision against fp32 on the evaluation images.
+        engines: the manifest's entries.
+        no_engines: why there are none; empty where there are.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    parity: dict[str, Parity]
+    engines: list[dict[str, Any]]
+    no_engines: str
+
+
+def bundle_from_model(
+    model: LoadedModel,
+    images: ModelImages,
+    target: Path,
+    options: Options,
+    on_step: Step = lambda what, done, total: None,
+) -> Written:
+    """Exports a model in every wanted precision and judges each on the evaluation images.
+
+    Args:
+        on_step: called with (what is being done, done, total).
+
+    Raises:
+        ExportError: a file would not be the same model; CalibrationError, DataError, ToolkitError likewise. Nothing
+            is left in `target` that was not there before.
+    """
+    with folder_replaced(target, owned_by=MANIFEST) as fresh:
+        on_step("export to ONNX", 0, 1)
+        graphs, facts = _graphs(model, images, options, on_step)
+        for precision, graph in graphs.items():
+            (fresh / ONNX_FILES[precision]).write_bytes(graph.SerializeToString())
+        record: Record | None = facts.pop("record")
+        if record is not None:
+            (fresh / RECORD).write_text(json_text(record.as_dict()))
+        logits = {p: _logits(fresh / ONNX_FILES[p], p, images, on_step) for p in graphs}
+        labels = images.evaluation.labels
+        parity = {
+            p: parity_from_logits("ort fp32", f"ort {p}", logits["fp32"], got, labels) for p, got in logits.items()
+        }
+        _write_golden(fresh / GOLDEN, images, logits)
+        engines, no_engines = _build_engines(fresh, tuple(graphs), options, on_step)
+        manifest = {
+            "format": FORMAT,
+            "tool": __version__,
+            "model": {
+                "name": model.card.name,
+                "arch": model.card.arch,
+                "weights_sha256": model.card.weights_sha256,
+                "folder_hint": _folder_hint(model),
+            },
+            "labels": list(model.card.labels),
+            "preprocessing": model.card.preprocessing.as_dict(),
+            "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(model.card.labels)]},
+            "opset": OPSET,
+            "files": _files(fresh),
+            "engines": engines,
+            "calibration": None
+            if record is None
+            else {"key": record.key, **record.belongs_to, "images": len(record.images)},
+            "evaluation": {
+                "source": images.evaluation.source,
+                "images": len(images.evaluation),
+                "sha256": images.evaluation.sha256,
+            },
+            "accuracy": {p: value.as_dict() for p, value in parity.items()},
+            "checks": facts,
+        }
+        (fresh / MANIFEST).write_text(json_text(manifest))
+    return Written(target, manifest, parity, engines, no_engines)
+
+
+def _folder_hint(model: LoadedModel) -> str | None:
+    """Where the weights were, for a model that is found by no name."""
+    return None if model.folder.parent.name == "models" else str(model.folder.resolve())
+
+
+def _graphs(
+    model: LoadedModel, images: ModelImages, options: Options, on_step: Step
+) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
+    """The graph of each precision, and what was checked on the way."""
+    card = model.card
+    metadata = {
+        "toolkit.version": __version__,
+        "toolkit.model": card.name,
+        "toolkit.weights_sha256": card.weights_sha256,
+        "toolkit.labels": json.dumps(card.labels),
+        "toolkit.preprocessing": json.dumps(card.preprocessing.as_dict()),
+    }
+    graph = onnx_from_torch(model.classifier, card.preprocessing, metadata)
+    require_portable(graph)
+    facts: dict[str, Any] = {"record": None}
+    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+        facts["onnx_against_torch"] = require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
+    graphs = {"fp32": graph}
+    if options.fp16 or options.int8:
+        record = ranges_from_images(
+            graph,
+            images.calibration.images_nhwc,
+            card.preprocessing,
+            method=options.method,
+            percentile=options.percentile,
+            on_progress=lambda done, total: on_step("measure ranges", done, total),
+        )
+        facts["record"] = record
+        facts["largest_activation"] = max(record.largest.values())
+        if options.fp16:
+            require_fits_fp16(graph, record.largest)
+            graphs["fp16"] = fp16_from_onnx(graph)
+        if options.int8:
+            graphs["int8"] = qdq_from_ranges(graph, record)
+    return graphs, facts
+
+
+def _logits(path: Path, precision: str, images: ModelImages, on_step: Step) -> Any:
+    """Logits of all evaluation images; refuses a file that answers with NaN."""
+    with OrtRunner(path) as runner:
+        logits = logits_in_batches(
+            runner,
+            images.evaluation.images_nhwc,
+            lambda done, total: on_step(f"evaluate {precision}", done, total),
+        )
+    bad = int((~np.isfinite(logits)).sum())
+    if bad:
+        raise ExportError(f"the {precision} model answers with NaN or infinity", found=f"{bad} of {logits.size} logits")
+    return logits
+
+
+def _write_golden(path: Path, images: ModelImages, logits: dict[str, Any]) -> None:
+    count = min(GOLDEN_IMAGES, len(images.evaluation))
+    answers = {f"logits_{precision}": values[:count] for precision, values in logits.items()}
+    part = images.evaluation.take(slice(count))
+    np.savez_compressed(path, images=part.images_nhwc, labels=part.labels, **answers)
+
+
+def _build_engines(
+    folder: Path, precisions: tuple[str, ...], options: Options, on_step: Step
+) -> tuple[list[dict[str, Any]], str]:
+    """Engines of every precision with the TensorRT that is here; or why there are none."""
+    if not options.engines:
+        return [], "not asked for"
+    try:
+        driver = probe_driver()
+        tensorrt = require_can_build(find_tensorrt(driver=driver), driver)
+    except BackendUnavailable as error:
+        return [], f"{error.what}; try: {error.fix}" if error.fix else error.what
+    entries = []
+    for index, precision in enumerate(precisions):
+        on_step(f"build engines with {tensorrt.name}", index, len(precisions))
+        source = folder / ONNX_FILES[precision]
+        engine = engine_from_onnx(source, folder / "engines" / f"{source.stem}.engine", batch=options.batch)
+        entries.append(
+            {
+                "file": f"engines/{engine.path.name}",
+                "precision": precision,
+                "tensorrt": engine.sidecar["tensorrt"],
+                "onnx_sha256": engine.sidecar["onnx"]["sha256"],
+                "census": engine.sidecar["census"],
+                "build_seconds": engine.sidecar["build_seconds"],
+            }
+        )
+    on_step(f"build engines with {tensorrt.name}", len(precisions), len(precisions))
+    return entries, ""
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and size of every file in the bundle, by its path inside."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+        for path in paths
+    }
+
+
+def scores_as_dict(parity: dict[str, Parity]) -> dict[str, Any]:
+    """The candidates' scores and agreement, for JSON."""
+    return {
+        precision: {**asdict(value.candidate_score), "agreement_percent": value.agreement_percent, "flips": value.flips}
+        for precision, value in parity.items()
+    }

@@ -1,0 +1,1 @@
+"""From images to ranges, and from ranges to a Q/DQ graph."""

@@ -1,0 +1,81 @@
+"""A histogram of |x| that needs no range beforehand, merges exactly and fits in 256 KiB.
+
+The upper 16 bits of a float32 without its sign are 8 bits of exponent and 7 of mantissa: 32,768 bins over all
+magnitudes, each at most 1/128 of its value wide. Counts are integers, so any order and any split of the images give
+the same histogram bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.contracts import Float32, Int64
+from toolkit.errors import CalibrationError
+
+BINS = 1 << 15
+FIRST_NOT_FINITE = 0x7F80  # exponent bits all set: infinity and NaN
+
+
+def _empty() -> Int64:
+    return np.zeros(BINS, np.int64)
+
+
+def upper_edges() -> NDArray[np.float64]:
+    """float64 (FIRST_NOT_FINITE,): the smallest magnitude above each finite bin."""
+    bits = (np.arange(1, FIRST_NOT_FINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
+    bits[-1] = np.finfo(np.float32).max
+    return bits
+
+
+@dataclass
+class Histogram:
+    """Counts of |x| over all values seen of one tensor.
+
+    Attributes:
+        counts: int64 (BINS,).
+        largest: the exact maximum of |x|, float32.
+    """
+
+    counts: Int64 = field(default_factory=_empty)
+    largest: float = 0.0
+
+    def add(self, values: Float32) -> None:
+        """Counts every value of a float32 array of any shape."""
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        # The bits of |x|, shifted; uint32 arithmetic keeps this independent of the machine's byte order.
+        bins = (flat.view(np.uint32) >> np.uint32(16)) & np.uint32(0x7FFF)
+        self.counts += np.bincount(bins, minlength=BINS)
+        if flat.size:
+            self.largest = max(self.largest, float(flat.max()), -float(flat.min()))
+
+    def merged(self, other: Histogram) -> Histogram:
+        """The histogram of both sets of values; exact, commutative, associative."""
+        return Histogram(self.counts + other.counts, max(self.largest, other.largest))
+
+    def require_finite(self, name: str) -> None:
+        """Refuses NaN and infinity among the values, by tensor name."""
+        bad = int(self.counts[FIRST_NOT_FINITE:].sum())
+        if bad:
+            raise CalibrationError(
+                f"activation '{name}' holds NaN or infinity on the calibration images",
+                found=f"{bad} of {int(self.counts.sum())} values",
+                fix="check the weights and the images",
+            )
+
+    def minmax(self) -> float:
+        """The largest |x|: nothing is clipped."""
+        return self.largest
+
+    def percentile(self, percent: float) -> float:
+        """The smallest bin edge that at least `percent` of all |x| do not exceed; never above the largest |x|."""
+        if not 0 < percent <= 100:
+            raise CalibrationError("a percentile lies outside its range", found=percent, allowed="above 0, up to 100")
+        total = int(self.counts.sum())
+        if total == 0:
+            return 0.0
+        reached = np.cumsum(self.counts[:FIRST_NOT_FINITE]) >= percent / 100 * total
+        index = int(np.argmax(reached)) if reached.any() else FIRST_NOT_FINITE - 1
+        return min(float(upper_edges()[index]), self.largest)

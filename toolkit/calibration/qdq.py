@@ -1,0 +1,99 @@
+"""An fp32 graph and a record to a Q/DQ graph: symmetric int8, per-channel weights, rank-0 activation scales.
+
+One file for ONNX Runtime and TensorRT 8 to 10: float32 scales, int8 zero points, opset unchanged (17). What TensorRT
+refuses or reads wrongly never appears: uint8 or asymmetric activations, quantised biases, zero points of another
+count than scales, scales of shape (1,) (they parse and then run in float), a per-channel axis left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.calibration.placement import placement_in_graph
+from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.contracts import Float32
+from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
+
+LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
+# A channel of zeros has no range; any positive scale quantises it exactly.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+def activation_scale(amax: float) -> np.float32:
+    """Amax / 127 as float32."""
+    return np.maximum(np.float32(amax) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
+
+
+def weight_scales(weights: Float32) -> Float32:
+    """Max-abs scale of each output channel: float32 (C_out, ...) to float32 (C_out,)."""
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+    scales: Float32 = np.maximum(largest / np.float32(LEVELS), np.float32(SMALLEST_SCALE)).astype(np.float32)
+    return scales
+
+
+def qdq_from_ranges(model: onnx.ModelProto, record: Record) -> onnx.ModelProto:
+    """A copy of `model` with a Q/DQ pair on every tensor of its placement.
+
+    Raises:
+        CalibrationError: the record was measured on another graph.
+    """
+    with needs("write Q/DQ graphs"):
+        import onnx
+        from onnx import numpy_helper
+    record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
+    placement = placement_in_graph(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    pairs: dict[str, list[Any]] = {}
+    for tensor, consumers in placement.consumers.items():
+        pairs[tensor] = _pair(graph, tensor, np.asarray(activation_scale(record.amax[tensor])))
+        _redirect(graph, consumers, f"{tensor}_dequantized")
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for weight in placement.weights:
+        pairs[weight] = _pair(graph, weight, weight_scales(values[weight]))
+        places = tuple((n.name, i) for n in graph.node for i, name in enumerate(n.input) if name == weight)
+        _redirect(graph, places, f"{weight}_dequantized")
+    _insert(graph, pairs)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _pair(graph: Any, tensor: str, scale: Any) -> list[Any]:
+    """Quantize and Dequantize nodes of a tensor; their scale and zero point become initializers."""
+    from onnx import helper, numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.asarray(scale, np.float32), f"{tensor}_scale"))
+    graph.initializer.append(numpy_helper.from_array(np.zeros(np.shape(scale), np.int8), f"{tensor}_zero_point"))
+    parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
+    axis = {"axis": 0} if np.ndim(scale) else {}
+    quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
+    return [
+        helper.make_node("QuantizeLinear", [tensor, *parameters], [quantized], f"{tensor}/Quantize", **axis),
+        helper.make_node("DequantizeLinear", [quantized, *parameters], [dequantized], f"{tensor}/Dequantize", **axis),
+    ]
+
+
+def _redirect(graph: Any, places: tuple[tuple[str, int], ...], name: str) -> None:
+    nodes = {node.name: node for node in graph.node}
+    for node, index in places:
+        nodes[node].input[index] = name
+
+
+def _insert(graph: Any, pairs: dict[str, list[Any]]) -> None:
+    """Puts each pair right behind what makes its tensor; weights come first."""
+    made = {name for node in graph.node for name in node.output}
+    ordered = [node for tensor, pair in pairs.items() if tensor not in made for node in pair]
+    for node in graph.node:
+        ordered.append(node)
+        for name in node.output:
+            ordered += pairs.get(name, [])
+    nodes = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]

@@ -1,0 +1,124 @@
+"""The result of a calibration: one range a tensor, and the key that says what the ranges belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.contracts import UInt8, sha256_of_each
+from toolkit.errors import CalibrationError
+from toolkit.files import read_json
+
+if TYPE_CHECKING:
+    import onnx
+
+FORMAT = 1
+RECORD = "record.json"
+NAMES = {
+    "graph_sha256": "the network (weights or graph)",
+    "images_sha256": "the calibration images",
+    "preprocessing_sha256": "the preprocessing (size, mean or std)",
+    "method": "the calibration method",
+    "tool": "the tool version",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `record.json` holds.
+
+    Attributes:
+        amax: the |x| that int8 127 stands for, by tensor name; scale = amax / 127.
+        largest: the exact largest |x| seen of every float activation, by tensor name.
+        belongs_to: sha256 of graph, images and preprocessing, the method and the tool version.
+        images: the first 16 hex digits of each measured image's sha256, sorted: who evaluates later can tell which
+            images it must leave out.
+    """
+
+    amax: dict[str, float]
+    largest: dict[str, float]
+    belongs_to: dict[str, str]
+    images: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """sha256 over everything that the ranges depend on."""
+        return _sha256_of_json(self.belongs_to)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        return {
+            "format": FORMAT,
+            "key": self.key,
+            "belongs_to": self.belongs_to,
+            "images": list(self.images),
+            "amax": self.amax,
+            "largest": self.largest,
+        }
+
+    def require_belongs_to(self, wanted: dict[str, str]) -> None:
+        """Refuses a record whose network, images, preprocessing, method or tool version differ from `wanted`.
+
+        Raises:
+            CalibrationError: names every part that changed.
+        """
+        changed = [NAMES[part] for part in wanted if self.belongs_to.get(part) != wanted[part]]
+        if changed:
+            raise CalibrationError(
+                "the calibration record is stale: it was made for something else",
+                found="changed: " + "; ".join(changed),
+                allowed="the very network, images, preprocessing, method and tool version it was measured with",
+                fix="toolkit export --int8 (measures again)",
+            )
+
+
+def record_from_file(path: Path) -> Record:
+    """Reads `record.json`.
+
+    Raises:
+        CalibrationError: not a record, of an unknown format, or changed by hand (the key does not match).
+    """
+    document = read_json(path, CalibrationError)
+    if document.get("format") != FORMAT:
+        raise CalibrationError(f"{path} has an unknown format", found=document.get("format"), allowed=FORMAT)
+    try:
+        record = Record(
+            {str(k): float(v) for k, v in document["amax"].items()},
+            {str(k): float(v) for k, v in document["largest"].items()},
+            {str(k): str(v) for k, v in document["belongs_to"].items()},
+            tuple(str(image) for image in document["images"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CalibrationError(
+            f"{path} is not a calibration record", found=f"{type(error).__name__}: {error}"
+        ) from error
+    if document.get("key") != record.key:
+        raise CalibrationError(f"{path} was changed by hand", found="its key does not match its content")
+    return record
+
+
+def _sha256_of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of_graph(model: onnx.ModelProto) -> str:
+    """Identity of weights and graph, without the file's metadata."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def sha256_of_image_set(images_nhwc: UInt8) -> str:
+    """Identity of a set of images whatever their order."""
+    return hashlib.sha256(b"".join(sorted(sha256_of_each(images_nhwc)))).hexdigest()
+
+
+def short_hashes(images_nhwc: UInt8) -> tuple[str, ...]:
+    """The first 16 hex digits of each image's sha256, sorted."""
+    return tuple(sorted(digest.hex()[:16] for digest in sha256_of_each(images_nhwc)))
+
+
+def sha256_of_preprocessing(preprocessing: dict[str, Any]) -> str:
+    """Identity of `Preprocessing.as_dict()`."""
+    return _sha256_of_json(preprocessing)

@@ -1,0 +1,85 @@
+"""A model's card: what it is, what it takes, what it was measured to do, and which weights belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.contracts import Preprocessing, preprocessing_from_dict
+from toolkit.errors import ModelError
+from toolkit.files import json_text, read_json
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """The content of `card.json`.
+
+    Attributes:
+        arch: {"family": "resnet", ...}, enough to build the network.
+        labels: one a logit, in order.
+        weights_sha256: of `weights.safetensors`.
+        accuracy: top-1 and how it was measured; None where nobody measured.
+        training: data, recipe, seed, command, time, device; None for weights from elsewhere.
+    """
+
+    name: str
+    arch: dict[str, Any]
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights_sha256: str
+    accuracy: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        """The JSON of `card.json`."""
+        return json_text(
+            {
+                "format": FORMAT,
+                "name": self.name,
+                "arch": self.arch,
+                "labels": list(self.labels),
+                "preprocessing": self.preprocessing.as_dict(),
+                "weights": {"file": WEIGHTS, "sha256": self.weights_sha256},
+                "accuracy": self.accuracy,
+                "training": self.training,
+            }
+        )
+
+
+def card_from_folder(folder: Path) -> Card:
+    """Reads and checks `card.json`.
+
+    Raises:
+        ModelError: the folder or the card is missing, not JSON, of a newer format, or lacks an entry.
+    """
+    if not (folder / CARD).is_file():
+        raise ModelError(
+            f"{folder} is not a model folder", found=f"no {CARD}", allowed=f"a folder with {CARD} and {WEIGHTS}"
+        )
+    document = read_json(folder / CARD, ModelError)
+    if document.get("format") != FORMAT:
+        raise ModelError(
+            f"{folder / CARD} has a format that this version cannot read",
+            found=document.get("format"),
+            allowed=FORMAT,
+            fix="pip install -U trt-edge-toolkit",
+        )
+    try:
+        return Card(
+            name=str(document["name"]),
+            arch=dict(document["arch"]),
+            labels=tuple(str(label) for label in document["labels"]),
+            preprocessing=preprocessing_from_dict(document["preprocessing"]),
+            weights_sha256=str(document["weights"]["sha256"]),
+            accuracy=document.get("accuracy"),
+            training=document.get("training"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{folder / CARD} lacks an entry or has a wrong one", found=f"{type(error).__name__}: {error}"
+        ) from error

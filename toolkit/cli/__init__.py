@@ -1,0 +1,75 @@
+"""The command line: one file a verb. Text for people goes to stderr, one JSON document to stdout's last line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+import typer
+
+from toolkit import __version__
+from toolkit.cli import bench, doctor, export, init, train, verify
+from toolkit.errors import ToolkitError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a trained 32x32 ResNet to a checked INT8 TensorRT bundle for the edge.",
+    epilog="The walk: toolkit train, toolkit export --int8 --fp16, toolkit verify, toolkit bench. "
+    "Each command has --help with examples; the last line of stdout is one JSON document.",
+)
+# Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
+UsageError: Any = typer.BadParameter.__base__
+for verb in (train, export, verify, bench, doctor, init):
+    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code, document = _outcome(arguments)
+    try:
+        if document is not None:
+            print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, say) has gone; there is nobody to tell
+        sys.stdout = None
+    raise SystemExit(code)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise KeyboardInterrupt  # so that half-written folders are cleared away, as after Ctrl-C
+
+
+def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
+    try:
+        answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
+    except ToolkitError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1, {"ok": False, **error.as_dict()}
+    except UsageError as error:
+        error.show()
+        return 2, {"ok": False, "error": "UsageError", "what": error.format_message()}
+    except (KeyboardInterrupt, typer.Abort):
+        print("\ninterrupted; nothing was half-written", file=sys.stderr)
+        return 1, {"ok": False, "error": "Interrupted", "what": "interrupted"}
+    if isinstance(answer, dict):
+        return (0 if answer.get("ok") else 1), answer
+    return int(answer or 0), None  # --help and --version

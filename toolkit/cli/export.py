@@ -1,0 +1,123 @@
+"""`toolkit export`: a model becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from toolkit.bundle.writing import Written
+
+
+def command(
+    model: str | None = typer.Argument(
+        None, help="A name in models/, a model folder, or nothing: the shipped default."
+    ),
+    int8: bool = typer.Option(False, "--int8", help="Calibrate and write model.int8.onnx (Q/DQ)."),
+    fp16: bool = typer.Option(False, "--fp16", help="Write model.fp16.onnx (typed tensors)."),
+    output: Path | None = typer.Option(None, "-o", "--output", help="The bundle's folder. (default: bundles/MODEL)"),
+    data: str | None = typer.Option(
+        None, "--data", help="Images: fashion-mnist, cifar10, a folder, a .npz. (default: calibration/MODEL)"
+    ),
+    images: int | None = typer.Option(None, "--images", min=1, help="Images that calibrate. (default: 512)"),
+    method: str | None = typer.Option(None, "--method", help="percentile or minmax. (default: the recipe's)"),
+    percentile: float | None = typer.Option(None, "--percentile", help="For --method percentile. (default: 99.99)"),
+    batch: str = typer.Option("1:8:64", "--batch", help="Engines' smallest, best served and largest batch."),
+    engines: bool = typer.Option(
+        True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
+    ),
+    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+) -> dict[str, Any]:
+    """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.
+
+    Examples:
+      toolkit export --int8 --fp16
+
+      toolkit export my-net --int8 --data photos/ -o /tmp/my-bundle
+    """
+    from toolkit.bundle.images import images_of_model
+    from toolkit.bundle.writing import Options, bundle_from_model
+    from toolkit.cli.console import steps
+    from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.workspace import workspace
+
+    loaded = load_model(folder_of_model(model))
+    card = loaded.card
+    with steps() as step:
+        found = images_of_model(
+            card.name,
+            card.labels,
+            card.preprocessing,
+            data=data,
+            count=images,
+            convert=convert,
+            on_progress=lambda done, total: step("read images", done, total),
+        )
+        options = Options(
+            fp16=fp16,
+            int8=int8,
+            method=method or ("percentile" if percentile is not None else found.recipe.method),
+            percentile=percentile if percentile is not None else found.recipe.percentile,
+            engines=engines,
+            batch=_batch(batch),
+        )
+        written = bundle_from_model(loaded, found, output or workspace() / "bundles" / card.name, options, step)
+    _show(written)
+    from toolkit.bundle.writing import scores_as_dict
+
+    return {
+        "ok": True,
+        "bundle": str(written.folder.resolve()),
+        "files": written.manifest["files"],
+        "accuracy": scores_as_dict(written.parity),
+        "calibration": written.manifest["calibration"],
+        "engines": written.engines,
+        "no_engines": written.no_engines or None,
+    }
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    from toolkit.errors import ToolkitError
+
+    try:
+        low, best, high = (int(part) for part in text.split(":"))
+    except ValueError:
+        low, best, high = 0, 0, 0
+    if not 1 <= low <= best <= high <= 4096:
+        raise ToolkitError("--batch cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64")
+    return low, best, high
+
+
+def _show(written: Written) -> None:
+    from toolkit.bundle.reading import ONNX_FILES
+    from toolkit.cli.console import note, say, table
+
+    accuracy = {ONNX_FILES[precision]: value for precision, value in written.parity.items()}
+    rows = []
+    for name, entry in written.manifest["files"].items():
+        if name.endswith(".json") and "/" in name:
+            continue  # an engine's sidecar
+        score = accuracy.get(name)
+        rows.append(
+            (
+                name,
+                f"{entry['bytes'] / 1024:,.1f} KiB",
+                f"{score.candidate_score.top1_percent:.2f} %" if score else "",
+                f"{score.agreement_percent:.2f} %" if score else "",
+                f"{score.flips}" if score else "",
+            )
+        )
+    count = written.manifest["evaluation"]["images"]
+    table(f"{written.folder}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    for entry in written.engines:
+        census = entry["census"]
+        if census and entry["precision"] == "int8":
+            reading = census["convolutions_reading"]
+            say(
+                f"TensorRT reads int8 in {reading['Int8']} of {census['convolutions']} convolutions of the int8 engine."
+            )
+    if written.no_engines:
+        note(f"No TensorRT engines: {written.no_engines}")
+    say("Next: [bold]toolkit verify[/bold] and [bold]toolkit bench[/bold]; then copy the folder to the device.")

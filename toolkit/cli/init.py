@@ -1,0 +1,28 @@
+"""`toolkit init`: an empty workspace with the three rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def command(
+    folder: Path = typer.Argument(Path("."), help="Where to make the rooms."),
+) -> dict[str, Any]:
+    """Make a workspace: the rooms models/, calibration/ and export/, and a .gitignore for bundles/.
+
+    Example: toolkit init my-project
+    """
+    from toolkit.cli.console import say
+    from toolkit.files import os_errors, write_bytes
+    from toolkit.workspace import ROOMS
+
+    with os_errors(folder, "make"):
+        for room in ROOMS:
+            (folder / room).mkdir(parents=True, exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        write_bytes(folder / ".gitignore", b"bundles/\n*.part\n.*.lock\n")
+    say(f"[bold]{folder}[/bold] is a workspace. Next: toolkit train my-net --data fashion-mnist")
+    return {"ok": True, "workspace": str(folder.resolve())}

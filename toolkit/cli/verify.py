@@ -1,0 +1,114 @@
+"""`toolkit verify`: is every file of a bundle, on every backend here, still the same model?"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from toolkit.bundle.reading import Bundle
+    from toolkit.contracts import LabelledImages
+    from toolkit.parity import Parity
+
+
+def command(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
+    backend: str = typer.Option("all", "--backend", help="torch, ort, trt, several with commas, or all that run here."),
+    precision: str = typer.Option("all", "--precision", help="fp32, fp16, int8, several with commas, or all."),
+    data: str | None = typer.Option(
+        None, "--data", help="Evaluate on the test part of fashion-mnist, cifar10, a folder or a .npz."
+    ),
+    images: int | None = typer.Option(None, "--images", min=1, help="Use only so many evaluation images."),
+    gate: float = typer.Option(99.0, "--gate", min=0, max=100, help="Least top-1, in percent of the reference's."),
+    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+) -> dict[str, Any]:
+    """Compare every backend and precision with the fp32 model on the same images; exit 1 below the gate.
+
+    Examples:
+      toolkit verify
+
+      toolkit verify bundles/my-net --backend ort --data fashion-mnist --gate 99.9
+    """
+    from toolkit.bundle.reading import bundle_from_folder, require_precisions
+    from toolkit.bundle.runners import open_runners, require_backends
+    from toolkit.cli.console import note, steps
+    from toolkit.parity import logits_in_batches, parity_from_logits
+
+    opened_bundle = bundle_from_folder(bundle)
+    note(f"bundle: {opened_bundle.folder}")
+    backends = require_backends(backend)
+    opened = open_runners(opened_bundle, backends, require_precisions(precision, opened_bundle))
+    try:
+        judged = _images(opened_bundle, data, images, convert)
+        answers = {}
+        with steps() as step:
+            for name, runner in opened.runners.items():
+                answers[name] = logits_in_batches(runner, judged.images_nhwc, partial(step, f"run {name}"))
+            reference = next((name for name in answers if name.endswith("fp32")), None)
+            expected = answers[reference] if reference else _reference(opened_bundle, judged)
+    finally:
+        opened.close()
+    label = reference or "ort fp32"
+    found = [parity_from_logits(label, name, expected, got, judged.labels) for name, got in answers.items()]
+    return _verdict(opened_bundle, judged, found, opened.unavailable, gate, asked=backend != "all")
+
+
+def _images(bundle: Bundle, data: str | None, count: int | None, convert: bool) -> LabelledImages:
+    """Evaluation images: from `data`, the model's own, or the bundle's golden ones; never calibration images."""
+    from toolkit.bundle.evaluation import evaluation_images
+
+    return evaluation_images(bundle, data, count, convert)
+
+
+def _reference(bundle: Bundle, images: LabelledImages) -> Any:
+    """The fp32 answers where no fp32 runner was asked for."""
+    from toolkit.parity import logits_in_batches
+    from toolkit.runtime.ort import OrtRunner
+
+    with OrtRunner(bundle.onnx_file("fp32")) as runner:
+        return logits_in_batches(runner, images.images_nhwc)
+
+
+def _verdict(
+    bundle: Bundle, images: LabelledImages, found: list[Parity], unavailable: dict[str, str], gate: float, asked: bool
+) -> dict[str, Any]:
+    from toolkit.cli.console import plain, say, table
+
+    passed = {p.candidate: p.retention_percent >= gate and p.nonfinite == 0 for p in found}
+    rows = [
+        (
+            p.candidate,
+            f"{p.candidate_score.top1_percent:.2f} %",
+            f"{p.candidate_score.low_percent:.2f} - {p.candidate_score.high_percent:.2f}",
+            f"{p.agreement_percent:.2f} %",
+            f"{p.flips} (-{p.lost} +{p.gained})",
+            f"{p.mcnemar_p:.2g}",
+            f"{p.relative_l2:.1e}",
+            "[green]pass[/green]" if passed[p.candidate] else "[red]FAIL[/red]",
+        )
+        for p in found
+    ]
+    columns = ("runner", "top-1", "95 %", "agrees", "flips", "p", "rel. L2", f"gate {gate:g} %<")
+    table(f"{bundle.model} on {len(images):,} images of {images.source}, against {found[0].reference}", columns, rows)
+    for name, reason in unavailable.items():
+        say(f"[yellow]not run: {name}[/yellow]: {plain(reason)}")
+    missing = bool(unavailable) and asked
+    ok = all(passed.values()) and not missing
+    if missing:
+        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+    elif ok:
+        say("[green]Every runner is still the same model.[/green] Next: [bold]toolkit bench[/bold]")
+    else:
+        say(f"[red]Below the gate: {', '.join(name for name, good in passed.items() if not good)}[/red]")
+    return {
+        "ok": ok,
+        "bundle": str(bundle.folder.resolve()),
+        "images": {"source": images.source, "count": len(images), "sha256": images.sha256},
+        "gate_percent": gate,
+        "passed": passed,
+        "parity": [p.as_dict() for p in found],
+        "unavailable": unavailable,
+    }

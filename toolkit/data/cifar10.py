@@ -1,0 +1,141 @@
+"""CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 RGB images of 32x32, from its binary or its Python version.
+
+Both versions are held against the sha256 of the binary files: a Python batch is rewritten as binary records first, so
+that its pixels and labels are the official ones whatever the pickle looks like. www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.contracts import Dataset, LabelledImages
+from toolkit.data.download import Progress, fetch
+from toolkit.data.pickled_batch import records_from_pickle
+from toolkit.data.places import cache_home, configured_home, listed
+from toolkit.errors import DataError
+from toolkit.files import folder_replaced, os_errors
+
+NAME = "cifar10"
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SHA256 = {
+    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+RECORD = 1 + 3 * 32 * 32
+LARGEST_FILE = 40_000_000  # a binary batch has 30,730,000 bytes, a pickled one 31 MB
+LARGEST_ARCHIVE = 200_000_000  # the official one has 170 MB
+
+
+def load(download: bool = False, on_progress: Progress | None = None) -> Dataset:
+    """The set from $TOOLKIT_DATA, the cache or ./data, in this order; in each the binary version first.
+
+    Returns:
+        images uint8 (50000, 32, 32, 3) and (10000, 32, 32, 3); labels int64.
+
+    Raises:
+        DataError: the set is nowhere, or a file is not the published one.
+    """
+    homes = [*configured_home(), cache_home(), Path("data")]
+    for folder in (home / version for home in homes for version in (BINARY, PYTHON)):
+        if is_folder(folder):
+            return from_folder(folder)
+    if not download:
+        raise DataError(
+            "CIFAR-10 is not installed",
+            found=f"neither {BINARY} nor {PYTHON} in {listed(homes)}",
+            fix=f"add --download (170 MB), or unpack {URL} into ./data",
+        )
+    return from_folder(_downloaded(cache_home() / BINARY, on_progress))
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a folder is named or filled like one version of the set."""
+    if folder.name in (BINARY, PYTHON):
+        return folder.is_dir()
+    pickled = ("data_batch_1", "test_batch")
+    return (folder / "test_batch.bin").is_file() or all((folder / name).is_file() for name in pickled)
+
+
+def from_folder(folder: Path) -> Dataset:
+    """Reads the six batches of a folder of either version, each verified.
+
+    Raises:
+        DataError: a batch is missing, damaged, or not the published one.
+    """
+    names = list(SHA256)
+    return Dataset(NAME, _part(folder, names[:-1], "train"), _part(folder, names[-1:], "test"))
+
+
+def _part(folder: Path, names: list[str], part: str) -> LabelledImages:
+    records = np.frombuffer(b"".join(_records(folder, name) for name in names), np.uint8).reshape(-1, RECORD)
+    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return LabelledImages(images, records[:, 0].astype(np.int64), CLASSES, f"{NAME}/{part}")
+
+
+def _records(folder: Path, name: str) -> bytes:
+    """The verified records of one batch, from either version."""
+    path, pickled = folder / name, folder / name.removesuffix(".bin")
+    if path.is_file():
+        records = _bytes_of(path)
+    elif pickled.is_file():
+        path, records = pickled, records_from_pickle(_bytes_of(pickled), str(pickled))
+    else:
+        raise DataError(
+            f"{folder} lacks {name}", found="an incomplete set", allowed=", ".join(SHA256), fix="unpack it again"
+        )
+    _verify(records, name, str(path))
+    return records
+
+
+def _bytes_of(path: Path) -> bytes:
+    with os_errors(path, "read"), path.open("rb") as stream:
+        return stream.read(LARGEST_FILE)
+
+
+def _verify(records: bytes, name: str, where: str) -> None:
+    digest = hashlib.sha256(records).hexdigest()
+    if digest != SHA256[name]:
+        raise DataError(
+            f"{where} is damaged or is not CIFAR-10's",
+            found=f"sha256 {digest} of {len(records)} bytes of records",
+            allowed=f"sha256 {SHA256[name]}",
+            fix=f"unpack it again from {URL}, or remove the folder and add --download",
+        )
+
+
+def _downloaded(target: Path, on_progress: Progress | None) -> Path:
+    """Fetches the archive and keeps its six batches; the folder gets its name when all are verified."""
+    with folder_replaced(target, owned_by="test_batch.bin") as fresh:
+        archive = fresh / "archive.tar.gz"
+        fetch(URL, archive, most_bytes=LARGEST_ARCHIVE, on_progress=on_progress)
+        _extract(archive, fresh)
+        archive.unlink()
+    return target
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Takes the six expected members out by name, into names of our own."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for name in SHA256:
+                member = tar.extractfile(f"{BINARY}/{name}")
+                records = member.read(LARGEST_FILE) if member else b""
+                _verify(records, name, f"{URL}: {name}")
+                (folder / name).write_bytes(records)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, KeyError, zlib.error) as error:
+        raise DataError(
+            f"{URL} is not the published archive, so it was thrown away", found=error, fix="try later"
+        ) from error

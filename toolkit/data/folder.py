@@ -1,0 +1,105 @@
+"""A folder of class folders as a set: every file read, damaged ones named and counted, one shape for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.contracts import Dataset, LabelledImages, UInt8
+from toolkit.data.class_folders import ClassFolders, parts_of
+from toolkit.data.download import Progress
+from toolkit.data.fit import fit, gray_as_rgb
+from toolkit.data.image_files import Unreadable, read_image
+from toolkit.data.subsets import split
+from toolkit.errors import DataError
+
+
+def dataset_from_folder(
+    folder: Path,
+    *,
+    seed: int = 0,
+    shape: tuple[int, int, int] | None = None,
+    convert: bool = False,
+    on_progress: Progress | None = None,
+) -> Dataset:
+    """Reads `folder/CLASS/*.png`, or `folder/train/CLASS/*` and `folder/test/CLASS/*` (or val, valid, validation).
+
+    Args:
+        seed: decides the 80/20 split of a folder without a test part.
+        shape: the (H, W, C) wanted; None takes the files' common size, with 3 channels unless all are grayscale.
+        convert: resize and convert what does not fit `shape`, and kinds of files that are refused otherwise.
+        on_progress: called with (files read, files).
+
+    Raises:
+        DataError: the layout is wrong, files are damaged or of a refused kind, or sizes do not fit.
+        MissingPackage: Pillow is not installed.
+    """
+    name = folder.resolve().name
+    train, test = parts_of(folder)
+    files = [*train.files, *(test.files if test else ())]
+    pixels = _in_one_shape(_read(folder, files, shape, convert, on_progress))
+    if test is None:
+        return Dataset(name, *split(_labelled(train, pixels), seed))
+    count = len(train.files)
+    return Dataset(name, _labelled(train, pixels[:count]), _labelled(test, pixels[count:]))
+
+
+def _labelled(part: ClassFolders, pixels: list[UInt8]) -> LabelledImages:
+    return LabelledImages(np.stack(pixels), np.array(part.labels, np.int64), part.classes, str(part.folder))
+
+
+def _read(
+    folder: Path,
+    files: list[Path],
+    shape: tuple[int, int, int] | None,
+    convert: bool,
+    on_progress: Progress | None,
+) -> list[UInt8]:
+    """Reads all files, so that damaged ones are reported together; a file that does not fit stops it at once."""
+    images: list[UInt8] = []
+    damaged: list[tuple[Path, Unreadable]] = []
+    first: tuple[Path, UInt8] | None = None
+    for done, path in enumerate(files, 1):
+        try:
+            pixels = read_image(path, convert)
+            if shape is not None:
+                pixels = fit(pixels, shape, convert, str(path))
+            first = first or (path, pixels)
+            _require_same_size(first, (path, pixels))
+            images.append(pixels)
+        except Unreadable as error:
+            damaged.append((path, error))
+        if on_progress:
+            on_progress(done, len(files))
+    if damaged:
+        raise _damage(folder, damaged, len(files))
+    return images
+
+
+def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> None:
+    if first[1].shape[:2] != other[1].shape[:2]:
+        raise DataError(
+            "the images differ in size",
+            found=f"{_size(first[1])} in {first[0]}, {_size(other[1])} in {other[0]} (height x width)",
+            allowed="one size for all",
+            fix="bring them to one size; --resize does it where the model's size is known",
+        )
+
+
+def _size(pixels: UInt8) -> str:
+    return f"{pixels.shape[0]}x{pixels.shape[1]}"
+
+
+def _damage(folder: Path, damaged: list[tuple[Path, Unreadable]], total: int) -> DataError:
+    shown = "; ".join(f"{path} ({error})" for path, error in damaged[:3])
+    more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+    count = f"{len(damaged)} of {total} image files cannot be read"
+    return DataError(f"{folder}: {count}", found=shown + more, fix="restore these files or remove them")
+
+
+def _in_one_shape(images: list[UInt8]) -> list[UInt8]:
+    """Gray among colour becomes RGB, exactly; all gray stays gray."""
+    if {pixels.shape[2] for pixels in images} == {1, 3}:
+        return [gray_as_rgb(pixels) for pixels in images]
+    return images

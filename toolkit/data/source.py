@@ -1,0 +1,92 @@
+"""One word says which images: a named set, a folder of class folders, or an .npz file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from toolkit.contracts import Dataset
+from toolkit.data import cifar10, fashion_mnist
+from toolkit.data.describe import require_two_classes
+from toolkit.data.download import Progress
+from toolkit.data.fit import fitted, require_shape
+from toolkit.data.folder import dataset_from_folder
+from toolkit.data.npz import dataset_from_npz
+from toolkit.errors import DataError
+
+NAMED: dict[str, Callable[[bool, Progress | None], Dataset]] = {
+    fashion_mnist.NAME: fashion_mnist.load,
+    cifar10.NAME: cifar10.load,
+}
+
+
+def dataset_from_spec(
+    spec: str,
+    *,
+    seed: int = 0,
+    shape: tuple[int, int, int] | None = None,
+    convert: bool = False,
+    download: bool = False,
+    on_progress: Progress | None = None,
+) -> Dataset:
+    """The training and test images that `spec` names.
+
+    Args:
+        spec: `fashion-mnist`, `cifar10`, the path of a folder, or the path of an .npz file. A folder that has the
+            name of a set is reached as `./cifar10`.
+        seed: decides the 80/20 split where the source has no test part.
+        shape: the (H, W, C) that a model takes; None keeps what the source has.
+        convert: resize and convert images that do not fit `shape`, instead of refusing them.
+        download: fetch a named set that is not installed.
+        on_progress: called with (done, total): files of a folder, bytes of each file downloaded.
+
+    Raises:
+        DataError: the set is not installed, a file is damaged, images do not fit, or fewer than two classes occur.
+        MissingPackage: image files are to be read or resized and Pillow is not installed.
+    """
+    if shape is not None:
+        require_shape(shape)
+    dataset = _load(spec, seed, shape, convert, download, on_progress)
+    if shape is not None:
+        dataset = replace(
+            dataset,
+            train=fitted(dataset.train, shape, convert),
+            test=fitted(dataset.test, shape, convert),
+        )
+    require_two_classes(dataset)
+    return dataset
+
+
+def _load(
+    spec: str,
+    seed: int,
+    shape: tuple[int, int, int] | None,
+    convert: bool,
+    download: bool,
+    on_progress: Progress | None,
+) -> Dataset:
+    if spec in NAMED:
+        return NAMED[spec](download, on_progress)
+    path = Path(spec).expanduser()
+    if not spec or not path.exists():
+        raise _unknown(spec, path)
+    if not path.is_dir():
+        return dataset_from_npz(path, seed=seed)
+    if cifar10.is_folder(path):
+        return cifar10.from_folder(path)
+    if fashion_mnist.is_folder(path):
+        return fashion_mnist.from_folder(path)
+    return dataset_from_folder(path, seed=seed, shape=shape, convert=convert, on_progress=on_progress)
+
+
+def _unknown(spec: str, path: Path) -> DataError:
+    meant = difflib.get_close_matches(spec.lower().replace("_", "-"), NAMED, n=1, cutoff=0.6)
+    is_path = path.suffix or "/" in spec
+    return DataError(
+        f"{spec!r} does not exist" if is_path else f"there is no data set, folder or file {spec!r}",
+        found=f"nothing at {path.absolute()}" if spec else "an empty name",
+        allowed=f"{', '.join(NAMED)}, a folder of class folders, or an .npz file",
+        fix=f"--data {meant[0]}" if meant else "check the path",
+    )

@@ -1,0 +1,76 @@
+"""FP16 in the file, not in a flag: typed weights and activations, uint8 in, float32 logits out.
+
+The preprocessing stays in float32 and one Cast stands before the first layer, one behind the last: pixels up to 255
+times a scale lose bits in half precision for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST = 65504.0  # the largest finite IEEE 754 binary16 number
+SMALLEST = 2.0**-24  # the smallest positive one (subnormal)
+PREPROCESS = "preprocess/"
+
+
+def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float]) -> None:
+    """Refuses a net whose weights or activations leave the range of half precision.
+
+    Args:
+        abs_max_of_tensor: the largest |value| of each activation, measured on real images.
+
+    Raises:
+        ExportError: names the tensor; a factor of 2 is kept for images nobody has measured.
+    """
+    from onnx import numpy_helper
+
+    for tensor in model.graph.initializer:
+        values = np.abs(numpy_helper.to_array(tensor).astype(np.float64))
+        if values.size and values.max() > LARGEST:
+            raise ExportError(
+                f"weight '{tensor.name}' overflows FP16",
+                found=f"{values.max():.4g}",
+                allowed=f"{LARGEST:g}",
+                fix="export without --fp16",
+            )
+    for name, largest in abs_max_of_tensor.items():
+        if largest > LARGEST / 2:
+            raise ExportError(
+                f"activation '{name}' comes too close to the end of FP16",
+                found=f"{largest:.4g} on the calibration images",
+                allowed=f"{LARGEST / 2:g}, half of the largest FP16 number",
+                fix="export without --fp16",
+            )
+
+
+def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an fp32 graph with float16 weights and activations between preprocessing and logits."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and not tensor.name.startswith("preprocess."):
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    before = [node for node in graph.node if node.name.startswith(PREPROCESS)]
+    after = [node for node in graph.node if not node.name.startswith(PREPROCESS)]
+    entry, logits = before[-1].output[0], graph.output[0].name
+    for node in after:
+        node.input[:] = [f"{entry}_fp16" if name == entry else name for name in node.input]
+        node.output[:] = [f"{logits}_fp16" if name == logits else name for name in node.output]
+    into = helper.make_node("Cast", [entry], [f"{entry}_fp16"], "preprocess/CastToHalf", to=TensorProto.FLOAT16)
+    out = helper.make_node("Cast", [f"{logits}_fp16"], [logits], "head/CastToFloat", to=TensorProto.FLOAT)
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend([*before, into, *after, out])
+    onnx.checker.check_model(result, full_check=True)
+    return result

@@ -1,0 +1,78 @@
+"""Before a file is written: is the graph one that every TensorRT reads rightly, and is it still the same model?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.contracts import Float32, UInt8
+from toolkit.errors import ExportError
+from toolkit.runtime.runner import Runner
+
+if TYPE_CHECKING:
+    import onnx
+
+BATCHES = (1, 7, 64)
+# Float32 sums in another order; measured on the shipped model: 3e-6 of the largest logit.
+RELATIVE_TOLERANCE = 1e-4
+
+
+def require_portable(model: onnx.ModelProto) -> None:
+    """Refuses what some TensorRT reads wrongly or not at all.
+
+    Raises:
+        ExportError: opset above 17 (TensorRT 8), a ReduceMean (TensorRT 8 ignores the axes input), a BatchNorm that
+            was not folded, a Transpose on uint8, or a weight that is not finite.
+    """
+    from onnx import numpy_helper
+
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset > 17:
+        raise ExportError("the portable file must be read by TensorRT 8", found=f"opset {opset}", allowed="17 or less")
+    for node in model.graph.node:
+        if node.op_type.startswith("Reduce"):
+            raise ExportError(
+                f"'{node.name}' is a {node.op_type}; TensorRT 8 may reduce over all axes",
+                allowed="GlobalAveragePool",
+                fix="use torch.nn.AdaptiveAvgPool2d(1) instead of x.mean((2, 3))",
+            )
+        if node.op_type == "BatchNormalization":
+            raise ExportError(f"'{node.name}' was not folded into its convolution", fix="call model.eval() first")
+        if node.op_type == "Transpose" and "images" in node.input:
+            raise ExportError(f"'{node.name}' transposes uint8, which TensorRT refuses", allowed="Cast first")
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ExportError(f"weight '{tensor.name}' holds NaN or infinity", found="after folding BatchNorm")
+
+
+def require_same_answers(reference: Runner, candidate: Runner, images_nhwc: UInt8) -> dict[str, Any]:
+    """Compares two runners at batch 1, 7 and 64 on real images; returns the largest difference of each.
+
+    Args:
+        images_nhwc: uint8 (N, H, W, C); repeated where there are fewer than 64.
+
+    Raises:
+        ExportError: logits differ by more than `RELATIVE_TOLERANCE` of the largest logit, or are not finite.
+    """
+    worst = {}
+    for batch in BATCHES:
+        images = np.resize(images_nhwc, (batch, *images_nhwc.shape[1:]))
+        expected, got = reference.logits(images), candidate.logits(images)
+        worst[str(batch)] = relative_difference(expected, got)
+        if not worst[str(batch)] <= RELATIVE_TOLERANCE:
+            raise ExportError(
+                f"{candidate.description} does not compute what {reference.description} does",
+                found=f"at batch {batch} logits differ by {worst[str(batch)]:.2g} of the largest",
+                allowed=f"{RELATIVE_TOLERANCE:g}",
+                fix="this is a bug in an exporter or engine: nothing was written, please report it with the model",
+            )
+    return {"relative_difference_by_batch": worst, "tolerance": RELATIVE_TOLERANCE}
+
+
+def relative_difference(expected: Float32, got: Float32) -> float:
+    """max|expected - got| / max|expected|; infinite where shapes differ or a value is not finite."""
+    if expected.shape != got.shape or not np.isfinite(got).all() or not np.isfinite(expected).all():
+        return float("inf")
+    return float(np.abs(expected - got).max() / max(float(np.abs(expected).max()), 1e-30))

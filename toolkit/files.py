@@ -1,0 +1,145 @@
+"""Files that are whole or absent: written under a temporary name, synced, renamed; hashed; locked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import ToolkitError
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def os_errors(target: Path, doing: str = "write") -> Iterator[None]:
+    """Turns a full disk, a read-only folder or a missing one into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: ("the disk is full", "free some space, or choose another folder"),
+            errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder"),
+            errno.EACCES: ("permission denied", "choose a folder that you may write to"),
+            errno.EPERM: ("permission denied", "choose a folder that you may write to"),
+            errno.EROFS: ("the file system is read-only", "choose a folder that you may write to"),
+            errno.ENOENT: ("it does not exist", "check the path"),
+            errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
+            errno.EISDIR: ("it is a folder", "check the path"),
+        }
+        found, fix = reasons.get(error.errno or 0, (str(error), "check the path"))
+        raise ToolkitError(f"cannot {doing} {target}", found=found, fix=fix) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the whole new one, never a part.
+
+    Raises:
+        ToolkitError: the disk is full, the folder read-only or absent.
+    """
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def json_text(document: Any) -> str:
+    """Indented JSON with a newline; NaN and Infinity are refused, because JSON has none."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, document: Any) -> None:
+    """`json_text`, written whole."""
+    write_bytes(path, json_text(document).encode())
+
+
+def read_json(path: Path, error: type[ToolkitError]) -> dict[str, Any]:
+    """A JSON object from a file, or `error` with the line that is wrong."""
+    with os_errors(path, "read"):
+        data = path.read_bytes()
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{path} is not JSON", found=fault, fix="restore the file from its source") from fault
+    if not isinstance(document, dict):
+        raise error(f"{path} is not a JSON object", found=type(document).__name__)
+    return document
+
+
+@contextmanager
+def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
+    """Yields an empty folder beside `target` that takes its place when the block succeeds.
+
+    An interrupted or failed block leaves `target` as it was. Two processes at once: the lock makes the second wait
+    its turn; the last whole folder wins. A folder that holds no `owned_by` file is not ours and is never replaced.
+
+    Raises:
+        ToolkitError: `target` is a file or somebody else's folder, or cannot be written.
+    """
+    target = Path(os.path.abspath(target))
+    if target.exists() and not target.is_dir():
+        raise ToolkitError(f"{target} is a file", allowed="a folder to write", fix="choose another -o")
+    if target.is_dir() and any(target.iterdir()) and not (target / owned_by).is_file():
+        raise ToolkitError(
+            f"{target} is not empty and holds no {owned_by}",
+            allowed="an empty folder, or one that this command wrote",
+            fix="choose another -o",
+        )
+    with os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    try:
+        with os_errors(target):
+            yield fresh
+            os.chmod(fresh, 0o755)
+        with os_errors(target), _lock(target.parent / f".{target.name}.lock"):
+            aside = fresh.with_suffix(".old")
+            if target.exists():
+                os.rename(target, aside)
+            try:
+                os.rename(fresh, target)
+            except BaseException:
+                if aside.exists():
+                    os.rename(aside, target)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # no fcntl on Windows: renames stay whole, only the order is up to the system
+        yield
+        return
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""Heavy packages are imported inside the function that needs them, under `needs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from toolkit.errors import MissingPackage
+
+EXTRAS = {
+    "torch": "host",
+    "onnx": "host",
+    "onnxruntime": "host",
+    "safetensors": "host",
+    "PIL": "host",
+    "matplotlib": "host",
+    "tensorrt": "trt",
+    "tensorrt_rtx": "rtx",
+    "tensorrt_rtx_bindings": "rtx",
+    "cuda": "trt",
+    "pycuda": "pycuda",
+}
+
+
+@contextmanager
+def needs(purpose: str) -> Iterator[None]:
+    """Turns an ImportError of a third-party package into the pip command that mends it.
+
+    Args:
+        purpose: what the package is needed for, to be read after "... is needed to".
+
+    Raises:
+        MissingPackage: the import inside the `with` block failed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or str(error)).split(".")[0]
+        if package == "toolkit":
+            raise
+        extra = EXTRAS.get(package)
+        wanted = f"'trt-edge-toolkit[{extra}]'" if extra else package
+        raise MissingPackage(
+            f"{package} is needed to {purpose}, and cannot be imported here",
+            found=error,
+            fix=f"pip install {wanted}",
+        ) from error

@@ -1,0 +1,1 @@
+"""The ResNets, their training and their checkpoints; importing this room imports PyTorch."""

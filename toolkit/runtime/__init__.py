@@ -1,0 +1,1 @@
+"""Runners: one small protocol in front of every inference engine."""

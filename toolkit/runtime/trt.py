@@ -1,0 +1,248 @@
+"""Which TensorRT is installed here, what it can do, what it says while it works, and whether it can run."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from toolkit.errors import BackendUnavailable
+from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.runner import Runner
+
+# The front module of each distribution first, then the bindings that it wraps (they also install alone).
+MODULES = {
+    "tensorrt": "tensorrt",
+    "tensorrt_bindings": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "tensorrt_rtx_bindings": "tensorrt-rtx",
+    "tensorrt_lean": "lean",
+    "tensorrt_lean_bindings": "lean",
+    "tensorrt_dispatch": "dispatch",
+    "tensorrt_dispatch_bindings": "dispatch",
+}
+NEEDS_NO_GPU = "tensorrt-rtx"  # the one kind whose Builder works without a driver
+CONVOLUTIONS = ("correlation", "convolution")  # what the build log calls a convolution; Myelin says correlation
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """A TensorRT that imports here.
+
+    Attributes:
+        module: the Python module.
+        kind: "tensorrt", "tensorrt-rtx", "lean" or "dispatch".
+        version: as the module says.
+        can_build: it has a Builder and an ONNX parser (lean and dispatch have neither).
+        strongly_typed_only: precision is in the ONNX file, there are no FP16 and INT8 flags (11 and RTX).
+        reasons: why this one and not another, a sentence each.
+    """
+
+    module: Any
+    kind: str
+    version: str
+    can_build: bool
+    strongly_typed_only: bool
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For people: "tensorrt-rtx 1.7.1.116"."""
+        return f"{self.kind} {self.version}"
+
+
+def find_tensorrt(load: Callable[[str], Any] = importlib.import_module, driver: Driver | None = None) -> TensorRT:
+    """The TensorRT that gets furthest on this machine: full before RTX before lean, RTX first without a driver.
+
+    Args:
+        load: stands in for `importlib.import_module`.
+        driver: stands in for `probe_driver()`.
+
+    Raises:
+        BackendUnavailable: none imports, with what each said and the pip command.
+    """
+    driver = probe_driver() if driver is None else driver
+    found, reasons = _installed(load)
+    if not found:
+        raise BackendUnavailable("no TensorRT can be imported here", found="; ".join(reasons), fix=_install())
+    if not driver.available and found[0][0] != NEEDS_NO_GPU and NEEDS_NO_GPU in dict(found):
+        found.sort(key=lambda entry: entry[0] != NEEDS_NO_GPU)
+        reasons.append(f"{NEEDS_NO_GPU} is preferred, because it builds without a GPU and {driver.reason}")
+    kind, module = found[0]
+    return described(module, kind, tuple(reasons))
+
+
+def described(module: Any, kind: str, reasons: tuple[str, ...] = ()) -> TensorRT:
+    """What a module can do, read off its names."""
+    return TensorRT(
+        module=module,
+        kind=kind,
+        version=str(module.__version__),
+        can_build=hasattr(module, "Builder") and hasattr(module, "OnnxParser"),
+        strongly_typed_only=not hasattr(module.BuilderFlag, "FP16"),
+        reasons=reasons,
+    )
+
+
+def why_no_tensorrt() -> str:
+    """One line saying what each TensorRT module answered to an import; empty where one imports."""
+    found, reasons = _installed(importlib.import_module)
+    return "" if found else "; ".join(reasons)
+
+
+def _installed(load: Callable[[str], Any]) -> tuple[list[tuple[str, Any]], list[str]]:
+    """(kind, module) of each kind that imports, and a sentence about each that does not."""
+    found: dict[str, Any] = {}
+    broken: list[tuple[str, str]] = []
+    for name, kind in MODULES.items():
+        if kind in found:
+            continue
+        try:
+            found[kind] = load(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                broken.append((kind, f"{name} is installed but lacks {error.name}"))
+        except Exception as error:  # the wheels raise OSError, RuntimeError and more where a library is missing
+            broken.append((kind, f"{name} is installed but does not load: {type(error).__name__}: {error}"))
+    seen = found.keys() | {kind for kind, _ in broken}
+    absent = [kind for kind in dict.fromkeys(MODULES.values()) if kind not in seen]
+    reasons = [reason for _, reason in broken]
+    return list(found.items()), reasons + ([f"not installed: {', '.join(absent)}"] if absent else [])
+
+
+def _install() -> str:
+    if platform.machine() == "aarch64":
+        return "sudo apt install python3-libnvinfer, and make the venv with --system-site-packages"
+    return "pip install 'trt-edge-toolkit[rtx]' (builds without a GPU) or 'trt-edge-toolkit[trt]' (needs one)"
+
+
+class Log:
+    """Collects what TensorRT says; `logger` is the `trt.ILogger` to hand to it.
+
+    Verbose lines are dropped, except the list of layers: full TensorRT writes one for every tactic it times.
+    """
+
+    def __init__(self, trt: Any, verbose: bool = False) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.verbose = verbose
+        self.logger = _logger(trt, self.add)
+
+    def add(self, severity: str, message: str) -> None:
+        """Keeps a line; `severity` is a name of `ILogger.Severity`."""
+        if severity != "VERBOSE" or self.verbose or message.startswith("Layers:"):
+            self.lines.append((severity, message))
+
+    def errors(self) -> tuple[str, ...]:
+        """Error messages in order, each once."""
+        return tuple(dict.fromkeys(m for severity, m in self.lines if severity in ("ERROR", "INTERNAL_ERROR")))
+
+    def text(self) -> str:
+        """All kept lines, one message a paragraph line, with severities."""
+        return "\n".join(f"[{severity}] {message}" for severity, message in self.lines)
+
+    def opset(self) -> int | None:
+        """The opset of the parsed file, which every parser from 8.4 on logs; None where it did not."""
+        found = re.search(r"Opset version:\s*(\d+)", self.text())
+        return int(found[1]) if found else None
+
+
+def _logger(trt: Any, add: Callable[[str, str], None]) -> Any:
+    """An ILogger made here, because its base class exists only once TensorRT is imported."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            add(severity.name, message)
+
+    return Logger()
+
+
+@dataclass(frozen=True)
+class Census:
+    """What an engine is made of.
+
+    Attributes:
+        kinds: (layer kind, types read, types written, how many), the most frequent first; types as TensorRT names
+            them, several joined by "+".
+    """
+
+    kinds: tuple[tuple[str, str, str, int], ...]
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        return sum(count for *_, count in self.kinds)
+
+    def convolutions(self, reads: str | None = None) -> int:
+        """How many convolutions there are, or how many whose image input is of type `reads` ("Int8", "Half")."""
+        return sum(
+            count for kind, read, _, count in self.kinds if kind in CONVOLUTIONS and reads in (None, read.split("+")[0])
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For sidecars and reports."""
+        reading = {name: self.convolutions(name) for name in ("Int8", "Half", "Float")}
+        kinds = [dict(zip(("kind", "reads", "writes", "count"), entry, strict=True)) for entry in self.kinds]
+        return {
+            "layers": self.layers,
+            "convolutions": self.convolutions(),
+            "convolutions_reading": reading,
+            "kinds": kinds,
+        }
+
+
+def census_from_log(log: Log) -> Census | None:
+    """The layers that a build with ProfilingVerbosity.DETAILED listed, or None where it listed none.
+
+    TensorRT-RTX lists them in this form (seen on 1.7.1); full TensorRT has them in its engine inspector.
+    """
+    listing = next((m for _, m in log.lines if m.startswith("Layers:")), None)
+    if listing is None:
+        return None
+    layer = re.compile(
+        r"Name: .*?, LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], Tactic"
+    )
+    kinds: Counter[tuple[str, str, str]] = Counter()
+    for line in listing.split("I/O Tensors:")[0].splitlines():
+        if match := layer.match(line):
+            reads, writes = ("+".join(re.findall(r"Datatype: (\w+)", match[i])) for i in (2, 3))
+            kinds[match[1], reads, writes] += 1
+    return Census(tuple((*kind, count) for kind, count in kinds.most_common())) if kinds else None
+
+
+def require_can_run(driver: Driver | None = None) -> NoReturn:
+    """Says why no engine runs here. Building needs less: see `toolkit.export.engine_from_onnx`.
+
+    Raises:
+        BackendUnavailable: no TensorRT, no driver, or that running engines is not in this version.
+    """
+    driver = probe_driver() if driver is None else driver
+    found = find_tensorrt(driver=driver)
+    if not driver.available:
+        raise BackendUnavailable(
+            f"{found.name} cannot run an engine here",
+            found=driver.reason,
+            allowed="a machine with an NVIDIA GPU and its driver",
+            fix="use --backend ort here, or copy the bundle to the device",
+        )
+    raise BackendUnavailable(
+        "this version of the toolkit builds TensorRT engines but does not run them yet",
+        found=f"{found.name}, {driver.devices[0].name}",
+        fix="use --backend ort, or run the engine with trtexec --loadEngine=FILE",
+    )
+
+
+def runner_from_engine(engine: Path) -> Runner:
+    """A runner of a plan on this machine's GPU.
+
+    Raises:
+        BackendUnavailable: always in this version, with the reason of `require_can_run`.
+    """
+    require_can_run()

@@ -1,0 +1,66 @@
+"""Where things lie: the rooms of the user's workspace first, then those shipped with the package."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from toolkit.errors import BundleError, ToolkitError
+
+DEFAULT_MODEL = "resnet32x32-fashion"
+ROOMS = ("models", "calibration", "export")
+MANIFEST = "manifest.json"
+
+
+def workspace() -> Path:
+    """The folder that holds the user's rooms: `TOOLKIT_WORKSPACE`, or the current folder."""
+    return Path(os.environ.get("TOOLKIT_WORKSPACE") or Path.cwd())
+
+
+def shipped() -> Path:
+    """The folder that holds the rooms shipped with the package: package data, or the repository itself."""
+    package = Path(__file__).parent
+    inside = package / "shipped"
+    return inside if inside.is_dir() else package.parent
+
+
+def require_name(name: str) -> str:
+    """A name that can be a folder's: letters, digits, '.', '_' and '-'."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        return name
+    raise ToolkitError(
+        "a name must be usable as a folder",
+        found=repr(name),
+        allowed="up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
+    )
+
+
+def find_in_room(room: str, name: str) -> Path | None:
+    """The folder `name` of a room: the workspace's, else the shipped one, else None."""
+    for root in (workspace(), shipped()):
+        if (root / room / name).exists():
+            return root / room / name
+    return None
+
+
+def names_in_room(room: str) -> list[str]:
+    """Every name a room has, workspace and shipped together, sorted."""
+    roots = {workspace() / room, shipped() / room}
+    return sorted({entry.name for root in roots if root.is_dir() for entry in root.iterdir() if entry.is_dir()})
+
+
+def newest_bundle() -> Path:
+    """The bundle in the workspace's `bundles/` whose manifest was written last.
+
+    Raises:
+        BundleError: there is none.
+    """
+    manifests = [p for p in (workspace() / "bundles").glob(f"*/{MANIFEST}") if not p.parent.name.startswith(".")]
+    if not manifests:
+        raise BundleError(
+            "there is no bundle in this workspace",
+            found=f"no */{MANIFEST} in {workspace() / 'bundles'}",
+            fix="toolkit export --int8 --fp16",
+        )
+    return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
