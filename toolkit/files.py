@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from toolkit.errors import ToolkitError
 
@@ -34,8 +34,8 @@ def os_errors(target: Path, doing: str = "write") -> Iterator[None]:
         reasons = {
             errno.ENOSPC: ("the disk is full", "free some space, or choose another folder"),
             errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder"),
-            errno.EACCES: ("permission denied", "choose a folder that you may write to"),
-            errno.EPERM: ("permission denied", "choose a folder that you may write to"),
+            errno.EACCES: ("permission denied", f"choose a place that you may {doing}"),
+            errno.EPERM: ("permission denied", f"choose a place that you may {doing}"),
             errno.EROFS: ("the file system is read-only", "choose a folder that you may write to"),
             errno.ENOENT: ("it does not exist", "check the path"),
             errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
@@ -100,32 +100,26 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
         ToolkitError: `target` is a file or somebody else's folder, or cannot be written.
     """
     target = Path(os.path.abspath(target))
-    if target.exists() and not target.is_dir():
-        raise ToolkitError(f"{target} is a file", allowed="a folder to write", fix="choose another -o")
-    if target.is_dir() and any(target.iterdir()) and not (target / owned_by).is_file():
-        raise ToolkitError(
-            f"{target} is not empty and holds no {owned_by}",
-            allowed="an empty folder, or one that this command wrote",
-            fix="choose another -o",
-        )
+    lock = target.parent / f".{target.name}.lock"
     with os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(lock):  # another process may be changing folders right now
+            _require_ours(target, owned_by)
         fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
     try:
         with os_errors(target):
             yield fresh
             os.chmod(fresh, 0o755)
-        with os_errors(target), _lock(target.parent / f".{target.name}.lock"):
+        with os_errors(target), _lock(lock):
             aside = fresh.with_suffix(".old")
-            if target.exists():
-                os.rename(target, aside)
             try:
+                if target.exists():
+                    os.rename(target, aside)
                 os.rename(fresh, target)
-            except BaseException:
-                if aside.exists():
+            finally:
+                if aside.exists() and not target.exists():
                     os.rename(aside, target)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -137,9 +131,32 @@ def _lock(path: Path) -> Iterator[None]:
     except ImportError:  # no fcntl on Windows: renames stay whole, only the order is up to the system
         yield
         return
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    while True:
+        with path.open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            # Who held it before may have removed the file: then this lock is on a file that nobody else will open.
+            if not _is_open_file(path, stream):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_open_file(path: Path, stream: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _require_ours(target: Path, owned_by: str) -> None:
+    if target.exists() and not target.is_dir():
+        raise ToolkitError(f"{target} is a file", allowed="a folder to write", fix="choose another -o")
+    if target.is_dir() and any(target.iterdir()) and not (target / owned_by).is_file():
+        raise ToolkitError(
+            f"{target} is not empty and holds no {owned_by}",
+            allowed="an empty folder, or one that this command wrote",
+            fix="choose another -o",
+        )

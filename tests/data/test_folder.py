@@ -111,16 +111,16 @@ def test_gray_files_make_one_channel_and_gray_among_colour_three(tmp_path: Path,
 
 def test_a_gray_png_is_refused_by_a_model_that_takes_rgb(folder: Path) -> None:
     picture(1).save(folder / "cat" / "gray.png")
-    refused(folder, "gray.png is grayscale and the model takes RGB", "--resize", shape=(8, 8, 3))
+    refused(folder, "gray.png is grayscale and the model takes RGB", "--convert", shape=(8, 8, 3))
     assert load(folder, shape=(8, 8, 3), convert=True).train.images_nhwc.shape[1:] == (8, 8, 3)
-    refused(folder, "is RGB and the model takes grayscale", "--resize", shape=(8, 8, 1))
+    refused(folder, "is RGB and the model takes grayscale", "--convert", shape=(8, 8, 1))
 
 
 def test_31x31_images_are_refused_by_a_model_that_takes_32x32(folder: Path) -> None:
     for path in folder.rglob("*.*"):
         picture(3, 32).save(path)
     picture(3, 31).save(folder / "dog" / "3.PNG")
-    refused(folder, "3.PNG has another size", "31x31", "32x32", "--resize", shape=(32, 32, 3))
+    refused(folder, "3.PNG has another size", "31x31", "32x32", "--convert", shape=(32, 32, 3))
     assert load(folder, shape=(32, 32, 3), convert=True).test.images_nhwc.shape[1:] == (32, 32, 3)
     refused(folder, "differ in size", "0.png", "3.PNG", "32x32", "31x31")
 

@@ -21,12 +21,13 @@ from toolkit.export.engine_from_onnx import engine_from_onnx, require_can_build
 from toolkit.export.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.export.graph_checks import require_portable, require_same_answers
 from toolkit.export.onnx_from_torch import OPSET, onnx_from_torch
+from toolkit.export.target import Target
 from toolkit.files import folder_replaced, json_text, sha256_of_file
 from toolkit.parity import Parity, logits_in_batches, parity_from_logits
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
-from toolkit.runtime.trt import find_tensorrt
+from toolkit.runtime.trt import NEEDS_NO_GPU, find_tensorrt
 from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:
@@ -43,16 +44,14 @@ class Options:
     """What goes into a bundle.
 
     Attributes:
-        batch: smallest, best served and largest batch of the engines.
-        engines: build TensorRT engines where a TensorRT is installed that can build here.
+        target: what engines are built for, where a TensorRT of its kind can build here; None builds none.
     """
 
     fp16: bool = False
     int8: bool = False
     method: str = "percentile"
     percentile: float = 99.99
-    engines: bool = True
-    batch: tuple[int, int, int] = (1, 8, 64)
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -200,22 +199,35 @@ def _build_engines(
     folder: Path, precisions: tuple[str, ...], options: Options, on_step: Step
 ) -> tuple[list[dict[str, Any]], str]:
     """Engines of every precision with the TensorRT that is here; or why there are none."""
-    if not options.engines:
+    target = options.target
+    if target is None:
         return [], "not asked for"
     try:
         driver = probe_driver()
         tensorrt = require_can_build(find_tensorrt(driver=driver), driver)
     except BackendUnavailable as error:
         return [], f"{error.what}; try: {error.fix}" if error.fix else error.what
+    if tensorrt.kind not in target.tensorrt:
+        return (
+            [],
+            f"target {target.name} wants {' or '.join(target.tensorrt)}, and {tensorrt.name} is what can build here",
+        )
     entries = []
     for index, precision in enumerate(precisions):
         on_step(f"build engines with {tensorrt.name}", index, len(precisions))
         source = folder / ONNX_FILES[precision]
-        engine = engine_from_onnx(source, folder / "engines" / f"{source.stem}.engine", batch=options.batch)
+        engine = engine_from_onnx(
+            source,
+            folder / "engines" / f"{source.stem}.engine",
+            batch=target.batch,
+            compute_capabilities=target.compute_capabilities if tensorrt.kind == NEEDS_NO_GPU else (),
+            workspace_mib=target.workspace_mib,
+        )
         entries.append(
             {
                 "file": f"engines/{engine.path.name}",
                 "precision": precision,
+                "target": target.name,
                 "tensorrt": engine.sidecar["tensorrt"],
                 "onnx_sha256": engine.sidecar["onnx"]["sha256"],
                 "census": engine.sidecar["census"],

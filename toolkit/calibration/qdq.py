@@ -26,7 +26,8 @@ SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 def activation_scale(amax: float) -> np.float32:
     """Amax / 127 as float32."""
-    return np.maximum(np.float32(amax) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
+    scale: np.float32 = np.maximum(np.float32(amax) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
+    return scale
 
 
 def weight_scales(weights: Float32) -> Float32:

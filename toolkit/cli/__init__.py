@@ -23,6 +23,7 @@ app = typer.Typer(
     "Each command has --help with examples; the last line of stdout is one JSON document.",
 )
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
+INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 UsageError: Any = typer.BadParameter.__base__
 for verb in (train, export, verify, bench, doctor, init):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
@@ -45,6 +46,8 @@ def run(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong."""
     signal.signal(signal.SIGTERM, _terminate)
     code, document = _outcome(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done: a late Ctrl-C must not turn that into a failure
+        signal.signal(number, signal.SIG_IGN)
     try:
         if document is not None:
             print(json.dumps(document, ensure_ascii=False, allow_nan=False))
@@ -52,6 +55,11 @@ def run(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader (head, say) has gone; there is nobody to tell
         sys.stdout = None
     raise SystemExit(code)
+
+
+def _interrupted() -> tuple[int, dict[str, Any]]:
+    print("\ninterrupted; nothing was half-written", file=sys.stderr)
+    return 1, {"ok": False, "error": "Interrupted", "what": "interrupted"}
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -68,8 +76,9 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
         error.show()
         return 2, {"ok": False, "error": "UsageError", "what": error.format_message()}
     except (KeyboardInterrupt, typer.Abort):
-        print("\ninterrupted; nothing was half-written", file=sys.stderr)
-        return 1, {"ok": False, "error": "Interrupted", "what": "interrupted"}
+        return _interrupted()
+    if answer == INTERRUPTED:
+        return _interrupted()
     if isinstance(answer, dict):
         return (0 if answer.get("ok") else 1), answer
     return int(answer or 0), None  # --help and --version

@@ -46,7 +46,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich import box
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    console().print(title, style="bold", markup=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         text = index == 0 or name.endswith("<")
         grid.add_column(name.removesuffix("<"), justify="left" if text else "right", overflow="fold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ def command(
     images: int | None = typer.Option(None, "--images", min=1, help="Images that calibrate. (default: 512)"),
     method: str | None = typer.Option(None, "--method", help="percentile or minmax. (default: the recipe's)"),
     percentile: float | None = typer.Option(None, "--percentile", help="For --method percentile. (default: 99.99)"),
-    batch: str = typer.Option("1:8:64", "--batch", help="Engines' smallest, best served and largest batch."),
+    target: str = typer.Option("default", "--target", help="What engines are for: a file in export/, such as rtx."),
+    batch: str | None = typer.Option(
+        None, "--batch", help="Engines' smallest, best served and largest batch. (default: the target's, 1:8:64)"
+    ),
     engines: bool = typer.Option(
         True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
     ),
@@ -40,9 +44,13 @@ def command(
     from toolkit.bundle.images import images_of_model
     from toolkit.bundle.writing import Options, bundle_from_model
     from toolkit.cli.console import steps
+    from toolkit.export.target import target_from_name
     from toolkit.models.checkpoint import folder_of_model, load_model
     from toolkit.workspace import workspace
 
+    built_for = target_from_name(target) if engines else None
+    if built_for is not None and batch is not None:
+        built_for = replace(built_for, batch=_batch(batch))
     loaded = load_model(folder_of_model(model))
     card = loaded.card
     with steps() as step:
@@ -60,8 +68,7 @@ def command(
             int8=int8,
             method=method or ("percentile" if percentile is not None else found.recipe.method),
             percentile=percentile if percentile is not None else found.recipe.percentile,
-            engines=engines,
-            batch=_batch(batch),
+            target=built_for,
         )
         written = bundle_from_model(loaded, found, output or workspace() / "bundles" / card.name, options, step)
     _show(written)
@@ -80,14 +87,15 @@ def command(
 
 def _batch(text: str) -> tuple[int, int, int]:
     from toolkit.errors import ToolkitError
+    from toolkit.export.target import require_batch
 
     try:
-        low, best, high = (int(part) for part in text.split(":"))
-    except ValueError:
-        low, best, high = 0, 0, 0
-    if not 1 <= low <= best <= high <= 4096:
-        raise ToolkitError("--batch cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64")
-    return low, best, high
+        smallest, best, largest = (int(part) for part in text.split(":"))
+    except ValueError as error:
+        raise ToolkitError(
+            "--batch cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64"
+        ) from error
+    return require_batch(smallest, best, largest)
 
 
 def _show(written: Written) -> None:

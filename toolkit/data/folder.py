@@ -83,7 +83,7 @@ def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> 
             "the images differ in size",
             found=f"{_size(first[1])} in {first[0]}, {_size(other[1])} in {other[0]} (height x width)",
             allowed="one size for all",
-            fix="bring them to one size; --resize does it where the model's size is known",
+            fix="bring them to one size; --convert does it where the model's size is known",
         )
 
 

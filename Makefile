@@ -1,0 +1,47 @@
+# make demo: venv, install, the main job on the embedded default. make test: every test. Nothing else is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := bundles/demo-results
+
+.PHONY: demo test lint format wheel clean help
+
+help:  ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,rtx]' --group dev
+	@touch $@
+
+demo: $(INSTALLED)  ## Install, then export, verify and bench the embedded default
+	@mkdir -p $(DEMO)
+	$(BIN)/toolkit export --int8 --fp16 > $(DEMO)/export.json
+	$(BIN)/toolkit verify > $(DEMO)/verify.json
+	$(BIN)/toolkit bench --seconds 0.5 > $(DEMO)/bench.json
+	@echo
+	@echo "The bundle is bundles/resnet32x32-fashion/, the results as JSON are in $(DEMO)/."
+	@echo "Next: . $(BIN)/activate && toolkit train my-net --help   (your own images)"
+	@echo "      copy the bundle to the device                      (see README.md)"
+
+test: $(INSTALLED)  ## Run every test
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(INSTALLED)  ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:  ## Remove the venv and what was built
+	rm -rf $(VENV) bundles dist build

@@ -1,0 +1,232 @@
+"""Claims about Q/DQ graphs: TensorRT's rules hold in every net of the family, and the answers stay."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from onnx import TensorProto, numpy_helper
+
+from toolkit.calibration.placement import placement_in_graph
+from toolkit.calibration.qdq import activation_scale, qdq_from_ranges, weight_scales
+from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.contracts import Float32, LabelledImages, Preprocessing
+from toolkit.errors import CalibrationError
+from toolkit.export.onnx_from_torch import onnx_from_torch
+from toolkit.models.checkpoint import classifier_from_config
+from toolkit.models.resnet import BasicBlock, ResNetConfig, config_from_name
+from toolkit.runtime.ort import OrtRunner
+
+NETS = {
+    "resnet32x32": config_from_name("resnet32x32"),
+    "resnet8": config_from_name("resnet8", in_channels=1),
+    "resnet20": config_from_name("resnet20"),
+    "1x1 stem": ResNetConfig(widths=(8, 16), blocks=(2, 1), strides=(1, 2), stem_kernel=1),
+    "strided first": ResNetConfig(widths=(8, 8), blocks=(1, 1), strides=(2, 1), classes=2),
+}
+
+
+def _graph(config: ResNetConfig, reverse: bool = False) -> onnx.ModelProto:
+    channels = config.in_channels
+    preprocessing = Preprocessing(8, 8, channels, (0.5,) * channels, (0.25,) * channels)
+    torch.manual_seed(0)
+    classifier = classifier_from_config(config, preprocessing).eval()
+    if reverse:
+        for module in classifier.modules():
+            if isinstance(module, BasicBlock):
+                module.forward = _reversed_block.__get__(module)  # type: ignore[method-assign]
+    return onnx_from_torch(classifier, preprocessing, {})
+
+
+def _reversed_block(block: BasicBlock, x: torch.Tensor) -> torch.Tensor:
+    """The block with its Add written the other way round."""
+    shortcut = block.shortcut(x)
+    out: torch.Tensor = block.relu2(shortcut + block.bn2(block.conv2(block.relu1(block.bn1(block.conv1(x))))))
+    return out
+
+
+def _any_record(graph: onnx.ModelProto) -> Record:
+    amax = {name: 1.0 + index for index, name in enumerate(placement_in_graph(graph).consumers)}
+    return Record(amax, {}, {"graph_sha256": sha256_of_graph(graph)}, ())
+
+
+@cache
+def _quantised(name: str) -> Any:
+    graph = _graph(NETS[name.removesuffix(" reversed")], reverse=name.endswith(" reversed"))
+    return qdq_from_ranges(graph, _any_record(graph)).graph
+
+
+@pytest.fixture(params=[*NETS, "resnet8 reversed"])
+def quantised(request: pytest.FixtureRequest) -> Any:
+    """The Q/DQ graph of a net with fresh weights."""
+    return _quantised(request.param)
+
+
+def _makers(graph: Any) -> dict[str, Any]:
+    return {name: node for node in graph.node for name in node.output}
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _of_type(graph: Any, *kinds: str) -> list[Any]:
+    return [node for node in graph.node if node.op_type in kinds]
+
+
+def test_every_convolution_reads_dequantised_images_and_weights(quantised: Any) -> None:
+    makers = _makers(quantised)
+    convolutions = _of_type(quantised, "Conv")
+    assert len(convolutions) >= 5
+    for conv in convolutions:
+        assert makers[conv.input[0]].op_type == makers[conv.input[1]].op_type == "DequantizeLinear"
+
+
+def test_weights_are_quantised_by_channel_on_axis_0_and_activations_by_one_number(quantised: Any) -> None:
+    constants = _constants(quantised)
+    weights = 0
+    for node in _of_type(quantised, "QuantizeLinear", "DequantizeLinear"):
+        scale, axis = constants[node.input[1]], [a.i for a in node.attribute if a.name == "axis"]
+        assert scale.dtype == np.float32
+        assert (scale > 0).all()
+        tensor = node.name.rpartition("/")[0]
+        if tensor in constants:
+            assert scale.shape == constants[tensor].shape[:1]
+            assert axis == [0]
+            weights += 1
+        else:
+            assert scale.shape == ()
+            assert axis == []
+    assert weights == 2 * len(_of_type(quantised, "Conv"))
+
+
+def test_zero_points_are_int8_zeros_as_many_as_scales(quantised: Any) -> None:
+    constants = _constants(quantised)
+    for node in _of_type(quantised, "QuantizeLinear", "DequantizeLinear"):
+        scale, zero_point = constants[node.input[1]], constants[node.input[2]]
+        assert zero_point.dtype == np.int8
+        assert zero_point.shape == scale.shape
+        assert not zero_point.any()
+    assert not [tensor.name for tensor in quantised.initializer if tensor.data_type == TensorProto.UINT8]
+
+
+def test_a_pair_shares_its_parameters_and_stands_alone(quantised: Any) -> None:
+    makers = _makers(quantised)
+    for node in _of_type(quantised, "DequantizeLinear"):
+        quantize = makers[node.input[0]]
+        assert quantize.op_type == "QuantizeLinear"
+        assert quantize.input[1:] == node.input[1:]
+        readers = [n for n in quantised.node if node.input[0] in n.input]
+        assert len(readers) == 1
+
+
+def test_no_bias_is_quantised(quantised: Any) -> None:
+    constants = _constants(quantised)
+    for conv in _of_type(quantised, "Conv"):
+        assert constants[conv.input[2]].dtype == np.float32
+    (head,) = _of_type(quantised, "Gemm")
+    assert all(name in constants for name in head.input[1:])
+
+
+def test_every_residual_add_is_quantised_on_its_shortcut_only(quantised: Any) -> None:
+    makers = _makers(quantised)
+    adds = [node for node in _of_type(quantised, "Add") if not node.name.startswith("preprocess/")]
+    assert len(adds) >= 2
+    for add in adds:
+        kinds = {makers[name].op_type: makers[name] for name in add.input}
+        assert set(kinds) == {"DequantizeLinear", "Conv"}
+        block = add.name.rpartition("/")[0]
+        assert kinds["Conv"].name == f"{block}.conv2/Conv"
+        shortcut = kinds["DequantizeLinear"].name.rpartition("/")[0]
+        first = next(node for node in quantised.node if node.name == f"{block}.conv1/Conv")
+        assert shortcut in (f"{block}.shortcut.0/Conv_output", first.input[0].removesuffix("_dequantized"))
+        assert makers[shortcut].name != kinds["Conv"].name
+
+
+def test_pool_head_and_logits_stay_in_floating_point(quantised: Any) -> None:
+    last = max(index for index, node in enumerate(quantised.node) if node.op_type == "Add")
+    assert [node.op_type for node in quantised.node[last + 1 :]] == ["Relu", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert quantised.node[-1].output[0] == quantised.output[0].name == "logits"
+
+
+def test_opset_and_order_are_those_that_every_tensorrt_reads(tiny_graph: onnx.ModelProto) -> None:
+    result = qdq_from_ranges(tiny_graph, _any_record(tiny_graph))
+    assert [(entry.domain, entry.version) for entry in result.opset_import] == [("", 17)]
+    known = {tensor.name for tensor in result.graph.initializer} | {"images"}
+    for node in result.graph.node:
+        assert known.issuperset(node.input)
+        known.update(node.output)
+
+
+def test_the_source_graph_is_left_alone(tiny_graph: onnx.ModelProto) -> None:
+    before = tiny_graph.SerializeToString()
+    qdq_from_ranges(tiny_graph, _any_record(tiny_graph))
+    assert tiny_graph.SerializeToString() == before
+
+
+def test_scales_in_the_file_are_those_of_record_and_weights(tiny_graph: onnx.ModelProto) -> None:
+    record = _any_record(tiny_graph)
+    constants = _constants(qdq_from_ranges(tiny_graph, record).graph)
+    for name, amax in record.amax.items():
+        assert constants[f"{name}_scale"] == np.float32(amax) / np.float32(127)
+    for name in placement_in_graph(tiny_graph).weights:
+        assert np.array_equal(constants[f"{name}_scale"], weight_scales(constants[name]))
+
+
+WEIGHTS = npst.arrays(
+    np.float32,
+    npst.array_shapes(min_dims=4, max_dims=4, max_side=4),
+    elements=st.one_of(st.just(0.0), st.floats(-1e4, 1e4, width=32, allow_subnormal=False)),
+)
+
+
+@given(WEIGHTS, st.integers(0, 3))
+def test_dequantised_weights_are_within_half_a_scale(weights: Float32, dead: int) -> None:
+    weights[dead % len(weights)] = 0
+    scales = weight_scales(weights)
+    assert scales.dtype == np.float32
+    assert (scales > 0).all()
+    column = scales.reshape(-1, 1, 1, 1)
+    levels = np.rint(weights / column)
+    assert np.abs(levels).max() <= 127
+    assert (np.abs(levels * column - weights) <= 0.5 * column * (1 + 1e-4)).all()
+    assert not levels[dead % len(weights)].any()
+
+
+@given(st.floats(0, float(np.finfo(np.float32).max)))
+def test_an_activation_scale_is_a_positive_float32(amax: float) -> None:
+    scale = activation_scale(amax)
+    assert scale.dtype == np.float32
+    assert 0 < scale < np.inf
+
+
+def test_int8_answers_as_fp32_does_and_is_not_the_same_file(
+    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+) -> None:
+    images, labels = structured_images.images_nhwc, structured_images.labels
+    record = ranges_from_images(tiny_graph, images[:32], tiny_preprocessing)
+    with (
+        OrtRunner(tiny_graph.SerializeToString()) as fp32,
+        OrtRunner(qdq_from_ranges(tiny_graph, record).SerializeToString()) as int8,
+    ):
+        expected, got = fp32.logits(images), int8.logits(images)
+    assert (expected.argmax(1) == labels).mean() > 0.9
+    assert (expected.argmax(1) == got.argmax(1)).mean() >= 0.95
+    assert 0 < np.linalg.norm(got - expected) < 0.15 * np.linalg.norm(expected)
+
+
+def test_a_record_of_another_graph_is_refused(tiny_graph: onnx.ModelProto) -> None:
+    record = _any_record(tiny_graph)
+    (weight,) = (tensor for tensor in tiny_graph.graph.initializer if tensor.name == "fc.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 2, "fc.weight"))
+    with pytest.raises(CalibrationError, match="stale") as caught:
+        qdq_from_ranges(tiny_graph, record)
+    assert caught.value.found == "changed: the network (weights or graph)"

@@ -1,0 +1,200 @@
+"""Claims about ranges: the same bits for the same set, a key that names what changed, refusals in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.placement import float_activations, placement_in_graph
+from toolkit.calibration.ranges import BATCH, FEWEST, ranges_from_images, require_method
+from toolkit.calibration.record import NAMES, Record
+from toolkit.contracts import LabelledImages, Preprocessing, UInt8
+from toolkit.errors import CalibrationError, DataError
+from toolkit.runtime.ort import OrtRunner
+
+
+@pytest.fixture(name="images")
+def _images(structured_images: LabelledImages) -> UInt8:
+    return structured_images.images_nhwc[:37]  # two whole batches and a tail
+
+
+@pytest.fixture(name="record")
+def _record(tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing) -> Record:
+    return ranges_from_images(tiny_graph, images, tiny_preprocessing)
+
+
+def _changed(record: Record, other: Record) -> str:
+    """What `require_belongs_to` says changed."""
+    assert record.key != other.key
+    with pytest.raises(CalibrationError, match="stale") as caught:
+        record.require_belongs_to(other.belongs_to)
+    return str(caught.value.found)
+
+
+def _spoiled(graph: onnx.ModelProto, name: str, value: float, rows: Any = slice(None)) -> onnx.ModelProto:
+    """The graph with some of a weight's rows set to a value."""
+    (tensor,) = (tensor for tensor in graph.graph.initializer if tensor.name == name)
+    values = numpy_helper.to_array(tensor).copy()
+    values[rows] = value
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+    return graph
+
+
+@pytest.mark.parametrize("count", [FEWEST, BATCH - 1, BATCH, BATCH + 1, 37])
+@pytest.mark.parametrize("method", ["percentile", "minmax"])
+def test_shuffled_images_give_the_same_record_bit_for_bit(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, count: int, method: str
+) -> None:
+    some = np.concatenate([images[: count - 2], images[:2]])  # two images twice
+    order = np.random.default_rng(count).permutation(count)
+    records = [
+        ranges_from_images(tiny_graph, part, tiny_preprocessing, method=method).as_dict()
+        for part in (some, some[order], some[::-1])
+    ]
+    assert records[0] == records[1] == records[2]
+    assert len(records[0]["images"]) == count
+
+
+def test_minmax_is_the_exact_largest_value_of_every_image_alone(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    record = ranges_from_images(tiny_graph, images, tiny_preprocessing, method="minmax")
+    names = float_activations(tiny_graph)
+    del tiny_graph.graph.output[:]
+    tiny_graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    with OrtRunner(tiny_graph.SerializeToString()) as runner:
+        alone = [runner.tensors(images[i : i + 1]) for i in range(len(images))]
+    for name in names:
+        exact = max(float(np.abs(tensors[name]).max()) for tensors in alone)
+        assert record.largest[name] == pytest.approx(exact, rel=1e-5)
+    assert record.amax == {name: record.largest[name] for name in record.amax}
+    assert set(record.amax) == set(placement_in_graph(tiny_graph).consumers)
+
+
+def test_a_percentile_clips_and_never_exceeds_the_largest(record: Record) -> None:
+    assert all(0 < record.amax[name] <= record.largest[name] for name in record.amax)
+    assert any(record.amax[name] < record.largest[name] for name in record.amax)
+
+
+def test_the_images_that_fill_up_the_last_batch_do_not_count(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    add = Histogram.add
+    monkeypatch.setattr(Histogram, "add", lambda self, values: seen.append(len(values)) or add(self, values))
+    progress: list[tuple[int, int]] = []
+    ranges_from_images(tiny_graph, images, tiny_preprocessing, on_progress=lambda *step: progress.append(step))
+    tensors = len(placement_in_graph(tiny_graph).consumers)
+    assert sum(seen) == 37 * tensors
+    assert progress == [(16, 37), (32, 37), (37, 37)]
+
+
+def test_one_changed_pixel_makes_the_record_stale_for_the_images(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, record: Record
+) -> None:
+    other = images.copy()
+    other[20, 3, 3, 1] ^= 1
+    found = _changed(record, ranges_from_images(tiny_graph, other, tiny_preprocessing))
+    assert found == f"changed: {NAMES['images_sha256']}"
+
+
+def test_a_duplicate_belongs_to_the_set_of_images(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, record: Record
+) -> None:
+    twice = np.concatenate([images, images[:1]])
+    found = _changed(record, ranges_from_images(tiny_graph, twice, tiny_preprocessing))
+    assert found == f"changed: {NAMES['images_sha256']}"
+
+
+def test_one_changed_weight_makes_the_record_stale_for_the_network(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, record: Record
+) -> None:
+    other = _spoiled(tiny_graph, "stem.0.weight", 0.125, (0, 0, 0, 0))
+    found = _changed(record, ranges_from_images(other, images, tiny_preprocessing))
+    assert found == f"changed: {NAMES['graph_sha256']}"
+
+
+def test_another_mean_makes_the_record_stale_for_the_preprocessing(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, record: Record
+) -> None:
+    other = Preprocessing(16, 16, 3, (0.1, 0.2, 0.3), tiny_preprocessing.std)
+    found = _changed(record, ranges_from_images(tiny_graph, images, other))
+    assert found == f"changed: {NAMES['preprocessing_sha256']}"
+
+
+@pytest.mark.parametrize("change", [{"method": "minmax"}, {"percentile": 99.0}])
+def test_another_method_makes_the_record_stale_for_the_method(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, record: Record, change: Any
+) -> None:
+    found = _changed(record, ranges_from_images(tiny_graph, images, tiny_preprocessing, **change))
+    assert found == f"changed: {NAMES['method']}"
+
+
+def test_metadata_of_the_file_does_not_make_a_record_stale(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, record: Record
+) -> None:
+    onnx.helper.set_model_props(tiny_graph, {"a": "comment"})
+    assert ranges_from_images(tiny_graph, images, tiny_preprocessing).as_dict() == record.as_dict()
+
+
+def test_too_few_images_are_refused(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    with pytest.raises(CalibrationError, match="too few images") as caught:
+        ranges_from_images(tiny_graph, images[: FEWEST - 1], tiny_preprocessing)
+    assert caught.value.found == str(FEWEST - 1)
+
+
+def test_images_of_another_shape_are_refused(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    with pytest.raises(DataError, match="calibration does not take these images"):
+        ranges_from_images(tiny_graph, images[:, :15], tiny_preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("method", "percentile", "words"),
+    [("entropy", 99.0, "unknown calibration method 'entropy'"), ("percentile", 50, "out of range"),
+     ("percentile", 100.5, "out of range")],
+)  # fmt: skip
+def test_an_unknown_method_or_percentile_is_refused(method: str, percentile: float, words: str) -> None:
+    with pytest.raises(CalibrationError, match=words):
+        require_method(method, percentile)
+
+
+def test_methods_have_names_for_records() -> None:
+    assert require_method("percentile", 99.99) == "percentile 99.99"
+    assert require_method("minmax", 99.99) == "minmax"
+
+
+@pytest.mark.parametrize("rows", [0, slice(None)])
+@pytest.mark.parametrize("weight", ["stem.0.weight", "stages.1.0.conv2.weight"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_numbers_are_refused(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, weight: str, rows: Any, value: float
+) -> None:
+    with pytest.raises(CalibrationError, match="holds NaN or infinity"):
+        ranges_from_images(_spoiled(tiny_graph, weight, value, rows), images, tiny_preprocessing)
+
+
+@pytest.mark.parametrize("method", ["percentile", "minmax"])
+def test_an_activation_that_is_always_zero_has_no_range(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, method: str
+) -> None:
+    dead = _spoiled(_spoiled(tiny_graph, "stem.0.weight", 0), "stem.0.bias", 0)
+    with pytest.raises(CalibrationError, match=r"stem\.2/Relu_output' is zero"):
+        ranges_from_images(dead, images, tiny_preprocessing, method=method)
+
+
+def test_a_percentile_at_which_an_activation_is_zero_is_refused_not_written(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    sparse = _spoiled(_spoiled(tiny_graph, "stem.0.weight", 0, slice(1, None)), "stem.0.bias", 0)
+    with pytest.raises(CalibrationError, match=r"stem\.2/Relu_output'.* zero") as caught:
+        ranges_from_images(sparse, images, tiny_preprocessing, percentile=51)
+    assert "minmax" in str(caught.value.fix)

@@ -1,0 +1,76 @@
+"""Claims about records: what is written is what is read, and a changed one is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.calibration.record import NAMES, Record, record_from_file
+from toolkit.errors import CalibrationError
+from toolkit.files import write_json
+
+BELONGS = {part: f"value of {part}" for part in NAMES}
+RECORD = Record({"a": 0.1, "b": 3.0000000000000004}, {"a": 0.2, "b": 4.0, "c": 1e-30}, BELONGS, ("00ff", "11aa"))
+
+
+def _written(path: Path, **changes: Any) -> Path:
+    write_json(path / "record.json", RECORD.as_dict() | changes)
+    return path / "record.json"
+
+
+def test_a_record_that_was_written_is_read_back_to_the_last_bit(tmp_path: Path) -> None:
+    assert record_from_file(_written(tmp_path)) == RECORD
+
+
+@pytest.mark.parametrize("part", sorted(NAMES))
+def test_every_part_changes_the_key_and_is_named_alone(part: str) -> None:
+    other = BELONGS | {part: "another"}
+    assert Record(RECORD.amax, RECORD.largest, other, RECORD.images).key != RECORD.key
+    with pytest.raises(CalibrationError, match="stale") as caught:
+        RECORD.require_belongs_to(other)
+    assert caught.value.found == f"changed: {NAMES[part]}"
+    RECORD.require_belongs_to(BELONGS)
+
+
+def test_only_what_is_asked_about_is_compared() -> None:
+    RECORD.require_belongs_to({"method": BELONGS["method"]})
+    with pytest.raises(CalibrationError, match="stale"):
+        Record({}, {}, {}, ()).require_belongs_to({"method": "minmax"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"belongs_to": BELONGS | {"method": "minmax"}}, {"key": "0" * 64}, {"key": None}],
+)
+def test_a_record_whose_key_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(CalibrationError, match="was changed by hand"):
+        record_from_file(_written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"amax": {"a": "wide"}}, {"amax": [1]}, {"largest": None}, {"belongs_to": 3}, {"images": 5}, {"format": 2}],
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(CalibrationError, match=r"not a calibration record|unknown format"):
+        record_from_file(_written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("missing", ["amax", "largest", "belongs_to", "images"])
+def test_a_record_without_an_entry_is_refused(tmp_path: Path, missing: str) -> None:
+    document = RECORD.as_dict()
+    del document[missing]
+    write_json(tmp_path / "record.json", document)
+    with pytest.raises(CalibrationError, match="not a calibration record") as caught:
+        record_from_file(tmp_path / "record.json")
+    assert missing in str(caught.value.found)
+
+
+def test_a_truncated_record_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(RECORD.as_dict())[:-20])
+    with pytest.raises(CalibrationError, match="is not JSON"):
+        record_from_file(path)

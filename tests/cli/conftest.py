@@ -1,0 +1,86 @@
+"""A workspace with a tiny trained model, made once by the commands themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.cli import run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: its exit code, the document on stdout's last line, and what people saw."""
+
+    code: int
+    document: dict[str, Any]
+    text: str
+
+
+Toolkit = Callable[..., Answer]
+
+
+def structured_set(count: int, classes: int, seed: int, size: int = 32, channels: int = 1) -> tuple[Any, Any]:
+    """Images uint8 (count, size, size, channels) with stripes whose width is the class, and labels.
+
+    A net with a global average pool sees textures, not places.
+    """
+    draws = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = draws.integers(0, 60, (count, size, size, channels), dtype=np.uint8)
+    rows = np.arange(size)
+    for image, label in zip(images, labels, strict=True):
+        image[rows // (label + 1) % 2 == 0] += 150
+    return images, labels.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with `set.npz`, the model `tiny` (trained for seconds) and its bundle in every precision."""
+    folder = tmp_path_factory.mktemp("workspace")
+    train, test = structured_set(320, 4, seed=0), structured_set(120, 4, seed=1)
+    np.savez(
+        folder / "set.npz",
+        train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1],
+        classes=np.array(["north", "upper", "lower", "south"]),
+    )  # fmt: skip
+    environment = os.environ | {"TOOLKIT_WORKSPACE": str(folder)}
+    for words in (
+        "train tiny --arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --data set.npz --epochs 8 --batch 16 "
+        "--lr 0.05 --crop 0 --no-flip --images 64",
+        "export tiny --int8 --fp16",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "toolkit", *words.split()],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def toolkit(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Toolkit:
+    """Runs a command in this process, in the tiny workspace, and returns its `Answer`."""
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tiny_workspace))
+    monkeypatch.chdir(tiny_workspace)
+
+    def call(*words: str | Path) -> Answer:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), json.loads(out.strip().splitlines()[-1]), err)
+
+    return call

@@ -1,0 +1,177 @@
+"""The walk on a tiny net: every command does what it says and leaves one JSON document."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.cli.conftest import Toolkit, structured_set
+from toolkit.bundle import bundle_from_folder
+from toolkit.files import sha256_of_file
+
+PRECISIONS = {"fp32", "fp16", "int8"}
+
+
+def test_training_wrote_card_weights_and_disjoint_images(tiny_workspace: Path) -> None:
+    card = json.loads((tiny_workspace / "models/tiny/card.json").read_text())
+    assert card["labels"] == ["north", "upper", "lower", "south"]
+    assert card["accuracy"]["images"] == 120
+    assert card["accuracy"]["top1_percent"] > 90
+    low, high = card["accuracy"]["interval95_percent"]
+    assert low < card["accuracy"]["top1_percent"] <= high
+    assert card["training"]["command"].startswith("toolkit train tiny")
+    kept = {
+        name: {image.tobytes() for image in np.load(tiny_workspace / f"calibration/tiny/{name}.npz")["images"]}
+        for name in ("calibration", "evaluation")
+    }
+    assert len(kept["calibration"]) == 64
+    assert not kept["calibration"] & kept["evaluation"]
+
+
+def test_a_bundle_holds_what_the_manifest_says(tiny_workspace: Path) -> None:
+    bundle = bundle_from_folder(tiny_workspace / "bundles/tiny")
+    assert set(bundle.precisions) == PRECISIONS
+    assert bundle.preprocessing.shape == (32, 32, 1)
+    images, logits = bundle.golden()
+    assert len(images) == 64
+    assert set(logits) == PRECISIONS
+    assert bundle.manifest["calibration"]["images"] == 64
+    on_disk = {p.relative_to(bundle.folder).as_posix() for p in bundle.folder.rglob("*") if p.is_file()}
+    assert on_disk == {*bundle.manifest["files"], "manifest.json"}
+
+
+def test_export_names_each_file_with_top1_and_agreement(toolkit: Toolkit, tmp_path: Path) -> None:
+    answer = toolkit("export", "tiny", "--int8", "-o", tmp_path / "b", "--no-engines")
+    assert answer.code == 0
+    assert set(answer.document["accuracy"]) == {"fp32", "int8"}
+    assert answer.document["accuracy"]["int8"]["agreement_percent"] > 90
+    assert "model.int8.onnx" in answer.text
+    assert answer.document["no_engines"] == "not asked for"
+    assert not list((tmp_path / "b").glob("engines"))
+
+
+def test_export_takes_a_model_folder_and_other_images(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+    answer = toolkit(
+        "export", tiny_workspace / "models/tiny", "--int8", "--no-engines", "--data", "set.npz", "--images", "40",
+        "--method", "minmax", "-o", tmp_path / "b",
+    )  # fmt: skip
+    assert answer.code == 0
+    assert answer.document["calibration"]["images"] == 40
+    assert answer.document["calibration"]["method"] == "minmax"
+
+
+def test_the_same_export_twice_writes_the_same_bytes(toolkit: Toolkit, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert toolkit("export", "tiny", "--int8", "--fp16", "--no-engines", "-o", tmp_path / name).code == 0
+    for name in ("model.onnx", "model.fp16.onnx", "model.int8.onnx", "record.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_verify_takes_the_newest_bundle_and_says_which(toolkit: Toolkit) -> None:
+    answer = toolkit("verify")
+    assert answer.code == 0
+    assert "bundles/tiny" in answer.text
+    assert set(answer.document["passed"]) == {"torch fp32", "ort fp32", "ort fp16", "ort int8"}
+    assert all(answer.document["passed"].values())
+    assert "trt" in answer.document["unavailable"]
+
+
+def test_verify_fails_below_the_gate(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_workspace / "bundles/tiny", broken)
+    model = onnx.load(broken / "model.int8.onnx")
+    head = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.weight")
+    head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "fc.weight"))
+    onnx.save(model, broken / "model.int8.onnx")
+    manifest = json.loads((broken / "manifest.json").read_text())
+    manifest["files"]["model.int8.onnx"]["sha256"] = sha256_of_file(broken / "model.int8.onnx")
+    (broken / "manifest.json").write_text(json.dumps(manifest))
+    answer = toolkit("verify", broken, "--backend", "ort")
+    assert answer.code == 1
+    assert answer.document["passed"] == {"ort fp32": True, "ort fp16": True, "ort int8": False}
+    assert "Below the gate: ort int8" in answer.text
+
+
+def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Toolkit) -> None:
+    answer = toolkit("verify", "--backend", "ort,trt")
+    assert answer.code == 1
+    assert answer.document["ok"] is False
+    assert set(answer.document["passed"]) == {"ort fp32", "ort fp16", "ort int8"}
+    assert "trt" in answer.text
+
+
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_tensorrt_without_a_gpu_is_one_error(toolkit: Toolkit, verb: str) -> None:
+    answer = toolkit(verb, "--backend", "trt")
+    assert answer.code == 1
+    assert answer.document["error"] == "BackendUnavailable"
+    assert "driver" in answer.document["found"] or "imported" in answer.document["found"]
+    assert "Traceback" not in answer.text
+
+
+def test_int8_alone_is_compared_with_the_fp32_file(toolkit: Toolkit) -> None:
+    answer = toolkit("verify", "--backend", "ort", "--precision", "int8", "--images", "40")
+    assert answer.code == 0
+    assert [p["reference"] for p in answer.document["parity"]] == ["ort fp32"]
+    assert answer.document["images"]["count"] == 40
+
+
+def test_images_that_calibrated_never_evaluate(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+    calibrated = np.load(tiny_workspace / "calibration/tiny/calibration.npz")
+    fresh, labels = structured_set(20, 4, seed=9)
+    np.savez(
+        tmp_path / "mixed.npz",
+        train_images=fresh, train_labels=labels, classes=calibrated["classes"],
+        test_images=np.concatenate([calibrated["images"][:10], fresh]),
+        test_labels=np.concatenate([calibrated["labels"][:10], labels]),
+    )  # fmt: skip
+    answer = toolkit("verify", "--backend", "ort", "--data", tmp_path / "mixed.npz")
+    assert answer.document["images"]["count"] == 20
+    assert "10 calibration images left out" in " ".join(answer.text.split())
+
+
+def test_bench_prints_percentiles_of_every_runner(toolkit: Toolkit) -> None:
+    answer = toolkit("bench", "--backend", "torch,ort", "--batch", "1,4", "--seconds", "0.05")
+    assert answer.code == 0
+    assert len(answer.document["latency"]) == 8
+    for entry in answer.document["latency"]:
+        assert 0 < entry["min_ms"] <= entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
+    assert answer.document["host"]["cores"] >= 1
+
+
+def test_init_makes_the_three_rooms(toolkit: Toolkit, tmp_path: Path) -> None:
+    assert toolkit("init", tmp_path / "w").code == 0
+    assert {p.name for p in (tmp_path / "w").iterdir()} == {"models", "calibration", "export", ".gitignore"}
+
+
+def test_doctor_names_every_backend(toolkit: Toolkit) -> None:
+    answer = toolkit("doctor")
+    assert answer.code == 0
+    names = {check["name"] for check in answer.document["checks"]}
+    assert {"torch cpu", "onnxruntime cpu", "cuda driver", "tensorrt", "pycuda", "cuda-python"} <= names
+    assert "pip install 'trt-edge-toolkit[" in answer.text.replace("\n", " ")
+
+
+def test_a_target_decides_what_engines_are_built_for(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs the TensorRT-RTX wheels (extra rtx)")
+    answer = toolkit("export", "tiny", "--target", "rtx", "--batch", "1:4:16", "-o", tmp_path / "b")
+    assert answer.code == 0
+    [engine] = answer.document["engines"]
+    sidecar = json.loads((tmp_path / "b" / (engine["file"] + ".json")).read_text())
+    assert sidecar["compute_capabilities"] == ["SM86", "SM89", "SM120"]
+    assert sidecar["profile"]["images"] == [[1, 32, 32, 1], [4, 32, 32, 1], [16, 32, 32, 1]]
+
+
+def test_tensorrt_builds_every_precision_with_int8_convolutions(tiny_workspace: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs the TensorRT-RTX wheels (extra rtx)")
+    engines = {e["precision"]: e for e in bundle_from_folder(tiny_workspace / "bundles/tiny").engines()}
+    assert set(engines) == PRECISIONS
+    for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8")):
+        census = engines[precision]["census"]
+        assert census["convolutions_reading"][reads] == census["convolutions"] > 0

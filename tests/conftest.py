@@ -1,0 +1,134 @@
+"""A toy set that a tiny ResNet learns in a second, that ResNet as module, graph and model folder, and a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from toolkit.contracts import Dataset, LabelledImages, Preprocessing, preprocessing_from_images
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+    from toolkit.models.resnet import Classifier, ResNetConfig
+
+# No deadline: the machine may be busy. No database: a failure prints its seed, and the repository stays clean.
+settings.register_profile("toolkit", deadline=None, max_examples=60, database=None)
+settings.load_profile("toolkit")
+
+CLASSES = ("rows", "columns", "diagonals")
+
+
+def _structured(count: int, seed: int, source: str) -> LabelledImages:
+    """Stripes of period 4 in three directions, with random phase, colour and noise: uint8 (count, 16, 16, 3)."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+    y, x = np.mgrid[0:16, 0:16]
+    directions = np.stack([y, x, x + y])[labels]
+    waves = np.sin(directions * np.pi / 2 + rng.uniform(0, 2 * np.pi, (count, 1, 1)))
+    pixels = 128 + waves[..., None] * rng.uniform(30, 90, (count, 1, 1, 3)) + rng.normal(0, 10, (count, 16, 16, 3))
+    images = pixels.clip(0, 255).astype(np.uint8)
+    images.setflags(write=False)
+    return LabelledImages(images, labels, CLASSES, source)
+
+
+@pytest.fixture(scope="session")
+def structured_images() -> LabelledImages:
+    """60 labelled images, read-only, that no net here was trained on."""
+    return _structured(60, 2, "toy evaluation")
+
+
+@pytest.fixture(scope="session")
+def toy_dataset() -> Dataset:
+    """120 training and 60 test images."""
+    return Dataset("toy", _structured(120, 0, "toy train"), _structured(60, 1, "toy test"))
+
+
+@pytest.fixture(scope="session")
+def tiny_preprocessing(toy_dataset: Dataset) -> Preprocessing:
+    """Measured on the toy set."""
+    return preprocessing_from_images(toy_dataset.train.images_nhwc)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ResNetConfig:
+    """Two stages of one block, one of them with a projection."""
+    from toolkit.models.resnet import ResNetConfig
+
+    return ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), classes=len(CLASSES))
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(
+    toy_dataset: Dataset, tiny_preprocessing: Preprocessing, tiny_config: ResNetConfig
+) -> dict[str, Tensor]:
+    """A state dict of the tiny classifier, trained until it tells the directions apart."""
+    import torch
+
+    from toolkit.models.checkpoint import classifier_from_config
+    from toolkit.models.train import Recipe, train
+
+    torch.manual_seed(0)
+    classifier = classifier_from_config(tiny_config, tiny_preprocessing)
+    recipe = Recipe(epochs=6, batch=16, lr=0.05, ema=0.9, crop=2, holdout=24, amp="off")
+    return train(classifier, toy_dataset, tiny_preprocessing, recipe, torch.device("cpu")).weights
+
+
+@pytest.fixture
+def tiny_classifier(
+    tiny_weights: dict[str, Tensor], tiny_preprocessing: Preprocessing, tiny_config: ResNetConfig
+) -> Classifier:
+    """The trained tiny net behind its preprocessing, in evaluation mode; a fresh copy for each test."""
+    from toolkit.models.checkpoint import classifier_from_config
+
+    classifier = classifier_from_config(tiny_config, tiny_preprocessing)
+    classifier.load_state_dict(tiny_weights)
+    return classifier.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_graph_bytes(
+    tiny_weights: dict[str, Tensor], tiny_preprocessing: Preprocessing, tiny_config: ResNetConfig
+) -> bytes:
+    """The trained tiny net as an exported ONNX file."""
+    from toolkit.export.onnx_from_torch import onnx_from_torch
+    from toolkit.models.checkpoint import classifier_from_config
+
+    classifier = classifier_from_config(tiny_config, tiny_preprocessing)
+    classifier.load_state_dict(tiny_weights)
+    data: bytes = onnx_from_torch(classifier.eval(), tiny_preprocessing, {"toolkit.model": "tiny"}).SerializeToString()
+    return data
+
+
+@pytest.fixture
+def tiny_graph(tiny_graph_bytes: bytes) -> onnx.ModelProto:
+    """The trained tiny net as a graph; a fresh copy for each test."""
+    import onnx
+
+    return onnx.load_from_string(tiny_graph_bytes)
+
+
+@pytest.fixture
+def tiny_model_folder(tmp_path: Path, tiny_classifier: Classifier, tiny_preprocessing: Preprocessing) -> Path:
+    """`models/tiny` under the test's folder: with `workspace` it is found by its name."""
+    from toolkit.card import Card
+    from toolkit.models.checkpoint import arch_from_config, save_model
+    from toolkit.models.resnet import ResNet
+
+    assert isinstance(tiny_classifier.net, ResNet)
+    card = Card("tiny", arch_from_config(tiny_classifier.net.config), CLASSES, tiny_preprocessing, weights_sha256="")
+    folder = tmp_path / "models" / "tiny"
+    save_model(folder, card, tiny_classifier.net.state_dict())
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty workspace: the test's own folder."""
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    return tmp_path

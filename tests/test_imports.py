@@ -1,0 +1,60 @@
+"""Claims about what importing costs: heavy packages stay out until something needs them."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import toolkit
+
+HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", "matplotlib", "cuda", "pycuda", "pandas", "scipy"}
+ROOT = Path(toolkit.__file__).parents[1]
+# The room of PyTorch imports it; __main__ runs the command line.
+LIGHT = sorted(
+    module.name
+    for module in pkgutil.walk_packages(toolkit.__path__, "toolkit.")
+    if not module.name.startswith(("toolkit.models", "toolkit.shipped", "toolkit.__main__"))
+)
+
+
+def _imported_with(*modules: str) -> set[str]:
+    """The top-level packages that a fresh interpreter holds after these imports."""
+    code = f"import sys, {', '.join(modules)}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def _heavy(names: set[str]) -> set[str]:
+    return {name for name in names if name in HEAVY or name.startswith("tensorrt")}
+
+
+def test_the_list_of_modules_is_the_whole_package() -> None:
+    assert {"toolkit.cli", "toolkit.bundle", "toolkit.parity", "toolkit.bench", "toolkit.doctor"} <= set(LIGHT)
+    for room in ("runtime", "export", "calibration", "data"):
+        assert sum(name.startswith(f"toolkit.{room}.") for name in LIGHT) >= 4
+
+
+def test_everything_but_the_models_imports_without_a_heavy_package() -> None:
+    found = _imported_with("toolkit", *LIGHT)
+    assert _heavy(found) == set()
+    assert "numpy" in found
+
+
+def test_the_command_line_alone_imports_neither_numpy_nor_rich() -> None:
+    found = _imported_with("toolkit.cli")
+    assert "typer" in found
+    assert _heavy(found) | (found & {"numpy", "rich"}) == set()
+
+
+@pytest.mark.parametrize("name", ["toolkit.models.resnet", "toolkit.models.session"])
+def test_the_room_of_models_is_pytorch_and_needs_no_onnx(name: str) -> None:
+    found = _imported_with(name)
+    assert "torch" in found
+    assert found & {"onnx", "onnxruntime", "PIL"} == set()

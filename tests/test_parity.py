@@ -1,0 +1,134 @@
+"""Claims about parity: every difference is reported as a value, and nothing that is broken counts as right."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.contracts import Float32, Int64, UInt8
+from toolkit.parity import BATCH, Parity, logits_in_batches, parity_from_logits, score_from_logits
+from toolkit.runtime.null import NullRunner
+from toolkit.stats import mcnemar_exact_p, wilson_interval
+
+
+def _logits(answers: list[int], classes: int = 4) -> Float32:
+    """Distinct logits whose largest is at `answers`."""
+    logits: Float32 = 0.1 * np.eye(classes, dtype=np.float32)[[(a + 1) % classes for a in answers]]
+    return logits + np.eye(classes, dtype=np.float32)[answers]
+
+
+def _parity(expected: list[int], got: list[int], labels: list[int]) -> Parity:
+    return parity_from_logits("a", "b", _logits(expected), _logits(got), np.array(labels, np.int64))
+
+
+def _random(seed: int, count: int = 40) -> tuple[Float32, Int64]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, 4)).astype(np.float32), rng.integers(0, 4, count)
+
+
+def test_identical_logits_have_no_flips_and_no_difference() -> None:
+    logits, labels = _random(0)
+    parity = parity_from_logits("a", "b", logits, logits.copy(), labels)
+    assert (parity.flips, parity.lost, parity.gained, parity.nonfinite) == (0, 0, 0, 0)
+    assert (parity.agreement_percent, parity.mcnemar_p, parity.relative_l2, parity.max_abs_dlogit) == (100, 1, 0, 0)
+    assert parity.reference_score == parity.candidate_score
+
+
+def test_a_shifted_head_is_reported_not_raised() -> None:
+    logits, labels = _random(0)
+    parity = parity_from_logits("a", "b", logits, np.roll(logits, 1, axis=1), labels)
+    assert parity.flips == len(labels)
+    assert parity.agreement_percent == 0
+    assert parity.relative_l2 > 1
+
+
+def test_lost_and_gained_are_what_was_right_before_and_is_right_now() -> None:
+    #          kept right, lost, lost, gained, wrong to another wrong, kept wrong
+    parity = _parity([0, 1, 2, 0, 1, 3], [0, 2, 0, 3, 2, 3], [0, 1, 2, 3, 0, 0])
+    assert (parity.flips, parity.lost, parity.gained) == (4, 2, 1)
+    assert (parity.reference_score.correct, parity.candidate_score.correct) == (3, 2)
+    assert parity.retention_percent == pytest.approx(100 * 2 / 3)
+    assert parity.mcnemar_p == mcnemar_exact_p(2, 1)
+
+
+ANSWERS = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=50)
+
+
+@given(ANSWERS)
+def test_counts_of_any_answers_fit_together(rows: list[tuple[int, int, int]]) -> None:
+    expected, got, labels = (list(column) for column in zip(*rows, strict=True))
+    parity = _parity(expected, got, labels)
+    count = len(rows)
+    assert parity.flips == sum(a != b for a, b in zip(expected, got, strict=True))
+    assert round(count * parity.agreement_percent / 100) == count - parity.flips
+    assert parity.candidate_score.correct - parity.reference_score.correct == parity.gained - parity.lost
+    assert parity.lost + parity.gained <= parity.flips
+    back = _parity(got, expected, labels)
+    assert (back.lost, back.gained, back.mcnemar_p) == (parity.gained, parity.lost, parity.mcnemar_p)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_without_a_finite_answer_are_wrong_and_flips(bad: float) -> None:
+    expected, labels = _logits([0, 1, 2, 3]), np.array([0, 1, 2, 3])
+    got = expected.copy()
+    got[1, 3] = got[2, 2] = bad
+    parity = parity_from_logits("a", "b", expected, got, labels)
+    assert (parity.flips, parity.lost, parity.nonfinite) == (2, 2, 2)
+    assert parity.candidate_score.correct == 2
+    document = json.loads(json.dumps(parity.as_dict(), allow_nan=False))
+    assert document["max_abs_dlogit"] is None
+    assert document["relative_l2"] is None
+
+
+def test_nan_on_both_sides_is_no_agreement() -> None:
+    logits = np.full((3, 4), np.nan, np.float32)
+    parity = parity_from_logits("a", "b", logits, logits.copy(), np.zeros(3, np.int64))
+    assert (parity.flips, parity.agreement_percent) == (3, 0)
+
+
+def test_differences_are_measured_over_all_logits() -> None:
+    expected, labels = _random(1)
+    got = expected.copy()
+    got[5, 2] += 0.5
+    parity = parity_from_logits("a", "b", expected, got, labels)
+    assert parity.max_abs_dlogit == pytest.approx(0.5)
+    assert parity.mean_abs_dlogit == pytest.approx(0.5 / expected.size)
+    assert parity.relative_l2 == pytest.approx(0.5 / np.linalg.norm(expected))
+
+
+def test_a_score_is_top1_with_wilsons_interval() -> None:
+    score = score_from_logits(_logits([0, 1, 2, 0]), np.array([0, 1, 2, 3]))
+    low, high = wilson_interval(3, 4)
+    assert (score.top1_percent, score.correct, score.images) == (75, 3, 4)
+    assert (score.low_percent, score.high_percent) == (100 * low, 100 * high)
+
+
+@pytest.mark.parametrize(("rows", "classes", "labels"), [(3, 4, 4), (4, 3, 4), (4, 4, 3)])
+def test_logits_that_do_not_belong_together_are_refused(rows: int, classes: int, labels: int) -> None:
+    with pytest.raises(ValueError, match="for . labels"):
+        parity_from_logits("a", "b", _logits([0] * 4), _logits([0] * rows, classes), np.zeros(labels, np.int64))
+
+
+class _Counting(NullRunner):
+    """Remembers the size of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.sizes: list[int] = []
+
+    def logits(self, images_nhwc: UInt8) -> Float32:
+        self.sizes.append(len(images_nhwc))
+        return super().logits(images_nhwc)
+
+
+def test_batches_cover_every_image_once_in_order() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2 * BATCH + 3, 2, 2, 1), dtype=np.uint8)
+    runner, seen = _Counting(), list[tuple[int, int]]()
+    got = logits_in_batches(runner, images, lambda done, total: seen.append((done, total)))
+    assert np.array_equal(got, NullRunner(4).logits(images))
+    assert runner.sizes == [BATCH, BATCH, 3]
+    assert seen == [(BATCH, len(images)), (2 * BATCH, len(images)), (len(images), len(images))]
