@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toolkit.bench import FEWEST_CALLS, ROUNDS, bench, host_conditions, percentile_nearest_rank
 from toolkit.contracts import Float32, UInt8
 from toolkit.runtime.null import NullRunner
+from toolkit.runtime.runner import Runner
 
 IMAGES = np.arange(3 * 2 * 2 * 1, dtype=np.uint8).reshape(3, 2, 2, 1)
 
@@ -98,7 +99,7 @@ def test_a_runner_that_never_settles_is_warmed_up_for_a_while_only() -> None:
 
 def test_runners_take_turns_round_by_round_at_every_batch() -> None:
     clock, diary = _Clock(), list[tuple[str, int]]()
-    runners = {name: _Timed(name, clock, lambda call: 0.25, diary) for name in ("a", "b")}
+    runners: dict[str, Runner] = {name: _Timed(name, clock, lambda call: 0.25, diary) for name in ("a", "b")}
     progress: list[tuple[int, int]] = []
     results = bench(runners, IMAGES, (1, 5), seconds=10.0, clock=clock, on_progress=lambda *step: progress.append(step))
     turns = [entry for index, entry in enumerate(diary) if index == 0 or diary[index - 1] != entry]

@@ -137,4 +137,4 @@ def test_float_images_are_refused_and_right_ones_pass() -> None:
     preprocessing = Preprocessing(4, 4, 1, (0.5,), (0.5,))
     require_images(np.zeros((1, 4, 4, 1), np.uint8), preprocessing, "it")
     with pytest.raises(DataError, match="it does not take"):
-        require_images(np.zeros((1, 4, 4, 1), np.float32), preprocessing, "it")  # type: ignore[arg-type]
+        require_images(np.zeros((1, 4, 4, 1), np.float32), preprocessing, "it")

@@ -51,6 +51,12 @@ class Card:
         )
 
 
+def _labels(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) < 2:
+        raise TypeError(f"labels are {value!r}, allowed is a list of at least two")
+    return tuple(str(label) for label in value)
+
+
 def card_from_folder(folder: Path) -> Card:
     """Reads and checks `card.json`.
 
@@ -73,7 +79,7 @@ def card_from_folder(folder: Path) -> Card:
         return Card(
             name=str(document["name"]),
             arch=dict(document["arch"]),
-            labels=tuple(str(label) for label in document["labels"]),
+            labels=_labels(document["labels"]),
             preprocessing=preprocessing_from_dict(document["preprocessing"]),
             weights_sha256=str(document["weights"]["sha256"]),
             accuracy=document.get("accuracy"),

@@ -109,6 +109,7 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
     try:
         with os_errors(target):
             yield fresh
+            _sync(fresh)
             os.chmod(fresh, 0o755)
         with os_errors(target), _lock(lock):
             aside = fresh.with_suffix(".old")
@@ -122,6 +123,14 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
                 shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Brings every file to the disk, so that no power cut leaves a renamed folder of empty files."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 @contextmanager

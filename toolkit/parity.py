@@ -37,7 +37,7 @@ class Parity:
         max_abs_dlogit, mean_abs_dlogit: of all logits.
         relative_l2: ||candidate - reference|| / ||reference|| over all logits; ranks quantisers better than top-1.
         nonfinite: logits of the candidate that are NaN or infinite.
-        retention_percent: candidate's top-1 as a part of the reference's.
+        retention_percent: candidate's top-1 as a part of the reference's; 0 where the reference has none right.
     """
 
     reference: str
@@ -120,5 +120,5 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
         mean_abs_dlogit=float(difference.mean()),
         relative_l2=float(relative),
         nonfinite=int((~np.isfinite(got)).sum()),
-        retention_percent=100 * scores[1].correct / max(scores[0].correct, 1),
+        retention_percent=100 * scores[1].correct / scores[0].correct if scores[0].correct else 0.0,
     )

@@ -47,7 +47,8 @@ def find_in_room(room: str, name: str) -> Path | None:
 def names_in_room(room: str) -> list[str]:
     """Every name a room has, workspace and shipped together, sorted."""
     roots = {workspace() / room, shipped() / room}
-    return sorted({entry.name for root in roots if root.is_dir() for entry in root.iterdir() if entry.is_dir()})
+    entries = [entry for root in roots if root.is_dir() for entry in root.iterdir()]
+    return sorted({entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")})
 
 
 def newest_bundle() -> Path:

@@ -13,7 +13,7 @@ from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.placement import float_activations, placement_in_graph
 from toolkit.calibration.ranges import BATCH, FEWEST, ranges_from_images, require_method
 from toolkit.calibration.record import NAMES, Record
-from toolkit.contracts import LabelledImages, Preprocessing, UInt8
+from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError, DataError
 from toolkit.runtime.ort import OrtRunner
 
@@ -86,12 +86,35 @@ def test_the_images_that_fill_up_the_last_batch_do_not_count(
 ) -> None:
     seen: list[int] = []
     add = Histogram.add
-    monkeypatch.setattr(Histogram, "add", lambda self, values: seen.append(len(values)) or add(self, values))
+
+    def counted(self: Histogram, values: Float32) -> None:
+        seen.append(len(values))
+        add(self, values)
+
+    monkeypatch.setattr(Histogram, "add", counted)
     progress: list[tuple[int, int]] = []
     ranges_from_images(tiny_graph, images, tiny_preprocessing, on_progress=lambda *step: progress.append(step))
     tensors = len(placement_in_graph(tiny_graph).consumers)
     assert sum(seen) == 37 * tensors
     assert progress == [(16, 37), (32, 37), (37, 37)]
+
+
+def test_the_engine_sees_the_same_whole_batches_whatever_the_order(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    tensors = OrtRunner.tensors
+
+    def watched(self: OrtRunner, batch: UInt8) -> dict[str, Float32]:
+        assert len(batch) == BATCH
+        seen.append(batch.tobytes())
+        return tensors(self, batch)
+
+    monkeypatch.setattr(OrtRunner, "tensors", watched)
+    for some in (images, images[::-1]):
+        ranges_from_images(tiny_graph, some, tiny_preprocessing)
+    assert len(seen) == 6
+    assert seen[:3] == seen[3:]
 
 
 def test_one_changed_pixel_makes_the_record_stale_for_the_images(

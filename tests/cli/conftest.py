@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,8 +79,13 @@ def toolkit(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     def call(*words: str | Path) -> Answer:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            run([str(word) for word in words])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with pytest.raises(SystemExit) as ended:
+                run([str(word) for word in words])
+        finally:  # `run` ends a process; here the process goes on
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out, err = capsys.readouterr()
         return Answer(int(ended.value.code or 0), json.loads(out.strip().splitlines()[-1]), err)
 

@@ -73,7 +73,8 @@ def test_an_interrupted_command_leaves_nothing_half_written(
 def test_interrupted_training_leaves_the_best_epoch_and_goes_on(tiny_workspace: Path) -> None:
     images, labels = structured_set(4000, 4, seed=3)
     np.savez(tiny_workspace / "long.npz", images=images, labels=labels)
-    words = "train long --arch resnet8 --data long.npz --epochs 3 --images 32 --batch 64 --holdout 64".split()
+    line = "train long --arch resnet8 --data long.npz --epochs 3 --images 32 --batch 64 --holdout 64"
+    words = line.split()
     process = start(tiny_workspace, *words)
     out, err = interrupt_when(process, "epoch 1/3", signal.SIGINT)
     assert process.returncode == 1
@@ -106,7 +107,8 @@ def imported_by(*words: str, cwd: Path) -> set[str]:
     code = (
         "import sys, json, atexit\n"
         "from toolkit.cli import run\n"
-        "atexit.register(lambda: print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})), file=sys.stderr))\n"
+        "names = lambda: sorted({m.partition('.')[0] for m in sys.modules})\n"
+        "atexit.register(lambda: print(json.dumps(names()), file=sys.stderr))\n"
         f"run({list(words)!r})"
     )
     environment = os.environ | {"TOOLKIT_WORKSPACE": str(cwd)}

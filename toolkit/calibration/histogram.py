@@ -78,4 +78,5 @@ class Histogram:
             return 0.0
         reached = np.cumsum(self.counts[:FIRST_NOT_FINITE]) >= percent / 100 * total
         index = int(np.argmax(reached)) if reached.any() else FIRST_NOT_FINITE - 1
-        return min(float(upper_edges()[index]), self.largest)
+        # The first bin holds zero: with an edge of 9e-41 for a range, whatever is not zero would be clipped away.
+        return min(float(upper_edges()[index]), self.largest) if index else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -73,10 +74,8 @@ def ranges_from_images(
         histogram.require_finite(tensor)
         amax[tensor] = histogram.percentile(percentile) if method == "percentile" else histogram.minmax()
         if amax[tensor] <= 0:
-            raise CalibrationError(
-                f"activation '{tensor}' is zero on {len(images_nhwc)} images, so it has no range",
-                fix="calibrate with images like those of the application; check the weights",
-            )
+            raise _no_range(tensor, name, histogram, len(images_nhwc))
+    _require_all_finite(largest)
     belongs_to = {
         "graph_sha256": sha256_of_graph(model),
         "images_sha256": sha256_of_image_set(images_nhwc),
@@ -85,6 +84,30 @@ def ranges_from_images(
         "tool": __version__,
     }
     return Record(amax, largest, belongs_to, short_hashes(images_nhwc))
+
+
+def _no_range(tensor: str, method: str, histogram: Histogram, images: int) -> CalibrationError:
+    """An activation that is zero everywhere, or nearly: what to do differs."""
+    if histogram.largest > 0:
+        return CalibrationError(
+            f"activation '{tensor}' has a {method} of zero, so all of it would be clipped away",
+            found=f"largest {histogram.largest:.4g} on {images} images",
+            fix="a higher --percentile, or --method minmax",
+        )
+    return CalibrationError(
+        f"activation '{tensor}' is zero on {images} images, so it has no range",
+        fix="calibrate with images like those of the application; check the weights",
+    )
+
+
+def _require_all_finite(largest: dict[str, float]) -> None:
+    """The tensors that are not quantised, such as the logits, must be numbers too."""
+    for tensor, value in largest.items():
+        if not math.isfinite(value):
+            raise CalibrationError(
+                f"activation '{tensor}' holds NaN or infinity on the calibration images",
+                fix="check the weights and the images",
+            )
 
 
 def _observe(
@@ -102,7 +125,8 @@ def _observe(
                     histograms[name].add(kept)
                     largest[name] = histograms[name].largest
                 else:
-                    largest[name] = max(largest[name], float(kept.max()), -float(kept.min()))
+                    # numpy's maximum, because Python's drops NaN.
+                    largest[name] = float(np.maximum(largest[name], np.maximum(kept.max(), -kept.min())))
             on_progress(done, len(images_nhwc))
     return histograms, largest
 

@@ -45,8 +45,11 @@ def command(
     from toolkit.bundle.writing import Options, bundle_from_model
     from toolkit.cli.console import steps
     from toolkit.export.target import target_from_name
-    from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.lazy import needs
     from toolkit.workspace import workspace
+
+    with needs("load a model"):
+        from toolkit.models.checkpoint import folder_of_model, load_model
 
     built_for = target_from_name(target) if engines else None
     if built_for is not None and batch is not None:

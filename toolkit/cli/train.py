@@ -56,9 +56,12 @@ def command(
     from toolkit.bundle.images import images_from_dataset, write_images
     from toolkit.cli.console import note, parse_list, steps
     from toolkit.data import dataset_from_spec, summary
-    from toolkit.models.session import Plan, run_training
-    from toolkit.models.train import Recipe, device_from_name
+    from toolkit.lazy import needs
     from toolkit.workspace import require_name, workspace
+
+    with needs("train"):
+        from toolkit.models.session import Plan, run_training
+        from toolkit.models.train import Recipe, device_from_name
 
     name = require_name(name or f"{arch}-{Path(data).stem if data != 'fashion-mnist' else 'fashion'}")
     recipe = Recipe(

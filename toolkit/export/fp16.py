@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST = 65504.0  # the largest finite IEEE 754 binary16 number
-SMALLEST = 2.0**-24  # the smallest positive one (subnormal)
 PREPROCESS = "preprocess/"
 
 
@@ -33,7 +32,7 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
 
     for tensor in model.graph.initializer:
         values = np.abs(numpy_helper.to_array(tensor).astype(np.float64))
-        if values.size and values.max() > LARGEST:
+        if values.size and not values.max() <= LARGEST:  # NaN too
             raise ExportError(
                 f"weight '{tensor.name}' overflows FP16",
                 found=f"{values.max():.4g}",
@@ -41,7 +40,7 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
                 fix="export without --fp16",
             )
     for name, largest in abs_max_of_tensor.items():
-        if largest > LARGEST / 2:
+        if not largest <= LARGEST / 2:  # NaN too
             raise ExportError(
                 f"activation '{name}' comes too close to the end of FP16",
                 found=f"{largest:.4g} on the calibration images",

@@ -97,6 +97,11 @@ def load_model(folder: Path) -> LoadedModel:
     config = config_from_dict({k: v for k, v in card.arch.items() if k != "family"})
     if config.classes != len(card.labels):
         raise ModelError("the card's labels and classes differ", found=f"{len(card.labels)} and {config.classes}")
+    if config.in_channels != card.preprocessing.channels:
+        raise ModelError(
+            "the card's preprocessing and architecture differ in channels",
+            found=f"{card.preprocessing.channels} and {config.in_channels}",
+        )
     classifier = classifier_from_config(config, card.preprocessing)
     load_weights(classifier.net, tensors, path)
     return LoadedModel(card, classifier.eval(), folder)

@@ -43,6 +43,9 @@ class ResNetConfig:
                 found=f"{len(self.widths)} widths, {len(self.blocks)} blocks, {len(self.strides)} strides",
                 allowed="three lists of one length, such as --widths 64,64,64 --blocks 2,2,2 --strides 1,2,2",
             )
+        numbers = [*self.widths, *self.blocks, *self.strides, self.stem_kernel, self.in_channels, self.classes]
+        if any(type(number) is not int for number in numbers):  # a card is written by people too
+            raise ModelError("an architecture is made of whole numbers", found=numbers)
         for name, low, high in (("widths", 1, 4096), ("blocks", 1, 256), ("strides", 1, 8)):
             values = getattr(self, name)
             if any(not low <= value <= high for value in values):
@@ -89,7 +92,7 @@ def config_from_name(name: str, *, in_channels: int = 3, classes: int = 10) -> R
     depth = int(digits)
     count, rest = divmod(depth - 2, 6)
     if rest or not 1 <= count <= 200:
-        below = max(8, 6 * max(count, 1) + 2)
+        below = 6 * min(max(count, 1), 199) + 2
         raise ModelError(
             f"a ResNet of depth {depth} does not exist in the CIFAR family",
             found=f"depth {depth}",

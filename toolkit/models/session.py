@@ -130,11 +130,11 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> dict[str, torch.Te
 def _accuracy(classifier: Classifier, plan: Plan) -> dict[str, Any]:
     """Top-1 over all test images, in float32, looked at this once."""
     test = plan.dataset.test
-    answers = [
-        logits_of(classifier, torch.from_numpy(part).to(plan.device)).argmax(1).cpu()
+    answers = [  # torch.tensor copies: the arrays may be read-only
+        logits_of(classifier, torch.tensor(part).to(plan.device)).argmax(1).cpu()
         for part in (test.images_nhwc[i : i + 1000] for i in range(0, len(test), 1000))
     ]
-    correct = int((torch.cat(answers) == torch.from_numpy(test.labels)).sum())
+    correct = int((torch.cat(answers) == torch.tensor(test.labels)).sum())
     low, high = wilson_interval(correct, len(test))
     return {
         "top1_percent": round(100 * correct / len(test), 4),

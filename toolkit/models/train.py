@@ -289,7 +289,8 @@ class Trainer:
             if buffer is not None:
                 tensors[f"momentum.{name}"] = buffer
         tensors["progress"] = torch.tensor([self.epoch, self.best_epoch, self.best_top1], dtype=torch.float64)
-        return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        # Clones: on the CPU the tensors of the next epoch would shine through.
+        return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Goes back to a `state`; the next epoch is the one that would have followed it."""

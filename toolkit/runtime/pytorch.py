@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from toolkit.contracts import Float32, UInt8
 from toolkit.lazy import needs
 from toolkit.runtime.runner import ClosesItself
@@ -36,6 +38,7 @@ class TorchRunner(ClosesItself):
     def logits(self, images_nhwc: UInt8) -> Float32:
         """Images uint8 (N, H, W, C) to logits float32 (N, classes)."""
         with self._torch.inference_mode():
-            images = self._torch.tensor(images_nhwc).to(self.device)  # a copy: a read-only array is no tensor
+            # A copy: a read-only array is no tensor, nor is a mirrored view.
+            images = self._torch.tensor(np.ascontiguousarray(images_nhwc)).to(self.device)
             logits: Float32 = self.classifier(images).float().cpu().numpy()
         return logits

@@ -1,0 +1,104 @@
+"""Claims about ONNX Runtime as a runner: real sessions, no silent fallback, unreadable files in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from toolkit.contracts import LabelledImages
+from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.runner import Runner
+
+
+def test_a_path_and_its_bytes_answer_alike(
+    tiny_graph_bytes: bytes, structured_images: LabelledImages, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny_graph_bytes)
+    with OrtRunner(path) as from_path, OrtRunner(tiny_graph_bytes) as from_bytes:
+        logits = from_path.logits(structured_images.images_nhwc)
+        assert np.array_equal(logits, from_bytes.logits(structured_images.images_nhwc))
+    assert logits.shape == (60, 3)
+    assert logits.dtype == np.float32
+    assert (logits.argmax(1) == structured_images.labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60])
+def test_any_batch_answers_as_single_images_do(
+    tiny_graph_bytes: bytes, structured_images: LabelledImages, batch: int
+) -> None:
+    images = structured_images.images_nhwc[:batch]
+    with OrtRunner(tiny_graph_bytes) as runner:
+        alone = np.concatenate([runner.logits(images[i : i + 1]) for i in range(batch)])
+        assert np.abs(runner.logits(images) - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_threads_do_not_change_the_answer(tiny_graph_bytes: bytes, structured_images: LabelledImages) -> None:
+    images = structured_images.images_nhwc
+    with OrtRunner(tiny_graph_bytes, threads=1) as one, OrtRunner(tiny_graph_bytes, threads=2) as two:
+        assert np.abs(one.logits(images) - two.logits(images)).max() <= 1e-5
+
+
+def test_the_description_names_engine_version_provider_and_file(tiny_graph_bytes: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(tiny_graph_bytes)
+    with OrtRunner(path) as named, OrtRunner(tiny_graph_bytes, label="other") as labelled:
+        assert named.description == f"ONNX Runtime {onnxruntime.__version__} CPU mine.onnx"
+        assert labelled.description.endswith("CPU other")
+        assert named.name == "ort"
+
+
+def test_every_output_comes_by_its_name(tiny_graph_bytes: bytes, structured_images: LabelledImages) -> None:
+    images = structured_images.images_nhwc[:2]
+    with OrtRunner(tiny_graph_bytes) as runner:
+        tensors = runner.tensors(images)
+        assert list(tensors) == ["logits"]
+        assert np.array_equal(tensors["logits"], runner.logits(images))
+
+
+def test_read_only_images_are_taken(tiny_graph_bytes: bytes, structured_images: LabelledImages) -> None:
+    assert not structured_images.images_nhwc.flags.writeable
+    with OrtRunner(tiny_graph_bytes) as runner:
+        assert np.isfinite(runner.logits(structured_images.images_nhwc)).all()
+
+
+@pytest.mark.parametrize("provider", ["NoSuchExecutionProvider", "CUDAExecutionProvider"])
+def test_a_provider_that_is_not_here_is_unavailable_and_not_replaced(tiny_graph_bytes: bytes, provider: str) -> None:
+    if provider in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has {provider}")
+    with pytest.raises(BackendUnavailable, match=f"has no {provider}") as caught:
+        OrtRunner(tiny_graph_bytes, provider=provider)
+    assert "CPUExecutionProvider" in str(caught.value.found)
+
+
+def test_a_provider_that_falls_back_is_refused(tiny_graph_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = onnxruntime.InferenceSession(tiny_graph_bytes, providers=["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
+    with pytest.raises(BackendUnavailable, match="fell back to CPUExecutionProvider"):
+        OrtRunner(tiny_graph_bytes, provider="CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize("part", [0, 1, 0.5, 0.99])
+def test_a_truncated_file_is_one_error_with_its_name(tiny_graph_bytes: bytes, part: float, tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(tiny_graph_bytes[: 1 if part == 1 else int(part * len(tiny_graph_bytes))])
+    with pytest.raises(ToolkitError, match=r"ONNX Runtime cannot read cut\.onnx") as caught:
+        OrtRunner(path)
+    assert caught.value.found
+
+
+def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match=r"cannot read none\.onnx"):
+        OrtRunner(tmp_path / "none.onnx")
+
+
+def test_closing_twice_is_allowed(tiny_graph_bytes: bytes) -> None:
+    runner: Runner = OrtRunner(tiny_graph_bytes)
+    with runner:
+        pass
+    runner.close()
