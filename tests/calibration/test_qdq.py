@@ -15,9 +15,10 @@ from hypothesis.extra import numpy as npst
 from onnx import TensorProto, numpy_helper
 
 from toolkit.calibration.placement import placement_in_graph
-from toolkit.calibration.qdq import activation_scale, qdq_from_ranges, weight_scales
+from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.calibration.scales import activation_scale, weight_scales
 from toolkit.contracts import Float32, LabelledImages, Preprocessing
 from toolkit.errors import CalibrationError
 from toolkit.export.onnx_from_torch import onnx_from_torch
@@ -176,7 +177,8 @@ def test_scales_in_the_file_are_those_of_record_and_weights(tiny_graph: onnx.Mod
     record = _any_record(tiny_graph)
     constants = _constants(qdq_from_ranges(tiny_graph, record).graph)
     for name, amax in record.amax.items():
-        assert constants[f"{name}_scale"] == np.float32(amax) / np.float32(127)
+        assert constants[f"{name}_scale"] == activation_scale(amax)
+        assert 1 <= constants[f"{name}_scale"] * 127 / amax < 1.001
     for name in placement_in_graph(tiny_graph).weights:
         assert np.array_equal(constants[f"{name}_scale"], weight_scales(constants[name]))
 

@@ -10,8 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.methods import require_method
 from toolkit.calibration.placement import float_activations, placement_in_graph
-from toolkit.calibration.ranges import BATCH, FEWEST, ranges_from_images, require_method
+from toolkit.calibration.ranges import BATCH, FEWEST, ranges_from_images
 from toolkit.calibration.record import NAMES, Record
 from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError, DataError
@@ -182,7 +183,7 @@ def test_images_of_another_shape_are_refused(
 
 @pytest.mark.parametrize(
     ("method", "percentile", "words"),
-    [("entropy", 99.0, "unknown calibration method 'entropy'"), ("percentile", 50, "out of range"),
+    [("magic", 99.0, "unknown calibration method 'magic'"), ("percentile", 50, "out of range"),
      ("percentile", 100.5, "out of range")],
 )  # fmt: skip
 def test_an_unknown_method_or_percentile_is_refused(method: str, percentile: float, words: str) -> None:

@@ -180,7 +180,7 @@ def test_a_data_set_that_is_not_there_says_how_to_get_it(toolkit: Toolkit, monke
         ("train net --data set.npz --device tpu", "auto, cpu, cuda"),
         ("train net --data set.npz --resume", "no interrupted run"),
         ("train net --data nosuch.npz", "does not exist"),
-        ("export tiny --int8 --method magic", "percentile, minmax"),
+        ("export tiny --int8 --method magic", "auto, minmax, percentile, mse, entropy"),
         ("export tiny --int8 --percentile 3", "--percentile"),
         ("export tiny --int8 --images 65", "cannot draw 65"),
         ("export tiny --batch 8:4:1", "batch profile"),

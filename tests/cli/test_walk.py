@@ -13,9 +13,10 @@ from onnx import numpy_helper
 
 from tests.cli.conftest import Toolkit, structured_set
 from toolkit.bundle import bundle_from_folder
+from toolkit.bundle.reading import ONNX_FILES
 from toolkit.files import sha256_of_file
 
-PRECISIONS = {"fp32", "fp16", "int8"}
+PRECISIONS = {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
 
 
 def test_training_wrote_card_weights_and_disjoint_images(tiny_workspace: Path) -> None:
@@ -49,7 +50,7 @@ def test_a_bundle_holds_what_the_manifest_says(tiny_workspace: Path) -> None:
 def test_export_names_each_file_with_top1_and_agreement(toolkit: Toolkit, tmp_path: Path) -> None:
     answer = toolkit("export", "tiny", "--int8", "-o", tmp_path / "b", "--no-engines")
     assert answer.code == 0
-    assert set(answer.document["accuracy"]) == {"fp32", "int8"}
+    assert set(answer.document["accuracy"]) == PRECISIONS - {"fp16"}
     assert answer.document["accuracy"]["int8"]["agreement_percent"] > 90
     assert "model.int8.onnx" in answer.text
     assert answer.document["no_engines"] == "not asked for"
@@ -69,7 +70,7 @@ def test_export_takes_a_model_folder_and_other_images(toolkit: Toolkit, tmp_path
 def test_the_same_export_twice_writes_the_same_bytes(toolkit: Toolkit, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert toolkit("export", "tiny", "--int8", "--fp16", "--no-engines", "-o", tmp_path / name).code == 0
-    for name in ("model.onnx", "model.fp16.onnx", "model.int8.onnx", "record.json"):
+    for name in (*ONNX_FILES.values(), "record.json", "calib.cache"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -77,7 +78,7 @@ def test_verify_takes_the_newest_bundle_and_says_which(toolkit: Toolkit) -> None
     answer = toolkit("verify")
     assert answer.code == 0
     assert "bundles/tiny" in answer.text
-    assert set(answer.document["passed"]) == {"torch fp32", "ort fp32", "ort fp16", "ort int8"}
+    assert set(answer.document["passed"]) == {"torch fp32"} | {f"ort {precision}" for precision in PRECISIONS}
     assert all(answer.document["passed"].values())
     assert "trt" in answer.document["unavailable"]
 
@@ -94,7 +95,7 @@ def test_verify_fails_below_the_gate(toolkit: Toolkit, tmp_path: Path, tiny_work
     (broken / "manifest.json").write_text(json.dumps(manifest))
     answer = toolkit("verify", broken, "--backend", "ort")
     assert answer.code == 1
-    assert answer.document["passed"] == {"ort fp32": True, "ort fp16": True, "ort int8": False}
+    assert answer.document["passed"] == {f"ort {precision}": precision != "int8" for precision in PRECISIONS}
     assert "Below the gate: ort int8" in answer.text
 
 
@@ -102,7 +103,7 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Tool
     answer = toolkit("verify", "--backend", "ort,trt")
     assert answer.code == 1
     assert answer.document["ok"] is False
-    assert set(answer.document["passed"]) == {"ort fp32", "ort fp16", "ort int8"}
+    assert set(answer.document["passed"]) == {f"ort {precision}" for precision in PRECISIONS}
     assert "trt" in answer.text
 
 
@@ -139,7 +140,7 @@ def test_images_that_calibrated_never_evaluate(toolkit: Toolkit, tmp_path: Path,
 def test_bench_prints_percentiles_of_every_runner(toolkit: Toolkit) -> None:
     answer = toolkit("bench", "--backend", "torch,ort", "--batch", "1,4", "--seconds", "0.05")
     assert answer.code == 0
-    assert len(answer.document["latency"]) == 8
+    assert len(answer.document["latency"]) == 2 * (1 + len(PRECISIONS))
     for entry in answer.document["latency"]:
         assert 0 < entry["min_ms"] <= entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
     assert answer.document["host"]["cores"] >= 1
@@ -171,7 +172,7 @@ def test_a_target_decides_what_engines_are_built_for(toolkit: Toolkit, tmp_path:
 def test_tensorrt_builds_every_precision_with_int8_convolutions(tiny_workspace: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs the TensorRT-RTX wheels (extra rtx)")
     engines = {e["precision"]: e for e in bundle_from_folder(tiny_workspace / "bundles/tiny").engines()}
-    assert set(engines) == PRECISIONS
-    for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8")):
+    assert set(engines) == PRECISIONS - {"int8-cpu"}
+    for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8"), ("int8-fp16", "Int8")):
         census = engines[precision]["census"]
         assert census["convolutions_reading"][reads] == census["convolutions"] > 0

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
     reason="TensorRT-RTX is not installed: pip install -e '.[rtx]'",
 )
 
-TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "int8-fp16": "Int8"}
 
 
 def _graphs(config: ResNetConfig, size: int) -> dict[str, onnx.ModelProto]:
@@ -39,13 +39,19 @@ def _graphs(config: ResNetConfig, size: int) -> dict[str, onnx.ModelProto]:
     preprocessing = preprocessing_from_images(images)
     torch.manual_seed(0)
     fp32 = onnx_from_torch(classifier_from_config(config, preprocessing).eval(), preprocessing, {})
-    int8 = qdq_from_ranges(fp32, ranges_from_images(fp32, images, preprocessing))
-    return {"fp32": fp32, "fp16": fp16_from_onnx(fp32), "int8": int8}
+    record = ranges_from_images(fp32, images, preprocessing)
+    small = qdq_from_ranges(fp32, record, int8_weights=True)
+    return {
+        "fp32": fp32,
+        "fp16": fp16_from_onnx(fp32),
+        "int8": qdq_from_ranges(fp32, record),
+        "int8-fp16": fp16_from_onnx(small),
+    }
 
 
 @pytest.fixture(scope="module", params=["tiny", "resnet32x32"])
 def graphs(request: pytest.FixtureRequest) -> dict[str, onnx.ModelProto]:
-    """fp32, fp16 and int8 of one net."""
+    """Every precision that is for TensorRT, of one net."""
     from toolkit.models.resnet import ResNetConfig, config_from_name
 
     tiny = ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), in_channels=1, classes=3)

@@ -102,3 +102,14 @@ def test_closing_twice_is_allowed(tiny_graph_bytes: bytes) -> None:
     with runner:
         pass
     runner.close()
+
+
+def test_without_optimisations_the_answers_stay_and_the_description_says_so(
+    tiny_graph_bytes: bytes, structured_images: LabelledImages
+) -> None:
+    images = structured_images.images_nhwc
+    with OrtRunner(tiny_graph_bytes) as usual, OrtRunner(tiny_graph_bytes, optimize=False, label="m") as plain:
+        expected, got = usual.logits(images), plain.logits(images)
+        assert 0 < np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max()
+        assert plain.description.endswith("m, optimisations off")
+        assert "optimisations" not in usual.description

@@ -33,13 +33,13 @@ class Recipe:
     Attributes:
         data: what `--data` was, for the record.
         images: how many training images calibrate.
-        method: "percentile" or "minmax".
+        method: "auto", "minmax", "percentile", "mse" or "entropy".
     """
 
     data: str
     images: int = IMAGES
     seed: int = 0
-    method: str = "percentile"
+    method: str = "auto"
     percentile: float = 99.99
 
     def text(self) -> str:

@@ -16,7 +16,16 @@ from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.workspace import MANIFEST, newest_bundle
 
 FORMAT = 1
-ONNX_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+ONNX_FILES = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+    "int8-fp16": "model.int8-fp16.onnx",
+    "int8-cpu": "model.int8-cpu.onnx",
+}
+FOR_TENSORRT = ("fp32", "fp16", "int8", "int8-fp16")
+# ONNX Runtime's CPU provider computes files that mix FP16 with Q/DQ wrongly when it optimises them.
+NEVER_OPTIMISED = ("int8-fp16",)
 GOLDEN = "golden.npz"
 
 
@@ -42,7 +51,7 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            option = "" if precision == "fp32" else f" --{precision}"
+            option = "" if precision == "fp32" else f" --{precision.partition('-')[0]}"
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from toolkit.bundle.reading import Bundle
+from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, Bundle
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 
@@ -56,14 +56,14 @@ def open_runners(bundle: Bundle, backends: tuple[str, ...], precisions: tuple[st
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:
-            found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only"
+            found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
         raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
     return Opened(runners, unavailable)
 
 
 def _precisions_of(backend: str, precisions: tuple[str, ...]) -> tuple[str, ...]:
-    """PyTorch holds the model as it was trained; the other precisions are the bundle's."""
-    return tuple(p for p in precisions if p == "fp32") if backend == "torch" else precisions
+    """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT."""
+    return tuple(p for p in precisions if p in {"torch": ("fp32",), "trt": FOR_TENSORRT}.get(backend, precisions))
 
 
 def _open_torch(bundle: Bundle, precision: str) -> Runner:
@@ -94,7 +94,7 @@ def _open_ort(bundle: Bundle, precision: str) -> Runner:
     from toolkit.runtime.ort import OrtRunner
 
     try:
-        return OrtRunner(bundle.onnx_file(precision))
+        return OrtRunner(bundle.onnx_file(precision), optimize=precision not in NEVER_OPTIMISED)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,47 +10,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit import __version__
+from toolkit.bundle.graphs import Graphs, Options, graphs_of_model
 from toolkit.bundle.images import ModelImages
-from toolkit.bundle.reading import FORMAT, GOLDEN, ONNX_FILES
-from toolkit.calibration.qdq import qdq_from_ranges
-from toolkit.calibration.ranges import ranges_from_images
-from toolkit.calibration.record import RECORD, Record
+from toolkit.bundle.reading import FOR_TENSORRT, FORMAT, GOLDEN, NEVER_OPTIMISED, ONNX_FILES
+from toolkit.calibration.cache import CALIB_CACHE
+from toolkit.calibration.record import RECORD
+from toolkit.charts import png_of_curve
 from toolkit.errors import BackendUnavailable, ExportError
 from toolkit.export.engine_from_onnx import engine_from_onnx, require_can_build
-from toolkit.export.fp16 import fp16_from_onnx, require_fits_fp16
-from toolkit.export.graph_checks import require_portable, require_same_answers
-from toolkit.export.onnx_from_torch import OPSET, onnx_from_torch
-from toolkit.export.target import Target
+from toolkit.export.onnx_from_torch import OPSET
 from toolkit.files import folder_replaced, json_text, sha256_of_file
 from toolkit.parity import Parity, logits_in_batches, parity_from_logits
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort import OrtRunner
-from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.trt import NEEDS_NO_GPU, find_tensorrt
 from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:
-    import onnx
-
     from toolkit.models.checkpoint import LoadedModel
 
 GOLDEN_IMAGES = 64
+CURVE = "accuracy-against-int8.png"
 Step = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What goes into a bundle.
-
-    Attributes:
-        target: what engines are built for, where a TensorRT of its kind can build here; None builds none.
-    """
-
-    fp16: bool = False
-    int8: bool = False
-    method: str = "percentile"
-    percentile: float = 99.99
-    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +42,7 @@ class Written:
         parity: each precision against fp32 on the evaluation images.
         engines: the manifest's entries.
         no_engines: why there are none; empty where there are.
+        graphs: what was calibrated and how.
     """
 
     folder: Path
@@ -69,6 +50,7 @@ class Written:
     parity: dict[str, Parity]
     engines: list[dict[str, Any]]
     no_engines: str
+    graphs: Graphs
 
 
 def bundle_from_model(
@@ -89,19 +71,17 @@ def bundle_from_model(
     """
     with folder_replaced(target, owned_by=MANIFEST) as fresh:
         on_step("export to ONNX", 0, 1)
-        graphs, facts = _graphs(model, images, options, on_step)
-        for precision, graph in graphs.items():
-            (fresh / ONNX_FILES[precision]).write_bytes(graph.SerializeToString())
-        record: Record | None = facts.pop("record")
-        if record is not None:
-            (fresh / RECORD).write_text(json_text(record.as_dict()))
+        made = graphs_of_model(model, images, options, on_step)
+        graphs, record = made.onnx, made.record
+        _write_graphs(fresh, made)
         logits = {p: _logits(fresh / ONNX_FILES[p], p, images, on_step) for p in graphs}
         labels = images.evaluation.labels
         parity = {
             p: parity_from_logits("ort fp32", f"ort {p}", logits["fp32"], got, labels) for p, got in logits.items()
         }
         _write_golden(fresh / GOLDEN, images, logits)
-        engines, no_engines = _build_engines(fresh, tuple(graphs), options, on_step)
+        built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
+        engines, no_engines = _build_engines(fresh, built, options, on_step)
         manifest = {
             "format": FORMAT,
             "tool": __version__,
@@ -119,17 +99,35 @@ def bundle_from_model(
             "engines": engines,
             "calibration": None
             if record is None
-            else {"key": record.key, **record.belongs_to, "images": len(record.images)},
+            else {"key": record.key, **record.belongs_to, "images": len(record.images), "notes": record.notes},
+            "kept_in_float": sorted(made.keep_float),
+            "left_out": made.left_out,
             "evaluation": {
                 "source": images.evaluation.source,
                 "images": len(images.evaluation),
                 "sha256": images.evaluation.sha256,
             },
             "accuracy": {p: value.as_dict() for p, value in parity.items()},
-            "checks": facts,
+            "checks": made.facts,
         }
         (fresh / MANIFEST).write_text(json_text(manifest))
-    return Written(target, manifest, parity, engines, no_engines)
+    return Written(target, manifest, parity, engines, no_engines, made)
+
+
+def _write_graphs(folder: Path, made: Graphs) -> None:
+    for precision, graph in made.onnx.items():
+        (folder / ONNX_FILES[precision]).write_bytes(graph.SerializeToString())
+    if made.record is not None:
+        (folder / RECORD).write_text(json_text(made.record.as_dict()))
+    if made.calib_cache:
+        (folder / CALIB_CACHE).write_text(made.calib_cache)
+    if made.budget is not None:
+        (folder / CURVE).write_bytes(
+            png_of_curve(
+                "images that answer as fp32 does, in percent, against convolutions in INT8, in percent",
+                [(point.int8_percent, point.agreement.percent) for point in made.budget.curve],
+            )
+        )
 
 
 def _folder_hint(model: LoadedModel) -> str | None:
@@ -137,46 +135,9 @@ def _folder_hint(model: LoadedModel) -> str | None:
     return None if model.folder.parent.name == "models" else str(model.folder.resolve())
 
 
-def _graphs(
-    model: LoadedModel, images: ModelImages, options: Options, on_step: Step
-) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
-    """The graph of each precision, and what was checked on the way."""
-    card = model.card
-    metadata = {
-        "toolkit.version": __version__,
-        "toolkit.model": card.name,
-        "toolkit.weights_sha256": card.weights_sha256,
-        "toolkit.labels": json.dumps(card.labels),
-        "toolkit.preprocessing": json.dumps(card.preprocessing.as_dict()),
-    }
-    graph = onnx_from_torch(model.classifier, card.preprocessing, metadata)
-    require_portable(graph)
-    facts: dict[str, Any] = {"record": None}
-    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
-        facts["onnx_against_torch"] = require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
-    graphs = {"fp32": graph}
-    if options.fp16 or options.int8:
-        record = ranges_from_images(
-            graph,
-            images.calibration.images_nhwc,
-            card.preprocessing,
-            method=options.method,
-            percentile=options.percentile,
-            on_progress=lambda done, total: on_step("measure ranges", done, total),
-        )
-        facts["record"] = record
-        facts["largest_activation"] = max(record.largest.values())
-        if options.fp16:
-            require_fits_fp16(graph, record.largest)
-            graphs["fp16"] = fp16_from_onnx(graph)
-        if options.int8:
-            graphs["int8"] = qdq_from_ranges(graph, record)
-    return graphs, facts
-
-
 def _logits(path: Path, precision: str, images: ModelImages, on_step: Step) -> Any:
     """Logits of all evaluation images; refuses a file that answers with NaN."""
-    with OrtRunner(path) as runner:
+    with OrtRunner(path, optimize=precision not in NEVER_OPTIMISED) as runner:
         logits = logits_in_batches(
             runner,
             images.evaluation.images_nhwc,

@@ -43,13 +43,22 @@ class Histogram:
     largest: float = 0.0
 
     def add(self, values: Float32) -> None:
-        """Counts every value of a float32 array of any shape."""
+        """Counts every value of a float32 array of any shape.
+
+        The upper half goes into a buffer of numpy's index type at once, because `bincount` would copy anything else,
+        and without `minlength`, because outputs of a ReLU reach 17,000 of the 65,536 bins that have a sign.
+        """
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        # The bits of |x|, shifted; uint32 arithmetic keeps this independent of the machine's byte order.
-        bins = (flat.view(np.uint32) >> np.uint32(16)) & np.uint32(0x7FFF)
-        self.counts += np.bincount(bins, minlength=BINS)
-        if flat.size:
-            self.largest = max(self.largest, float(flat.max()), -float(flat.min()))
+        if not flat.size:
+            return
+        upper = np.empty(flat.size, np.intp)
+        # uint32 arithmetic keeps this independent of the machine's byte order.
+        np.right_shift(flat.view(np.uint32), np.uint32(16), out=upper, casting="unsafe")
+        signed = np.bincount(upper)
+        positive, negative = signed[:BINS], signed[BINS:]
+        self.counts[: len(positive)] += positive
+        self.counts[: len(negative)] += negative
+        self.largest = max(self.largest, float(flat.max()), -float(flat.min()))
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of values; exact, commutative, associative."""

@@ -13,32 +13,22 @@ import numpy as np
 
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.contracts import Float32
+from toolkit.calibration.scales import activation_scale, quantised_weights, weight_scales
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
 
-LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
-# A channel of zeros has no range; any positive scale quantises it exactly.
-SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
-
-def activation_scale(amax: float) -> np.float32:
-    """Amax / 127 as float32."""
-    scale: np.float32 = np.maximum(np.float32(amax) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
-    return scale
-
-
-def weight_scales(weights: Float32) -> Float32:
-    """Max-abs scale of each output channel: float32 (C_out, ...) to float32 (C_out,)."""
-    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Float32 = np.maximum(largest / np.float32(LEVELS), np.float32(SMALLEST_SCALE)).astype(np.float32)
-    return scales
-
-
-def qdq_from_ranges(model: onnx.ModelProto, record: Record) -> onnx.ModelProto:
+def qdq_from_ranges(
+    model: onnx.ModelProto, record: Record, *, keep_float: frozenset[str] = frozenset(), int8_weights: bool = False
+) -> onnx.ModelProto:
     """A copy of `model` with a Q/DQ pair on every tensor of its placement.
+
+    Args:
+        keep_float: names of convolutions that stay in floating point, see `placement_in_graph`.
+        int8_weights: store weights as int8 behind a DequantizeLinear alone: a smaller file with the same numbers, for
+            TensorRT 10 and later.
 
     Raises:
         CalibrationError: the record was measured on another graph.
@@ -47,7 +37,7 @@ def qdq_from_ranges(model: onnx.ModelProto, record: Record) -> onnx.ModelProto:
         import onnx
         from onnx import numpy_helper
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
-    placement = placement_in_graph(model)
+    placement = placement_in_graph(model, keep_float)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
@@ -57,12 +47,25 @@ def qdq_from_ranges(model: onnx.ModelProto, record: Record) -> onnx.ModelProto:
         _redirect(graph, consumers, f"{tensor}_dequantized")
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for weight in placement.weights:
-        pairs[weight] = _pair(graph, weight, weight_scales(values[weight]))
-        places = tuple((n.name, i) for n in graph.node for i, name in enumerate(n.input) if name == weight)
+        scales = weight_scales(values[weight])
+        pairs[weight] = _pair(graph, weight, scales)
+        places = tuple(
+            (n.name, i) for n in graph.node for i, x in enumerate(n.input) if x == weight and n.name not in keep_float
+        )
         _redirect(graph, places, f"{weight}_dequantized")
-    _insert(graph, pairs)
+        if int8_weights and not any(weight in node.input for node in graph.node):
+            del pairs[weight][0]
+            _replace_initializer(graph, weight, f"{weight}_quantized", quantised_weights(values[weight], scales))
+    insert_behind_makers(graph, pairs)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _replace_initializer(graph: Any, name: str, new_name: str, values: Any) -> None:
+    from onnx import numpy_helper
+
+    (tensor,) = (tensor for tensor in graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(values, new_name))
 
 
 def _pair(graph: Any, tensor: str, scale: Any) -> list[Any]:
@@ -86,7 +89,7 @@ def _redirect(graph: Any, places: tuple[tuple[str, int], ...], name: str) -> Non
         nodes[node].input[index] = name
 
 
-def _insert(graph: Any, pairs: dict[str, list[Any]]) -> None:
+def insert_behind_makers(graph: Any, pairs: dict[str, list[Any]]) -> None:
     """Puts each pair right behind what makes its tensor; weights come first."""
     made = {name for node in graph.node for name in node.output}
     ordered = [node for tensor, pair in pairs.items() if tensor not in made for node in pair]

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit import __version__
 from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.methods import AUTO, PERCENTILE, amax_from_histogram, require_method
 from toolkit.calibration.placement import float_activations, placement_in_graph
-from toolkit.calibration.record import (
-    Record,
-    sha256_of_graph,
-    sha256_of_image_set,
-    sha256_of_preprocessing,
-    short_hashes,
-)
-from toolkit.contracts import Preprocessing, UInt8, require_images, sha256_of_each
+from toolkit.calibration.record import Record, sha256_of_digests, sha256_of_graph, sha256_of_preprocessing
+from toolkit.contracts import Float32, Preprocessing, UInt8, require_images, sha256_of_each
 from toolkit.errors import CalibrationError
 from toolkit.lazy import needs
 from toolkit.runtime.ort import OrtRunner
@@ -29,17 +26,94 @@ if TYPE_CHECKING:
 # Images in one call of the engine. It is fixed, because an engine may add up in another order for another batch.
 BATCH = 16
 FEWEST = 8
-METHODS = ("percentile", "minmax")
-PERCENTILE = 99.99
+Progress = Callable[[int, int], None]
 
 
-def require_method(method: str, percentile: float) -> str:
-    """The method's full name, such as "percentile 99.99"; refuses unknown ones."""
-    if method not in METHODS:
-        raise CalibrationError(f"unknown calibration method '{method}'", allowed=", ".join(METHODS))
-    if not 50 < percentile <= 100:
-        raise CalibrationError("--percentile out of range", found=percentile, allowed="above 50, up to 100")
-    return f"percentile {percentile:g}" if method == "percentile" else method
+@dataclass(frozen=True)
+class Observation:
+    """Everything that one pass over a set of images measured: enough for every method, and exact to merge.
+
+    Attributes:
+        histograms: of the tensors that will be quantised, by name.
+        largest: the exact largest |x| of every float activation, by name.
+        belongs_to: what a record's key holds, except the images and the method.
+        digests: the sha256 of each image, 32 bytes each, sorted.
+    """
+
+    histograms: dict[str, Histogram]
+    largest: dict[str, float]
+    belongs_to: dict[str, str]
+    digests: tuple[bytes, ...]
+
+    def merged(self, other: Observation) -> Observation:
+        """What one pass over both sets would have measured, bit for bit.
+
+        Raises:
+            CalibrationError: the two were measured on another network or with another preprocessing or version.
+        """
+        self.record_key("").require_belongs_to(other.belongs_to)
+        # numpy's maximum, because Python's drops NaN.
+        return Observation(
+            {name: histogram.merged(other.histograms[name]) for name, histogram in self.histograms.items()},
+            {name: float(np.maximum(value, other.largest[name])) for name, value in self.largest.items()},
+            self.belongs_to,
+            tuple(sorted((*self.digests, *other.digests))),
+        )
+
+    def record_key(self, method: str) -> Record:
+        """A record without ranges: only what it would belong to."""
+        belongs_to = {**self.belongs_to, "images_sha256": sha256_of_digests(self.digests), "method": method}
+        return Record({}, {}, belongs_to, tuple(digest.hex()[:16] for digest in self.digests))
+
+
+def observation_from_images(
+    model: onnx.ModelProto,
+    images_nhwc: UInt8,
+    preprocessing: Preprocessing,
+    on_progress: Progress = lambda done, total: None,
+) -> Observation:
+    """Runs the fp32 graph once over the images and counts every tensor that will be quantised.
+
+    Args:
+        model: the fp32 graph with preprocessing inside.
+        images_nhwc: uint8 (N, H, W, C); their order does not matter.
+
+    Raises:
+        CalibrationError: NaN or infinity in an activation.
+        DataError: images of another shape than the model's.
+    """
+    require_images(images_nhwc, preprocessing, "calibration")
+    histograms, largest = _observe(model, images_nhwc, on_progress)
+    for tensor, histogram in histograms.items():
+        histogram.require_finite(tensor)
+    _require_all_finite(largest)
+    belongs_to = {
+        "graph_sha256": sha256_of_graph(model),
+        "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
+        "tool": __version__,
+    }
+    return Observation(histograms, largest, belongs_to, tuple(sorted(sha256_of_each(images_nhwc))))
+
+
+def record_from_observation(seen: Observation, method: str, notes: dict[str, Any] | None = None) -> Record:
+    """The ranges that a method, by its full name, takes from what was measured.
+
+    Raises:
+        CalibrationError: a tensor has no range.
+    """
+    amax = {}
+    for tensor, histogram in seen.histograms.items():
+        amax[tensor] = amax_from_histogram(histogram, method)
+        if amax[tensor] <= 0:
+            raise _no_range(tensor, method, histogram, len(seen.digests))
+    key = seen.record_key(method)
+    return Record(amax, seen.largest, key.belongs_to, key.images, notes or {})
+
+
+def require_enough(images: int) -> None:
+    """Refuses a handful of images."""
+    if images < FEWEST:
+        raise CalibrationError("too few images to calibrate", found=images, allowed=f"at least {FEWEST}; 512 is usual")
 
 
 def ranges_from_images(
@@ -49,41 +123,25 @@ def ranges_from_images(
     *,
     method: str = "percentile",
     percentile: float = PERCENTILE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = lambda done, total: None,
 ) -> Record:
-    """Runs the fp32 graph over the images and measures every tensor that will be quantised.
+    """One pass and one method; `toolkit.calibration.auto` tries them all on the same pass.
 
     Args:
         model: the fp32 graph with preprocessing inside.
         images_nhwc: uint8 (N, H, W, C); their order does not matter.
-        method: "percentile" clips the rarest magnitudes, "minmax" clips nothing.
+        method: "minmax" clips nothing, "percentile" the rarest magnitudes, "mse" and "entropy" choose a clip.
 
     Raises:
         CalibrationError: too few images, an unknown method, NaN in an activation, or a tensor that is always zero.
         DataError: images of another shape than the model's.
     """
     name = require_method(method, percentile)
+    if name == AUTO:
+        raise ValueError("auto is toolkit.calibration.auto.ranges_by_agreement")
     require_images(images_nhwc, preprocessing, "calibration")
-    if len(images_nhwc) < FEWEST:
-        raise CalibrationError(
-            "too few images to calibrate", found=len(images_nhwc), allowed=f"at least {FEWEST}; 512 is usual"
-        )
-    histograms, largest = _observe(model, images_nhwc, on_progress)
-    amax = {}
-    for tensor, histogram in histograms.items():
-        histogram.require_finite(tensor)
-        amax[tensor] = histogram.percentile(percentile) if method == "percentile" else histogram.minmax()
-        if amax[tensor] <= 0:
-            raise _no_range(tensor, name, histogram, len(images_nhwc))
-    _require_all_finite(largest)
-    belongs_to = {
-        "graph_sha256": sha256_of_graph(model),
-        "images_sha256": sha256_of_image_set(images_nhwc),
-        "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
-        "method": name,
-        "tool": __version__,
-    }
-    return Record(amax, largest, belongs_to, short_hashes(images_nhwc))
+    require_enough(len(images_nhwc))
+    return record_from_observation(observation_from_images(model, images_nhwc, preprocessing, on_progress), name)
 
 
 def _no_range(tensor: str, method: str, histogram: Histogram, images: int) -> CalibrationError:
@@ -111,15 +169,15 @@ def _require_all_finite(largest: dict[str, float]) -> None:
 
 
 def _observe(
-    model: onnx.ModelProto, images_nhwc: UInt8, on_progress: Callable[[int, int], None]
+    model: onnx.ModelProto, images_nhwc: UInt8, on_progress: Progress
 ) -> tuple[dict[str, Histogram], dict[str, float]]:
     """Histograms of the tensors to quantise, and the largest |x| of every float activation."""
     activations = float_activations(model)
     histograms = {name: Histogram() for name in placement_in_graph(model).consumers}
     largest = dict.fromkeys(activations, 0.0)
     with OrtRunner(_exposed(model, activations), label="the graph with its activations exposed") as runner:
-        for batch, count, done in _canonical_batches(images_nhwc):
-            for name, values in runner.tensors(batch).items():
+        for tensors, count, done in _one_ahead(runner, _canonical_batches(images_nhwc)):
+            for name, values in tensors.items():
                 kept = values[:count]
                 if name in histograms:
                     histograms[name].add(kept)
@@ -129,6 +187,21 @@ def _observe(
                     largest[name] = float(np.maximum(largest[name], np.maximum(kept.max(), -kept.min())))
             on_progress(done, len(images_nhwc))
     return histograms, largest
+
+
+def _one_ahead(
+    runner: OrtRunner, batches: Iterator[tuple[UInt8, int, int]]
+) -> Iterator[tuple[dict[str, Float32], int, int]]:
+    """Each batch's tensors while the engine, which needs no interpreter lock, computes those of the next."""
+    with ThreadPoolExecutor(1, thread_name_prefix="calibration") as pool:
+        waiting = None
+        for batch, count, done in batches:
+            following = pool.submit(runner.tensors, batch), count, done
+            if waiting is not None:
+                yield waiting[0].result(), *waiting[1:]
+            waiting = following
+        if waiting is not None:
+            yield waiting[0].result(), *waiting[1:]
 
 
 def _canonical_batches(images_nhwc: UInt8) -> Iterator[tuple[UInt8, int, int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,14 @@ class Record:
         belongs_to: sha256 of graph, images and preprocessing, the method and the tool version.
         images: the first 16 hex digits of each measured image's sha256, sorted: who evaluates later can tell which
             images it must leave out.
+        notes: what people want to know and no range depends on: the candidates that `auto` tried, what was forced.
     """
 
     amax: dict[str, float]
     largest: dict[str, float]
     belongs_to: dict[str, str]
     images: tuple[str, ...]
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -57,6 +60,7 @@ class Record:
             "images": list(self.images),
             "amax": self.amax,
             "largest": self.largest,
+            "notes": self.notes,
         }
 
     def require_belongs_to(self, wanted: dict[str, str]) -> None:
@@ -90,6 +94,7 @@ def record_from_file(path: Path) -> Record:
             {str(k): float(v) for k, v in document["largest"].items()},
             {str(k): str(v) for k, v in document["belongs_to"].items()},
             tuple(str(image) for image in document["images"]),
+            dict(document.get("notes", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(
@@ -111,7 +116,12 @@ def sha256_of_graph(model: onnx.ModelProto) -> str:
 
 def sha256_of_image_set(images_nhwc: UInt8) -> str:
     """Identity of a set of images whatever their order."""
-    return hashlib.sha256(b"".join(sorted(sha256_of_each(images_nhwc)))).hexdigest()
+    return sha256_of_digests(sha256_of_each(images_nhwc))
+
+
+def sha256_of_digests(digests: Iterable[bytes]) -> str:
+    """Identity of a set of images by the sha256 of each, in any order."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def short_hashes(images_nhwc: UInt8) -> tuple[str, ...]:

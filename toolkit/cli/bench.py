@@ -11,7 +11,9 @@ import typer
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
     backend: str = typer.Option("all", "--backend", help="torch, ort, trt, several with commas, or all that run here."),
-    precision: str = typer.Option("all", "--precision", help="fp32, fp16, int8, several with commas, or all."),
+    precision: str = typer.Option(
+        "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
+    ),
     batch: str = typer.Option("1,8,64", "--batch", help="Batch sizes, with commas."),
     seconds: float = typer.Option(1.0, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
 ) -> dict[str, Any]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
     backend: str = typer.Option("all", "--backend", help="torch, ort, trt, several with commas, or all that run here."),
-    precision: str = typer.Option("all", "--precision", help="fp32, fp16, int8, several with commas, or all."),
+    precision: str = typer.Option(
+        "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
+    ),
     data: str | None = typer.Option(
         None, "--data", help="Evaluate on the test part of fashion-mnist, cifar10, a folder or a .npz."
     ),

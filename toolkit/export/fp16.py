@@ -6,7 +6,7 @@ times a scale lose bits in half precision for nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LARGEST = 65504.0  # the largest finite IEEE 754 binary16 number
 PREPROCESS = "preprocess/"
+OPSET_OF_HALF_SCALES = 19  # the first in which ONNX allows float16 scales
 
 
 def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float]) -> None:
@@ -50,19 +51,30 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
 
 
 def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an fp32 graph with float16 weights and activations between preprocessing and logits."""
+    """A copy of an fp32 graph with float16 weights and activations between preprocessing and logits.
+
+    A Q/DQ graph gets float16 scales too, and the opset that allows them.
+
+    Raises:
+        ExportError: a scale that float16 does not hold exactly; the files would no longer have the same ones.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
+    if _quantised(graph):
+        _require_half_scales(graph)
+        next(entry for entry in result.opset_import if entry.domain == "").version = OPSET_OF_HALF_SCALES
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and not tensor.name.startswith("preprocess."):
             half = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
-    before = [node for node in graph.node if node.name.startswith(PREPROCESS)]
-    after = [node for node in graph.node if not node.name.startswith(PREPROCESS)]
+    quantised = {node.name for node in _quantised(graph)}  # of the last preprocessed tensor; they come behind the Cast
+    first = [node.name.startswith(PREPROCESS) and node.name not in quantised for node in graph.node]
+    before = [node for node, is_first in zip(graph.node, first, strict=True) if is_first]
+    after = [node for node, is_first in zip(graph.node, first, strict=True) if not is_first]
     entry, logits = before[-1].output[0], graph.output[0].name
     for node in after:
         node.input[:] = [f"{entry}_fp16" if name == entry else name for name in node.input]
@@ -73,3 +85,25 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend([*before, into, *after, out])
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _quantised(graph: Any) -> list[Any]:
+    return [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+
+
+def _require_half_scales(graph: Any) -> None:
+    from onnx import numpy_helper
+
+    scales = {node.input[1] for node in _quantised(graph)}
+    for tensor in graph.initializer:
+        if tensor.name in scales:
+            values = numpy_helper.to_array(tensor)
+            with np.errstate(over="ignore"):
+                same = values.astype(np.float16).astype(np.float32) == values
+            if not same.all():
+                raise ExportError(
+                    f"the scale '{tensor.name}' is no FP16 number",
+                    found=f"{float(values[~same].reshape(-1)[0]):.4g}",
+                    allowed=f"{float(np.finfo(np.float16).tiny):.4g} to {LARGEST:g}, rounded to FP16",
+                    fix="use model.int8.onnx, whose scales are float32",
+                )

@@ -20,7 +20,7 @@ class OrtRunner(ClosesItself):
         model: a path, or the bytes of an ONNX file.
         provider: "CPUExecutionProvider" or "CUDAExecutionProvider"; it runs there or the runner is not made.
         threads: of one operator; 0 lets ONNX Runtime take every core.
-        outputs: names of tensors to return instead of the first output, see `tensors`.
+        optimize: ONNX Runtime's graph optimisations. Files that mix FP16 with Q/DQ are computed wrongly with them.
 
     Raises:
         BackendUnavailable: this onnxruntime lacks the provider.
@@ -30,7 +30,13 @@ class OrtRunner(ClosesItself):
     name = "ort"
 
     def __init__(
-        self, model: Path | bytes, *, provider: str = "CPUExecutionProvider", threads: int = 0, label: str = ""
+        self,
+        model: Path | bytes,
+        *,
+        provider: str = "CPUExecutionProvider",
+        threads: int = 0,
+        label: str = "",
+        optimize: bool = True,
     ) -> None:
         with needs("run ONNX files"):
             import onnxruntime
@@ -43,6 +49,8 @@ class OrtRunner(ClosesItself):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings about foreign metadata are not for users
         options.intra_op_num_threads = threads
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         source = str(model) if isinstance(model, Path) else model
         label = label or (model.name if isinstance(model, Path) else "a graph in memory")
         try:
@@ -60,6 +68,7 @@ class OrtRunner(ClosesItself):
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.description = (
             f"ONNX Runtime {onnxruntime.__version__} {provider.removesuffix('ExecutionProvider')} {label}"
+            + ("" if optimize else ", optimisations off")
         )
 
     def logits(self, images_nhwc: UInt8) -> Float32:

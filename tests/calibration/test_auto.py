@@ -1,0 +1,108 @@
+"""Claims about auto: it judges on images that set no range, ranks by agreement, and order changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from toolkit.calibration import auto
+from toolkit.calibration.agreement import agreement_from_logits, held_out
+from toolkit.calibration.auto import ranges_by_agreement
+from toolkit.calibration.methods import CANDIDATES
+from toolkit.calibration.ranges import Observation, ranges_from_images
+from toolkit.contracts import LabelledImages, Preprocessing, UInt8, sha256_of_each
+
+
+@pytest.fixture(name="images")
+def _images(structured_images: LabelledImages) -> UInt8:
+    return structured_images.images_nhwc
+
+
+def test_every_method_is_tried_and_the_nearest_wins(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    choice = ranges_by_agreement(tiny_graph, images, tiny_preprocessing)
+    assert {candidate.method for candidate in choice.candidates} == set(CANDIDATES)
+    orders = [candidate.agreement.order for candidate in choice.candidates if candidate.agreement is not None]
+    assert orders == sorted(orders)
+    assert 0 < orders[0][0] < orders[-1][0]
+    winner = choice.candidates[0].method
+    assert choice.why.startswith(winner)
+    assert choice.record.belongs_to["method"] == winner
+    assert choice.record.notes["chosen_by"] == "auto"
+
+
+def test_the_winners_ranges_are_those_of_all_images_in_one_pass(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    record = ranges_by_agreement(tiny_graph, images, tiny_preprocessing).record
+    method, _, percent = record.belongs_to["method"].partition(" ")
+    alone = ranges_from_images(
+        tiny_graph, images, tiny_preprocessing, method=method, percentile=float(percent or 99.99)
+    )
+    assert (record.amax, record.largest, record.key) == (alone.amax, alone.largest, alone.key)
+
+
+def test_any_order_of_the_images_gives_the_same_choice(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    shuffled = images[np.random.default_rng(0).permutation(len(images))]
+    a, b = (ranges_by_agreement(tiny_graph, part, tiny_preprocessing).record.as_dict() for part in (images, shuffled))
+    assert a == b
+
+
+def test_images_that_judge_set_no_range_of_a_candidate(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets: list[tuple[set[bytes], set[bytes]]] = []
+    judged = auto._judged
+
+    def watched(model: onnx.ModelProto, seen: Observation, judges: UInt8, step: auto.Step) -> object:
+        sets.append((set(seen.digests), set(sha256_of_each(judges))))
+        return judged(model, seen, judges, step)
+
+    monkeypatch.setattr(auto, "_judged", watched)
+    ranges_by_agreement(tiny_graph, np.concatenate([images, images[:20]]), tiny_preprocessing)
+    ((measured, judges),) = sets
+    assert not measured & judges
+    assert len(judges) == 15
+    assert measured | judges == set(sha256_of_each(images))
+
+
+def test_a_named_method_is_taken_without_judging(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    choice = ranges_by_agreement(tiny_graph, images, tiny_preprocessing, method="mse")
+    assert choice.candidates == ()
+    assert choice.why == ""
+    assert choice.record == ranges_from_images(tiny_graph, images, tiny_preprocessing, method="mse")
+
+
+def test_with_few_images_auto_says_that_it_did_not_judge(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    choice = ranges_by_agreement(tiny_graph, images[:31], tiny_preprocessing)
+    assert choice.candidates == ()
+    assert choice.record.belongs_to["method"] == "percentile 99.99"
+    assert "32 different images are needed" in choice.record.notes["why"]
+    assert ranges_by_agreement(tiny_graph, images[:32], tiny_preprocessing).candidates
+
+
+def test_a_quarter_is_held_out_256_at_most_and_copies_stay_together() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1200, 2, 2, 1), dtype=np.uint8)
+    assert held_out(images).sum() == 256
+    assert held_out(images[:400]).sum() == 100
+    twice = held_out(np.concatenate([images[:400], images[:400]]))
+    assert np.array_equal(twice[:400], twice[400:])
+    assert np.array_equal(twice[:400], held_out(images[:400]))
+
+
+def test_agreement_counts_flips_and_distance() -> None:
+    expected = np.array([[3.0, 0], [0, 4]], np.float32)
+    assert agreement_from_logits(expected, expected).order == (0, 0)
+    found = agreement_from_logits(expected, np.array([[0.0, 3], [0, 4]], np.float32))
+    assert (found.flips, found.images, found.percent) == (1, 2, 50)
+    assert found.relative_l2 == pytest.approx(np.sqrt(18) / 5)
+    broken = agreement_from_logits(expected, np.full((2, 2), np.nan, np.float32))
+    assert (broken.relative_l2, broken.flips) == (float("inf"), 2)

@@ -1,0 +1,54 @@
+"""Claims about scales: FP16 holds them, they never clip more than asked, and they are hardly wider."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from toolkit.calibration.scales import (
+    LARGEST_HALF,
+    SMALLEST_NORMAL_HALF,
+    activation_scale,
+    fits_half,
+    quantised_weights,
+    weight_scales,
+)
+from toolkit.contracts import Float32
+
+USUAL = st.floats(127 * SMALLEST_NORMAL_HALF, 127 * LARGEST_HALF, width=32)
+WEIGHTS = npst.arrays(np.float32, (5, 2, 3, 3), elements=st.floats(-4, 4, width=32, allow_subnormal=False))
+
+
+@given(USUAL)
+def test_a_usual_scale_is_the_next_fp16_number_from_above(amax: float) -> None:
+    scale = activation_scale(amax)
+    exact = np.float32(amax) / np.float32(127)
+    assert np.float32(np.float16(scale)) == scale
+    assert exact <= scale <= exact * (1 + 2**-10)
+    below = np.nextafter(np.float16(scale), np.float16(0))
+    assert np.float32(below) < exact
+
+
+@given(st.one_of(st.floats(0, 100 * SMALLEST_NORMAL_HALF), st.floats(130 * LARGEST_HALF, 1e38)))
+def test_what_fp16_cannot_hold_stays_float32(amax: float) -> None:
+    scale = activation_scale(amax)
+    assert scale == max(np.float32(amax) / np.float32(127), np.finfo(np.float32).tiny)
+
+
+@given(WEIGHTS)
+def test_weight_scales_fit_fp16_and_keep_every_weight_within_half_a_step(weights: Float32) -> None:
+    weights[0, 0, 0, 0] = 1
+    scales = weight_scales(weights)
+    assert fits_half(scales)
+    levels = quantised_weights(weights, scales)
+    assert np.abs(levels.astype(int)).max() <= 127
+    column = scales.reshape(-1, 1, 1, 1)
+    assert (np.abs(levels * column - weights) <= 0.5 * column * (1 + 1e-5)).all()
+
+
+def test_weights_too_small_for_fp16_keep_their_float32_scales() -> None:
+    weights = np.full((2, 1, 1, 1), 1e-6, np.float32)
+    assert np.array_equal(weight_scales(weights), np.abs(weights[:, 0, 0, 0]) / np.float32(127))
+    assert not fits_half(weight_scales(weights))

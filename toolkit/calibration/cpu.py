@@ -1,0 +1,141 @@
+"""The form of a quantised graph that ONNX Runtime's CPU kernels fuse: uint8 activations, int8 weights, int32 biases.
+
+TensorRT refuses such a file, and ONNX Runtime's CPU provider runs TensorRT's at the speed of fp32 or below. Here
+every convolution stands between a DequantizeLinear and a QuantizeLinear, as does every Add with both its inputs.
+What a ReLU makes uses all of 0..255; everything else is symmetric about 128. Ranges are the record's; tensors that
+TensorRT's form leaves alone (convolution outputs before an Add, the last ReLU) take their largest value.
+
+x86 processors without VNNI instructions may saturate sums of two products of uint8 and int8 in 16 bits; ONNX Runtime
+documents this for U8S8, and `toolkit verify` shows it on the machine in question.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.calibration.placement import convolutions_in_graph
+from toolkit.calibration.qdq import insert_behind_makers
+from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.calibration.scales import LEVELS, SMALLEST_SCALE, quantised_weights, weight_scales
+from toolkit.contracts import Float32
+from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
+
+UNSIGNED_LEVELS, MIDDLE = 255, 128
+LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
+
+
+def cpu_from_ranges(
+    model: onnx.ModelProto, record: Record, *, keep_float: frozenset[str] = frozenset()
+) -> onnx.ModelProto:
+    """A copy of `model` that computes in uint8 and int8 on ONNX Runtime's CPU provider.
+
+    Raises:
+        CalibrationError: the record was measured on another graph.
+    """
+    with needs("write Q/DQ graphs"):
+        import onnx
+    record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    convolutions = frozenset(convolutions_in_graph(model)) - keep_float
+    scales, pairs = {}, {}
+    for tensor, unsigned in _tensors(graph, convolutions).items():
+        scales[tensor] = _scale(record, tensor, unsigned)
+        pairs[tensor] = _pair(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
+    for node in graph.node:
+        if node.name not in keep_float:
+            inputs = [f"{name}_dequantized" if name in scales else name for name in node.input]
+            if node.name in convolutions:
+                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs)
+            node.input[:] = inputs
+    insert_behind_makers(graph, pairs)
+    _drop_unread_initializers(graph)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _tensors(graph: Any, convolutions: frozenset[str]) -> dict[str, bool]:
+    """The activations to quantise; True for those that a ReLU makes, which are never negative."""
+    constants = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    found: dict[str, bool] = {}
+    for node in graph.node:
+        if node.name in convolutions:
+            touched = [node.input[0], _fused_output(graph, node)]
+        elif node.op_type == "Add" and not constants.intersection(node.input):
+            if not any(makers[name].name in convolutions for name in node.input if name in makers):
+                continue
+            touched = [*node.input, _fused_output(graph, node)]
+        else:
+            continue
+        for name in touched:
+            if name != graph.output[0].name:
+                found[name] = name in makers and makers[name].op_type == "Relu"
+    return found
+
+
+def _fused_output(graph: Any, node: Any) -> str:
+    """The output of a node, or of the ReLU that is its only reader: a zero point of 0 does what the ReLU does."""
+    readers = [other for other in graph.node if node.output[0] in other.input]
+    name: str = readers[0].output[0] if len(readers) == 1 and readers[0].op_type == "Relu" else node.output[0]
+    return name
+
+
+def _scale(record: Record, tensor: str, unsigned: bool) -> np.float32:
+    amax = np.float32(record.amax.get(tensor, record.largest[tensor]))
+    scale: np.float32 = np.maximum(amax / np.float32(UNSIGNED_LEVELS if unsigned else LEVELS), SMALLEST_SCALE)
+    return np.float32(scale)
+
+
+def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]]) -> list[str]:
+    """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead."""
+    from onnx import numpy_helper
+
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in conv.input}
+    weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
+    scales = weight_scales(weights)
+    if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
+        scales = np.maximum(scales, np.abs(bias) / (input_scale * np.float32(LARGEST_BIAS))).astype(np.float32)
+    names = [_constant(graph, f"{conv.name}/weight", quantised_weights(weights, scales), scales, pairs)]
+    if bias is not None:
+        product: Float32 = (scales * input_scale).astype(np.float32)
+        levels = np.rint(bias.astype(np.float64) / product).astype(np.int32)
+        names.append(_constant(graph, f"{conv.name}/bias", levels, product, pairs))
+    return names
+
+
+def _constant(graph: Any, name: str, levels: Any, scales: Float32, pairs: dict[str, list[Any]]) -> str:
+    from onnx import helper, numpy_helper
+
+    parts = (("quantized", levels), ("scale", scales), ("zero_point", np.zeros(len(scales), levels.dtype)))
+    graph.initializer.extend(numpy_helper.from_array(value, f"{name}_{role}") for role, value in parts)
+    inputs, output = [f"{name}_{role}" for role, _ in parts], f"{name}_dequantized"
+    pairs[name] = [helper.make_node("DequantizeLinear", inputs, [output], f"{name}/Dequantize", axis=0)]
+    return output
+
+
+def _pair(graph: Any, tensor: str, scale: np.float32, zero_point: np.uint8) -> list[Any]:
+    from onnx import helper, numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{tensor}_scale"))
+    graph.initializer.append(numpy_helper.from_array(np.asarray(zero_point), f"{tensor}_zero_point"))
+    parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
+    quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
+    return [
+        helper.make_node("QuantizeLinear", [tensor, *parameters], [quantized], f"{tensor}/Quantize"),
+        helper.make_node("DequantizeLinear", [quantized, *parameters], [dequantized], f"{tensor}/Dequantize"),
+    ]
+
+
+def _drop_unread_initializers(graph: Any) -> None:
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,60 @@
+"""Scales that FP16 holds exactly, so that every TensorRT artefact of one record has the same ones, bit for bit.
+
+TensorRT 8 reads scales as float32 whatever their type, and from 10 on an FP16 layer wants FP16 scales. A scale is
+therefore rounded up to FP16 first, at most 0.1 % wider, and the float32 files hold that very number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolkit.contracts import Float32
+
+LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
+# A channel of zeros has no range; any positive scale quantises it exactly.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)  # 6.1e-5; below it FP16 loses digits
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def rounded_up_to_half(scales: Float32) -> Float32:
+    """The smallest FP16 numbers that are not below float32 `scales`, as float32; for 0 to 65,504."""
+    half = scales.astype(np.float16)
+    with np.errstate(over="ignore"):  # the number above the largest is not taken, yet computed
+        up = np.where(half.astype(np.float32) < scales, np.nextafter(half, np.float16(np.inf)), half)
+    result: Float32 = np.maximum(up, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
+    return result
+
+
+def fits_half(scales: Float32) -> bool:
+    """Whether FP16 holds every one of these scales exactly."""
+    with np.errstate(over="ignore"):
+        return bool((scales.astype(np.float16).astype(np.float32) == scales).all())
+
+
+def activation_scale(amax: float) -> np.float32:
+    """Amax / 127 as float32, rounded up to FP16 where FP16 has all its digits; elsewhere as it is."""
+    scale = np.float32(max(np.float32(amax) / np.float32(LEVELS), np.float32(SMALLEST_SCALE)))
+    if not SMALLEST_NORMAL_HALF <= scale <= LARGEST_HALF:
+        return scale
+    return np.float32(rounded_up_to_half(np.asarray(scale, np.float32)))
+
+
+def weight_scales(weights: Float32) -> Float32:
+    """Scale of each output channel, max-abs / 127: float32 (C_out, ...) to float32 (C_out,).
+
+    Rounded up to FP16 unless all channels are too small or one too large for it. A single small channel may fall
+    among FP16's subnormal numbers: its step is then wider, by 6e-8 at most.
+    """
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+    scales: Float32 = np.maximum(largest / np.float32(LEVELS), np.float32(SMALLEST_SCALE)).astype(np.float32)
+    if SMALLEST_NORMAL_HALF <= float(scales.max()) <= LARGEST_HALF:
+        return rounded_up_to_half(scales)
+    return scales
+
+
+def quantised_weights(weights: Float32, scales: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
+    """What QuantizeLinear makes of weights (C_out, ...) with scales (C_out,): int8, rounded half to even."""
+    column = scales.reshape(-1, *(1,) * (weights.ndim - 1))
+    levels: np.ndarray[tuple[int, ...], np.dtype[np.int8]] = np.rint(weights / column).clip(-128, 127).astype(np.int8)
+    return levels

@@ -1,0 +1,152 @@
+"""`toolkit calibrate`: ranges from images, as a record that `toolkit export --record` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from toolkit.calibration.auto import Choice
+
+
+def command(
+    model: str | None = typer.Argument(
+        None, help="A name in models/, a model folder, an fp32 FILE.onnx, or nothing: the shipped default."
+    ),
+    data: str | None = typer.Option(
+        None, "--data", help="Images: fashion-mnist, cifar10, a folder, a .npz. (default: calibration/MODEL)"
+    ),
+    images: int | None = typer.Option(None, "--images", min=1, help="Images that calibrate. (default: 512)"),
+    method: str | None = typer.Option(
+        None, "--method", help="auto, minmax, percentile, mse or entropy. (default: the recipe's)"
+    ),
+    percentile: float | None = typer.Option(None, "--percentile", help="For --method percentile. (default: 99.99)"),
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder for record.json. (default: calibration/MODEL.record)"
+    ),
+    keep_histograms: bool = typer.Option(
+        False, "--keep-histograms", help="Write histograms.npz too, for --merge and for other methods."
+    ),
+    merge: tuple[Path, Path] | None = typer.Option(
+        None, "--merge", help="Two folders with histograms of parts of one set: the ranges of both together."
+    ),
+    mean: str | None = typer.Option(None, "--mean", help="For FILE.onnx with a float input: of pixels from 0 to 1."),
+    std: str | None = typer.Option(None, "--std", help="For FILE.onnx with a float input: as 0.23 or 0.23,0.22,0.23."),
+    force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
+    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+) -> dict[str, Any]:
+    """Measure ranges in one pass over the images: every method reads the same histograms.
+
+    Examples:
+      toolkit calibrate my-net --images 512
+
+      toolkit calibrate my-net --method mse --keep-histograms -o shard-1
+
+      toolkit calibrate foreign.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+
+      toolkit calibrate --merge shard-1 shard-2 -o whole
+    """
+    from toolkit.bundle.calibrating import subject_of
+    from toolkit.calibration.auto import ranges_by_agreement
+    from toolkit.calibration.store import write_record
+    from toolkit.calibration.suspicion import require_plausible
+    from toolkit.cli.console import steps
+    from toolkit.workspace import workspace
+
+    if merge is not None:
+        return _merge(merge, output, method, percentile)
+    with steps() as step:
+        subject = subject_of(
+            model,
+            data=data,
+            count=images,
+            convert=convert,
+            mean=_numbers(mean, "--mean"),
+            std=_numbers(std, "--std"),
+            on_progress=lambda done, total: step("read images", done, total),
+        )
+        notes = require_plausible(subject.images.images_nhwc, force, subject.typed)
+        choice = ranges_by_agreement(
+            subject.graph,
+            subject.images.images_nhwc,
+            subject.preprocessing,
+            method=method or ("percentile" if percentile is not None else subject.recipe.method),
+            percentile=percentile if percentile is not None else subject.recipe.percentile,
+            notes=notes,
+            on_step=step,
+        )
+    show_choice(choice)
+    folder = output or workspace() / "calibration" / f"{subject.name}.record"
+    write_record(folder, choice.record, choice.seen if keep_histograms else None)
+    return _answer(folder, choice.record, choice)
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    from toolkit.errors import ToolkitError
+
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ToolkitError(
+            f"{option} cannot be read", found=text, allowed="numbers, as in 0.5 or 0.5,0.4,0.5"
+        ) from error
+
+
+def _merge(
+    parts: tuple[Path, Path], output: Path | None, method: str | None, percentile: float | None
+) -> dict[str, Any]:
+    from toolkit.calibration.methods import AUTO, PERCENTILE, require_method
+    from toolkit.calibration.ranges import record_from_observation
+    from toolkit.calibration.store import method_of_folder, observation_from_folder, write_record
+    from toolkit.errors import ToolkitError
+
+    if output is None:
+        raise ToolkitError("--merge needs a folder for the result", fix="add -o FOLDER")
+    seen = observation_from_folder(parts[0]).merged(observation_from_folder(parts[1]))
+    if method is None and percentile is None:
+        name = method_of_folder(parts[0])
+    else:
+        name = require_method(method or "percentile", PERCENTILE if percentile is None else percentile)
+    if name == AUTO:
+        raise ToolkitError(
+            "--merge cannot compare methods: it has histograms and no images",
+            found="--method auto",
+            allowed="minmax, percentile, mse, entropy",
+        )
+    record = record_from_observation(seen, name)
+    write_record(output, record, seen)
+    return _answer(output, record, None)
+
+
+def _answer(folder: Path, record: Any, choice: Choice | None) -> dict[str, Any]:
+    from toolkit.cli.console import say
+
+    say(f"{folder}/record.json: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
+    say(f"Next: [bold]toolkit export MODEL --int8 --record {folder}/record.json[/bold] with the same images.")
+    return {
+        "ok": True,
+        "record": str((folder / "record.json").resolve()),
+        "key": record.key,
+        "belongs_to": record.belongs_to,
+        "images": len(record.images),
+        "candidates": [candidate.as_dict() for candidate in choice.candidates] if choice else [],
+        "notes": record.notes,
+    }
+
+
+def show_choice(choice: Choice) -> None:
+    """The table of candidates that `auto` tried, and why the first one won."""
+    from toolkit.cli.console import note, table
+
+    rows = [
+        (c.method, f"{100 * c.agreement.relative_l2:.3f} %", f"{c.agreement.flips} of {c.agreement.images}", "")
+        if c.agreement is not None
+        else (c.method, "", "", c.refused)
+        for c in choice.candidates
+    ]
+    if rows:
+        table("INT8 against fp32 on held-out calibration images", ("method", "rel. L2", "flips", "no ranges<"), rows)
+    if choice.why:
+        note(choice.why)

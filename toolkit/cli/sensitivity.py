@@ -1,0 +1,86 @@
+"""`toolkit sensitivity`: what INT8 costs in each layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def command(
+    model: str | None = typer.Argument(
+        None, help="A name in models/, a model folder, a bundle's model.onnx, or nothing: the shipped default."
+    ),
+    data: str | None = typer.Option(
+        None, "--data", help="Images: fashion-mnist, cifar10, a folder, a .npz. (default: calibration/MODEL)"
+    ),
+    images: int | None = typer.Option(None, "--images", min=1, help="Images that calibrate; one in four judges."),
+    method: str | None = typer.Option(None, "--method", help="As in toolkit calibrate. (default: the recipe's)"),
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder for sensitivity.json and .png. (default: calibration/MODEL.sensitivity)"
+    ),
+    force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
+    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+) -> dict[str, Any]:
+    """Quantise each convolution alone and rank them by how far the logits move, by ONNX node name.
+
+    Examples:
+      toolkit sensitivity my-net
+
+      toolkit sensitivity bundles/my-net/model.onnx --data photos/ --images 1024
+    """
+    from toolkit.bundle.calibrating import subject_of
+    from toolkit.calibration.agreement import held_out
+    from toolkit.calibration.auto import ranges_by_agreement
+    from toolkit.calibration.sensitivity import sensitivities_of_layers
+    from toolkit.calibration.suspicion import require_plausible
+    from toolkit.charts import png_of_bars
+    from toolkit.cli.console import say, steps, table
+    from toolkit.errors import CalibrationError
+    from toolkit.files import folder_replaced, json_text
+    from toolkit.workspace import workspace
+
+    with steps() as step:
+        subject = subject_of(
+            model,
+            data=data,
+            count=images,
+            convert=convert,
+            on_progress=lambda done, total: step("read images", done, total),
+        )
+        pixels = subject.images.images_nhwc
+        choice = ranges_by_agreement(
+            subject.graph,
+            pixels,
+            subject.preprocessing,
+            method=method or subject.recipe.method,
+            percentile=subject.recipe.percentile,
+            notes=require_plausible(pixels, force),
+            on_step=step,
+        )
+        judges = pixels[held_out(pixels)]
+        if len(judges) == 0:
+            raise CalibrationError("too few images to hold some out", found=len(pixels), allowed="at least 8")
+        layers = sensitivities_of_layers(
+            subject.graph, choice.record, judges, lambda done, total: step("quantise each layer", done, total)
+        )
+    rows = [
+        (f"{layer.node}", f"{100 * layer.agreement.relative_l2:.3f} %", f"{layer.agreement.flips}") for layer in layers
+    ]
+    title = f"INT8 in one convolution alone, {choice.record.belongs_to['method']}, {len(judges)} held-out images"
+    table(title, ("convolution", "rel. L2", "flips"), rows)
+    document = {
+        "model": subject.name,
+        "method": choice.record.belongs_to["method"],
+        "key": choice.record.key,
+        "images": len(judges),
+        "layers": [layer.as_dict() for layer in layers],
+    }
+    bars = [(layer.node, layer.agreement.relative_l2, f"{100 * layer.agreement.relative_l2:.3f} %") for layer in layers]
+    folder = output or workspace() / "calibration" / f"{subject.name}.sensitivity"
+    with folder_replaced(folder, owned_by="sensitivity.json") as fresh:
+        (fresh / "sensitivity.json").write_text(json_text(document))
+        (fresh / "sensitivity.png").write_bytes(png_of_bars(f"{subject.name}: {title}", bars))
+    say(f"{folder}/sensitivity.png. Next: [bold]toolkit export {model or ''} --int8 --max-drop 0.1[/bold]")
+    return {"ok": True, "folder": str(folder.resolve()), **document}
