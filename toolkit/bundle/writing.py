@@ -91,6 +91,7 @@ def bundle_from_model(
         on_step("export to ONNX", 0, 1)
         graphs, facts = _graphs(model, images, options, on_step)
         for precision, graph in graphs.items():
+            _label(graph, precision, facts["record"])
             (fresh / ONNX_FILES[precision]).write_bytes(graph.SerializeToString())
         record: Record | None = facts.pop("record")
         if record is not None:
@@ -130,6 +131,15 @@ def bundle_from_model(
         }
         (fresh / MANIFEST).write_text(json_text(manifest))
     return Written(target, manifest, parity, engines, no_engines)
+
+
+def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> None:
+    """Says in the ONNX file itself what it is, so that a file without its bundle is not a riddle."""
+    entries = {"toolkit.precision": precision}
+    if precision == "int8" and record is not None:
+        entries["toolkit.calibration_key"] = record.key
+    for key, value in entries.items():
+        graph.metadata_props.add(key=key, value=value)
 
 
 def _folder_hint(model: LoadedModel) -> str | None:
