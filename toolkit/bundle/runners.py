@@ -103,7 +103,6 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     from toolkit.runtime.trt import require_can_run
 
     require_can_run()
-    raise BackendUnavailable("unreachable")
 
 
 OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": _open_ort, "trt": _open_trt}
