@@ -111,6 +111,7 @@ def bundle_from_model(
                 "arch": model.card.arch,
                 "weights_sha256": model.card.weights_sha256,
                 "folder_hint": _folder_hint(model),
+                **({"decided": model.decided} if model.decided else {}),
             },
             "labels": list(model.card.labels),
             "preprocessing": model.card.preprocessing.as_dict(),
@@ -144,7 +145,8 @@ def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> Non
 
 def _folder_hint(model: LoadedModel) -> str | None:
     """Where the weights were, for a model that is found by no name."""
-    return None if model.folder.parent.name == "models" else str(model.folder.resolve())
+    by_name = model.folder.parent.name == "models" or model.card.arch["family"] == "python"
+    return None if by_name else str(model.folder.resolve())
 
 
 def _graphs(

@@ -58,7 +58,7 @@ def qdq_from_ranges(model: onnx.ModelProto, record: Record) -> onnx.ModelProto:
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for weight in placement.weights:
         pairs[weight] = _pair(graph, weight, weight_scales(values[weight]))
-        places = tuple((n.name, i) for n in graph.node for i, name in enumerate(n.input) if name == weight)
+        places = tuple((n.name, 1) for n in graph.node if n.op_type == "Conv" and n.input[1] == weight)
         _redirect(graph, places, f"{weight}_dequantized")
     _insert(graph, pairs)
     onnx.checker.check_model(result, full_check=True)

@@ -6,7 +6,7 @@ times a scale lose bits in half precision for nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,19 +50,21 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
 
 
 def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an fp32 graph with float16 weights and activations between preprocessing and logits."""
+    """A copy of an fp32 graph with float16 weights and activations between preprocessing and logits.
+
+    Raises:
+        ExportError: the net has an operator that cannot be written in half precision.
+    """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and not tensor.name.startswith("preprocess."):
-            half = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     before = [node for node in graph.node if node.name.startswith(PREPROCESS)]
     after = [node for node in graph.node if not node.name.startswith(PREPROCESS)]
+    _halve_weights(graph, after)
+    _halve_casts(after)
     entry, logits = before[-1].output[0], graph.output[0].name
     for node in after:
         node.input[:] = [f"{entry}_fp16" if name == entry else name for name in node.input]
@@ -71,5 +73,43 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     out = helper.make_node("Cast", [f"{logits}_fp16"], [logits], "head/CastToFloat", to=TensorProto.FLOAT)
     del graph.node[:], graph.value_info[:]
     graph.node.extend([*before, into, *after, out])
-    onnx.checker.check_model(result, full_check=True)
+    _require_typed(result)
     return result
+
+
+def _halve_weights(graph: Any, nodes: list[Any]) -> None:
+    """Float initializers of the net to float16; those of the preprocessing, and scales of Resize, stay float32."""
+    from onnx import TensorProto, numpy_helper
+
+    # ONNX: roi and scales of Resize have types of their own, and scales has float32 only.
+    fixed = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:]}
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and not (
+            tensor.name.startswith("preprocess.") or tensor.name in fixed
+        ):
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+
+
+def _halve_casts(nodes: list[Any]) -> None:
+    """`x.float()` inside the net would bring float32 back, where the next operator wants two tensors of one type."""
+    from onnx import TensorProto
+
+    for node in nodes:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+
+
+def _require_typed(model: onnx.ModelProto) -> None:
+    """Refuses a graph whose types do not agree."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            "this network cannot be written in FP16",
+            found=" ".join(str(error).split())[:300],
+            fix="export without --fp16",
+        ) from error
