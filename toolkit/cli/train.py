@@ -26,7 +26,7 @@ def command(
     context: typer.Context,
     name: str | None = typer.Argument(None, help="The model's name in models/. (default: ARCH-DATA)"),
     arch: str | None = typer.Option(
-        None, "--arch", help="resnet32x32, or resnet20, 32, 44, 56 (any depth 6n + 2). [default: resnet32x32]"
+        None, "--arch", help="resnet32x32, or resnet20, 32, 44, 56 (any depth 6n + 2). (default: resnet32x32)"
     ),
     data: str = typer.Option(
         "fashion-mnist", "--data", help="fashion-mnist, cifar10, a folder of class folders, a .npz."
@@ -43,15 +43,15 @@ def command(
         help="Options by their long names; the command line wins.",
     ),
     epochs: int | None = typer.Option(
-        None, "--epochs", help="Passes over the training images. [default: 20; with --from 10]"
+        None, "--epochs", help="Passes over the training images. (default: 20; with --from 10)"
     ),
     device: str = typer.Option("auto", "--device", help="auto, cpu or cuda."),
     seed: int = typer.Option(0, "--seed", help="Of weights, order, augmentation and draws of images."),
     batch: int | None = typer.Option(
-        None, "--batch", help="Images a step, of all processes. [default: 128; with --from and under 2,560 images 16]"
+        None, "--batch", help="Images a step, of all processes. (default: 128; with --from and under 2,560 images 16)"
     ),
     lr: float | None = typer.Option(
-        None, "--lr", help="Peak learning rate (Nesterov momentum 0.9). [default: 0.1; with --from 0.01]"
+        None, "--lr", help="Peak learning rate (Nesterov momentum 0.9). (default: 0.1; with --from 0.01)"
     ),
     weight_decay: float = typer.Option(5e-4, "--weight-decay", help="On weights; norms and biases have none."),
     label_smoothing: float = typer.Option(0.1, "--label-smoothing", help="0 to 0.9."),
@@ -70,7 +70,11 @@ def command(
     stem_kernel: int | None = typer.Option(None, "--stem-kernel", help="3 or 1."),
     images: int = typer.Option(512, "--images", help="Training images kept for calibration."),
     download: bool = typer.Option(False, "--download", help="Fetch a named set that is not installed, and verify it."),
-    convert: bool = typer.Option(False, "--convert", help="Make folders' images fit: 32x32, one colour mode."),
+    size: str | None = typer.Option(
+        None, "--size", help="Height x width x channels, as in 28x28x1. (default: the images'; with --convert 32x32x3)"
+    ),
+    convert: bool = typer.Option(False, "--convert", help="Resize and convert images that do not fit --size."),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a folder out, aloud."),
     tensorboard: bool = typer.Option(False, "--tensorboard", help="Scalars in models/NAME/tensorboard/ too."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run of the same name."),
 ) -> dict[str, Any] | int:
@@ -152,6 +156,7 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
 
     from toolkit.bundle.images import Recipe as ImageRecipe
     from toolkit.bundle.images import images_from_dataset
+    from toolkit.cli.console import note
     from toolkit.cli.train_data import show_summary, without_test_images
     from toolkit.data import summary
     from toolkit.models.session import Plan
@@ -168,8 +173,11 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
     dataset, dropped = without_test_images(whole, facts["test_images_also_in_train"])
     recipe = _recipe(options, len(dataset.train) if start is not None else None)
     show_summary(facts, dropped)
+    for reason in whole.skipped:
+        note(f"left out: {reason}")
+    different = len({image.tobytes() for image in dataset.train.images_nhwc})
     images = images_from_dataset(
-        dataset, ImageRecipe(data, min(options["images"], len(dataset.train)), seed), most_evaluation=2000
+        dataset, ImageRecipe(data, min(options["images"], different), seed), most_evaluation=2000
     )
     effective = options | {"name": name, "arch": None if start is not None else arch}
     effective |= {"epochs": recipe.epochs, "batch": recipe.batch, "lr": recipe.lr}
@@ -196,7 +204,7 @@ def _start(options: dict[str, Any]) -> LoadedModel | None:
 
     if options["start"] is None:
         return None
-    shapes = ("arch", "widths", "blocks", "strides", "stem_kernel")
+    shapes = ("arch", "widths", "blocks", "strides", "stem_kernel", "size")
     given = [f"--{name.replace('_', '-')}" for name in shapes if options[name] is not None]
     if given:
         raise ToolkitError(
@@ -232,16 +240,18 @@ def _recipe(options: dict[str, Any], fine_tuned_on: int | None) -> Recipe:
 
 
 def _dataset(options: dict[str, Any], start: LoadedModel | None) -> Dataset:
+    from toolkit.bundle.foreign import size_from_text
     from toolkit.cli.console import steps
     from toolkit.data import dataset_from_spec
 
-    shape = (32, 32, 3) if options["convert"] else None
+    shape = size_from_text(options["size"]) or ((32, 32, 3) if options["convert"] else None)
     with steps() as step:
         return dataset_from_spec(
             options["data"],
             seed=options["seed"],
             shape=shape if start is None else start.card.preprocessing.shape,
             convert=options["convert"],
+            skip_bad=options["skip_bad"],
             download=options["download"],
             on_progress=lambda done, total: step("read images", done, total),
         )

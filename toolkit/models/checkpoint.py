@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,14 @@ def require_finite(name: str, value: Tensor, path: Path, fix: str) -> None:
         )
 
 
-def save_model(folder: Path, card: Card, net_weights: dict[str, Tensor]) -> Card:
-    """Writes card and weights together, or neither; returns the card with the weights' sha256 in it."""
+def save_model(
+    folder: Path, card: Card, net_weights: dict[str, Tensor], beside: Mapping[str, bytes] | None = None
+) -> Card:
+    """Writes card and weights together, or neither; returns the card with the weights' sha256 in it.
+
+    Args:
+        beside: further files of the folder, by name.
+    """
     with needs("write weights"):
         from safetensors.torch import save
     data = save({k: v.detach().cpu().contiguous() for k, v in net_weights.items()})
@@ -162,4 +169,6 @@ def save_model(folder: Path, card: Card, net_weights: dict[str, Tensor]) -> Card
     with folder_replaced(folder, owned_by=CARD) as fresh:
         (fresh / WEIGHTS).write_bytes(data)
         (fresh / CARD).write_text(card.text())
+        for name, content in (beside or {}).items():
+            (fresh / name).write_bytes(content)
     return card

@@ -206,9 +206,8 @@ def _written(
     if not plan.world.first:
         return Outcome(card, trained, plan.folder)
     curve = curve_png(trained.log, plan.name, trained.best_epoch)
-    card = save_model(plan.folder, card, classifier.net.state_dict())
-    write_bytes(plan.folder / LOG, text_from_lines(trained.log).encode())
-    write_bytes(plan.folder / CURVE, curve)
+    beside = {LOG: text_from_lines(trained.log).encode(), CURVE: curve}
+    card = save_model(plan.folder, card, classifier.net.state_dict(), beside)
     if plan.tensorboard:
         move_scalars(plan.tensorboard_folder, plan.folder)
     if not trained.interrupted:
