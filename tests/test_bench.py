@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.bench import FEWEST_CALLS, ROUNDS, bench, host_conditions, percentile_nearest_rank
+from toolkit.bench import FEWEST_CALLS, ROUNDS, WARMUP_WINDOW, bench, host_conditions, percentile_nearest_rank
 from toolkit.contracts import Float32, UInt8
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Runner
@@ -60,8 +60,8 @@ def test_a_steady_runner_is_measured_exactly() -> None:
     runner = _Timed("a", clock, lambda call: 0.25, [])
     (latency,) = bench({"a": runner}, IMAGES, (2,), seconds=10.0, clock=clock)
     assert latency.calls == 40
-    assert latency.warmup_calls == 10
-    assert runner.calls == 50
+    assert latency.warmup_calls == 2 * WARMUP_WINDOW
+    assert runner.calls == 40 + 2 * WARMUP_WINDOW
     for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.min_ms, latency.mean_ms):
         assert value == pytest.approx(250)
     assert latency.images_per_s == pytest.approx(8)
@@ -94,7 +94,7 @@ def test_a_runner_that_never_settles_is_warmed_up_for_a_while_only() -> None:
     clock = _Clock()
     runner = _Timed("a", clock, lambda call: 64.0 * 0.9**call, [])
     (latency,) = bench({"a": runner}, IMAGES, (1,), seconds=1e-6, clock=clock)
-    assert latency.warmup_calls == 100
+    assert latency.warmup_calls == 20 * WARMUP_WINDOW
 
 
 def test_runners_take_turns_round_by_round_at_every_batch() -> None:

@@ -19,8 +19,8 @@ from toolkit.contracts import UInt8
 from toolkit.runtime.runner import Runner
 
 ROUNDS = 5
-FEWEST_CALLS = 30
-WARMUP_WINDOW = 5
+FEWEST_CALLS = 10
+WARMUP_WINDOW = 3
 STEADY = 1.05
 
 

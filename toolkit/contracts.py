@@ -78,11 +78,16 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test part with the same classes and image shape."""
+    """A training and a test part with the same classes and image shape.
+
+    Attributes:
+        skipped: files that could not be read and were left out on request, each with the reason.
+    """
 
     name: str
     train: LabelledImages
     test: LabelledImages
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

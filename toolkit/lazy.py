@@ -14,6 +14,7 @@ EXTRAS = {
     "safetensors": "host",
     "PIL": "host",
     "matplotlib": "host",
+    "tensorboard": "tensorboard",
     "tensorrt": "trt",
     "tensorrt_rtx": "rtx",
     "tensorrt_rtx_bindings": "rtx",

@@ -155,6 +155,85 @@ def test_every_kind_of_damage_is_counted_in_one_error(folder: Path) -> None:
     refused(folder, "4 of 21 image files", "0.png (not a PNG", "1.bmp", "2.webp", "and 1 more")
 
 
+def test_damaged_files_are_left_out_named_and_counted_when_asked(folder: Path) -> None:
+    (folder / "cat" / "0.png").write_bytes(b"")
+    (folder / "dog" / "4.jpg").write_bytes((folder / "dog" / "4.jpg").read_bytes()[:200])
+    dataset = load(folder, skip_bad=True)
+    assert len(dataset.train) + len(dataset.test) == 18
+    assert [Path(line.partition(" (")[0]).name for line in dataset.skipped] == ["0.png", "4.jpg"]
+    assert "not a PNG" in dataset.skipped[0]
+    assert "2 damaged files left out" in dataset.train.source
+    assert summary(dataset)["skipped"] == list(dataset.skipped)
+    refused(folder, "2 of 20 image files", "--skip-bad")
+
+
+def test_nothing_is_said_to_be_left_out_where_nothing_is_damaged(folder: Path) -> None:
+    dataset = load(folder, skip_bad=True)
+    assert dataset.skipped == ()
+    assert dataset.train.sha256 == load(folder).train.sha256
+    assert "left out" not in dataset.train.source
+
+
+def test_labels_stay_with_their_images_when_one_before_them_is_left_out(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label, name in enumerate(("a", "b")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(3):
+                Image.new("L", (8, 8), 100 * label + index).save(tmp_path / part / name / f"{index}.png")
+    (tmp_path / "train" / "a" / "1.png").write_bytes(b"x")
+    (tmp_path / "test" / "b" / "0.png").write_bytes(b"x")
+    dataset = load(tmp_path, skip_bad=True)
+    for images, values in ((dataset.train, [0, 2, 100, 101, 102]), (dataset.test, [0, 1, 2, 101, 102])):
+        assert images.images_nhwc[:, 0, 0, 0].tolist() == values
+        assert images.labels.tolist() == [value // 100 for value in values]
+
+
+def test_a_class_whose_every_file_is_damaged_is_refused_all_the_same(folder: Path) -> None:
+    for path in (folder / "dog").iterdir():
+        path.write_bytes(b"")
+    refused(folder, "every image of class 'dog'", "10 files", skip_bad=True)
+
+
+@pytest.mark.parametrize("name", ["a.png", "print.jpg", "deep.png", "old.gif"])
+def test_a_refused_kind_is_no_damage_and_never_skipped(folder: Path, name: str) -> None:
+    write, says = REFUSED[name]
+    write(folder / "cat" / name)
+    refused(folder, name, says, skip_bad=True)
+
+
+def test_an_animated_gif_by_another_name_is_no_image(folder: Path) -> None:
+    picture().save(folder / "old.gif", save_all=True, append_images=[picture()])
+    (folder / "old.gif").rename(folder / "cat" / "still.png")
+    refused(folder, "still.png (not a PNG, JPEG, BMP or WebP file)")
+
+
+def test_a_photo_from_a_turned_camera_is_upright_as_jpeg_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8  # turned by 90 degrees the other way
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            pixels = RNG.integers(0, 256, (8, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.jpg", exif=exif)
+    assert summary(load(tmp_path))["shape"] == [16, 8, 3]
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the system is made to say no."""
+    scan = os.scandir
+
+    def denied(path: Any) -> Any:
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(ToolkitError, match="cannot read") as caught:
+        load(folder)
+    assert "dog" in str(caught.value)
+    assert "permission denied" in str(caught.value)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_no_damage_to_a_png_is_more_than_an_error(folder: Path, seed: int) -> None:
     path, rng = folder / "cat" / "0.png", np.random.default_rng(seed)

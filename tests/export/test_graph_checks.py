@@ -116,6 +116,32 @@ def _node(kind: str, **attributes: Any) -> Any:
     return helper.make_node(kind, ["images"], ["logits"], "the node", **attributes)
 
 
+def _reduction(kind: str, axes: str) -> Any:
+    return helper.make_node(kind, ["images", axes], ["logits"], "the node")
+
+
+def _normed(reads: str, *more: Any) -> onnx.ModelProto:
+    """A convolution and a norm that reads it or something else."""
+    convolution = helper.make_node("Conv", ["images", "w"], ["c"], "the convolution")
+    norm = helper.make_node("BatchNormalization", [reads, "s", "b", "m", "v"], ["logits"], "the norm")
+    return _net(convolution, norm, *more, weights=np.ones((3, 3, 1, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _net(_node("ReduceMean", axes=[1])),
+        _net(_node("ReduceMax", axes=[2, 3])),
+        _net(_reduction("ReduceSum", "w"), weights=np.array([2, 3])),
+        _normed("images"),
+        _normed("c", helper.make_node("Relu", ["c"], ["r"])),
+    ],
+    ids=["mean of channels", "max", "sum", "a norm before its convolution", "a convolution that two nodes read"],
+)
+def test_what_every_tensorrt_reads_alike_is_allowed(model: onnx.ModelProto) -> None:
+    require_portable(model)
+
+
 def test_an_exported_net_is_portable(tiny_graph: onnx.ModelProto) -> None:
     require_portable(tiny_graph)
 
@@ -124,9 +150,11 @@ def test_an_exported_net_is_portable(tiny_graph: onnx.ModelProto) -> None:
     ("model", "words"),
     [
         (_net(_node("Relu"), opset=18), "must be read by TensorRT 8"),
-        (_net(_node("ReduceMean", axes=[2, 3])), "'the node' is a ReduceMean"),
-        (_net(_node("ReduceMax", axes=[2, 3])), "'the node' is a ReduceMax"),
-        (_net(_node("BatchNormalization")), "'the node' was not folded"),
+        (_net(_reduction("ReduceMean", "w"), weights=np.array([2, 3])), "'the node' is a ReduceMean that has its axes"),
+        (_net(_reduction("ReduceMax", "w"), weights=np.array([2, 3])), "'the node' is a ReduceMax that has its axes"),
+        (_net(_reduction("ReduceSum", "elsewhere")), "'the node' is a ReduceSum that has its axes"),
+        (_normed("c"), "'the norm' was not folded"),
+        (_net(helper.make_node("BatchNormalization", list("xsbmv"), ["y", "mean", "var"], "the norm")), "not folded"),
         (_net(_node("Transpose", perm=[0, 3, 1, 2])), "'the node' transposes uint8"),
         (_net(_node("Relu"), weights=np.array([1, np.nan], np.float32)), "weight 'w' holds NaN"),
         (_net(_node("Relu"), weights=np.array([-np.inf], np.float16)), "weight 'w' holds NaN"),

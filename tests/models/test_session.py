@@ -11,8 +11,9 @@ import torch
 
 from toolkit.card import card_from_folder
 from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
-from toolkit.errors import ModelError
+from toolkit.errors import DataError, ModelError
 from toolkit.models.checkpoint import load_model
+from toolkit.models.logbook import CURVE, LOG, lines_from_text
 from toolkit.models.session import Plan, run_training
 from toolkit.models.train import Progress, Recipe, logits_of
 from toolkit.stats import wilson_interval
@@ -102,6 +103,10 @@ def test_an_interrupted_run_that_goes_on_ends_like_one_that_was_not(plan: Plan, 
     whole = run_training(replace(plan, folder=tmp_path / "whole" / "net"), resume=False, on_progress=_silent)
     assert resumed.card.weights_sha256 == whole.card.weights_sha256
     assert resumed.card == whole.card
+    logs = [lines_from_text((folder / LOG).read_text()) for folder in (plan.folder, tmp_path / "whole" / "net")]
+    assert [[(line.epoch, line.loss) for line in log] for log in logs] == [
+        [(line.epoch, line.loss) for line in whole.trained.log]
+    ] * 2
 
 
 def test_an_interrupt_before_the_first_epoch_leaves_nothing(plan: Plan) -> None:
@@ -141,3 +146,33 @@ def test_a_truncated_state_is_one_error(plan: Plan) -> None:
     plan.state_file.write_bytes(plan.state_file.read_bytes()[:-100])
     with pytest.raises(ModelError, match="is not a whole safetensors file"):
         run_training(plan, resume=True, on_progress=_silent)
+
+
+def test_fine_tuning_keeps_the_body_and_makes_a_new_head(plan: Plan, tmp_path: Path) -> None:
+    run_training(plan, resume=False, on_progress=_silent)
+    start = load_model(plan.folder)
+
+    def renamed(images: LabelledImages) -> LabelledImages:
+        return replace(images, classes=("a", "b", "c", "d"))
+
+    dataset = replace(plan.dataset, train=renamed(plan.dataset.train), test=renamed(plan.dataset.test))
+    recipe = replace(RECIPE, epochs=1, lr=1e-8, ema=0)
+    tuned = replace(plan, name="tuned", folder=tmp_path / "models/tuned", dataset=dataset, recipe=recipe, start=start)
+    card = run_training(tuned, resume=False, on_progress=_silent).card
+    assert card.arch == start.card.arch | {"classes": 4}
+    assert card.preprocessing == start.card.preprocessing
+    before, after = start.classifier.net.state_dict(), load_model(tuned.folder).classifier.net.state_dict()
+    torch.testing.assert_close(after["stem.0.weight"], before["stem.0.weight"])
+    assert after["fc.weight"].shape[0] == 4
+    assert sorted(path.name for path in tuned.folder.iterdir()) == ["card.json", LOG, CURVE, "weights.safetensors"]
+
+
+def test_images_that_the_model_to_start_from_does_not_take_are_refused(plan: Plan) -> None:
+    run_training(plan, resume=False, on_progress=_silent)
+    start = load_model(plan.folder)
+    gray = replace(
+        plan.dataset,
+        train=replace(plan.dataset.train, images_nhwc=np.ascontiguousarray(plan.dataset.train.images_nhwc[..., :1])),
+    )
+    with pytest.raises(DataError, match="other colour channels than model 'net' takes"):
+        run_training(replace(plan, dataset=gray, start=start), resume=False, on_progress=_silent)

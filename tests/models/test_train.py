@@ -258,3 +258,42 @@ def test_too_few_images_and_images_of_another_shape_are_refused(run: _Run) -> No
     other = Preprocessing(15, 16, 3, run.preprocessing.mean, run.preprocessing.std)
     with pytest.raises(DataError, match="differ in shape"):
         train(run.classifier(), run.data, other, RECIPE, CPU)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(run: _Run) -> None:
+    steps: list[float] = []
+
+    class Watched(Trainer):
+        def _step(self, rows: Tensor, number: int, steps_: int, draws: torch.Generator) -> Tensor:
+            loss = super()._step(rows, number, steps_, draws)
+            steps.append(float(loss))
+            return loss
+
+    trainer = Watched(run.classifier(), run.data.train, replace(RECIPE, epochs=2), CPU)
+    seen = [progress for progress in trainer.epochs() if progress.holdout_top1 is not None]
+    assert [p.loss for p in seen] == pytest.approx([sum(steps[:6]) / 6, sum(steps[6:]) / 6], rel=1e-5)
+    assert [line.loss for line in trainer.log] == [p.loss for p in seen]
+    assert [line.epoch for line in trainer.log] == [1, 2]
+
+
+def test_one_step_that_is_not_a_number_ends_the_epoch_even_if_the_last_is(run: _Run) -> None:
+    class Faulty(Trainer):
+        def _step(self, rows: Tensor, number: int, steps: int, draws: torch.Generator) -> Tensor:
+            loss = super()._step(rows, number, steps, draws)
+            return loss * float("nan") if number == 2 else loss
+
+    trainer = Faulty(run.classifier(), run.data.train, RECIPE, CPU)
+    with pytest.raises(ModelError, match="diverged"):
+        list(trainer.epochs())
+
+
+def test_a_deterministic_run_leaves_the_switch_as_it_was(run: _Run) -> None:
+    during: list[bool] = []
+
+    def look(progress: Progress) -> None:
+        during.append(torch.are_deterministic_algorithms_enabled())
+
+    once = run(replace(RECIPE, epochs=1, deterministic=True), on_progress=look)
+    assert all(during)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert _same(once.weights, run(replace(RECIPE, epochs=1, deterministic=True)).weights)

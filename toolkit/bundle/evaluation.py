@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.bundle.images import images_from_folder, require_labels
+from toolkit.bundle.images import images_from_folder, labelled_as, require_labels
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.record import RECORD, record_from_file
 from toolkit.contracts import LabelledImages, require_images, sha256_of_each
@@ -11,17 +11,21 @@ from toolkit.errors import DataError
 from toolkit.workspace import find_in_room
 
 
-def evaluation_images(bundle: Bundle, data: str | None, count: int | None, convert: bool = False) -> LabelledImages:
+def evaluation_images(
+    bundle: Bundle, data: str | None, count: int | None, convert: bool = False, skip_bad: bool = False
+) -> LabelledImages:
     """From `data`; else the evaluation images the bundle was exported with; else its golden images.
 
     Args:
         count: draw so many, balanced over the classes, seeded; None takes all.
+        skip_bad: leave damaged files of a folder out; the images' source says how many.
 
     Raises:
         DataError: images of another shape or other classes, too few, or none that did not calibrate.
     """
     if data is not None:
-        images = dataset_from_spec(data, shape=bundle.preprocessing.shape, convert=convert).test
+        dataset = dataset_from_spec(data, shape=bundle.preprocessing.shape, convert=convert, skip_bad=skip_bad)
+        images = labelled_as(dataset.test, bundle.labels, bundle.model)
     else:
         images = _own_images(bundle)
     require_images(images.images_nhwc, bundle.preprocessing, f"model '{bundle.model}'")

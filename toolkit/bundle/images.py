@@ -7,7 +7,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ModelImages:
-    """Disjoint sets: one measures ranges, one judges; and the recipe that goes with them."""
+    """Disjoint sets: one measures ranges, one judges; and the recipe that goes with them.
+
+    Attributes:
+        skipped: damaged files that were left out on request, each with the reason.
+    """
 
     calibration: LabelledImages
     evaluation: LabelledImages
     recipe: Recipe
+    skipped: tuple[str, ...] = ()
 
 
 def images_from_dataset(dataset: Dataset, recipe: Recipe, most_evaluation: int | None = None) -> ModelImages:
@@ -137,20 +142,24 @@ def images_of_model(
     data: str | None = None,
     count: int | None = None,
     convert: bool = False,
+    skip_bad: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ModelImages:
     """The images that belong to a model: from `data` where given, else from `calibration/<name>/`.
 
     Args:
         count: calibration images to use; None takes the recipe's.
+        skip_bad: leave damaged files of `data` out, instead of refusing it.
 
     Raises:
         DataError: there are none, they have another shape, other classes, or too few are there.
     """
     folder = find_in_room("calibration", name)
     if data is not None:
-        dataset = dataset_from_spec(data, shape=preprocessing.shape, convert=convert, on_progress=on_progress)
-        images = images_from_dataset(dataset, Recipe(data, min(count or IMAGES, len(dataset.train))))
+        dataset = dataset_from_spec(
+            data, shape=preprocessing.shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+        )
+        images = images_of_dataset(dataset, data, labels, name, count)
     elif folder is not None:
         images = images_from_folder(folder)
         if count is not None and count != len(images.calibration):
@@ -167,6 +176,40 @@ def images_of_model(
         require_images(part.images_nhwc, preprocessing, f"model '{name}'")
     require_labels(images.evaluation, labels, name)
     return images
+
+
+def images_of_dataset(
+    dataset: Dataset, data: str, labels: tuple[str, ...], name: str, count: int | None = None
+) -> ModelImages:
+    """Draws `count` calibration images, or as many as there are different ones up to `IMAGES`; see `labelled_as`."""
+    dataset = replace(
+        dataset,
+        train=labelled_as(dataset.train, labels, name),
+        test=labelled_as(dataset.test, labels, name),
+    )
+    different = len({image.tobytes() for image in dataset.train.images_nhwc})
+    images = images_from_dataset(dataset, Recipe(data, count or min(IMAGES, different)))
+    return replace(images, skipped=dataset.skipped)
+
+
+def labelled_as(images: LabelledImages, labels: tuple[str, ...], name: str) -> LabelledImages:
+    """The same images with their labels counted in a model's classes, by name.
+
+    A set may lack some of the classes, and have them in another order: folders are sorted by name, a model's logits
+    stand as they were trained. Classes that are mere numbers are places among the logits.
+
+    Raises:
+        DataError: the set has a class that the model lacks.
+    """
+    if images.classes == labels:
+        return images
+    if not set(images.classes) <= set(labels):
+        numbered = tuple(map(str, range(len(images.classes))))
+        if images.classes != numbered or len(numbered) > len(labels):
+            require_labels(images, labels, name)
+        return LabelledImages(images.images_nhwc, images.labels, labels, images.source)
+    places = np.array([labels.index(label) for label in images.classes], np.int64)
+    return LabelledImages(images.images_nhwc, places[images.labels], labels, images.source)
 
 
 def require_labels(images: LabelledImages, labels: tuple[str, ...], name: str) -> None:

@@ -36,18 +36,30 @@ def require_backends(wanted: str) -> tuple[str, ...]:
     return names
 
 
-def open_runners(bundle: Bundle, backends: tuple[str, ...], precisions: tuple[str, ...]) -> Opened:
+def open_runners(
+    bundle: Bundle,
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    run_builder: bool = False,
+    by_name: bool = True,
+) -> Opened:
     """Opens every runner that can run here.
+
+    Args:
+        run_builder: import and call the Python that a bundle of somebody's own network names. A bundle may come from
+            anybody, so this is never done unasked.
+        by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
 
     Raises:
         BackendUnavailable: none can; the message holds every reason.
     """
     runners: dict[str, Runner] = {}
     unavailable: dict[str, str] = {}
+    openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_foreign(bundle) else {})
     for backend in backends:
-        for precision in _precisions_of(backend, precisions):
+        for precision in _precisions_of(backend, precisions, by_name):
             try:
-                runners[f"{backend} {precision}"] = OPENERS[backend](bundle, precision)
+                runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
             except ToolkitError as error:
                 reason = "; ".join(
                     part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
@@ -61,12 +73,18 @@ def open_runners(bundle: Bundle, backends: tuple[str, ...], precisions: tuple[st
     return Opened(runners, unavailable)
 
 
-def _precisions_of(backend: str, precisions: tuple[str, ...]) -> tuple[str, ...]:
+def _precisions_of(backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
     """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT."""
-    return tuple(p for p in precisions if p in {"torch": ("fp32",), "trt": FOR_TENSORRT}.get(backend, precisions))
+    everything = tuple(p for p in precisions if by_name or p not in NEVER_OPTIMISED)
+    return tuple(p for p in precisions if p in {"torch": ("fp32",), "trt": FOR_TENSORRT}.get(backend, everything))
 
 
-def _open_torch(bundle: Bundle, precision: str) -> Runner:
+def _is_foreign(bundle: Bundle) -> bool:
+    """Whether the network is one that the toolkit did not build."""
+    return bool(bundle.manifest["model"].get("arch", {}).get("family") == "python")
+
+
+def _require_torch() -> None:
     from toolkit.errors import MissingPackage
     from toolkit.lazy import needs
 
@@ -75,6 +93,33 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
             import torch  # noqa: F401
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error
+
+
+def _open_builder(bundle: Bundle, precision: str) -> Runner:
+    """The network as its own Python builds it, with the checkpoint that the bundle was exported from."""
+    _require_torch()
+    from toolkit.models.foreign import classifier_of, network_from_source, source_from_dict
+    from toolkit.runtime.pytorch import TorchRunner
+
+    model = bundle.manifest["model"]
+    try:
+        network = network_from_source(source_from_dict(model["arch"]), model["weights_sha256"])
+    except BackendUnavailable:
+        raise
+    except ToolkitError as error:
+        raise BackendUnavailable(error.what, found=error.found, fix=error.fix) from error
+    return TorchRunner(classifier_of(network.net, bundle.preprocessing), label=bundle.model)
+
+
+def _open_torch(bundle: Bundle, precision: str) -> Runner:
+    if _is_foreign(bundle):
+        arch = bundle.manifest["model"]["arch"]
+        raise BackendUnavailable(
+            f"the PyTorch model of this bundle is not in models/: it was exported from {arch.get('builder')}",
+            allowed="models that the toolkit trained",
+            fix="--run-builder imports and calls that; do so only for a bundle that you exported yourself",
+        )
+    _require_torch()
     from toolkit.models.checkpoint import folder_of_model, load_model
     from toolkit.runtime.pytorch import TorchRunner
 
@@ -103,7 +148,6 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     from toolkit.runtime.trt import require_can_run
 
     require_can_run()
-    raise BackendUnavailable("unreachable")
 
 
 OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": _open_ort, "trt": _open_trt}

@@ -14,7 +14,7 @@ from toolkit.bundle.graphs import Graphs, Options, graphs_of_model
 from toolkit.bundle.images import ModelImages
 from toolkit.bundle.reading import FOR_TENSORRT, FORMAT, GOLDEN, NEVER_OPTIMISED, ONNX_FILES
 from toolkit.calibration.cache import CALIB_CACHE
-from toolkit.calibration.record import RECORD
+from toolkit.calibration.record import RECORD, Record
 from toolkit.charts import png_of_curve
 from toolkit.errors import BackendUnavailable, ExportError
 from toolkit.export.engine_from_onnx import engine_from_onnx, require_can_build
@@ -27,9 +27,13 @@ from toolkit.runtime.trt import NEEDS_NO_GPU, find_tensorrt
 from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:
+    import onnx
+
     from toolkit.models.checkpoint import LoadedModel
 
 GOLDEN_IMAGES = 64
+# Without its optimisations ONNX Runtime takes four times as long; engines of such a file are judged on the device.
+UNOPTIMISED_IMAGES = 500
 CURVE = "accuracy-against-int8.png"
 Step = Callable[[str, int, int], None]
 
@@ -77,7 +81,8 @@ def bundle_from_model(
         logits = {p: _logits(fresh / ONNX_FILES[p], p, images, on_step) for p in graphs}
         labels = images.evaluation.labels
         parity = {
-            p: parity_from_logits("ort fp32", f"ort {p}", logits["fp32"], got, labels) for p, got in logits.items()
+            p: parity_from_logits("ort fp32", f"ort {p}", logits["fp32"][: len(got)], got, labels[: len(got)])
+            for p, got in logits.items()
         }
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
@@ -90,6 +95,7 @@ def bundle_from_model(
                 "arch": model.card.arch,
                 "weights_sha256": model.card.weights_sha256,
                 "folder_hint": _folder_hint(model),
+                **({"decided": model.decided} if model.decided else {}),
             },
             "labels": list(model.card.labels),
             "preprocessing": model.card.preprocessing.as_dict(),
@@ -116,6 +122,7 @@ def bundle_from_model(
 
 def _write_graphs(folder: Path, made: Graphs) -> None:
     for precision, graph in made.onnx.items():
+        _label(graph, precision, made.record)
         (folder / ONNX_FILES[precision]).write_bytes(graph.SerializeToString())
     if made.record is not None:
         (folder / RECORD).write_text(json_text(made.record.as_dict()))
@@ -130,17 +137,28 @@ def _write_graphs(folder: Path, made: Graphs) -> None:
         )
 
 
+def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> None:
+    """Says in the ONNX file itself what it is, so that a file without its bundle is not a riddle."""
+    entries = {"toolkit.precision": precision}
+    if precision.startswith("int8") and record is not None:
+        entries["toolkit.calibration_key"] = record.key
+    for key, value in entries.items():
+        graph.metadata_props.add(key=key, value=value)
+
+
 def _folder_hint(model: LoadedModel) -> str | None:
     """Where the weights were, for a model that is found by no name."""
-    return None if model.folder.parent.name == "models" else str(model.folder.resolve())
+    by_name = model.folder.parent.name == "models" or model.card.arch["family"] == "python"
+    return None if by_name else str(model.folder.resolve())
 
 
 def _logits(path: Path, precision: str, images: ModelImages, on_step: Step) -> Any:
-    """Logits of all evaluation images; refuses a file that answers with NaN."""
-    with OrtRunner(path, optimize=precision not in NEVER_OPTIMISED) as runner:
+    """Logits of the evaluation images; refuses a file that answers with NaN."""
+    slow = precision in NEVER_OPTIMISED
+    with OrtRunner(path, optimize=not slow) as runner:
         logits = logits_in_batches(
             runner,
-            images.evaluation.images_nhwc,
+            images.evaluation.images_nhwc[: UNOPTIMISED_IMAGES if slow else None],
             lambda done, total: on_step(f"evaluate {precision}", done, total),
         )
     bad = int((~np.isfinite(logits)).sum())

@@ -2,17 +2,22 @@
 
 Source: TensorRT developer guide, "Q/DQ Layer-Placement Recommendations": quantise the inputs of every convolution,
 not its output; of a residual Add quantise the shortcut input only, because the fused convolution and Add take the
-shortcut's precision. Pool and classifier head stay in floating point: a 64 x 10 product gains nothing and its
-rounding goes straight into the logits.
+shortcut's precision. An Add that no convolution can be fused with stays in floating point, as do pool and classifier
+head: a 64 x 10 product gains nothing and its rounding goes straight into the logits.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
+
+
+# What stands between a classifier written as a convolution and the logits.
+PASSES_ON = frozenset({"Flatten", "Reshape", "Squeeze", "Identity", "GlobalAveragePool", "AveragePool", "ReduceMean"})
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class Placement:
 
 
 def convolutions_in_graph(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the convolutions that can be quantised, in order."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return tuple(node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in constants)
+    """Names of the convolutions that are quantised where none is kept in floating point, in order."""
+    readers = {node for places in placement_in_graph(model).consumers.values() for node, _ in places}
+    return tuple(node.name for node in model.graph.node if node.op_type == "Conv" and node.name in readers)
 
 
 def placement_in_graph(model: onnx.ModelProto, keep_float: frozenset[str] = frozenset()) -> Placement:
@@ -43,20 +48,64 @@ def placement_in_graph(model: onnx.ModelProto, keep_float: frozenset[str] = froz
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
-    depth = _depths(graph)
     makers = {name: node for node in graph.node for name in node.output}
+    depth, fusible = _depths(graph), _fusible(graph, makers)
+    left = {_convolution_of_head(graph, makers)} | _convolutions_of_one_pixel(model) | keep_float
     consumers: dict[str, list[tuple[str, int]]] = {}
     weights = []
     for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in constants and node.name not in keep_float:
+        if node.op_type == "Conv" and node.input[1] in constants and node.name not in left:
             consumers.setdefault(node.input[0], []).append((node.name, 0))
             weights.append(node.input[1])
         elif node.op_type == "Add" and not constants.intersection(node.input):
-            shortcut = min((0, 1), key=lambda index, node=node: depth[node.input[index]])  # type: ignore[misc]
+            shortcut = _shortcut(node, fusible, depth)
+            if shortcut is None:
+                continue
             fused_with = makers.get(node.input[1 - shortcut])
             if fused_with is None or fused_with.name not in keep_float:
                 consumers.setdefault(node.input[shortcut], []).append((node.name, shortcut))
     return Placement({name: tuple(places) for name, places in consumers.items()}, tuple(dict.fromkeys(weights)))
+
+
+def _shortcut(add: Any, fusible: set[str], depth: dict[str, int]) -> int | None:
+    """The input of an Add that is not the convolution which it is fused with; None where there is none to fuse.
+
+    Without fusion a Q/DQ pair would cost accuracy and win nothing. Of two convolutions the deeper is fused.
+    """
+    fused = [index for index, name in enumerate(add.input) if name in fusible]
+    if len(fused) == 2:
+        return min((0, 1), key=lambda index: depth[add.input[index]])
+    return 1 - fused[0] if fused else None
+
+
+def _fusible(graph: Any, makers: dict[str, Any]) -> set[str]:
+    """Outputs of convolutions that one node alone reads."""
+    read = Counter(name for node in graph.node for name in node.input)
+    return {name for name, node in makers.items() if node.op_type == "Conv" and read[name] == 1}
+
+
+def _convolution_of_head(graph: Any, makers: dict[str, Any]) -> str | None:
+    """The convolution that makes the logits, in nets whose classifier is one; it is a head like any Gemm."""
+    node = makers.get(graph.output[0].name)
+    while node is not None and node.op_type in PASSES_ON:
+        node = makers.get(node.input[0])
+    return node.name if node is not None and node.op_type == "Conv" else None
+
+
+def _convolutions_of_one_pixel(model: onnx.ModelProto) -> set[str | None]:
+    """Convolutions over 1x1 images: a vector times a matrix, in squeeze-and-excitation and in heads behind a pool.
+
+    Like the head they gain nothing, and what is lost in a gate is lost for a whole channel. NVIDIA's ModelOpt leaves
+    products with a vector out too.
+    """
+    from onnx import shape_inference
+
+    sizes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in shape_inference.infer_shapes(model).graph.value_info
+    }
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    return {node.name for node in convolutions if sizes.get(node.input[0], [])[2:] == [1, 1]}
 
 
 def _depths(graph: Any) -> dict[str, int]:

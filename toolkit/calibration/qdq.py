@@ -50,7 +50,7 @@ def qdq_from_ranges(
         scales = weight_scales(values[weight])
         pairs[weight] = _pair(graph, weight, scales)
         places = tuple(
-            (n.name, i) for n in graph.node for i, x in enumerate(n.input) if x == weight and n.name not in keep_float
+            (n.name, 1) for n in graph.node if n.op_type == "Conv" and n.input[1] == weight and n.name not in keep_float
         )
         _redirect(graph, places, f"{weight}_dequantized")
         if int8_weights and not any(weight in node.input for node in graph.node):

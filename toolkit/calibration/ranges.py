@@ -178,13 +178,13 @@ def _observe(
     with OrtRunner(_exposed(model, activations), label="the graph with its activations exposed") as runner:
         for tensors, count, done in _one_ahead(runner, _canonical_batches(images_nhwc)):
             for name, values in tensors.items():
-                kept = values[:count]
                 if name in histograms:
-                    histograms[name].add(kept)
+                    histograms[name].add(values[:count])
                     largest[name] = histograms[name].largest
                 else:
-                    # numpy's maximum, because Python's drops NaN.
-                    largest[name] = float(np.maximum(largest[name], np.maximum(kept.max(), -kept.min())))
+                    # numpy's maximum, because Python's drops NaN. The images that fill up a batch change no maximum,
+                    # and not every tensor has the batch first.
+                    largest[name] = float(np.maximum(largest[name], np.maximum(values.max(), -values.min())))
             on_progress(done, len(images_nhwc))
     return histograms, largest
 

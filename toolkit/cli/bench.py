@@ -16,6 +16,9 @@ def command(
     ),
     batch: str = typer.Option("1,8,64", "--batch", help="Batch sizes, with commas."),
     seconds: float = typer.Option(1.0, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
+    run_builder: bool = typer.Option(
+        False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
+    ),
 ) -> dict[str, Any]:
     """Measure whole Python calls, copies included: warmed up, in interleaved rounds, as percentiles.
 
@@ -34,7 +37,8 @@ def command(
     opened_bundle = bundle_from_folder(bundle)
     note(f"bundle: {opened_bundle.folder}")
     backends = require_backends(backend)
-    opened = open_runners(opened_bundle, backends, require_precisions(precision, opened_bundle))
+    precisions = require_precisions(precision, opened_bundle)
+    opened = open_runners(opened_bundle, backends, precisions, run_builder, by_name=precision != "all")
     try:
         images, _ = opened_bundle.golden()
         with steps() as step:

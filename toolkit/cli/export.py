@@ -11,13 +11,20 @@ import typer
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
+    from toolkit.bundle.foreign import Request
+    from toolkit.bundle.images import ModelImages
     from toolkit.bundle.writing import Written
     from toolkit.calibration.sensitivity import Budget
+    from toolkit.models.checkpoint import LoadedModel
+    from toolkit.parity import Score
+
+OWN = "For package.module:build"
 
 
 def command(
     model: str | None = typer.Argument(
-        None, help="A name in models/, a model folder, or nothing: the shipped default."
+        None,
+        help="A name in models/, a model folder, package.module:build (your own PyTorch), or nothing: the default.",
     ),
     int8: bool = typer.Option(False, "--int8", help="Calibrate and write every INT8 artefact."),
     fp16: bool = typer.Option(False, "--fp16", help="Write model.fp16.onnx (typed tensors)."),
@@ -43,6 +50,26 @@ def command(
         True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
+    checkpoint: Path | None = typer.Option(
+        None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
+    ),
+    name: str | None = typer.Option(
+        None, "--name", help="What to call it. (default: from package.module:build)", rich_help_panel=OWN
+    ),
+    labels: str | None = typer.Option(
+        None, "--labels", help="One a logit, with commas. (default: the images' classes)", rich_help_panel=OWN
+    ),
+    mean: str | None = typer.Option(
+        None, "--mean", help="Of pixels from 0 to 1, a channel each. (default: measured on --data)", rich_help_panel=OWN
+    ),
+    std: str | None = typer.Option(None, "--std", help="Likewise.", rich_help_panel=OWN),
+    size: str | None = typer.Option(
+        None, "--size", help="Height x width x channels: 32x32x3. (default: the images')", rich_help_panel=OWN
+    ),
+    kwargs: str | None = typer.Option(
+        None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=OWN
+    ),
 ) -> dict[str, Any]:
     """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.
 
@@ -50,7 +77,10 @@ def command(
       toolkit export --int8 --fp16
 
       toolkit export my-net --int8 --data photos/ -o /tmp/my-bundle
+
+      toolkit export mynet:build --checkpoint weights.pth --data photos/ --int8
     """
+    from toolkit.bundle.foreign import model_from_request
     from toolkit.bundle.graphs import Options
     from toolkit.bundle.images import images_of_model
     from toolkit.bundle.writing import bundle_from_model
@@ -62,6 +92,7 @@ def command(
     from toolkit.workspace import workspace
 
     with needs("load a model"):
+        from toolkit.models.builder import is_import_path
         from toolkit.models.checkpoint import folder_of_model, load_model
 
     if max_drop is not None and not int8:
@@ -69,18 +100,25 @@ def command(
     built_for = target_from_name(target) if engines else None
     if built_for is not None and batch is not None:
         built_for = replace(built_for, batch=_batch(batch))
-    loaded = load_model(folder_of_model(model))
-    card = loaded.card
+    own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
+    own["kwargs"] = kwargs
+    request = _request(model or "", data, own) if is_import_path(model or "") else None
+    if request is None:
+        _refuse_own(own)
     with steps() as step:
-        found = images_of_model(
-            card.name,
-            card.labels,
-            card.preprocessing,
-            data=data,
-            count=images,
-            convert=convert,
-            on_progress=lambda done, total: step("read images", done, total),
-        )
+        reading: Any = {
+            "count": images,
+            "convert": convert,
+            "skip_bad": skip_bad,
+            "on_progress": lambda done, total: step("read images", done, total),
+        }
+        if request is not None:
+            loaded, found = model_from_request(request, **reading)
+        else:
+            loaded = load_model(folder_of_model(model))
+            card = loaded.card
+            found = images_of_model(card.name, card.labels, card.preprocessing, data=data, **reading)
+        card = loaded.card
         options = Options(
             fp16=fp16,
             int8=int8,
@@ -96,6 +134,7 @@ def command(
         show_choice(written.graphs.choice)
     if written.graphs.budget is not None:
         _show_budget(written.graphs.budget)
+    _show_decided(loaded, found)
     _show(written)
     from toolkit.bundle.writing import scores_as_dict
 
@@ -110,7 +149,78 @@ def command(
         "left_out": written.manifest["left_out"],
         "engines": written.engines,
         "no_engines": written.no_engines or None,
+        "decided": loaded.decided,
+        "skipped": list(found.skipped),
     }
+
+
+def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
+    """What was asked for of somebody's own network."""
+    from toolkit.bundle.foreign import (
+        Request,
+        kwargs_from_text,
+        labels_from_text,
+        numbers_from_text,
+        size_from_text,
+    )
+    from toolkit.errors import ToolkitError
+
+    if data is None or own["checkpoint"] is None:
+        missing = "--data" if data is None else "--checkpoint"
+        raise ToolkitError(
+            f"{model} needs {missing}",
+            found=f"no {missing}",
+            allowed="weights to load, and images to calibrate with and to judge every file on",
+            fix=f"toolkit export {model} --checkpoint weights.pth --data FOLDER (or FILE.npz, cifar10, fashion-mnist)",
+        )
+    return Request(
+        builder=model,
+        checkpoint=own["checkpoint"],
+        data=data,
+        kwargs=kwargs_from_text(own["kwargs"]),
+        name=own["name"],
+        labels=labels_from_text(own["labels"]),
+        mean=numbers_from_text(own["mean"], "--mean"),
+        std=numbers_from_text(own["std"], "--std"),
+        size=size_from_text(own["size"]),
+    )
+
+
+def _refuse_own(own: dict[str, Any]) -> None:
+    """A model folder has all of this in its card: an option that is silently ignored would be a trap."""
+    from toolkit.errors import ToolkitError
+
+    given = [f"--{option}" for option, value in own.items() if value is not None]
+    if given:
+        raise ToolkitError(
+            f"{', '.join(given)} belongs to a network of your own",
+            allowed="MODEL as an import path: package.module:build",
+            fix="toolkit export package.module:build --checkpoint weights.pth --data ...",
+        )
+
+
+def _show_decided(loaded: LoadedModel, images: ModelImages) -> None:
+    from toolkit.cli.console import note, plain, say
+
+    if loaded.decided.get("normalisation", "given") != "given":
+        values = loaded.card.preprocessing
+        numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values.mean, values.std, strict=True))
+        say(
+            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalisation'])}. "
+            "If it was trained with others, give those: --mean and --std."
+        )
+    for what in ("labels", "weights"):
+        if what in loaded.decided:
+            note(f"{what}: {loaded.decided[what]}")
+    if images.skipped:
+        say(f"[yellow]{len(images.skipped)} damaged files left out[/yellow]: {plain('; '.join(images.skipped[:3]))}"
+            + (f"; and {len(images.skipped) - 3} more" if len(images.skipped) > 3 else ""))  # fmt: skip
+
+
+def _top1(score: Score, images: int) -> str:
+    """A file that is slow to judge was judged on fewer images, and says so."""
+    fewer = f" (of {score.images:,})" if score.images != images else ""
+    return f"{score.top1_percent:.2f} %{fewer}"
 
 
 def _batch(text: str) -> tuple[int, int, int]:
@@ -143,6 +253,7 @@ def _show(written: Written) -> None:
     from toolkit.bundle.reading import ONNX_FILES
     from toolkit.cli.console import note, say, table
 
+    count = written.manifest["evaluation"]["images"]
     accuracy = {ONNX_FILES[precision]: value for precision, value in written.parity.items()}
     rows = []
     for name, entry in written.manifest["files"].items():
@@ -153,12 +264,11 @@ def _show(written: Written) -> None:
             (
                 name,
                 f"{entry['bytes'] / 1024:,.1f} KiB",
-                f"{score.candidate_score.top1_percent:.2f} %" if score else "",
+                _top1(score.candidate_score, count) if score else "",
                 f"{score.agreement_percent:.2f} %" if score else "",
                 f"{score.flips}" if score else "",
             )
         )
-    count = written.manifest["evaluation"]["images"]
     table(f"{written.folder}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
     for entry in written.engines:
         census = entry["census"]

@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli.train_config import options_of_train, read_config
+
 if TYPE_CHECKING:
-    from toolkit.models.session import Outcome
+    import torch
+
+    from toolkit.bundle.images import ModelImages
+    from toolkit.contracts import Dataset
+    from toolkit.models.checkpoint import LoadedModel
+    from toolkit.models.distributed import World
+    from toolkit.models.recipe import Recipe
+    from toolkit.models.session import Outcome, Plan
     from toolkit.models.train import Progress
 
 
 def command(
+    context: typer.Context,
     name: str | None = typer.Argument(None, help="The model's name in models/. (default: ARCH-DATA)"),
-    arch: str = typer.Option("resnet32x32", "--arch", help="resnet32x32, or resnet20, 32, 44, 56 (any depth 6n + 2)."),
+    arch: str | None = typer.Option(
+        None, "--arch", help="resnet32x32, or resnet20, 32, 44, 56 (any depth 6n + 2). (default: resnet32x32)"
+    ),
     data: str = typer.Option(
         "fashion-mnist", "--data", help="fashion-mnist, cifar10, a folder of class folders, a .npz."
     ),
-    epochs: int = typer.Option(20, "--epochs", help="Passes over the training images."),
+    start: str | None = typer.Option(
+        None, "--from", metavar="MODEL", help="Fine-tune this model: its weights, architecture and input; a new head."
+    ),
+    config: str | None = typer.Option(
+        None,
+        "--config",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=read_config,
+        help="Options by their long names; the command line wins.",
+    ),
+    epochs: int | None = typer.Option(
+        None, "--epochs", help="Passes over the training images. (default: 20; with --from 10)"
+    ),
     device: str = typer.Option("auto", "--device", help="auto, cpu or cuda."),
     seed: int = typer.Option(0, "--seed", help="Of weights, order, augmentation and draws of images."),
-    batch: int = typer.Option(128, "--batch", help="Images a step."),
-    lr: float = typer.Option(0.1, "--lr", help="Peak learning rate (Nesterov momentum 0.9)."),
+    batch: int | None = typer.Option(
+        None, "--batch", help="Images a step, of all processes. (default: 128; with --from and under 2,560 images 16)"
+    ),
+    lr: float | None = typer.Option(
+        None, "--lr", help="Peak learning rate (Nesterov momentum 0.9). (default: 0.1; with --from 0.01)"
+    ),
     weight_decay: float = typer.Option(5e-4, "--weight-decay", help="On weights; norms and biases have none."),
     label_smoothing: float = typer.Option(0.1, "--label-smoothing", help="0 to 0.9."),
     warmup: float = typer.Option(0.15, "--warmup", help="Part of the steps in which the rate rises; then a cosine."),
@@ -31,73 +61,72 @@ def command(
     ema: float = typer.Option(0.998, "--ema", help="Decay of the averaged weights, a step."),
     holdout: int = typer.Option(1000, "--holdout", help="Training images kept back to choose the best epoch."),
     amp: str = typer.Option("auto", "--amp", help="bfloat16: auto (where the device has it), bf16 or off."),
+    deterministic: bool = typer.Option(
+        False, "--deterministic", help="Only operations that repeat bit for bit, on a GPU too; slower there."
+    ),
     widths: str | None = typer.Option(None, "--widths", help="Channels of each stage, as in 64,64,64."),
     blocks: str | None = typer.Option(None, "--blocks", help="Blocks of each stage, as in 2,2,2."),
     strides: str | None = typer.Option(None, "--strides", help="Stride of each stage, as in 1,2,2."),
     stem_kernel: int | None = typer.Option(None, "--stem-kernel", help="3 or 1."),
     images: int = typer.Option(512, "--images", help="Training images kept for calibration."),
     download: bool = typer.Option(False, "--download", help="Fetch a named set that is not installed, and verify it."),
-    convert: bool = typer.Option(False, "--convert", help="Make folders' images fit: 32x32, one colour mode."),
+    size: str | None = typer.Option(
+        None, "--size", help="Height x width x channels, as in 28x28x1. (default: the images'; with --convert 32x32x3)"
+    ),
+    convert: bool = typer.Option(False, "--convert", help="Resize and convert images that do not fit --size."),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a folder out, aloud."),
+    tensorboard: bool = typer.Option(False, "--tensorboard", help="Scalars in models/NAME/tensorboard/ too."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run of the same name."),
-) -> dict[str, Any]:
-    """Train a ResNet for small images and write models/NAME: card.json and weights.safetensors.
+) -> dict[str, Any] | int:
+    """Train a ResNet for small images and write models/NAME: card, weights, training.jsonl and training.png.
 
     Ctrl-C leaves the best epoch so far, and --resume goes on. The test images are looked at once, at the end; the
-    best epoch is chosen on images held out of the training part.
+    best epoch is chosen on images held out of the training part. Several GPUs or machines: docs/scale.md.
 
     Examples:
       toolkit train --arch resnet32x32 --data fashion-mnist --epochs 20
 
       toolkit train my-net --arch resnet20 --data photos/ --epochs 50 --convert
-    """
-    from pathlib import Path
 
-    from toolkit.bundle.images import Recipe as ImageRecipe
-    from toolkit.bundle.images import images_from_dataset, write_images
-    from toolkit.cli.console import note, parse_list, steps
-    from toolkit.data import dataset_from_spec, summary
+      toolkit train my-net --from resnet32x32-fashion --data photos/ --convert
+
+      toolkit train my-net --config my-net.toml --lr 0.05
+
+      torchrun --nproc-per-node 4 -m toolkit train my-net --data cifar10 --batch 512 --lr 0.2
+    """
+    from toolkit.errors import ToolkitError
     from toolkit.lazy import needs
-    from toolkit.workspace import require_name, workspace
 
     with needs("train"):
-        from toolkit.models.session import Plan, run_training
-        from toolkit.models.train import Recipe, device_from_name
+        from toolkit.models.devices import device_from_name
+        from toolkit.models.distributed import joined, world_from_environment
+    options = {key: value for key, value in context.params.items() if key not in ("config", "resume")}
+    world = world_from_environment()
+    with joined(world, device_from_name(device)) as chosen:
+        if world.first:
+            return _train(options, chosen, world, resume)
+        from toolkit.cli.console import console
 
-    name = require_name(name or f"{arch}-{Path(data).stem if data != 'fashion-mnist' else 'fashion'}")
-    recipe = Recipe(
-        epochs=epochs, batch=batch, lr=lr, weight_decay=weight_decay, label_smoothing=label_smoothing, warmup=warmup,
-        crop=crop, flip=flip, ema=ema, holdout=holdout, amp=amp, seed=seed,
-    )  # fmt: skip
-    changes: dict[str, Any] = {}
-    for key, text, low, high in (("widths", widths, 1, 4096), ("blocks", blocks, 1, 256), ("strides", strides, 1, 8)):
-        if text is not None:
-            changes[key] = parse_list(text, f"--{key}", low=low, high=high)
-    if stem_kernel is not None:
-        changes["stem_kernel"] = stem_kernel
-    chosen = device_from_name(device)
-    with steps() as step:
-        dataset = dataset_from_spec(
-            data,
-            seed=seed,
-            shape=None if not convert else (32, 32, 3),
-            convert=convert,
-            download=download,
-            on_progress=lambda done, total: step("read images", done, total),
-        )
-    facts = summary(dataset)
-    size = "x".join(map(str, dataset.train.images_nhwc.shape[1:]))
-    note(
-        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {size}, "
-        f"{len(dataset.train.classes)} classes"
-    )
-    calibrating = images_from_dataset(
-        dataset, ImageRecipe(data, min(images, len(dataset.train)), seed), most_evaluation=2000
-    )
-    plan = Plan(name, arch, changes, dataset, recipe, chosen, workspace() / "models" / name, _command_line())
-    with _Bars(epochs) as bars:
+        console().quiet = True  # rank 0 speaks for all
+        try:
+            return 0 if _train(options, chosen, world, resume)["ok"] else 1
+        except ToolkitError:
+            return 1
+
+
+def _train(options: dict[str, Any], device: torch.device, world: World, resume: bool) -> dict[str, Any]:
+    """Prepares on every process, trains on all of them, writes on rank 0; returns what is printed."""
+    from toolkit.bundle.images import write_images
+    from toolkit.models.session import run_training
+    from toolkit.workspace import workspace
+
+    prepared = world.together(lambda: _prepared(options, device, world))
+    plan, name = prepared.plan, prepared.plan.name
+    with _Bars(plan.recipe.epochs) as bars:
         outcome = run_training(plan, resume=resume, on_progress=bars)
-    write_images(workspace() / "calibration" / name, calibrating)
-    _report(outcome, name)
+    if world.first:
+        write_images(workspace() / "calibration" / name, prepared.images)
+        _report(outcome, name)
     trained = outcome.trained
     return {
         "ok": not trained.interrupted,
@@ -109,8 +138,123 @@ def command(
         "images_per_s": round(trained.images_per_s, 1),
         "seconds": round(trained.seconds, 1),
         "interrupted": trained.interrupted,
-        "data": facts,
+        "data": prepared.facts,
     } | ({} if trained.interrupted else {"next": f"toolkit export {name} --int8 --fp16"})
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A plan, the images that will calibrate and judge its model, and what is in the data."""
+
+    plan: Plan
+    images: ModelImages
+    facts: dict[str, Any]
+
+
+def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _Prepared:
+    from pathlib import Path
+
+    from toolkit.bundle.images import Recipe as ImageRecipe
+    from toolkit.bundle.images import images_from_dataset
+    from toolkit.cli.console import note
+    from toolkit.cli.train_data import show_summary, without_test_images
+    from toolkit.data import summary
+    from toolkit.models.session import Plan
+    from toolkit.workspace import require_name, workspace
+
+    data, seed = options["data"], options["seed"]
+    start = _start(options)
+    arch = options["arch"] or (start.card.name if start is not None else "resnet32x32")
+    name = require_name(options["name"] or f"{arch}-{Path(data).stem if data != 'fashion-mnist' else 'fashion'}")
+    changes = _changes(options)
+    recipe = _recipe(options, None)  # refuses what is out of range before a long read
+    whole = _dataset(options, start)
+    facts = summary(whole)
+    dataset, dropped = without_test_images(whole, facts["test_images_also_in_train"])
+    recipe = _recipe(options, len(dataset.train) if start is not None else None)
+    show_summary(facts, dropped)
+    for reason in whole.skipped:
+        note(f"left out: {reason}")
+    different = len({image.tobytes() for image in dataset.train.images_nhwc})
+    images = images_from_dataset(
+        dataset, ImageRecipe(data, min(options["images"], different), seed), most_evaluation=2000
+    )
+    effective = options | {"name": name, "arch": None if start is not None else arch}
+    effective |= {"epochs": recipe.epochs, "batch": recipe.batch, "lr": recipe.lr}
+    plan = Plan(
+        name, arch, changes, dataset, recipe, device, workspace() / "models" / name, _command_line(),
+        start=start, world=world, tensorboard=options["tensorboard"], dropped=dropped,
+        options={
+            long: effective[option.parameter]
+            for long, option in options_of_train().items()
+            if option.parameter in effective
+        },
+    )  # fmt: skip
+    return _Prepared(plan, images, facts | {"training_images_dropped": dropped})
+
+
+def _start(options: dict[str, Any]) -> LoadedModel | None:
+    """The model to fine-tune, where one was named.
+
+    Raises:
+        ToolkitError: options of an architecture beside it, which it has already.
+    """
+    from toolkit.errors import ToolkitError
+    from toolkit.models.checkpoint import folder_of_model, load_model
+
+    if options["start"] is None:
+        return None
+    shapes = ("arch", "widths", "blocks", "strides", "stem_kernel", "size")
+    given = [f"--{name.replace('_', '-')}" for name in shapes if options[name] is not None]
+    if given:
+        raise ToolkitError(
+            "--from brings its own architecture",
+            found=" ".join(["--from", options["start"], *given]),
+            fix=f"leave {' and '.join(given)} out, or leave --from out to train from nothing",
+        )
+    return load_model(folder_of_model(options["start"]))
+
+
+def _changes(options: dict[str, Any]) -> dict[str, Any]:
+    from toolkit.cli.console import parse_list
+
+    changes: dict[str, Any] = {}
+    for key, low, high in (("widths", 1, 4096), ("blocks", 1, 256), ("strides", 1, 8)):
+        if options[key] is not None:
+            changes[key] = parse_list(options[key], f"--{key}", low=low, high=high)
+    if options["stem_kernel"] is not None:
+        changes["stem_kernel"] = options["stem_kernel"]
+    return changes
+
+
+def _recipe(options: dict[str, Any], fine_tuned_on: int | None) -> Recipe:
+    """The recipe, with the defaults of fine-tuning on so many images, or of a run from nothing."""
+    from dataclasses import asdict, fields
+
+    from toolkit.models.recipe import FROM_NOTHING, Recipe, fine_tuning_defaults
+
+    defaults = asdict(FROM_NOTHING if fine_tuned_on is None else fine_tuning_defaults(fine_tuned_on))
+    names = {field.name for field in fields(Recipe)}
+    given = {key: value for key, value in options.items() if key in names and value is not None}
+    return Recipe(**(defaults | given))
+
+
+def _dataset(options: dict[str, Any], start: LoadedModel | None) -> Dataset:
+    from toolkit.bundle.foreign import size_from_text
+    from toolkit.cli.console import steps
+    from toolkit.data import dataset_from_spec
+
+    shape = size_from_text(options["size"]) or ((32, 32, 3) if options["convert"] else None)
+    with steps() as step:
+        return dataset_from_spec(
+            options["data"],
+            seed=options["seed"],
+            shape=shape if start is None else start.card.preprocessing.shape,
+            convert=options["convert"],
+            skip_bad=options["skip_bad"],
+            download=options["download"],
+            on_progress=lambda done, total: step("read images", done, total),
+        )
 
 
 def _command_line() -> str:
@@ -125,14 +269,16 @@ def _report(outcome: Outcome, name: str) -> None:
 
     trained, accuracy = outcome.trained, outcome.card.accuracy
     if trained.interrupted or accuracy is None:
+        why = "Another process ended; stopped" if trained.lost else "Interrupted"
         say(
-            f"[yellow]Interrupted[/yellow] after {trained.epochs_done} epochs. {outcome.folder} holds epoch "
+            f"[yellow]{why}[/yellow] after {trained.epochs_done} epochs. {outcome.folder} holds epoch "
             f"{trained.best_epoch}, {100 * trained.holdout_top1:.2f} % on the held-out images. Go on with --resume."
         )
         return
     low, high = accuracy["interval95_percent"]
     say(f"[bold]{outcome.folder}[/bold]: top-1 {accuracy['top1_percent']:.2f} % ({low:.2f} to {high:.2f}) on "
         f"{accuracy['images']:,} test images, epoch {trained.best_epoch} of {trained.epochs_done}.")  # fmt: skip
+    say("training.png there is the learning curve, training.jsonl its numbers.")
     say(f"Next: [bold]toolkit export {name} --int8 --fp16[/bold]")
 
 

@@ -26,6 +26,10 @@ def command(
     images: int | None = typer.Option(None, "--images", min=1, help="Use only so many evaluation images."),
     gate: float = typer.Option(99.0, "--gate", min=0, max=100, help="Least top-1, in percent of the reference's."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
+    run_builder: bool = typer.Option(
+        False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
+    ),
 ) -> dict[str, Any]:
     """Compare every backend and precision with the fp32 model on the same images; exit 1 below the gate.
 
@@ -42,9 +46,10 @@ def command(
     opened_bundle = bundle_from_folder(bundle)
     note(f"bundle: {opened_bundle.folder}")
     backends = require_backends(backend)
-    opened = open_runners(opened_bundle, backends, require_precisions(precision, opened_bundle))
+    precisions = require_precisions(precision, opened_bundle)
+    opened = open_runners(opened_bundle, backends, precisions, run_builder, by_name=precision != "all")
     try:
-        judged = _images(opened_bundle, data, images, convert)
+        judged = _images(opened_bundle, data, images, convert, skip_bad)
         answers = {}
         with steps() as step:
             for name, runner in opened.runners.items():
@@ -58,11 +63,11 @@ def command(
     return _verdict(opened_bundle, judged, found, opened.unavailable, gate, asked=backend != "all")
 
 
-def _images(bundle: Bundle, data: str | None, count: int | None, convert: bool) -> LabelledImages:
+def _images(bundle: Bundle, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabelledImages:
     """Evaluation images: from `data`, the model's own, or the bundle's golden ones; never calibration images."""
     from toolkit.bundle.evaluation import evaluation_images
 
-    return evaluation_images(bundle, data, count, convert)
+    return evaluation_images(bundle, data, count, convert, skip_bad)
 
 
 def _reference(bundle: Bundle, images: LabelledImages) -> Any:

@@ -34,7 +34,8 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     Returns:
         name, shape (H, W, C), classes; `train` and `test`: source, images, per_class, duplicates (images beyond the
         first of their content), sha256; test_images_also_in_train; images_with_two_labels (contents, over both
-        parts); mean and std of the training part, a channel each, of pixels scaled to 0..1.
+        parts); skipped (files left out, with reasons); mean and std of the training part, a channel each, of pixels
+        scaled to 0..1.
 
     Raises:
         DataError: the training images are constant in a channel.
@@ -50,6 +51,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "test": _part(dataset.test, test),
         "test_images_also_in_train": sum(digest in in_train for digest in test),
         "images_with_two_labels": _contradictions(train + test, dataset),
+        "skipped": list(dataset.skipped),
         "mean": list(normal.mean),
         "std": list(normal.std),
     }

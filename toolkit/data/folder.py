@@ -21,6 +21,7 @@ def dataset_from_folder(
     seed: int = 0,
     shape: tuple[int, int, int] | None = None,
     convert: bool = False,
+    skip_bad: bool = False,
     on_progress: Progress | None = None,
 ) -> Dataset:
     """Reads `folder/CLASS/*.png`, or `folder/train/CLASS/*` and `folder/test/CLASS/*` (or val, valid, validation).
@@ -29,36 +30,53 @@ def dataset_from_folder(
         seed: decides the 80/20 split of a folder without a test part.
         shape: the (H, W, C) wanted; None takes the files' common size, with 3 channels unless all are grayscale.
         convert: resize and convert what does not fit `shape`, and kinds of files that are refused otherwise.
+        skip_bad: leave damaged files out and name them in `skipped`, instead of refusing the folder.
         on_progress: called with (files read, files).
 
     Raises:
-        DataError: the layout is wrong, files are damaged or of a refused kind, or sizes do not fit.
+        DataError: the layout is wrong, files are damaged or of a refused kind, sizes do not fit, or all files of a
+            class are damaged.
         MissingPackage: Pillow is not installed.
     """
     name = folder.resolve().name
     train, test = parts_of(folder)
     files = [*train.files, *(test.files if test else ())]
-    pixels = _in_one_shape(_read(folder, files, shape, convert, on_progress))
+    read, damaged = _read(files, shape, convert, on_progress)
+    if damaged and not skip_bad:
+        raise _damage(folder, damaged, len(files))
+    pixels = _in_one_shape(read)
+    skipped = tuple(f"{path} ({error})" for path, error in damaged.items())
     if test is None:
-        return Dataset(name, *split(_labelled(train, pixels), seed))
-    count = len(train.files)
-    return Dataset(name, _labelled(train, pixels[:count]), _labelled(test, pixels[count:]))
+        return Dataset(name, *split(_labelled(train, pixels, damaged), seed), skipped)
+    return Dataset(name, _labelled(train, pixels, damaged), _labelled(test, pixels, damaged), skipped)
 
 
-def _labelled(part: ClassFolders, pixels: list[UInt8]) -> LabelledImages:
-    return LabelledImages(np.stack(pixels), np.array(part.labels, np.int64), part.classes, str(part.folder))
+def _labelled(part: ClassFolders, pixels: dict[Path, UInt8], damaged: dict[Path, Unreadable]) -> LabelledImages:
+    """The part less its damaged files; the source says how many those are."""
+    pairs = [(path, label) for path, label in zip(part.files, part.labels, strict=True) if path not in damaged]
+    lost = sorted(set(part.labels) - {label for _, label in pairs})
+    if lost:
+        raise DataError(
+            f"every image of class '{part.classes[lost[0]]}' in {part.folder} is damaged",
+            found=f"{part.labels.count(lost[0])} files that cannot be read",
+            allowed="at least 1 image a class",
+            fix="restore these files, or remove the class folder",
+        )
+    left_out = len(part.files) - len(pairs)
+    source = f"{part.folder} ({left_out} damaged files left out)" if left_out else str(part.folder)
+    images = np.stack([pixels[path] for path, _ in pairs])
+    return LabelledImages(images, np.array([label for _, label in pairs], np.int64), part.classes, source)
 
 
 def _read(
-    folder: Path,
     files: list[Path],
     shape: tuple[int, int, int] | None,
     convert: bool,
     on_progress: Progress | None,
-) -> list[UInt8]:
+) -> tuple[dict[Path, UInt8], dict[Path, Unreadable]]:
     """Reads all files, so that damaged ones are reported together; a file that does not fit stops it at once."""
-    images: list[UInt8] = []
-    damaged: list[tuple[Path, Unreadable]] = []
+    images: dict[Path, UInt8] = {}
+    damaged: dict[Path, Unreadable] = {}
     first: tuple[Path, UInt8] | None = None
     for done, path in enumerate(files, 1):
         try:
@@ -67,14 +85,12 @@ def _read(
                 pixels = fit(pixels, shape, convert, str(path))
             first = first or (path, pixels)
             _require_same_size(first, (path, pixels))
-            images.append(pixels)
+            images[path] = pixels
         except Unreadable as error:
-            damaged.append((path, error))
+            damaged[path] = error
         if on_progress:
             on_progress(done, len(files))
-    if damaged:
-        raise _damage(folder, damaged, len(files))
-    return images
+    return images, damaged
 
 
 def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> None:
@@ -91,15 +107,16 @@ def _size(pixels: UInt8) -> str:
     return f"{pixels.shape[0]}x{pixels.shape[1]}"
 
 
-def _damage(folder: Path, damaged: list[tuple[Path, Unreadable]], total: int) -> DataError:
-    shown = "; ".join(f"{path} ({error})" for path, error in damaged[:3])
+def _damage(folder: Path, damaged: dict[Path, Unreadable], total: int) -> DataError:
+    shown = "; ".join(f"{path} ({error})" for path, error in list(damaged.items())[:3])
     more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
     count = f"{len(damaged)} of {total} image files cannot be read"
-    return DataError(f"{folder}: {count}", found=shown + more, fix="restore these files or remove them")
+    fix = "restore these files or remove them; --skip-bad leaves them out"
+    return DataError(f"{folder}: {count}", found=shown + more, fix=fix)
 
 
-def _in_one_shape(images: list[UInt8]) -> list[UInt8]:
+def _in_one_shape(images: dict[Path, UInt8]) -> dict[Path, UInt8]:
     """Gray among colour becomes RGB, exactly; all gray stays gray."""
-    if {pixels.shape[2] for pixels in images} == {1, 3}:
-        return [gray_as_rgb(pixels) for pixels in images]
+    if {pixels.shape[2] for pixels in images.values()} == {1, 3}:
+        return {path: gray_as_rgb(pixels) for path, pixels in images.items()}
     return images

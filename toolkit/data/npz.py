@@ -38,7 +38,7 @@ def dataset_from_npz(path: Path, *, seed: int = 0) -> Dataset:
     if len(parts) == 1:
         return Dataset(path.stem, *split(parts[0], seed))
     _require_same_shape(path, *parts)
-    return Dataset(path.stem, *parts)
+    return Dataset(path.stem, parts[0], parts[1])
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

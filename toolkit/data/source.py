@@ -29,6 +29,7 @@ def dataset_from_spec(
     shape: tuple[int, int, int] | None = None,
     convert: bool = False,
     download: bool = False,
+    skip_bad: bool = False,
     on_progress: Progress | None = None,
 ) -> Dataset:
     """The training and test images that `spec` names.
@@ -40,6 +41,7 @@ def dataset_from_spec(
         shape: the (H, W, C) that a model takes; None keeps what the source has.
         convert: resize and convert images that do not fit `shape`, instead of refusing them.
         download: fetch a named set that is not installed.
+        skip_bad: leave the damaged files of a folder out and name them in the set's `skipped`.
         on_progress: called with (done, total): files of a folder, bytes of each file downloaded.
 
     Raises:
@@ -48,7 +50,7 @@ def dataset_from_spec(
     """
     if shape is not None:
         require_shape(shape)
-    dataset = _load(spec, seed, shape, convert, download, on_progress)
+    dataset = _load(spec, seed, shape, convert, download, skip_bad, on_progress)
     if shape is not None:
         dataset = replace(
             dataset,
@@ -65,6 +67,7 @@ def _load(
     shape: tuple[int, int, int] | None,
     convert: bool,
     download: bool,
+    skip_bad: bool,
     on_progress: Progress | None,
 ) -> Dataset:
     if spec in NAMED:
@@ -78,7 +81,9 @@ def _load(
         return cifar10.from_folder(path)
     if fashion_mnist.is_folder(path):
         return fashion_mnist.from_folder(path)
-    return dataset_from_folder(path, seed=seed, shape=shape, convert=convert, on_progress=on_progress)
+    return dataset_from_folder(
+        path, seed=seed, shape=shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+    )
 
 
 def _unknown(spec: str, path: Path) -> DataError:

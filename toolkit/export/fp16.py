@@ -56,10 +56,11 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     A Q/DQ graph gets float16 scales too, and the opset that allows them.
 
     Raises:
-        ExportError: a scale that float16 does not hold exactly; the files would no longer have the same ones.
+        ExportError: the net has an operator that cannot be written in half precision, or a scale that float16 does
+            not hold exactly: the files would no longer have the same ones.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -67,14 +68,12 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     if _quantised(graph):
         _require_half_scales(graph)
         next(entry for entry in result.opset_import if entry.domain == "").version = OPSET_OF_HALF_SCALES
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and not tensor.name.startswith("preprocess."):
-            half = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     quantised = {node.name for node in _quantised(graph)}  # of the last preprocessed tensor; they come behind the Cast
     first = [node.name.startswith(PREPROCESS) and node.name not in quantised for node in graph.node]
     before = [node for node, is_first in zip(graph.node, first, strict=True) if is_first]
     after = [node for node, is_first in zip(graph.node, first, strict=True) if not is_first]
+    _halve_weights(graph, after)
+    _halve_casts(after)
     entry, logits = before[-1].output[0], graph.output[0].name
     for node in after:
         node.input[:] = [f"{entry}_fp16" if name == entry else name for name in node.input]
@@ -83,7 +82,7 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     out = helper.make_node("Cast", [f"{logits}_fp16"], [logits], "head/CastToFloat", to=TensorProto.FLOAT)
     del graph.node[:], graph.value_info[:]
     graph.node.extend([*before, into, *after, out])
-    onnx.checker.check_model(result, full_check=True)
+    _require_typed(result)
     return result
 
 
@@ -107,3 +106,41 @@ def _require_half_scales(graph: Any) -> None:
                     allowed=f"{float(np.finfo(np.float16).tiny):.4g} to {LARGEST:g}, rounded to FP16",
                     fix="use model.int8.onnx, whose scales are float32",
                 )
+
+
+def _halve_weights(graph: Any, nodes: list[Any]) -> None:
+    """Float initializers of the net to float16; those of the preprocessing, and scales of Resize, stay float32."""
+    from onnx import TensorProto, numpy_helper
+
+    # ONNX: roi and scales of Resize have types of their own, and scales has float32 only.
+    fixed = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:]}
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and not (
+            tensor.name.startswith("preprocess.") or tensor.name in fixed
+        ):
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+
+
+def _halve_casts(nodes: list[Any]) -> None:
+    """`x.float()` inside the net would bring float32 back, where the next operator wants two tensors of one type."""
+    from onnx import TensorProto
+
+    for node in nodes:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+
+
+def _require_typed(model: onnx.ModelProto) -> None:
+    """Refuses a graph whose types do not agree."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            "this network cannot be written in FP16",
+            found=" ".join(str(error).split())[:300],
+            fix="export without --fp16",
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,29 +23,59 @@ def require_portable(model: onnx.ModelProto) -> None:
     """Refuses what some TensorRT reads wrongly or not at all.
 
     Raises:
-        ExportError: opset above 17 (TensorRT 8), a ReduceMean (TensorRT 8 ignores the axes input), a BatchNorm that
-            was not folded, a Transpose on uint8, or a weight that is not finite.
+        ExportError: opset above 17 (TensorRT 8), a reduction whose axes are an input (TensorRT 8 ignores it and
+            reduces over all axes), a BatchNorm that was not folded, a Transpose on uint8, or a weight that is not
+            finite.
     """
     from onnx import numpy_helper
 
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset > 17:
         raise ExportError("the portable file must be read by TensorRT 8", found=f"opset {opset}", allowed="17 or less")
+    _require_plain_reductions(model.graph)
+    _require_folded_norms(model.graph)
     for node in model.graph.node:
-        if node.op_type.startswith("Reduce"):
-            raise ExportError(
-                f"'{node.name}' is a {node.op_type}; TensorRT 8 may reduce over all axes",
-                allowed="GlobalAveragePool",
-                fix="use torch.nn.AdaptiveAvgPool2d(1) instead of x.mean((2, 3))",
-            )
-        if node.op_type == "BatchNormalization":
-            raise ExportError(f"'{node.name}' was not folded into its convolution", fix="call model.eval() first")
         if node.op_type == "Transpose" and "images" in node.input:
             raise ExportError(f"'{node.name}' transposes uint8, which TensorRT refuses", allowed="Cast first")
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ExportError(f"weight '{tensor.name}' holds NaN or infinity", found="after folding BatchNorm")
+
+
+def _require_plain_reductions(graph: Any) -> None:
+    """Axes stand in an attribute; only ReduceSum has them as an input before opset 18, and TensorRT 8 reads that one.
+
+    Source: onnx-tensorrt, builtin_op_importers.cpp, release/8.5-GA: ReduceSum passes its second input on, the
+    others do not.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if not node.op_type.startswith("Reduce") or len(node.input) < 2:
+            continue
+        if node.op_type != "ReduceSum" or node.input[1] not in constants:
+            raise ExportError(
+                f"'{node.name}' is a {node.op_type} that has its axes as an input; TensorRT 8 may reduce over all axes",
+                allowed="GlobalAveragePool, or axes that are written down",
+                fix="use torch.nn.AdaptiveAvgPool2d(1) instead of x.mean((2, 3))",
+            )
+
+
+def _require_folded_norms(graph: Any) -> None:
+    """A BatchNorm whose input comes from a convolution that nobody else reads could have been folded.
+
+    Elsewhere, as in pre-activation nets, it stays: TensorRT reads it as a scale of each channel.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    read = Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        if node.op_type != "BatchNormalization":
+            continue
+        maker = makers.get(node.input[0])
+        foldable = maker is not None and maker.op_type == "Conv" and maker.input[1] in constants
+        if len(node.output) > 1 or (foldable and read[node.input[0]] == 1):
+            raise ExportError(f"'{node.name}' was not folded into its convolution", fix="call model.eval() first")
 
 
 def require_same_answers(reference: Runner, candidate: Runner, images_nhwc: UInt8) -> dict[str, Any]:

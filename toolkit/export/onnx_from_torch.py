@@ -7,11 +7,13 @@ pool into a ReduceMean with an axes *input*, which TensorRT 8.5 and 8.6 read as 
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ExportError
+from toolkit.export.graph_rewrites import tidied
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
 INPUT, OUTPUT = "images", "logits"
+ROLES = {
+    "Conv": ("weight", "bias"),
+    "ConvTranspose": ("weight", "bias"),
+    "Gemm": ("weight", "bias"),
+    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
+}
 
 
 def onnx_from_torch(
@@ -53,9 +61,10 @@ def onnx_from_torch(
                 dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
             )
         except Exception as error:  # the exporter raises RuntimeError, its own types and more
-            raise ExportError("PyTorch cannot export this network", found=str(error).splitlines()[0]) from error
+            found = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ExportError("PyTorch cannot export this network", found=found) from error
     model = onnx.load_from_string(buffer.getvalue())
-    _inline_shared_initializers(model.graph)
+    tidied(model)
     _rename(model.graph)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
@@ -63,21 +72,6 @@ def onnx_from_torch(
     model.graph.name = metadata.get("toolkit.model", "classifier")
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _inline_shared_initializers(graph: Any) -> None:
-    """Equal initializers come out as Identity nodes on one of them; a copy each keeps every parameter a constant."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Identity" and node.input[0] in constants:
-            copy = graph.initializer.add()
-            copy.CopyFrom(constants[node.input[0]])
-            copy.name = node.output[0]
-        else:
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def readable_name(scope: str) -> str:
@@ -99,23 +93,47 @@ def readable_name(scope: str) -> str:
 
 
 def _rename(graph: Any) -> None:
-    """Names nodes by module path, outputs by their node, parameters by module and role."""
+    """Names nodes by module path, outputs by their node, parameters by module and role; no name twice.
+
+    Other code tells the preprocessing by its names, so a module of the net that is called `preprocess` gives way.
+    """
+    first = _preprocessing(graph)
     new: dict[str, str] = {INPUT: INPUT, OUTPUT: OUTPUT}
-    constants = {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        node.name = readable_name(node.name)
+    taken, constants = {INPUT, OUTPUT}, {tensor.name for tensor in graph.initializer}
+    for index, node in enumerate(graph.node):
+        name = readable_name(node.name)
+        if index >= first and name.startswith("preprocess"):
+            name = f"net.{name}" if "/net/" in node.name else f"net/{name.rpartition('/')[2]}"
+        node.name = _fresh(name, taken)
         module = node.name.rpartition("/")[0]
-        roles = ("weight", "bias") if node.op_type in ("Conv", "Gemm", "ConvTranspose") else ()
-        for role, name in zip(roles, node.input[1:], strict=False):
-            if name in constants:
-                new[name] = f"{module}.{role}"
+        for role, name in zip(ROLES.get(node.op_type, ()), node.input[1:], strict=False):
+            if name in constants and name not in new:
+                new[name] = _fresh(f"{module}.{role}", taken)
         for name in node.input:
             if name in constants and name not in new:
-                new[name] = f"preprocess.{name}" if module == "preprocess" else name
-        for index, name in enumerate(node.output):
-            new.setdefault(name, f"{node.name}_output" + (f"_{index}" if index else ""))
+                new[name] = _fresh(f"preprocess.{name}" if index < first else name, taken)
+        for place, name in enumerate(node.output):
+            new.setdefault(name, f"{node.name}_output" + (f"_{place}" if place else ""))
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new[name] for name in node.output]
     for tensor in graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
     del graph.value_info[:]
+
+
+def _preprocessing(graph: Any) -> int:
+    """How many of the first nodes are Cast, Transpose and normalisation: outside any module, one behind the other."""
+    name = INPUT
+    for index, node in enumerate(graph.node):
+        if node.name.count("/") != 1 or name not in node.input:
+            return index
+        name = node.output[0]
+    return len(graph.node)
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    """The name itself, or with a number: a module that is called twice has two nodes of one scope."""
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    fresh = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(fresh)
+    return fresh

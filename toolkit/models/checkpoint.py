@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,26 @@ from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A card and the module it describes, in evaluation mode on the CPU: uint8 (N, H, W, C) to logits."""
+    """A card and the module it describes, in evaluation mode on the CPU: uint8 (N, H, W, C) to logits.
+
+    Attributes:
+        folder: where the weights lie.
+        decided: what nobody said and was found instead, such as the mean; for the manifest.
+    """
 
     card: Card
     classifier: Classifier
     folder: Path
+    decided: dict[str, str] = field(default_factory=dict)
 
 
 def classifier_from_config(config: ResNetConfig, preprocessing: Preprocessing) -> Classifier:
-    """A fresh network behind its preprocessing."""
+    """A fresh network behind its preprocessing.
+
+    Raises:
+        ModelError: the images are smaller than the strides allow.
+    """
+    config.require_size(preprocessing.height, preprocessing.width)
     scale, shift = preprocessing.scale_and_shift()
     return Classifier(ResNet(config), torch.from_numpy(scale), torch.from_numpy(shift))
 
@@ -93,7 +105,12 @@ def load_model(folder: Path) -> LoadedModel:
             fix="restore the file that belongs to the card, or train again",
         )
     if card.arch.get("family") != "resnet":
-        raise ModelError("the card's architecture is unknown", found=card.arch.get("family"), allowed="resnet")
+        raise ModelError(
+            "the card's architecture is unknown",
+            found=card.arch.get("family"),
+            allowed="resnet",
+            fix="toolkit export package.module:build --checkpoint FILE --data ... takes other networks",
+        )
     config = config_from_dict({k: v for k, v in card.arch.items() if k != "family"})
     if config.classes != len(card.labels):
         raise ModelError("the card's labels and classes differ", found=f"{len(card.labels)} and {config.classes}")
@@ -124,18 +141,27 @@ def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
                 found=tuple(value.shape),
                 allowed=tuple(wanted[name].shape),
             )
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            bad = int((~torch.isfinite(value)).sum())
-            raise ModelError(
-                f"{path}: tensor '{name}' holds NaN or infinity",
-                found=f"{bad} of {value.numel()} values",
-                fix="train again with a lower --lr",
-            )
+        require_finite(name, value, path, fix="train again with a lower --lr")
     net.load_state_dict(tensors)
 
 
-def save_model(folder: Path, card: Card, net_weights: dict[str, Tensor]) -> Card:
-    """Writes card and weights together, or neither; returns the card with the weights' sha256 in it."""
+def require_finite(name: str, value: Tensor, path: Path, fix: str) -> None:
+    """Refuses a tensor with NaN or infinity in it, by its name."""
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        bad = int((~torch.isfinite(value)).sum())
+        raise ModelError(
+            f"{path}: tensor '{name}' holds NaN or infinity", found=f"{bad} of {value.numel()} values", fix=fix
+        )
+
+
+def save_model(
+    folder: Path, card: Card, net_weights: dict[str, Tensor], beside: Mapping[str, bytes] | None = None
+) -> Card:
+    """Writes card and weights together, or neither; returns the card with the weights' sha256 in it.
+
+    Args:
+        beside: further files of the folder, by name.
+    """
     with needs("write weights"):
         from safetensors.torch import save
     data = save({k: v.detach().cpu().contiguous() for k, v in net_weights.items()})
@@ -143,4 +169,6 @@ def save_model(folder: Path, card: Card, net_weights: dict[str, Tensor]) -> Card
     with folder_replaced(folder, owned_by=CARD) as fresh:
         (fresh / WEIGHTS).write_bytes(data)
         (fresh / CARD).write_text(card.text())
+        for name, content in (beside or {}).items():
+            (fresh / name).write_bytes(content)
     return card

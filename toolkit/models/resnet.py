@@ -6,6 +6,7 @@ its option B (a 1x1 projection) where a shortcut changes shape.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,6 +57,21 @@ class ResNetConfig:
             raise ModelError("unsupported input channels", found=self.in_channels, allowed="1 or 3")
         if self.classes < 2:
             raise ModelError("a classifier needs at least two classes", found=self.classes)
+
+    def require_size(self, height: int, width: int) -> None:
+        """Refuses images so small that a stride would step over them.
+
+        Raises:
+            ModelError: height or width is below the product of the strides.
+        """
+        least = math.prod(self.strides)
+        if min(height, width) < least:
+            raise ModelError(
+                f"images of {height}x{width} are too small for this network",
+                found=f"strides {', '.join(map(str, self.strides))}",
+                allowed=f"at least {least}x{least}, or smaller strides",
+                fix=f"--strides {','.join(['1'] * len(self.strides))}, or larger images",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for a card."""
@@ -168,18 +184,23 @@ class Classifier(nn.Module):
         net: takes normalised float images (N, C, H, W).
         scale: float32 (C,), 1 / (255 * std).
         shift: float32 (C,), -mean / std.
+        contiguous: hand the net plain NCHW memory. The transposed images are channels_last, which is faster, and in
+            which `x.view(x.size(0), -1)` behind a convolution fails.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, net: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, net: nn.Module, scale: Tensor, shift: Tensor, contiguous: bool = False) -> None:
         super().__init__()
         self.net = net
+        self.contiguous = contiguous
         self.register_buffer("scale", scale.reshape(1, -1, 1, 1).float())
         self.register_buffer("shift", shift.reshape(1, -1, 1, 1).float())
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(torch.float32).permute(0, 3, 1, 2)
+        if self.contiguous:
+            x = x.contiguous()
         logits: Tensor = self.net(x * self.scale + self.shift)
         return logits

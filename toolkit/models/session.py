@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,30 @@ import torch
 from toolkit import __version__
 from toolkit.card import Card
 from toolkit.contracts import Dataset, Preprocessing, preprocessing_from_images
-from toolkit.errors import ModelError
+from toolkit.errors import DataError, ModelError
 from toolkit.files import write_bytes
 from toolkit.lazy import needs
-from toolkit.models.checkpoint import arch_from_config, classifier_from_config, save_model, tensors_from_file
-from toolkit.models.resnet import Classifier, config_from_name
+from toolkit.models.checkpoint import (
+    LoadedModel,
+    arch_from_config,
+    classifier_from_config,
+    save_model,
+    tensors_from_file,
+)
+from toolkit.models.devices import keep_freed_memory
+from toolkit.models.distributed import ALONE, World
+from toolkit.models.logbook import (
+    CURVE,
+    LOG,
+    TENSORBOARD,
+    TensorBoard,
+    curve_png,
+    lines_from_text,
+    move_scalars,
+    require_plotting,
+    text_from_lines,
+)
+from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_name
 from toolkit.models.train import Progress, Recipe, Trained, Trainer, logits_of, train
 from toolkit.stats import wilson_interval
 
@@ -30,6 +49,11 @@ class Plan:
     Attributes:
         changes: entries of `ResNetConfig` that differ from the named architecture.
         command: what was typed, for the card.
+        start: the model to fine-tune; its architecture and preprocessing replace `arch` and the images' own.
+        world: the processes that train together, joined already.
+        tensorboard: write scalars for TensorBoard.
+        options: every option of the command with the value that it had, for the card.
+        dropped: training images left out because they are also test images, for the card.
     """
 
     name: str
@@ -40,53 +64,136 @@ class Plan:
     device: torch.device
     folder: Path
     command: str
+    start: LoadedModel | None = None
+    world: World = ALONE
+    tensorboard: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    dropped: int = 0
 
     @property
     def state_file(self) -> Path:
         """Where an unfinished run is kept, beside the model's folder."""
         return self.folder.parent / f".{self.name}.training.safetensors"
 
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Where TensorBoard's scalars lie while the run goes on."""
+        return self.folder.parent / f".{self.name}.{TENSORBOARD}"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """The model that was written."""
+    """The model that was written; where several processes trained, rank 0 alone has written it."""
 
     card: Card
     trained: Trained
     folder: Path
 
 
-def run_training(plan: Plan, *, resume: bool, on_progress: Callable[[Progress], None]) -> Outcome:
+def run_training(
+    plan: Plan,
+    *,
+    resume: bool,
+    on_progress: Callable[[Progress], None],
+) -> Outcome:
     """Trains, judges and writes a model; an interrupted run leaves its best epoch and can go on.
 
     Raises:
         ModelError: nothing to resume, or the interrupted run was another one.
+        MissingPackage: the learning curve or TensorBoard's scalars could not be written at the end.
     """
-    channels = plan.dataset.train.images_nhwc.shape[3]
-    config = replace(
-        config_from_name(plan.arch, in_channels=channels, classes=len(plan.dataset.train.classes)), **plan.changes
-    )
-    preprocessing = preprocessing_from_images(plan.dataset.train.images_nhwc)
+    require_plotting()
+    keep_freed_memory()
+    config, preprocessing = _shape_of(plan)
     torch.manual_seed(plan.recipe.seed)
     classifier = classifier_from_config(config, preprocessing)
+    if plan.start is not None:
+        _take_weights(classifier, plan.start, plan.dataset.train.classes)
     identity = {
         "arch": json.dumps(config.as_dict()),
         "recipe": json.dumps(plan.recipe.as_dict()),
         "data": plan.dataset.train.sha256,
+        "from": plan.start.card.weights_sha256 if plan.start is not None else "",
     }
-    state = _state_to_resume(plan, identity) if resume else None
-    trained = train(
-        classifier,
-        plan.dataset,
-        preprocessing,
-        plan.recipe,
-        plan.device,
-        on_progress=on_progress,
-        on_epoch=lambda trainer: _keep_state(plan, trainer, identity),
-        resume=state,
-    )
+    trained = _trained(plan, classifier, preprocessing, identity, resume, on_progress)
+    return _written(plan, classifier, preprocessing, trained, config)
+
+
+def _shape_of(plan: Plan) -> tuple[ResNetConfig, Preprocessing]:
+    """The network and what it takes: of the model to start from, or of the named architecture and the images."""
+    train = plan.dataset.train
+    if plan.start is None:
+        named = config_from_name(plan.arch, in_channels=train.images_nhwc.shape[3], classes=len(train.classes))
+        return replace(named, **plan.changes), preprocessing_from_images(train.images_nhwc)
+    net, preprocessing = plan.start.classifier.net, plan.start.card.preprocessing
+    if not isinstance(net, ResNet):
+        raise ModelError(f"'{plan.start.card.name}' cannot be trained on", found=type(net).__name__, allowed="a ResNet")
+    found = tuple(train.images_nhwc.shape[1:])
+    if found != preprocessing.shape:
+        differs = "other colour channels" if found[2] != preprocessing.channels else "another size"
+        raise DataError(
+            f"the images have {differs} than model '{plan.start.card.name}' takes",
+            found=f"{found[0]}x{found[1]}, {found[2]} channel(s)",
+            allowed=f"{preprocessing.height}x{preprocessing.width}, {preprocessing.channels} channel(s)",
+            fix="add --convert, or train from the start: leave --from out",
+        )
+    return replace(net.config, classes=len(train.classes)), preprocessing
+
+
+def _take_weights(classifier: Classifier, start: LoadedModel, classes: tuple[str, ...]) -> None:
+    """Copies a model's weights; the head stays new unless the classes are the same, in the same order."""
+    weights = dict(start.classifier.net.state_dict())
+    if classes != start.card.labels:
+        fresh = classifier.net.state_dict()
+        weights |= {name: value for name, value in fresh.items() if name.startswith("fc.")}
+    classifier.net.load_state_dict(weights)
+
+
+def _trained(
+    plan: Plan,
+    classifier: Classifier,
+    preprocessing: Preprocessing,
+    identity: dict[str, str],
+    resume: bool,
+    on_progress: Callable[[Progress], None],
+) -> Trained:
+    """Trains where `plan` says, keeping the state and TensorBoard's scalars; rank 0 alone writes."""
+    world = plan.world
+    world.agree(identity)
+    state, kept = world.from_first(lambda: _state_to_resume(plan, identity)) if resume else (None, {})
+    log = lines_from_text(kept.get("log", ""))
+    if plan.recipe.deterministic and "threads" in kept:
+        torch.set_num_threads(int(kept["threads"]))  # sums over another number of threads round differently
+    board = TensorBoard(plan.tensorboard_folder, log) if plan.tensorboard and world.first else None
+
+    def on_epoch(trainer: Trainer) -> None:
+        if world.first:
+            _keep_state(plan, trainer, identity)
+        if board is not None:
+            board.add(trainer.log[-1])
+
+    try:
+        trained = train(
+            classifier, plan.dataset, preprocessing, plan.recipe, plan.device,
+            on_progress=on_progress if world.first else lambda progress: None,
+            on_epoch=on_epoch, resume=state, log=log, world=world,
+        )  # fmt: skip
+    except BaseException:
+        if board is not None:
+            board.discard()
+        raise
+    if board is not None:
+        board.close()
+    return trained
+
+
+def _written(
+    plan: Plan, classifier: Classifier, preprocessing: Preprocessing, trained: Trained, config: ResNetConfig
+) -> Outcome:
+    """Judges the model on the test images and writes card, weights, log and learning curve: rank 0 alone."""
     classifier.load_state_dict(trained.weights)
-    accuracy = None if trained.interrupted else _accuracy(classifier.to(plan.device), plan)
+    judged = plan.world.first and not trained.interrupted
+    accuracy = _accuracy(classifier.to(plan.device), plan) if judged else None
     card = Card(
         name=plan.name,
         arch=arch_from_config(config),
@@ -94,9 +201,15 @@ def run_training(plan: Plan, *, resume: bool, on_progress: Callable[[Progress], 
         preprocessing=preprocessing,
         weights_sha256="",
         accuracy=accuracy,
-        training=_training(plan, trained, preprocessing),
+        training=_training(plan, trained),
     )
-    card = save_model(plan.folder, card, classifier.net.state_dict())
+    if not plan.world.first:
+        return Outcome(card, trained, plan.folder)
+    curve = curve_png(trained.log, plan.name, trained.best_epoch)
+    beside = {LOG: text_from_lines(trained.log).encode(), CURVE: curve}
+    card = save_model(plan.folder, card, classifier.net.state_dict(), beside)
+    if plan.tensorboard:
+        move_scalars(plan.tensorboard_folder, plan.folder)
     if not trained.interrupted:
         plan.state_file.unlink(missing_ok=True)
     return Outcome(card, trained, plan.folder)
@@ -105,10 +218,11 @@ def run_training(plan: Plan, *, resume: bool, on_progress: Callable[[Progress], 
 def _keep_state(plan: Plan, trainer: Trainer, identity: dict[str, str]) -> None:
     with needs("keep the state of a run"):
         from safetensors.torch import save
-    write_bytes(plan.state_file, save(trainer.state(), metadata=identity))
+    beside = {"log": text_from_lines(trainer.log), "threads": str(torch.get_num_threads())}
+    write_bytes(plan.state_file, save(trainer.state(), metadata=identity | beside))
 
 
-def _state_to_resume(plan: Plan, identity: dict[str, str]) -> dict[str, torch.Tensor]:
+def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not plan.state_file.is_file():
         raise ModelError(
             f"there is no interrupted run of '{plan.name}' to resume",
@@ -124,7 +238,7 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> dict[str, torch.Te
             allowed="the same architecture, recipe, seed and images",
             fix="repeat the options of that run, or leave --resume out to start anew",
         )
-    return state
+    return state, kept
 
 
 def _accuracy(classifier: Classifier, plan: Plan) -> dict[str, Any]:
@@ -149,14 +263,21 @@ def _accuracy(classifier: Classifier, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _training(plan: Plan, trained: Trained, preprocessing: Preprocessing) -> dict[str, Any]:
+def _training(plan: Plan, trained: Trained) -> dict[str, Any]:
     cuda = plan.device.type == "cuda"
     return {
         "command": plan.command,
         "data": plan.dataset.train.source,
         "data_sha256": plan.dataset.train.sha256,
         "images": len(plan.dataset.train),
+        "images_dropped": plan.dropped,
+        "from": {"name": plan.start.card.name, "weights_sha256": plan.start.card.weights_sha256}
+        if plan.start is not None
+        else None,
         "recipe": plan.recipe.as_dict(),
+        "options": plan.options,
+        "processes": plan.world.size,
+        "threads": torch.get_num_threads(),
         "epochs_done": trained.epochs_done,
         "best_epoch": trained.best_epoch,
         "holdout_top1_percent": round(100 * trained.holdout_top1, 4),

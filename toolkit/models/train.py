@@ -10,69 +10,48 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from toolkit.contracts import Dataset, LabelledImages, Preprocessing
 from toolkit.errors import DataError, ModelError, ToolkitError
+from toolkit.models.augment import augment
+from toolkit.models.devices import channels_last, computes_bf16, deterministic, device_from_name
+from toolkit.models.distributed import ALONE, PeerLost, World, lost_peers
+from toolkit.models.logbook import EpochLine
+from toolkit.models.norms import shared_norms
+from toolkit.models.recipe import Recipe, learning_rate
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every choice of a training run; a card stores it.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch: images a step.
-        lr: peak learning rate, reached after the warm-up.
-        warmup: part of all steps, 0..1, in which the rate rises linearly.
-        crop: pixels of zero padding for a random crop; 0 turns it off.
-        flip: mirror half of the images.
-        ema: decay of the averaged weights, a step.
-        holdout: training images kept back to choose the best epoch.
-        amp: "auto" (bfloat16 where the device computes it natively), "bf16" or "off".
-    """
-
-    epochs: int = 20
-    batch: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    warmup: float = 0.15
-    crop: int = 4
-    flip: bool = True
-    ema: float = 0.998
-    holdout: int = 1000
-    amp: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "epochs": (1, 10_000), "batch": (2, 65_536), "lr": (1e-8, 100), "momentum": (0, 0.9999),
-            "weight_decay": (0, 1), "label_smoothing": (0, 0.9), "warmup": (0, 0.9), "crop": (0, 64),
-            "ema": (0, 0.99999), "holdout": (1, 10**9), "seed": (0, 2**31 - 1),
-        }  # fmt: skip
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ModelError(f"--{name} out of range", found=getattr(self, name), allowed=f"{low} to {high}")
-        if self.amp not in ("auto", "bf16", "off"):
-            raise ModelError("--amp is unknown", found=self.amp, allowed="auto, bf16, off")
-
-    def as_dict(self) -> dict[str, Any]:
-        """For cards."""
-        return asdict(self)
+__all__ = [
+    "Progress",
+    "Recipe",
+    "Trained",
+    "Trainer",
+    "augment",
+    "channels_last",
+    "computes_bf16",
+    "device_from_name",
+    "learning_rate",
+    "logits_of",
+    "top1_of",
+    "train",
+]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, after each step; `holdout_top1` is None until the epoch ends."""
+    """Where a run stands, after each step; `holdout_top1` is None until the epoch ends.
+
+    Attributes:
+        loss: of the step, on this process's images; of an epoch's last step: the mean of the epoch, over all processes.
+    """
 
     epoch: int
     epochs: int
@@ -86,7 +65,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The averaged weights of the best epoch, and how they came about."""
+    """The averaged weights of the best epoch, and how they came about.
+
+    Attributes:
+        log: every epoch since the start, those before a resume included.
+        lost: another process ended, and that is why this one was interrupted.
+    """
 
     weights: dict[str, Tensor]
     best_epoch: int
@@ -97,50 +81,8 @@ class Trained:
     device: str
     amp: str
     interrupted: bool
-
-
-def device_from_name(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` to a device that is here.
-
-    Raises:
-        ToolkitError: CUDA was asked for and is not here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ToolkitError("unknown device", found=name, allowed="auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ToolkitError(
-            "this PyTorch finds no CUDA device",
-            found=f"torch {torch.__version__}",
-            fix="--device cpu, or `toolkit doctor` to see what is missing",
-        )
-    return torch.device(name)
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is native: a CUDA device of compute capability 8, or AVX512-BF16 or AMX on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-
-
-def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Random crop with zero padding and mirror, on the device: uint8 (N, H, W, C) to the same."""
-    n, height, width, _ = images.shape
-    device = images.device
-
-    def draw(high: int) -> Tensor:
-        return torch.randint(high, (n, 1), generator=generator).to(device, non_blocking=True)
-
-    rows = torch.arange(height, device=device)[None] + draw(2 * crop + 1)
-    columns = torch.arange(width, device=device)[None].expand(n, width)
-    if flip:
-        columns = torch.where(draw(2) == 1, columns.flip(1), columns)
-    columns = columns + draw(2 * crop + 1)
-    padded = nn.functional.pad(images, (0, 0, crop, crop, crop, crop))
-    return padded[torch.arange(n, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    log: tuple[EpochLine, ...]
+    lost: bool = False
 
 
 def logits_of(model: nn.Module, images_nhwc: Tensor, batch: int = 500) -> Tensor:
@@ -155,30 +97,24 @@ def top1_of(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((logits_of(model, images).argmax(1) == labels).float().mean())
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """The same module with its convolutions' weights in NHWC order: twice as fast on the CPU, and on tensor cores."""
-    moved: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
-
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Linear warm-up to `recipe.lr`, then half a cosine to zero."""
-    rise = max(1, int(recipe.warmup * steps))
-    if step < rise:
-        return recipe.lr * (step + 1) / rise
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
 class Trainer:
     """A run that can stop after any epoch and go on later, bit for bit the same on the CPU.
 
     Args:
         classifier: uint8 (N, H, W, C) to logits; trained in place.
         train: its training images; some are held out, see `Recipe.holdout`.
+        world: the processes that share every batch. Use the trainer within `shared_norms` where there are several.
     """
 
-    def __init__(self, classifier: nn.Module, train: LabelledImages, recipe: Recipe, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
+    def __init__(
+        self,
+        classifier: nn.Module,
+        train: LabelledImages,
+        recipe: Recipe,
+        device: torch.device,
+        world: World = ALONE,
+    ) -> None:
+        self.recipe, self.device, self.world = recipe, device, world
         if recipe.amp == "bf16" and not computes_bf16(device):
             raise ToolkitError(
                 "bfloat16 was asked for and this device does not compute it natively",
@@ -188,6 +124,7 @@ class Trainer:
         self.amp = "bf16" if recipe.amp != "off" and computes_bf16(device) else "off"
         self.model = channels_last(classifier).to(device)
         self.averaged = copy.deepcopy(self.model)
+        self.pairs = _pairs(self.averaged, self.model)
         order = np.random.default_rng(recipe.seed).permutation(len(train))
         held = min(recipe.holdout, len(train) // 5)
         if held < 1 or len(train) - held < 2:
@@ -195,7 +132,10 @@ class Trainer:
         self.images, self.labels = self._on_device(train, order[held:])
         self.held_images, self.held_labels = self._on_device(train, order[:held])
         self.batch = min(recipe.batch, len(self.images))
+        self.shard = world.shard(self.batch)
         self.steps_per_epoch = max(1, len(self.images) // self.batch)
+        self.parallel = world.parallel(self.model, device)
+        self.log: list[EpochLine] = []
         self.epoch = 0
         self.best: dict[str, Tensor] = {}
         self.best_epoch, self.best_top1 = 0, -1.0
@@ -220,21 +160,21 @@ class Trainer:
     def _average(self, step: int) -> None:
         # The first steps would hold the average at the random start: the decay grows with the step.
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            pairs = zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True)
-            for average, value in pairs:
-                if average.is_floating_point():
-                    average.lerp_(value, 1 - decay)
-                else:
-                    average.copy_(value)
+        averages, values, counters, counts = self.pairs
+        get_ema_multi_avg_fn(decay)(averages, values, step)  # type: ignore[no-untyped-call]
+        for counter, count in zip(counters, counts, strict=True):
+            counter.copy_(count)
 
     def _step(self, rows: Tensor, number: int, steps: int, draws: torch.Generator) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, number, steps)
-        images = augment(self.images[rows], self.recipe.crop, self.recipe.flip, draws)
+        mine = rows[self.shard]
+        images = augment(
+            self.images[mine], self.recipe.crop, self.recipe.flip, draws, part=self.shard, of=len(rows)
+        )  # fmt: skip
         with self._autocast():
             loss = nn.functional.cross_entropy(
-                self.model(images), self.labels[rows], label_smoothing=self.recipe.label_smoothing
+                self.parallel(images), self.labels[mine], label_smoothing=self.recipe.label_smoothing
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -250,34 +190,49 @@ class Trainer:
             draws = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
             order = torch.randperm(len(self.images), generator=draws).to(self.device)
             self.model.train()
+            # Added up on the device: asking for the loss of every step would make a GPU wait for Python.
+            total, began = torch.zeros((), device=self.device), time.monotonic()
             for index in range(self.steps_per_epoch):
                 number = self.epoch * self.steps_per_epoch + index
-                rows = order[index * self.batch : (index + 1) * self.batch]
-                loss = self._step(rows, number, steps, draws)
+                with lost_peers() if self.world.size > 1 else nullcontext():
+                    loss = self._step(order[index * self.batch : (index + 1) * self.batch], number, steps, draws)
+                total += loss
                 seen += self.batch
-                last = index + 1 == self.steps_per_epoch
-                if last:
-                    self._close_epoch(float(loss))
-                seconds = time.monotonic() - started
-                # float(loss) waits for the device, so a GPU is asked only now and then.
-                if last or self.device.type == "cpu" or index % 20 == 0:
+                if index + 1 == self.steps_per_epoch:
+                    line = self._close_epoch(total / self.steps_per_epoch, began)
+                    seconds = time.monotonic() - started
                     yield Progress(
-                        self.epoch if last else self.epoch + 1, self.recipe.epochs, number + 1, steps, float(loss),
-                        self.last_top1 if last else None, seen / seconds, seconds,
+                        self.epoch, self.recipe.epochs, number + 1, steps, line.loss, line.holdout_top1,
+                        seen / seconds, seconds,
+                    )  # fmt: skip
+                elif self.device.type == "cpu" or index % 20 == 0:  # float(loss) waits for the device
+                    seconds = time.monotonic() - started
+                    yield Progress(
+                        self.epoch + 1, self.recipe.epochs, number + 1, steps, float(loss), None,
+                        seen / seconds, seconds,
                     )  # fmt: skip
 
-    def _close_epoch(self, loss: float) -> None:
+    def _close_epoch(self, mean_loss: Tensor, began: float) -> EpochLine:
+        """Judges the averaged weights; the loss of an epoch is not a number if one step's was not."""
+        loss = float(self.world.mean(mean_loss))
         if not math.isfinite(loss):
             raise ModelError(
                 "training diverged: the loss is not a number",
                 found=f"loss {loss} in epoch {self.epoch + 1}",
                 fix=f"--lr {self.recipe.lr / 10:g}",
             )
+        trained_for = time.monotonic() - began
+        top1 = self.world.from_first(lambda: top1_of(self.averaged, self.held_images, self.held_labels))
         self.epoch += 1
-        self.last_top1 = top1_of(self.averaged, self.held_images, self.held_labels)
-        if self.last_top1 >= self.best_top1:
-            self.best_top1, self.best_epoch = self.last_top1, self.epoch
+        line = EpochLine(
+            self.epoch, loss, top1, self.optimizer.param_groups[0]["lr"],
+            self.steps_per_epoch * self.batch / trained_for, time.monotonic() - began,
+        )  # fmt: skip
+        self.log.append(line)
+        if top1 >= self.best_top1:
+            self.best_top1, self.best_epoch = top1, self.epoch
             self.best = {k: v.detach().cpu().contiguous().clone() for k, v in self.averaged.state_dict().items()}
+        return line
 
     def state(self) -> dict[str, Tensor]:
         """All that the next epoch depends on, as tensors: weights, averages, momentum, the best so far."""
@@ -310,6 +265,16 @@ class Trainer:
         self.epoch, self.best_epoch = int(epoch), int(best_epoch)
 
 
+def _pairs(averaged: nn.Module, model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    """What is averaged and its source, what is copied and its source: gathered once, because lists of tensors take one
+    kernel a step on a GPU where single ones take a hundred.
+    """
+    both = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    floats = [pair for pair in both if pair[0].is_floating_point()]
+    counts = [pair for pair in both if not pair[0].is_floating_point()]
+    return [a for a, _ in floats], [m for _, m in floats], [a for a, _ in counts], [m for _, m in counts]
+
+
 def train(
     classifier: nn.Module,
     data: Dataset,
@@ -320,29 +285,41 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[Trainer], None] = lambda trainer: None,
     resume: dict[str, Tensor] | None = None,
+    log: Sequence[EpochLine] = (),
+    world: World = ALONE,
 ) -> Trained:
     """Trains `classifier` and returns the averaged weights of the epoch that was best on the held-out images.
 
     Ctrl-C ends it early: the best epoch so far is returned with `interrupted` set; before the first epoch has
-    ended there is none, and KeyboardInterrupt goes on.
+    ended there is none, and KeyboardInterrupt goes on. A process that lost its peers ends in the same way.
+
+    Args:
+        log: the epochs before `resume`.
     """
     torch.manual_seed(recipe.seed)
     if data.train.images_nhwc.shape[1:] != preprocessing.shape:
         raise DataError("images and preprocessing differ in shape", found=data.train.images_nhwc.shape[1:])
-    trainer = Trainer(classifier, data.train, recipe, device)
-    if resume is not None:
-        trainer.restore(resume)
     progress: Progress | None = None
-    interrupted = False
-    try:
-        for progress in trainer.epochs():
-            on_progress(progress)
-            if progress.holdout_top1 is not None:
-                on_epoch(trainer)
-    except KeyboardInterrupt:
-        if not trainer.best:
-            raise
-        interrupted = True
+    interrupted = lost = False
+    channels_last(classifier).to(device)  # before the norms are shared: a move would part their buffers
+    with deterministic(recipe.deterministic), shared_norms(classifier, world, device):
+        trainer = Trainer(classifier, data.train, recipe, device, world)
+        if resume is not None:
+            trainer.restore(resume)
+        trainer.log = list(log)
+        try:
+            for progress in trainer.epochs():
+                if progress.holdout_top1 is not None:
+                    on_epoch(trainer)  # first: an epoch that people see can be resumed after
+                on_progress(progress)
+        except KeyboardInterrupt:
+            if not trainer.best:
+                raise
+            interrupted = True
+        except PeerLost:
+            if not trainer.best:
+                raise
+            interrupted = lost = True
     return Trained(
         weights=trainer.best,
         best_epoch=trainer.best_epoch,
@@ -353,4 +330,6 @@ def train(
         device=str(device),
         amp=trainer.amp,
         interrupted=interrupted,
+        log=tuple(trainer.log),
+        lost=lost,
     )

@@ -1,0 +1,225 @@
+"""Claims about other people's checkpoints: found wherever they usually are, explained where they do not fit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from toolkit.contracts import Preprocessing
+from toolkit.errors import ModelError, ToolkitError
+from toolkit.models.foreign import Source, classifier_of, network_from_source, source_from_dict
+from toolkit.models.foreign_weights import load_foreign_weights, weights_from_checkpoint
+
+
+def build(num_classes: int = 3, width: int = 4) -> nn.Sequential:
+    """Convolution, norm, head."""
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), pool, nn.Linear(width, num_classes))
+
+
+class Wrapped(nn.Module):
+    """A net whose own names begin with `model.`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build()
+
+
+@pytest.fixture
+def trained() -> nn.Sequential:
+    """A net whose every tensor differs from a fresh one's."""
+    net = build()
+    for value in net.state_dict().values():
+        value.copy_(torch.rand(value.shape) + 1)
+    return net
+
+
+def load(path: Path, net: nn.Module | None = None) -> tuple[nn.Module, str]:
+    net = build() if net is None else net
+    return net, load_foreign_weights(net, weights_from_checkpoint(path), path, build)
+
+
+def same(one: nn.Module, other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.state_dict().items())
+
+
+def prefixed(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("nest", "found_as"),
+    [
+        (lambda state: state, "the file itself"),
+        (lambda state: {"state_dict": state, "epoch": 3, "lr": 0.1}, "state_dict"),
+        (lambda state: {"model": state, "optimizer": {"lr": 1}}, "model"),
+        (lambda state: {"model_state_dict": state}, "model_state_dict"),
+        (lambda state: {"net": state, "acc": 93.1}, "net"),
+        (lambda state: {"ema": {"state_dict": state}}, "ema.state_dict"),
+        (lambda state: prefixed(state, "module."), "the file itself, without 'module.'"),
+        (
+            lambda state: prefixed(state, "module._orig_mod."),
+            "the file itself, without 'module.', without '_orig_mod.'",
+        ),
+        (lambda state: {"state_dict": prefixed(state, "model.")}, "state_dict, without 'model.'"),
+        (
+            lambda state: prefixed(state, "module.") | {"n_averaged": torch.tensor(4)},
+            "the file itself, without 'module.'",
+        ),
+    ],
+)
+def test_weights_are_found_where_training_scripts_put_them(
+    trained: nn.Sequential, nest: Any, found_as: str, tmp_path: Path
+) -> None:
+    torch.save(nest(trained.state_dict()), tmp_path / "w.pth")
+    net, words = load(tmp_path / "w.pth")
+    assert same(net, trained.state_dict())
+    assert words == found_as
+
+
+def test_safetensors_and_half_precision_are_read(trained: nn.Sequential, tmp_path: Path) -> None:
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    assert same(load(tmp_path / "w.safetensors")[0], trained.state_dict())
+    torch.save(trained.half().state_dict(), tmp_path / "half.pt")
+    net, _ = load(tmp_path / "half.pt")
+    assert {value.dtype for value in net.parameters()} == {torch.float32}
+
+
+def test_a_prefix_that_is_the_networks_own_stays(tmp_path: Path) -> None:
+    net = Wrapped()
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    assert load(tmp_path / "w.pth", Wrapped())[1] == "the file itself"
+
+
+def test_counters_that_old_checkpoints_lack_are_no_loss(trained: nn.Sequential, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    del state["1.num_batches_tracked"]
+    torch.save(state, tmp_path / "w.pth")
+    load(tmp_path / "w.pth")
+
+
+def refused(path: Path, *parts: str, net: nn.Module | None = None) -> None:
+    with pytest.raises(ModelError) as caught:
+        load(path, net)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_missing_and_unknown_names_are_listed_and_counted(trained: nn.Sequential, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    state["extra.weight"] = state.pop("0.weight")
+    torch.save(state, tmp_path / "w.pth")
+    refused(
+        tmp_path / "w.pth",
+        "another network",
+        "1 of 9 tensors missing (0.weight)",
+        "1 unknown (extra.weight)",
+        "--kwargs",
+    )
+
+
+def test_other_shapes_are_listed(tmp_path: Path) -> None:
+    torch.save(build(width=8).state_dict(), tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "7 of 9: 0.weight (8, 1, 3, 3) instead of (4, 1, 3, 3); 0.bias (8,) instead", "...")
+
+
+def test_a_head_of_another_number_of_classes_says_so(tmp_path: Path) -> None:
+    torch.save(build(10).state_dict(), tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "number of classes", "10 classes in the file (3.weight, 3.bias)", "3, as the network",
+            """--kwargs '{"num_classes": 10}'""")  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused_by_name(trained: nn.Sequential, value: float, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    state["3.weight"][0, 1] = value
+    torch.save(state, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "tensor '3.weight' holds NaN or infinity", "1 of 12 values")
+
+
+class Evil:
+    """What a pickle can do."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.target),))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+    trained: nn.Sequential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"state_dict": trained.state_dict(), "evil": Evil(tmp_path / "ran")}, tmp_path / "w.pth")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    refused(tmp_path / "w.pth", "would run code", "posix.mkdir", "save_file(", "'w.pth'")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_module_object_is_refused_with_the_way_out(trained: nn.Sequential, tmp_path: Path) -> None:
+    torch.save(trained, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "would run code", "torch.nn.modules", "net.state_dict()")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.95])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_truncated_checkpoint_is_no_whole_one(trained: nn.Sequential, part: float, old: bool, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=not old)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    refused(path, "is not a whole PyTorch checkpoint")
+
+
+def test_other_files_and_other_content_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    refused(tmp_path / "text.pth", "is not a whole PyTorch checkpoint")
+    torch.save({"history": [1, 2], "epoch": 3}, tmp_path / "log.pth")
+    refused(tmp_path / "log.pth", "holds no weights", "a dict with history, epoch")
+    torch.save([1, 2], tmp_path / "list.pth")
+    refused(tmp_path / "list.pth", "holds no weights", "list")
+    with pytest.raises(ToolkitError, match="does not exist"):
+        weights_from_checkpoint(tmp_path / "nosuch.pth")
+
+
+def test_layers_without_a_shape_are_refused(trained: nn.Sequential, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lazy = nn.Sequential(nn.LazyConv2d(4, 3))
+    torch.save(trained.state_dict(), tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "torch.nn.Lazy", net=lazy)
+
+
+def test_a_source_comes_back_from_its_record(trained: nn.Sequential, tmp_path: Path) -> None:
+    torch.save(trained.state_dict(), tmp_path / "w.pth")
+    source = Source(f"{__name__}:build", tmp_path / "w.pth", {"width": 4})
+    again = source_from_dict(source.as_dict())
+    assert (again.builder, again.kwargs, again.checkpoint) == (source.builder, source.kwargs, source.checkpoint)
+    network = network_from_source(again)
+    assert same(network.net, trained.state_dict())
+    assert not network.net.training
+    with pytest.raises(ModelError, match="changed since the bundle was written"):
+        network_from_source(again, "0" * 64)
+    with pytest.raises(ModelError, match="cannot be read"):
+        source_from_dict({"builder": "x:y"})
+
+
+def test_a_view_behind_a_convolution_works_in_the_classifier() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            logits: Tensor = self.fc(x.view(x.size(0), -1))
+            return logits
+
+    classifier = classifier_of(Viewing(), Preprocessing(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
+    assert classifier(torch.zeros((2, 8, 8, 3), dtype=torch.uint8)).shape == (2, 2)

@@ -1,0 +1,205 @@
+"""Weights from any training script: found in the checkpoint, brought to the network's names, explained where not."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from toolkit.errors import ModelError
+from toolkit.files import os_errors
+from toolkit.models.checkpoint import require_finite, tensors_from_file
+
+NESTED = ("state_dict", "model", "model_state_dict", "net", "ema", "model_ema", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+# Counters that decide nothing in evaluation mode, and that old checkpoints lack.
+HARMLESS = ("num_batches_tracked", "n_averaged")
+CONVERT = (
+    'where you trust the file, once, in the project that wrote it: python -c "import torch; '
+    "from safetensors.torch import save_file; c = torch.load('{name}', weights_only=False); "
+    "save_file(c.state_dict() if hasattr(c, 'state_dict') else c['state_dict'], 'weights.safetensors')\""
+)
+# What torch's restricted unpickler says of code; anything else that it says is of damage.
+CODE = ("unrecognized function", "object for class", "BUILD is only")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and how they were found: "state_dict, without 'module.'"."""
+
+    tensors: dict[str, Tensor]
+    found_as: str
+
+
+def weights_from_checkpoint(path: Path) -> Weights:
+    """The tensors of a .safetensors file, or of a .pth, .pt or .ckpt that holds no code.
+
+    Raises:
+        ModelError: damaged, a pickle that would run code, or without tensors. Nothing of the file has run.
+    """
+    if path.suffix == ".safetensors":
+        return Weights(tensors_from_file(path)[0], "safetensors")
+    content, place = _loaded(path), []
+    while not _tensors(content):
+        inner = next((key for key in NESTED if isinstance(content, dict) and key in content), None)
+        if inner is None:
+            raise _no_weights(path, content)
+        place.append(inner)
+        content = content[inner]
+    return Weights(_tensors(content), ".".join(place) or "the file itself")
+
+
+def _loaded(path: Path) -> Any:
+    """`torch.load` that refuses every pickle which could run code."""
+    try:
+        with os_errors(path, "read"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old storage formats
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _unsafe(path, str(error)) from error
+    except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _unsafe(path: Path, text: str) -> ModelError:
+    asks = re.search(r"GLOBAL ([\w.]+)", text)
+    if asks is None and not any(words in text for words in CODE):
+        return _damaged(path, text)
+    return ModelError(
+        f"{path} is a pickle that would run code, so it is not opened",
+        found=f"it asks for {asks[1]}" if asks else "it asks for more than tensors",
+        allowed="tensors in lists and dicts: torch.save(net.state_dict(), 'weights.pth'), or a .safetensors file",
+        fix=CONVERT.format(name=path.name),
+    )
+
+
+def _damaged(path: Path, text: str) -> ModelError:
+    return ModelError(
+        f"{path} is not a whole PyTorch checkpoint",
+        found=" ".join(text.split())[:150] or "an unexpected end",
+        allowed="what torch.save(net.state_dict(), 'weights.pth') writes, or a .safetensors file",
+        fix="restore the file from its source",
+    )
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict; none where a dict holds something else under the usual names."""
+    if not isinstance(content, dict):
+        return {}
+    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _no_weights(path: Path, content: Any) -> ModelError:
+    found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
+    return ModelError(
+        f"{path} holds no weights where they usually are",
+        found=found,
+        allowed=f"tensors by name, or such a dict as an entry: {', '.join(NESTED)}",
+        fix="torch.save(net.state_dict(), 'weights.pth')",
+    )
+
+
+def load_foreign_weights(net: nn.Module, weights: Weights, path: Path, build: Any = None) -> str:
+    """Copies the tensors into a network; returns how they were found.
+
+    Args:
+        build: what made the network, to name its argument for the number of classes where that is wrong.
+
+    Raises:
+        ModelError: names or shapes differ, or a value is NaN or infinite; names the first few, counts the rest.
+    """
+    wanted = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+    if any(isinstance(value, (UninitializedParameter, UninitializedBuffer)) for value in wanted.values()):
+        raise ModelError(
+            "the network has layers whose shape is still open (torch.nn.Lazy...)",
+            fix="run one forward pass in the function that builds it",
+        )
+    tensors, stripped = without_prefixes(weights.tensors, set(wanted))
+    tensors = {name: v for name, v in tensors.items() if name in wanted or not name.endswith(HARMLESS)}
+    _require_names(wanted, tensors, path)
+    _require_shapes(wanted, tensors, path, build)
+    for name, value in tensors.items():
+        require_finite(name, value, path, fix="use the checkpoint of an earlier epoch")
+    net.load_state_dict(tensors, strict=False)
+    return weights.found_as + "".join(f", without '{prefix}'" for prefix in stripped)
+
+
+def without_prefixes(tensors: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Strips what wrappers put before every name, unless the network's own names begin so too."""
+    stripped: list[str] = []
+    while True:
+        names = [name for name in tensors if not name.endswith(HARMLESS) or name in wanted]
+        prefix = next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None)
+        if prefix is None or all(name.startswith(prefix) for name in wanted):
+            return tensors, tuple(stripped)
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        stripped.append(prefix)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _require_names(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
+    missing = [name for name in wanted if name not in tensors and not name.endswith(HARMLESS)]
+    unknown = [name for name in tensors if name not in wanted]
+    if not missing and not unknown:
+        return
+    parts = [f"{len(missing)} of {len(wanted)} tensors missing ({_few(missing)})"] if missing else []
+    parts += [f"{len(unknown)} unknown ({_few(unknown)})"] if unknown else []
+    raise ModelError(
+        f"{path} belongs to another network",
+        found="; ".join(parts),
+        allowed=_few(list(wanted)),
+        fix="build the network that was trained: another name, or other --kwargs",
+    )
+
+
+def _require_shapes(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path: Path, build: Any) -> None:
+    wrong = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
+    if not wrong:
+        return
+    classes = _classes_of_heads(wrong, wanted, tensors)
+    if classes is not None:
+        here, there = classes
+        raise ModelError(
+            f"the head in {path} is of another number of classes than the network's",
+            found=f"{there} classes in the file ({_few(wrong)})",
+            allowed=f"{here}, as the network was built",
+            fix=f"--kwargs '{{\"{_classes_argument(build)}\": {there}}}'",
+        )
+    shapes = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in wrong[:3]]
+    raise ModelError(
+        f"{path} holds tensors of other shapes than the network",
+        found=f"{len(wrong)} of {len(wanted)}: {'; '.join(shapes)}" + ("; ..." if len(wrong) > 3 else ""),
+        fix="build the network that was trained: other --kwargs",
+    )
+
+
+def _classes_of_heads(
+    wrong: list[str], wanted: dict[str, Tensor], tensors: dict[str, Tensor]
+) -> tuple[int, int] | None:
+    """(network's, file's) classes where nothing but the first size of the last module differs."""
+    modules = {name.rpartition(".")[0] for name in wrong}
+    sizes = {(len(wanted[name]), len(tensors[name])) for name in wrong if wanted[name].ndim and tensors[name].ndim}
+    rest_alike = all(wanted[name].shape[1:] == tensors[name].shape[1:] for name in wrong)
+    is_last = list(wanted)[-1].rpartition(".")[0] in modules
+    return sizes.pop() if len(modules) == len(sizes) == 1 and rest_alike and is_last else None
+
+
+def _classes_argument(build: Any) -> str:
+    """What the builder calls its number of classes; "num_classes" where it does not say."""
+    try:
+        names = list(inspect.signature(build).parameters)
+    except (TypeError, ValueError):
+        names = []
+    usual = ("num_classes", "n_classes", "classes", "nclass", "num_labels", "n_class")
+    return next((name for name in usual if name in names), "num_classes")
