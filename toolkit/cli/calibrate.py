@@ -147,6 +147,8 @@ def show_choice(choice: Choice) -> None:
         for c in choice.candidates
     ]
     if rows:
-        table("INT8 against fp32 on held-out calibration images", ("method", "rel. L2", "flips", "no ranges<"), rows)
+        table(
+            "INT8 against fp32 on held-out calibration images", ("method", "rel. L2", "flips", "refused because<"), rows
+        )
     if choice.why:
         note(choice.why)

@@ -82,5 +82,6 @@ def command(
     with folder_replaced(folder, owned_by="sensitivity.json") as fresh:
         (fresh / "sensitivity.json").write_text(json_text(document))
         (fresh / "sensitivity.png").write_bytes(png_of_bars(f"{subject.name}: {title}", bars))
-    say(f"{folder}/sensitivity.png. Next: [bold]toolkit export {model or ''} --int8 --max-drop 0.1[/bold]")
+    name = f"{model} " if model else ""
+    say(f"{folder}/sensitivity.png. Next: [bold]toolkit export {name}--int8 --max-drop 0.1[/bold]")
     return {"ok": True, "folder": str(folder.resolve()), **document}
