@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## Install, then export, verify and bench the embedded defau
 	@mkdir -p $(DEMO)
 	$(BIN)/toolkit export --int8 --fp16 > $(DEMO)/export.json
 	$(BIN)/toolkit verify > $(DEMO)/verify.json
-	$(BIN)/toolkit bench --seconds 0.5 > $(DEMO)/bench.json
+	$(BIN)/toolkit bench > $(DEMO)/bench.json
 	@echo
 	@echo "The bundle is bundles/resnet32x32-fashion/, the results as JSON are in $(DEMO)/."
 	@echo "Next: . $(BIN)/activate && toolkit train my-net --help   (your own images)"

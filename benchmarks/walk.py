@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-COMMANDS = ("export --int8 --fp16", "verify", "bench --seconds 0.5")
+COMMANDS = ("export --int8 --fp16", "verify", "bench")
 
 
 def measured(words: str, folder: Path) -> tuple[float, float]:

@@ -15,7 +15,7 @@ def command(
         "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
     ),
     batch: str = typer.Option("1,8,64", "--batch", help="Batch sizes, with commas."),
-    seconds: float = typer.Option(1.0, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
+    seconds: float = typer.Option(0.3, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),

@@ -23,7 +23,9 @@ def command(
     data: str | None = typer.Option(
         None, "--data", help="Evaluate on the test part of fashion-mnist, cifar10, a folder or a .npz."
     ),
-    images: int | None = typer.Option(None, "--images", min=1, help="Use only so many evaluation images."),
+    images: int | None = typer.Option(
+        None, "--images", min=1, help="Evaluation images. (default: 1000 of the model's own, all of --data)"
+    ),
     gate: float = typer.Option(99.0, "--gate", min=0, max=100, help="Least top-1, in percent of the reference's."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
