@@ -14,6 +14,7 @@ import pytest
 
 from toolkit.bundle import Bundle, bundle_from_folder
 from toolkit.bundle.images import images_from_folder
+from toolkit.bundle.reading import NEVER_OPTIMISED
 from toolkit.card import card_from_folder
 from toolkit.contracts import LabelledImages, sha256_of_each
 from toolkit.data import dataset_from_spec
@@ -88,9 +89,9 @@ def test_tensorrt_builds_all_three_and_reads_int8_in_every_convolution(
 ) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs the TensorRT-RTX wheels (extra rtx)")
     engines = {entry["precision"]: entry for entry in exported[1]["engines"]}
-    assert set(engines) == {"fp32", "fp16", "int8"}
+    assert set(engines) == {"fp32", "fp16", "int8", "int8-fp16"}
     assert engines["int8"]["census"]["convolutions"] == 15
-    for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8")):
+    for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8"), ("int8-fp16", "Int8")):
         assert engines[precision]["census"]["convolutions_reading"][reads] == 15
 
 
@@ -115,7 +116,7 @@ def test_golden_answers_come_out_again(exported: tuple[Bundle, dict[str, Any]]) 
     bundle = exported[0]
     images, logits = bundle.golden()
     for precision in bundle.precisions:
-        with OrtRunner(bundle.onnx_file(precision)) as runner:
+        with OrtRunner(bundle.onnx_file(precision), optimize=precision not in NEVER_OPTIMISED) as runner:
             got = logits_in_batches(runner, images.images_nhwc)
         assert np.array_equal(got.argmax(axis=1), logits[precision].argmax(axis=1))
         assert np.abs(got - logits[precision]).max() < 0.05

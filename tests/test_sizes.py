@@ -62,7 +62,7 @@ def test_a_model_of_any_size_trains_exports_and_verifies(
     save_model(workspace / "models/sized", card, classifier.net.state_dict())
     images = images_from_dataset(dataset, Recipe("noise", 16))
     model = load_model(workspace / "models/sized")
-    bundle_from_model(model, images, workspace / "b", Options(fp16=True, int8=True))
+    bundle_from_model(model, images, workspace / "b", Options(fp16=True, int8=True, method="percentile", force=True))
     bundle = bundle_from_folder(workspace / "b")
     assert bundle.preprocessing.shape == shape
     judged = evaluation_images(bundle, None, None)
@@ -71,7 +71,7 @@ def test_a_model_of_any_size_trains_exports_and_verifies(
         answers = {name: runner.logits(judged.images_nhwc) for name, runner in opened.runners.items()}
     finally:
         opened.close()
-    assert set(answers) == {"torch fp32", "ort fp32", "ort fp16", "ort int8"}
+    assert set(answers) >= {"torch fp32", "ort fp32", "ort fp16", "ort int8"}
     assert {answer.shape for answer in answers.values()} == {(24, classes)}
     largest = np.abs(answers["torch fp32"]).max()
     assert np.abs(answers["torch fp32"] - answers["ort fp32"]).max() < 1e-4 * largest

@@ -17,6 +17,7 @@ from toolkit.bundle.reading import ONNX_FILES
 from toolkit.files import sha256_of_file
 
 PRECISIONS = {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
+ON_ORT = PRECISIONS - {"int8-fp16"}  # by default: that file is for a TensorRT
 
 
 def test_training_wrote_card_weights_and_disjoint_images(tiny_workspace: Path) -> None:
@@ -78,7 +79,7 @@ def test_verify_takes_the_newest_bundle_and_says_which(toolkit: Toolkit) -> None
     answer = toolkit("verify")
     assert answer.code == 0
     assert "bundles/tiny" in answer.text
-    assert set(answer.document["passed"]) == {"torch fp32"} | {f"ort {precision}" for precision in PRECISIONS}
+    assert set(answer.document["passed"]) == {"torch fp32"} | {f"ort {precision}" for precision in ON_ORT}
     assert all(answer.document["passed"].values())
     assert "trt" in answer.document["unavailable"]
 
@@ -95,7 +96,7 @@ def test_verify_fails_below_the_gate(toolkit: Toolkit, tmp_path: Path, tiny_work
     (broken / "manifest.json").write_text(json.dumps(manifest))
     answer = toolkit("verify", broken, "--backend", "ort")
     assert answer.code == 1
-    assert answer.document["passed"] == {f"ort {precision}": precision != "int8" for precision in PRECISIONS}
+    assert answer.document["passed"] == {f"ort {precision}": precision != "int8" for precision in ON_ORT}
     assert "Below the gate: ort int8" in answer.text
 
 
@@ -103,7 +104,7 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Tool
     answer = toolkit("verify", "--backend", "ort,trt")
     assert answer.code == 1
     assert answer.document["ok"] is False
-    assert set(answer.document["passed"]) == {f"ort {precision}" for precision in PRECISIONS}
+    assert set(answer.document["passed"]) == {f"ort {precision}" for precision in ON_ORT}
     assert "trt" in answer.text
 
 
@@ -140,7 +141,7 @@ def test_images_that_calibrated_never_evaluate(toolkit: Toolkit, tmp_path: Path,
 def test_bench_prints_percentiles_of_every_runner(toolkit: Toolkit) -> None:
     answer = toolkit("bench", "--backend", "torch,ort", "--batch", "1,4", "--seconds", "0.05")
     assert answer.code == 0
-    assert len(answer.document["latency"]) == 2 * (1 + len(PRECISIONS))
+    assert len(answer.document["latency"]) == 2 * (1 + len(ON_ORT))
     for entry in answer.document["latency"]:
         assert 0 < entry["min_ms"] <= entry["p50_ms"] <= entry["p90_ms"] <= entry["p99_ms"]
     assert answer.document["host"]["cores"] >= 1
@@ -176,3 +177,9 @@ def test_tensorrt_builds_every_precision_with_int8_convolutions(tiny_workspace: 
     for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8"), ("int8-fp16", "Int8")):
         census = engines[precision]["census"]
         assert census["convolutions_reading"][reads] == census["convolutions"] > 0
+
+
+def test_the_file_for_a_strongly_typed_tensorrt_is_judged_here_when_asked_by_name(toolkit: Toolkit) -> None:
+    answer = toolkit("verify", "--backend", "ort", "--precision", "fp32,int8-fp16", "--images", "60")
+    assert answer.code == 0
+    assert set(answer.document["passed"]) == {"ort fp32", "ort int8-fp16"}
