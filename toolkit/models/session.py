@@ -279,6 +279,7 @@ def _training(plan: Plan, trained: Trained) -> dict[str, Any]:
         "processes": plan.world.size,
         "threads": torch.get_num_threads(),
         "epochs_done": trained.epochs_done,
+        "seconds": round(sum(line.seconds for line in trained.log), 1),
         "best_epoch": trained.best_epoch,
         "holdout_top1_percent": round(100 * trained.holdout_top1, 4),
         "amp": trained.amp,

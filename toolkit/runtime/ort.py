@@ -20,7 +20,8 @@ class OrtRunner(ClosesItself):
         model: a path, or the bytes of an ONNX file.
         provider: "CPUExecutionProvider" or "CUDAExecutionProvider"; it runs there or the runner is not made.
         threads: of one operator; 0 lets ONNX Runtime take every core.
-        optimize: ONNX Runtime's graph optimisations. Files that mix FP16 with Q/DQ are computed wrongly with them.
+        optimize: ONNX Runtime's graph optimisations. Off for files that mix FP16 with Q/DQ.
+            With ONNX Runtime 1.32 such files answer differently with them; without, the graph is run as it stands.
 
     Raises:
         BackendUnavailable: this onnxruntime lacks the provider.
