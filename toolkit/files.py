@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from toolkit.errors import ToolkitError
+from toolkit.lazy import needs
 
 
 def sha256_of_file(path: Path) -> str:
@@ -87,6 +89,21 @@ def read_json(path: Path, error: type[ToolkitError]) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise error(f"{path} is not a JSON object", found=type(document).__name__)
     return document
+
+
+def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None) -> dict[str, Any]:
+    """A TOML document from a file, or `error` with the line that is wrong and what is allowed."""
+    with needs("read TOML files"):
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+    with os_errors(path, "read"):
+        data = path.read_bytes()
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise error(f"{path} is not TOML", found=fault, allowed=allowed) from fault
 
 
 @contextmanager

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from toolkit.contracts import Dataset, LabelledImages, Preprocessing, require_images
 from toolkit.data import dataset_from_spec, require_disjoint, sample, without_shared
 from toolkit.errors import CalibrationError, DataError
-from toolkit.files import folder_replaced, os_errors
-from toolkit.lazy import needs
+from toolkit.files import folder_replaced, os_errors, read_toml
 from toolkit.workspace import find_in_room
 
 RECIPE = "recipe.toml"
@@ -96,20 +93,13 @@ def recipe_from_file(path: Path) -> Recipe:
     Raises:
         CalibrationError: not TOML, an unknown entry, or a value of the wrong type.
     """
-    with needs("read recipe.toml"):
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-    with os_errors(path, "read"):
-        text = path.read_bytes()
+    values = read_toml(path, CalibrationError)
     try:
-        values: dict[str, Any] = tomllib.loads(text.decode())
         recipe = Recipe(**values)
         return Recipe(
             str(recipe.data), int(recipe.images), int(recipe.seed), str(recipe.method), float(recipe.percentile)
         )
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise CalibrationError(
             f"{path} is not a recipe", found=error, allowed="data, images, seed, method, percentile"
         ) from error

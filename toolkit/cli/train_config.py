@@ -62,26 +62,12 @@ def options_of_train() -> dict[str, Option]:
 
 
 def _document(file: str) -> dict[str, Any]:
-    import sys
     from pathlib import Path
 
     from toolkit.errors import ToolkitError
-    from toolkit.files import os_errors
-    from toolkit.lazy import needs
+    from toolkit.files import read_toml
 
-    with needs("read a --config file"):
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-    with os_errors(Path(file), "read"):
-        data = Path(file).read_bytes()
-    try:
-        return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ToolkitError(
-            f"{file} is not TOML", found=error, allowed='lines such as lr = 0.05 or amp = "off"'
-        ) from error
+    return read_toml(Path(file), ToolkitError, 'lines such as lr = 0.05 or amp = "off"')
 
 
 def _unknown(file: str, key: str, allowed: list[str]) -> ToolkitError:

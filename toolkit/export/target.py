@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from toolkit.errors import EngineError
-from toolkit.files import os_errors
-from toolkit.lazy import needs
+from toolkit.files import read_toml
 from toolkit.workspace import find_in_room, shipped, workspace
 
 DEFAULT_TARGET = "default"
@@ -46,7 +42,7 @@ def target_from_name(name: str) -> Target:
     if path is None:
         known = {p.stem for root in (workspace(), shipped()) for p in (root / "export").glob("*.toml")}
         raise EngineError(f"there is no target '{name}'", allowed=", ".join(sorted(known)), fix="--target default")
-    values = _toml(path)
+    values = read_toml(path, EngineError)
     unknown = sorted(values.keys() - set(ENTRIES))
     if unknown:
         raise EngineError(
@@ -80,18 +76,3 @@ def require_batch(smallest: int, best: int, largest: int) -> tuple[int, int, int
             allowed="smallest:best:largest from 1 to 4096, as in 1:8:64",
         )
     return smallest, best, largest
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    with needs("read target files"):
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-    with os_errors(path, "read"):
-        data = path.read_bytes()
-    try:
-        values: dict[str, Any] = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EngineError(f"{path} is not TOML", found=error) from error
-    return values
