@@ -183,3 +183,31 @@ def test_the_file_for_a_strongly_typed_tensorrt_is_judged_here_when_asked_by_nam
     answer = toolkit("verify", "--backend", "ort", "--precision", "fp32,int8-fp16", "--images", "60")
     assert answer.code == 0
     assert set(answer.document["passed"]) == {"ort fp32", "ort int8-fp16"}
+
+
+def test_a_models_card_is_held_against_its_weights(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+    answer = toolkit("verify", "tiny", "--data", "set.npz")
+    assert answer.code == 0
+    assert answer.document["images"]["count"] == 120
+    assert answer.document["card_top1_percent"] == pytest.approx(answer.document["score"]["top1_percent"], abs=0.01)
+    boast = tmp_path / "boast"
+    shutil.copytree(tiny_workspace / "models/tiny", boast)
+    card = json.loads((boast / "card.json").read_text())
+    card["accuracy"]["top1_percent"] -= 1.5
+    (boast / "card.json").write_text(json.dumps(card))
+    answer = toolkit("verify", boast, "--data", "set.npz")
+    assert answer.code == 1
+    assert "NOT TRUE" in answer.text
+
+
+def test_on_other_images_a_card_is_neither_true_nor_false(toolkit: Toolkit) -> None:
+    answer = toolkit("verify", "tiny", "--data", "set.npz", "--images", "40")
+    assert answer.code == 0
+    assert answer.document["card_top1_percent"] is None
+    assert "other images" in answer.text
+
+
+def test_a_model_is_no_bundle(toolkit: Toolkit) -> None:
+    answer = toolkit("verify", "tiny", "--backend", "ort")
+    assert answer.code == 1
+    assert "toolkit export tiny" in answer.text

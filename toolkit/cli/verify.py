@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
+    bundle: Path | None = typer.Argument(
+        None, help="A bundle's folder, or a model: is its card true? (default: the newest in bundles/)"
+    ),
     backend: str = typer.Option("all", "--backend", help="torch, ort, trt, several with commas, or all that run here."),
     precision: str = typer.Option(
         "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
@@ -38,13 +40,19 @@ def command(
     Examples:
       toolkit verify
 
+      toolkit verify resnet32x32-fashion --data fashion-mnist
+
       toolkit verify bundles/my-net --backend ort --data fashion-mnist --gate 99.9
     """
     from toolkit.bundle.reading import bundle_from_folder, require_precisions
     from toolkit.bundle.runners import open_runners, require_backends
     from toolkit.cli.console import note, steps
+    from toolkit.cli.verify_model import verify_model
     from toolkit.parity import logits_in_batches, parity_from_logits
 
+    if bundle is not None and _is_model(bundle):
+        _require_only_torch(str(bundle), backend, precision)
+        return verify_model(str(bundle), data, images, convert, skip_bad)
     opened_bundle = bundle_from_folder(bundle)
     note(f"bundle: {opened_bundle.folder}")
     backends = require_backends(backend)
@@ -63,6 +71,27 @@ def command(
     label = reference or "ort fp32"
     found = [parity_from_logits(label, name, expected, got, judged.labels) for name, got in answers.items()]
     return _verdict(opened_bundle, judged, found, opened.unavailable, gate, asked=backend != "all")
+
+
+def _require_only_torch(model: str, backend: str, precision: str) -> None:
+    from toolkit.errors import ToolkitError
+
+    if backend not in ("all", "torch") or precision not in ("all", "fp32"):
+        raise ToolkitError(
+            f"'{model}' is a model, not a bundle: it runs on torch in fp32 only",
+            found=f"--backend {backend} --precision {precision}",
+            fix=f"toolkit export {model} --int8 --fp16, then toolkit verify bundles/{model} --backend {backend}",
+        )
+
+
+def _is_model(path: Path) -> bool:
+    """A model folder, or the name of one that is no folder here."""
+    from toolkit.card import CARD
+    from toolkit.workspace import find_in_room
+
+    if path.is_dir():
+        return (path / CARD).is_file()
+    return len(path.parts) == 1 and find_in_room("models", path.name) is not None
 
 
 def _images(bundle: Bundle, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabelledImages:

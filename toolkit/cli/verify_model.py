@@ -1,0 +1,74 @@
+"""`toolkit verify MODEL`: does a model folder still give the accuracy that its card claims?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.card import Card
+    from toolkit.contracts import LabelledImages
+
+TOLERANCE_POINTS = 0.01
+
+
+def verify_model(name: str, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> dict[str, Any]:
+    """Top-1 of the PyTorch model, beside the card's where the images are the card's own.
+
+    Not equal within `TOLERANCE_POINTS` is not ok; on other images there is nothing to compare.
+    """
+    from dataclasses import asdict
+    from functools import partial
+
+    from toolkit.cli.console import say, steps, table
+    from toolkit.lazy import needs
+    from toolkit.parity import logits_in_batches, score_from_logits
+    from toolkit.runtime.pytorch import TorchRunner
+
+    with needs("run the PyTorch model"):
+        from toolkit.models.checkpoint import folder_of_model, load_model
+    loaded = load_model(folder_of_model(name))
+    card = loaded.card
+    images = _images(card, data, count, convert, skip_bad)
+    with steps() as step, TorchRunner(loaded.classifier) as runner:
+        logits = logits_in_batches(runner, images.images_nhwc, partial(step, "run torch fp32"))
+    score = score_from_logits(logits, images.labels)
+    claimed = _claim(card, images)
+    ok = claimed is None or abs(claimed - score.top1_percent) <= TOLERANCE_POINTS
+    said = "other images" if claimed is None else f"{claimed:.2f} %"
+    row = (
+        card.name, f"{score.top1_percent:.2f} %", f"{score.low_percent:.2f} - {score.high_percent:.2f}", said,
+        "" if claimed is None else "[green]true[/green]" if ok else "[red]NOT TRUE[/red]",
+    )  # fmt: skip
+    title = f"{loaded.folder} on {len(images):,} images of {images.source}"
+    table(title, ("model", "top-1", "95 %", "card says", "<"), [row])
+    if not ok:
+        say("[red]The card claims another accuracy than these weights have.[/red] Train again, or restore the folder.")
+    return {
+        "ok": ok,
+        "model": str(loaded.folder.resolve()),
+        "images": {"source": images.source, "count": len(images), "sha256": images.sha256},
+        "score": asdict(score),
+        "card_top1_percent": claimed,
+    }
+
+
+def _images(card: Card, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabelledImages:
+    """The test part of `data`, else the model's own evaluation images."""
+    from toolkit.bundle.images import images_of_model, labelled_as
+    from toolkit.contracts import require_images
+    from toolkit.data import dataset_from_spec, sample
+
+    if data is None:
+        images = images_of_model(card.name, card.labels, card.preprocessing).evaluation
+    else:
+        dataset = dataset_from_spec(data, shape=card.preprocessing.shape, convert=convert, skip_bad=skip_bad)
+        images = labelled_as(dataset.test, card.labels, card.name)
+    require_images(images.images_nhwc, card.preprocessing, f"model '{card.name}'")
+    return images if count is None else sample(images, count, seed=0)
+
+
+def _claim(card: Card, images: LabelledImages) -> float | None:
+    """The card's top-1 in percent, if it was measured on these very images."""
+    if not card.accuracy or card.accuracy.get("data_sha256") != images.sha256:
+        return None
+    return float(card.accuracy["top1_percent"])
