@@ -21,7 +21,7 @@ import sys
 import torch
 from torch import nn
 from toolkit.models.augment import augment
-from toolkit.models.distributed import ALONE, joined, world_from_environment
+from toolkit.models.distributed import ALONE, end_at_once, joined, world_from_environment
 from toolkit.models.norms import shared_norms
 from toolkit.models.resnet import ResNet, ResNetConfig
 
@@ -41,6 +41,7 @@ with joined(world, cpu), shared_norms(net, world if sys.argv[2] == "shared" else
         optimizer.step()
 if world.first:
     torch.save(net.state_dict(), sys.argv[1])
+end_at_once(world, 0)
 """
 
 

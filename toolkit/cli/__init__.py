@@ -54,7 +54,19 @@ def run(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader (head, say) has gone; there is nobody to tell
         sys.stdout = None
+    _leave_the_others(code)
     raise SystemExit(code)
+
+
+def _leave_the_others(code: int) -> None:
+    """One of several training processes ends in its own way, see `end_at_once`."""
+    distributed = sys.modules.get("toolkit.models.distributed")
+    if distributed is not None and sys.stdout is not None:
+        try:
+            world = distributed.world_from_environment()
+        except ToolkitError:
+            return
+        distributed.end_at_once(world, code)
 
 
 def _interrupted() -> tuple[int, dict[str, Any]]:
