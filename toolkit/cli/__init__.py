@@ -22,8 +22,8 @@ app = typer.Typer(
     epilog="The walk: toolkit train, toolkit export --int8 --fp16, toolkit verify, toolkit bench. "
     "Each command has --help with examples; the last line of stdout is one JSON document.",
 )
-# Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
+# Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
 for verb in (train, calibrate, sensitivity, export, verify, bench, doctor, init):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)

@@ -49,6 +49,7 @@ def command(
       toolkit calibrate --merge shard-1 shard-2 -o whole
     """
     from toolkit.bundle.calibrating import subject_of
+    from toolkit.bundle.foreign import numbers_from_text
     from toolkit.calibration.auto import ranges_by_agreement
     from toolkit.calibration.store import write_record
     from toolkit.calibration.suspicion import require_plausible
@@ -63,8 +64,8 @@ def command(
             data=data,
             count=images,
             convert=convert,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
+            mean=numbers_from_text(mean, "--mean"),
+            std=numbers_from_text(std, "--std"),
             on_progress=lambda done, total: step("read images", done, total),
         )
         notes = require_plausible(subject.images.images_nhwc, force, subject.typed)
@@ -81,17 +82,6 @@ def command(
     folder = output or workspace() / "calibration" / f"{subject.name}.record"
     write_record(folder, choice.record, choice.seen if keep_histograms else None)
     return _answer(folder, choice.record, choice)
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    from toolkit.errors import ToolkitError
-
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ToolkitError(
-            f"{option} cannot be read", found=text, allowed="numbers, as in 0.5 or 0.5,0.4,0.5"
-        ) from error
 
 
 def _merge(

@@ -44,6 +44,7 @@ def command(
 
       toolkit verify bundles/my-net --backend ort --data fashion-mnist --gate 99.9
     """
+    from toolkit.bundle.evaluation import evaluation_images
     from toolkit.bundle.reading import bundle_from_folder, require_precisions
     from toolkit.bundle.runners import open_runners, require_backends
     from toolkit.cli.console import note, steps
@@ -59,7 +60,7 @@ def command(
     precisions = require_precisions(precision, opened_bundle)
     opened = open_runners(opened_bundle, backends, precisions, run_builder, by_name=precision != "all")
     try:
-        judged = _images(opened_bundle, data, images, convert, skip_bad)
+        judged = evaluation_images(opened_bundle, data, images, convert, skip_bad)
         answers = {}
         with steps() as step:
             for name, runner in opened.runners.items():
@@ -92,13 +93,6 @@ def _is_model(path: Path) -> bool:
     if path.is_dir():
         return (path / CARD).is_file()
     return len(path.parts) == 1 and find_in_room("models", path.name) is not None
-
-
-def _images(bundle: Bundle, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabelledImages:
-    """Evaluation images: from `data`, the model's own, or the bundle's golden ones; never calibration images."""
-    from toolkit.bundle.evaluation import evaluation_images
-
-    return evaluation_images(bundle, data, count, convert, skip_bad)
 
 
 def _reference(bundle: Bundle, images: LabelledImages) -> Any:
