@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from toolkit.bundle.images import images_of_dataset, labelled_as
+from toolkit.bundle.images import (
+    CALIBRATION,
+    EVALUATION,
+    MOST_EVALUATION_IMAGES,
+    Recipe,
+    images_from_dataset,
+    images_from_folder,
+    images_of_dataset,
+    labelled_as,
+    write_images,
+)
 from toolkit.contracts import Dataset, LabelledImages
-from toolkit.errors import DataError
+from toolkit.data import dataset_from_spec
+from toolkit.errors import DataError, ToolkitError
 
 
 def _images(*classes: str, count: int = 12, seed: int = 0) -> LabelledImages:
@@ -44,3 +57,33 @@ def test_as_many_images_calibrate_as_there_are_different_ones() -> None:
     )
     found = images_of_dataset(Dataset("set", doubled, _images("ant", "bee", seed=1)), "set", train.classes, "net")
     assert len(found.calibration) == found.recipe.images == 12
+
+
+def test_a_recipe_without_images_draws_the_same_ones_again(tmp_path: Path) -> None:
+    source = _images("ant", "bee", count=90)
+    np.savez(tmp_path / "set.npz", images=source.images_nhwc, labels=source.labels, classes=np.array(source.classes))
+    recipe = Recipe(str(tmp_path / "set.npz"), images=20, seed=7)
+    drawn = images_from_dataset(dataset_from_spec(recipe.data), recipe, MOST_EVALUATION_IMAGES)
+    write_images(tmp_path / "net", drawn)
+    for name in (CALIBRATION, EVALUATION):
+        (tmp_path / "net" / name).unlink()
+    again = images_from_folder(tmp_path / "net")
+    assert again.calibration.sha256 == drawn.calibration.sha256
+    assert again.evaluation.sha256 == drawn.evaluation.sha256
+
+
+def test_a_recipe_whose_set_is_not_here_says_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text(Recipe("cifar10").text())
+    with pytest.raises(DataError, match="CIFAR-10 is not installed"):
+        images_from_folder(tmp_path)
+
+
+def test_one_image_file_without_the_other_is_damage_not_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(Recipe("cifar10").text())
+    images = _images("ant", "bee")
+    np.savez(tmp_path / EVALUATION, images=images.images_nhwc, labels=images.labels, classes=np.array(images.classes))
+    with pytest.raises(ToolkitError, match=CALIBRATION):
+        images_from_folder(tmp_path)

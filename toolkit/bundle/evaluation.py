@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.bundle.images import images_from_folder, labelled_as, require_labels
+from toolkit.bundle.images import EVALUATION, images_from_folder, labelled_as, require_labels
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.record import RECORD, record_from_file
 from toolkit.contracts import LabelledImages, require_images, sha256_of_each
@@ -43,12 +43,16 @@ def evaluation_images(
 
 def _own_images(bundle: Bundle) -> LabelledImages:
     folder = find_in_room("calibration", bundle.model)
-    if folder is not None:
-        images = images_from_folder(folder).evaluation
-        if images.sha256 == bundle.manifest["evaluation"]["sha256"]:
-            return images
     golden, _ = bundle.golden()
-    return golden
+    if folder is None:
+        return golden
+    try:
+        images = images_from_folder(folder).evaluation
+    except DataError as error:
+        if (folder / EVALUATION).exists():
+            raise
+        return LabelledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
+    return images if images.sha256 == bundle.manifest["evaluation"]["sha256"] else golden
 
 
 def _without_calibration_images(bundle: Bundle, images: LabelledImages) -> LabelledImages:

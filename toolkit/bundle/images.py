@@ -106,8 +106,16 @@ def recipe_from_file(path: Path) -> Recipe:
 
 
 def images_from_folder(folder: Path) -> ModelImages:
-    """Reads what `write_images` wrote."""
+    """Reads what `write_images` wrote; a recipe without images draws the same ones again from the set that it names.
+
+    A set that may not be passed on (CIFAR-10 has no licence) travels as its recipe.
+
+    Raises:
+        DataError: an image file cannot be read, or the recipe's set is not installed.
+    """
     recipe = recipe_from_file(folder / RECIPE)
+    if not any((folder / name).exists() for name in (CALIBRATION, EVALUATION)):
+        return images_from_dataset(dataset_from_spec(recipe.data), recipe, MOST_EVALUATION_IMAGES)
     parts = [_images_from_npz(folder / name, folder.name) for name in (CALIBRATION, EVALUATION)]
     require_disjoint(*parts)
     return ModelImages(parts[0], parts[1], recipe)
