@@ -211,3 +211,13 @@ def test_a_model_is_no_bundle(toolkit: Toolkit) -> None:
     answer = toolkit("verify", "tiny", "--backend", "ort")
     assert answer.code == 1
     assert "toolkit export tiny" in answer.text
+
+
+def test_a_jetpack_decides_the_version_of_the_calib_cache_and_its_engines_wait_for_the_device(
+    toolkit: Toolkit, tmp_path: Path
+) -> None:
+    done = toolkit("export", "tiny", "--int8", "--target", "jetpack60", "-o", tmp_path / "b")
+    assert done.code == 0, done.text
+    assert (tmp_path / "b/calib.cache").read_text().startswith("TRT-8602-EntropyCalibration2\n")
+    assert done.document["engines"] == []
+    assert "jetpack60" in done.document["no_engines"]

@@ -11,7 +11,7 @@ from toolkit import __version__
 from toolkit.bundle.images import ModelImages
 from toolkit.calibration.agreement import held_out
 from toolkit.calibration.auto import Choice, ranges_by_agreement
-from toolkit.calibration.cache import cache_from_ranges
+from toolkit.calibration.cache import JETPACK_6_TENSORRT, cache_from_ranges
 from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
@@ -49,6 +49,7 @@ class Options:
         max_drop: points of agreement with fp32 that INT8 may lose; layers stay in float until it does not.
         force: measure on images that look wrong.
         target: what engines are built for, where a TensorRT of its kind can build here; None builds none.
+        tensorrt_version: (major, minor, patch) that the `calib.cache` is for; () is JetPack 6.1's.
     """
 
     fp16: bool = False
@@ -59,6 +60,7 @@ class Options:
     max_drop: float | None = None
     force: bool = False
     target: Target | None = None
+    tensorrt_version: tuple[int, ...] = ()
 
 
 @dataclass
@@ -173,4 +175,4 @@ def _quantise(made: Graphs, images: ModelImages, options: Options, on_step: Step
     except ExportError as error:  # nobody asked for FP16: INT8 with float32 layers serves every TensorRT
         made.left_out["int8-fp16"] = f"{error.what}; found {error.found}"
     made.onnx["int8-cpu"] = cpu_from_ranges(graph, record, keep_float=made.keep_float)
-    made.calib_cache = cache_from_ranges(graph, record)
+    made.calib_cache = cache_from_ranges(graph, record, options.tensorrt_version or JETPACK_6_TENSORRT)

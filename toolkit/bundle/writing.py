@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -186,11 +187,9 @@ def _build_engines(
         tensorrt = require_can_build(find_tensorrt(driver=driver), driver)
     except BackendUnavailable as error:
         return [], f"{error.what}; try: {error.fix}" if error.fix else error.what
-    if tensorrt.kind not in target.tensorrt:
-        return (
-            [],
-            f"target {target.name} wants {' or '.join(target.tensorrt)}, and {tensorrt.name} is what can build here",
-        )
+    obstacle = target.obstacle(tensorrt.kind, tensorrt.version, platform.machine())
+    if obstacle:
+        return [], obstacle
     entries = []
     for index, precision in enumerate(precisions):
         on_step(f"build engines with {tensorrt.name}", index, len(precisions))

@@ -3,8 +3,8 @@
 The format is text: a header line `TRT-<version>-EntropyCalibration2`, then a line a tensor, its name, a colon, a blank
 and the eight hex digits of its scale (amax / 127) as a big-endian float32. TensorRT names tensors as the ONNX file
 does. No specification is published; a cache that TensorRT 8.2 wrote is in NVIDIA/TensorRT issue 2958. A header of
-another version is refused ("Calibration table does not match calibrator algorithm type"): put yours into the first
-line, `header` says how.
+another version is refused ("Calibration table does not match calibrator algorithm type"): the target names it, as in
+`toolkit export --target jetpack60`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ if TYPE_CHECKING:
     import onnx
 
 CALIB_CACHE = "calib.cache"
-JETPACK_6_TENSORRT = (10, 3, 0)  # of JetPack 6.1 and 6.2, the newest that still reads caches
+JETPACK_6_TENSORRT: tuple[int, ...] = (10, 3, 0)  # of JetPack 6.1 and 6.2, the newest that still reads caches
 QUANTISED = ("Conv", "Add", "Relu")
 
 
-def header(tensorrt: tuple[int, int, int]) -> str:
+def header(tensorrt: tuple[int, ...]) -> str:
     """`TRT-8601-...` for 8.6.1, `TRT-100300-...` for 10.3.0: NV_TENSORRT_VERSION of NvInferVersion.h."""
     major, minor, patch = tensorrt
     number = major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch
     return f"TRT-{number}-EntropyCalibration2"
 
 
-def cache_from_ranges(
-    model: onnx.ModelProto, record: Record, tensorrt: tuple[int, int, int] = JETPACK_6_TENSORRT
-) -> str:
+def cache_from_ranges(model: onnx.ModelProto, record: Record, tensorrt: tuple[int, ...] = JETPACK_6_TENSORRT) -> str:
     """The text of a calibration cache.
 
     Tensors of the record have its scales, bit for bit those of the Q/DQ files. Convolution and Add outputs in between,

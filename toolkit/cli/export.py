@@ -42,7 +42,9 @@ def command(
         None, "--max-drop", min=0, max=100, help="Points of agreement with fp32 that INT8 may lose; layers stay float."
     ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
-    target: str = typer.Option("default", "--target", help="What engines are for: a file in export/, such as rtx."),
+    target: str = typer.Option(
+        "default", "--target", help="What engines and calib.cache are for: a file in export/, as jetpack61 or rtx."
+    ),
     batch: str | None = typer.Option(
         None, "--batch", help="Engines' smallest, best served and largest batch. (default: the target's, 1:8:64)"
     ),
@@ -97,8 +99,8 @@ def command(
 
     if max_drop is not None and not int8:
         raise ToolkitError("--max-drop is about INT8", found="no --int8", fix="add --int8")
-    built_for = target_from_name(target) if engines else None
-    if built_for is not None and batch is not None:
+    built_for = target_from_name(target)
+    if batch is not None:
         built_for = replace(built_for, batch=_batch(batch))
     own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
     own["kwargs"] = kwargs
@@ -127,7 +129,8 @@ def command(
             record=None if record is None else record_from_file(record),
             max_drop=max_drop,
             force=force,
-            target=built_for,
+            target=built_for if engines else None,
+            tensorrt_version=built_for.tensorrt_version,
         )
         written = bundle_from_model(loaded, found, output or workspace() / "bundles" / card.name, options, step)
     if written.graphs.choice is not None:

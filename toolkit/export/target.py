@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from toolkit.errors import EngineError
 from toolkit.files import read_toml
 from toolkit.workspace import find_in_room, shipped, workspace
 
 DEFAULT_TARGET = "default"
-ENTRIES = ("description", "tensorrt", "batch", "compute_capabilities", "workspace_mib")
+ENTRIES = (
+    "description", "tensorrt", "tensorrt_version", "machine", "batch", "compute_capabilities", "workspace_mib",
+)  # fmt: skip
 KINDS = ("tensorrt", "tensorrt-rtx")
+MACHINES = ("aarch64", "x86_64")
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Target:
 
     Attributes:
         tensorrt: kinds of TensorRT that may build for it.
+        tensorrt_version: of the device, as in (10, 3, 0); () takes any. An engine runs on the version that built it.
+        machine: of the device, "aarch64" or "x86_64"; None takes any. No TensorRT builds for another.
         batch: smallest, best served and largest batch.
         compute_capabilities: for TensorRT-RTX, such as ("SM86",); none makes a plan for all that it supports.
         workspace_mib: scratch memory that a layer may use; None leaves it to TensorRT.
@@ -30,6 +36,23 @@ class Target:
     batch: tuple[int, int, int]
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int | None = None
+    tensorrt_version: tuple[int, ...] = ()
+    machine: str | None = None
+
+    def obstacle(self, tensorrt: str, version: str, machine: str) -> str:
+        """Why the TensorRT that is here cannot build for this target, and where it can be done; empty if it can.
+
+        Args:
+            tensorrt: its kind, see `KINDS`. version: as its module says. machine: as `platform.machine()` says.
+        """
+        here = f"{tensorrt} {version} on {machine} is what can build here"
+        if tensorrt not in self.tensorrt:
+            return f"target {self.name} wants {' or '.join(self.tensorrt)}, and {here}"
+        wanted = ".".join(map(str, self.tensorrt_version))
+        if self.machine not in (None, machine) or not f"{version}.".startswith(f"{wanted}." if wanted else ""):
+            of = " ".join(part for part in (wanted and f"TensorRT {wanted}", self.machine) if part)
+            return f"target {self.name} is {of}, and {here}: copy the bundle there and build on the device"
+        return ""
 
 
 def target_from_name(name: str) -> Target:
@@ -53,6 +76,9 @@ def target_from_name(name: str) -> Target:
         raise EngineError(f"{path}: 'batch' cannot be read", found=batch, allowed="three numbers, as in [1, 8, 64]")
     if not (isinstance(kinds, list) and kinds and set(kinds) <= set(KINDS)):
         raise EngineError(f"{path}: 'tensorrt' cannot be read", found=kinds, allowed=", ".join(KINDS))
+    machine = values.get("machine")
+    if machine not in (None, *MACHINES):
+        raise EngineError(f"{path}: 'machine' cannot be read", found=machine, allowed=", ".join(MACHINES))
     return Target(
         name=name,
         description=str(values.get("description", "")),
@@ -60,7 +86,19 @@ def target_from_name(name: str) -> Target:
         batch=require_batch(*batch),
         compute_capabilities=tuple(str(c) for c in values.get("compute_capabilities", [])),
         workspace_mib=values.get("workspace_mib"),
+        tensorrt_version=_version(path, values.get("tensorrt_version", "")),
+        machine=machine,
     )
+
+
+def _version(path: Path, text: object) -> tuple[int, ...]:
+    """Three numbers of a text such as 10.3.0; an empty text is ()."""
+    parts = text.split(".") if isinstance(text, str) and text else []
+    if not isinstance(text, str) or len(parts) not in (0, 3) or not all(part.isdecimal() for part in parts):
+        raise EngineError(
+            f"{path}: 'tensorrt_version' cannot be read", found=text, allowed='three numbers, as in "10.3.0"'
+        )
+    return tuple(int(part) for part in parts)
 
 
 def require_batch(smallest: int, best: int, largest: int) -> tuple[int, int, int]:
