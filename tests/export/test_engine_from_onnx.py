@@ -23,9 +23,9 @@ from toolkit.export.engine_from_onnx import (
     network_flags,
     precision_flags,
     profile_from_network,
-    sidecar_path,
 )
 from toolkit.runtime.driver import Device, Driver
+from toolkit.runtime.preflight import sidecar_path
 from toolkit.runtime.trt import described
 
 onnx = pytest.importorskip("onnx", reason="the graphs are made with onnx.helper")

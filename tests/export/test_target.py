@@ -28,10 +28,11 @@ def test_an_engine_for_a_jetson_is_built_on_one(name: str) -> None:
         target.obstacle("tensorrt", version, "x86_64"),
         target.obstacle("tensorrt", version + "1", "aarch64"),
         target.obstacle("tensorrt", "11.4.0", "aarch64"),
+        target.obstacle("tensorrt-rtx", "1.7.1.116", "x86_64"),
     ):
         assert f"target {name} is TensorRT {version} aarch64" in other
         assert "build on the device" in other
-    assert "wants tensorrt," in target.obstacle("tensorrt-rtx", "1.7.1.116", "x86_64")
+    assert "wants tensorrt," in target.obstacle("tensorrt-rtx", "1.7.1.116", "aarch64")
 
 
 def test_a_target_that_names_no_version_takes_any() -> None:

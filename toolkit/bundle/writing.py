@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit import __version__
+from toolkit.bundle.building import engines_of_files, files_of_folder, tensorrt_for_target
 from toolkit.bundle.graphs import Graphs, Options, graphs_of_model
 from toolkit.bundle.images import ModelImages
 from toolkit.bundle.reading import FOR_TENSORRT, FORMAT, GOLDEN, NEVER_OPTIMISED, ONNX_FILES
 from toolkit.calibration.cache import CALIB_CACHE
 from toolkit.calibration.record import RECORD, Record
 from toolkit.charts import png_of_curve
-from toolkit.errors import BackendUnavailable, ExportError
-from toolkit.export.engine_from_onnx import engine_from_onnx, require_can_build
+from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.export.onnx_from_torch import OPSET
-from toolkit.files import folder_replaced, json_text, sha256_of_file
+from toolkit.files import folder_replaced, json_text
 from toolkit.parity import Parity, logits_in_batches, parity_from_logits
-from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort import OrtRunner
-from toolkit.runtime.trt import NEEDS_NO_GPU, find_tensorrt
 from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:
@@ -102,7 +99,7 @@ def bundle_from_model(
             "preprocessing": model.card.preprocessing.as_dict(),
             "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(model.card.labels)]},
             "opset": OPSET,
-            "files": _files(fresh),
+            "files": files_of_folder(fresh),
             "engines": engines,
             "calibration": None
             if record is None
@@ -179,50 +176,13 @@ def _build_engines(
     folder: Path, precisions: tuple[str, ...], options: Options, on_step: Step
 ) -> tuple[list[dict[str, Any]], str]:
     """Engines of every precision with the TensorRT that is here; or why there are none."""
-    target = options.target
-    if target is None:
+    if options.target is None:
         return [], "not asked for"
     try:
-        driver = probe_driver()
-        tensorrt = require_can_build(find_tensorrt(driver=driver), driver)
-    except BackendUnavailable as error:
-        return [], f"{error.what}; try: {error.fix}" if error.fix else error.what
-    obstacle = target.obstacle(tensorrt.kind, tensorrt.version, platform.machine())
-    if obstacle:
-        return [], obstacle
-    entries = []
-    for index, precision in enumerate(precisions):
-        on_step(f"build engines with {tensorrt.name}", index, len(precisions))
-        source = folder / ONNX_FILES[precision]
-        engine = engine_from_onnx(
-            source,
-            folder / "engines" / f"{source.stem}.engine",
-            batch=target.batch,
-            compute_capabilities=target.compute_capabilities if tensorrt.kind == NEEDS_NO_GPU else (),
-            workspace_mib=target.workspace_mib,
-        )
-        entries.append(
-            {
-                "file": f"engines/{engine.path.name}",
-                "precision": precision,
-                "target": target.name,
-                "tensorrt": engine.sidecar["tensorrt"],
-                "onnx_sha256": engine.sidecar["onnx"]["sha256"],
-                "census": engine.sidecar["census"],
-                "build_seconds": engine.sidecar["build_seconds"],
-            }
-        )
-    on_step(f"build engines with {tensorrt.name}", len(precisions), len(precisions))
-    return entries, ""
-
-
-def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and size of every file in the bundle, by its path inside."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-        for path in paths
-    }
+        tensorrt = tensorrt_for_target(options.target)
+    except (BackendUnavailable, EngineError) as error:
+        return [], "; ".join(part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part)
+    return engines_of_files(folder, precisions, options.target, tensorrt, on_step), ""
 
 
 def scores_as_dict(parity: dict[str, Parity]) -> dict[str, Any]:

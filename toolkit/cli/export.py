@@ -89,7 +89,7 @@ def command(
     from toolkit.calibration.record import record_from_file
     from toolkit.cli.calibrate import show_choice
     from toolkit.cli.console import steps
-    from toolkit.export.target import target_from_name
+    from toolkit.export.target import batch_from_text, target_from_name
     from toolkit.lazy import needs
     from toolkit.workspace import workspace
 
@@ -101,7 +101,7 @@ def command(
         raise ToolkitError("--max-drop is about INT8", found="no --int8", fix="add --int8")
     built_for = target_from_name(target)
     if batch is not None:
-        built_for = replace(built_for, batch=_batch(batch))
+        built_for = replace(built_for, batch=batch_from_text(batch))
     own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
     own["kwargs"] = kwargs
     request = _request(model or "", data, own) if is_import_path(model or "") else None
@@ -224,18 +224,6 @@ def _top1(score: Score, images: int) -> str:
     """A file that is slow to judge was judged on fewer images, and says so."""
     fewer = f" (of {score.images:,})" if score.images != images else ""
     return f"{score.top1_percent:.2f} %{fewer}"
-
-
-def _batch(text: str) -> tuple[int, int, int]:
-    from toolkit.export.target import require_batch
-
-    try:
-        smallest, best, largest = (int(part) for part in text.split(":"))
-    except ValueError as error:
-        raise ToolkitError(
-            "--batch cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64"
-        ) from error
-    return require_batch(smallest, best, largest)
 
 
 def _show_budget(budget: Budget) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.export.resolver import WEAK_OPSET_LIMIT
 from toolkit.files import os_errors, sha256_of_file, write_bytes, write_json
+from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.trt import NEEDS_NO_GPU, Census, Log, TensorRT, census_from_log, find_tensorrt
-
-SIDECAR_FORMAT = 1
-WEAK_OPSET_LIMIT = 17  # TensorRT 8 reduces over all axes where opset 18's axes input names some, without a word
+from toolkit.runtime.preflight import SIDECAR_FORMAT, sidecar_path
+from toolkit.runtime.trt import NEEDS_NO_GPU, Log, TensorRT, find_tensorrt
 
 Progress = Callable[[str, int, int], None]
 Profile = dict[str, list[list[int]]]
@@ -80,7 +80,7 @@ def engine_from_onnx(
     log, started, monitor = Log(tensorrt.module), time.perf_counter(), _Monitor(on_progress)
     build = _Build(tensorrt, log, onnx, batch, compute_capabilities, workspace_mib)
     plan, facts = _interruptible(lambda: build.run(monitor), monitor)
-    census = census_from_log(log)
+    census = census_from_log(message for _, message in log.lines)
     sidecar = {
         "format": SIDECAR_FORMAT,
         "tensorrt": {"kind": tensorrt.kind, "version": tensorrt.version},
@@ -106,11 +106,6 @@ def _write_both(destination: Path, plan: bytes, sidecar: dict[str, Any]) -> None
         with contextlib.suppress(OSError):
             destination.unlink()
         raise
-
-
-def sidecar_path(plan: Path) -> Path:
-    """`model.plan` has `model.plan.json`."""
-    return plan.with_name(f"{plan.name}.json")
 
 
 def network_flags(trt: Any) -> int:

@@ -46,9 +46,9 @@ class Target:
             tensorrt: its kind, see `KINDS`. version: as its module says. machine: as `platform.machine()` says.
         """
         here = f"{tensorrt} {version} on {machine} is what can build here"
-        if tensorrt not in self.tensorrt:
-            return f"target {self.name} wants {' or '.join(self.tensorrt)}, and {here}"
         wanted = ".".join(map(str, self.tensorrt_version))
+        if tensorrt not in self.tensorrt and self.machine in (None, machine):
+            return f"target {self.name} wants {' or '.join(self.tensorrt)}, and {here}"
         if self.machine not in (None, machine) or not f"{version}.".startswith(f"{wanted}." if wanted else ""):
             of = " ".join(part for part in (wanted and f"TensorRT {wanted}", self.machine) if part)
             return f"target {self.name} is {of}, and {here}: copy the bundle there and build on the device"
@@ -99,6 +99,17 @@ def _version(path: Path, text: object) -> tuple[int, ...]:
             f"{path}: 'tensorrt_version' cannot be read", found=text, allowed='three numbers, as in "10.3.0"'
         )
     return tuple(int(part) for part in parts)
+
+
+def batch_from_text(text: str) -> tuple[int, int, int]:
+    """`1:8:64` as a batch profile."""
+    try:
+        smallest, best, largest = (int(part) for part in text.split(":"))
+    except ValueError as error:
+        raise EngineError(
+            "--batch cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64"
+        ) from error
+    return require_batch(smallest, best, largest)
 
 
 def require_batch(smallest: int, best: int, largest: int) -> tuple[int, int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import platform
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ MODULES = {
     "tensorrt_dispatch_bindings": "dispatch",
 }
 NEEDS_NO_GPU = "tensorrt-rtx"  # the one kind whose Builder works without a driver
-CONVOLUTIONS = ("correlation", "convolution")  # what the build log calls a convolution; Myelin says correlation
 
 
 @dataclass(frozen=True)
@@ -162,59 +160,6 @@ def _logger(trt: Any, add: Callable[[str, str], None]) -> Any:
             add(severity.name, message)
 
     return Logger()
-
-
-@dataclass(frozen=True)
-class Census:
-    """What an engine is made of.
-
-    Attributes:
-        kinds: (layer kind, types read, types written, how many), the most frequent first; types as TensorRT names
-            them, several joined by "+".
-    """
-
-    kinds: tuple[tuple[str, str, str, int], ...]
-
-    @property
-    def layers(self) -> int:
-        """How many layers there are."""
-        return sum(count for *_, count in self.kinds)
-
-    def convolutions(self, reads: str | None = None) -> int:
-        """How many convolutions there are, or how many whose image input is of type `reads` ("Int8", "Half")."""
-        return sum(
-            count for kind, read, _, count in self.kinds if kind in CONVOLUTIONS and reads in (None, read.split("+")[0])
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For sidecars and reports."""
-        reading = {name: self.convolutions(name) for name in ("Int8", "Half", "Float")}
-        kinds = [dict(zip(("kind", "reads", "writes", "count"), entry, strict=True)) for entry in self.kinds]
-        return {
-            "layers": self.layers,
-            "convolutions": self.convolutions(),
-            "convolutions_reading": reading,
-            "kinds": kinds,
-        }
-
-
-def census_from_log(log: Log) -> Census | None:
-    """The layers that a build with ProfilingVerbosity.DETAILED listed, or None where it listed none.
-
-    TensorRT-RTX lists them in this form (seen on 1.7.1); full TensorRT has them in its engine inspector.
-    """
-    listing = next((m for _, m in log.lines if m.startswith("Layers:")), None)
-    if listing is None:
-        return None
-    layer = re.compile(
-        r"Name: .*?, LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], Tactic"
-    )
-    kinds: Counter[tuple[str, str, str]] = Counter()
-    for line in listing.split("I/O Tensors:")[0].splitlines():
-        if match := layer.match(line):
-            reads, writes = ("+".join(re.findall(r"Datatype: (\w+)", match[i])) for i in (2, 3))
-            kinds[match[1], reads, writes] += 1
-    return Census(tuple((*kind, count) for kind, count in kinds.most_common())) if kinds else None
 
 
 def require_can_run(driver: Driver | None = None) -> NoReturn:

@@ -1,0 +1,146 @@
+"""Claims about plans before they are loaded: cut short, changed, foreign, or of another version; one sentence each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.runtime.driver import Device, Driver
+from toolkit.runtime.preflight import obstacle_to_running, require_runs_here, sidecar_of_plan, sidecar_path
+from toolkit.runtime.trt import TensorRT
+
+PLAN = bytes(range(256)) * 8
+ORIN = Device("Orin", "SM87", 7600)
+HERE = Driver(True, "", "12.6", (ORIN,))
+
+
+def tensorrt(version: str, kind: str = "tensorrt") -> TensorRT:
+    return TensorRT(SimpleNamespace(), kind, version, True, False)
+
+
+def sidecar(**changes: Any) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "tensorrt": {"kind": "tensorrt", "version": "10.3.0"},
+        "builder": {"device": "Orin", "compute_capability": "SM87", "machine": platform.machine()},
+        "compute_capabilities": [],
+        "onnx": {"file": "model.int8.onnx", "sha256": "0" * 64},
+        "plan": {"sha256": hashlib.sha256(PLAN).hexdigest(), "bytes": len(PLAN)},
+        "flags": ["TF32"],
+        "profile": {},
+        **changes,
+    }
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "model.engine"
+    path.write_bytes(PLAN)
+    sidecar_path(path).write_text(json.dumps(sidecar()))
+    return path
+
+
+def test_a_whole_plan_gives_its_sidecar(plan: Path) -> None:
+    assert sidecar_of_plan(plan) == sidecar()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(at=st.integers(0, len(PLAN) - 1), bit=st.integers(0, 7))
+def test_one_flipped_bit_anywhere_is_refused(plan: Path, at: int, bit: int) -> None:
+    changed = bytearray(PLAN)
+    changed[at] ^= 1 << bit
+    plan.write_bytes(changed)
+    with pytest.raises(EngineError, match="changed since it was built"):
+        sidecar_of_plan(plan)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(size=st.integers(0, len(PLAN) - 1))
+def test_a_plan_that_was_cut_short_is_refused(plan: Path, size: int) -> None:
+    plan.write_bytes(PLAN[:size])
+    with pytest.raises(EngineError, match="cut short"):
+        sidecar_of_plan(plan, "toolkit build my-bundle")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 2}', '{"format": 1}'])
+def test_a_sidecar_that_says_too_little_is_refused(plan: Path, content: str) -> None:
+    sidecar_path(plan).write_text(content)
+    with pytest.raises(EngineError):
+        sidecar_of_plan(plan)
+
+
+def test_a_plan_alone_is_refused(plan: Path) -> None:
+    sidecar_path(plan).unlink()
+    with pytest.raises(EngineError, match="no sidecar"):
+        sidecar_of_plan(plan)
+
+
+def test_the_machine_that_built_it_may_run_it() -> None:
+    assert obstacle_to_running(sidecar(), tensorrt("10.3.0"), HERE) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "version", "driver", "words"),
+    [
+        ({}, "10.3.1", HERE, "do not outlive an upgrade"),
+        ({}, "10.16.2", HERE, "do not outlive an upgrade"),
+        ({}, "10.3.0", Driver(True, "", "12.6", (Device("B", "SM90", 1),)), "built for Orin (SM87), and B (SM90)"),
+        ({}, "10.3.0", Driver(True, "", "12.6", (Device("Orin NX", "SM87", 1),)), "built for Orin (SM87)"),
+        ({}, "10.3.0", Driver(False, "there is no NVIDIA driver"), "there is no NVIDIA driver"),
+        (
+            {"builder": {"device": "Orin", "compute_capability": "SM87", "machine": "vax"}}, "10.3.0", HERE,
+            "built on vax",
+        ),
+        ({"tensorrt": {"kind": "tensorrt-rtx", "version": "10.3.0"}}, "10.3.0", HERE, "tensorrt-rtx 10.3.0 built it"),
+    ],
+)  # fmt: skip
+def test_a_foreign_plan_says_what_differs(changes: dict[str, Any], version: str, driver: Driver, words: str) -> None:
+    assert words in obstacle_to_running(sidecar(**changes), tensorrt(version), driver)
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "fits"),
+    [
+        ("8.6.1", "8.6.2", True),
+        ("8.6.1", "10.3.0", True),
+        ("10.3.0", "11.4.0", True),
+        ("8.6.1", "11.4.0", False),
+        ("10.3.0", "10.1.0", False),
+        ("11.4.0", "10.16.2", False),
+    ],
+)
+def test_version_compatible_plans_go_forward_over_one_major_number(built: str, here: str, fits: bool) -> None:
+    compatible = sidecar(flags=["VERSION_COMPATIBLE"], tensorrt={"kind": "tensorrt", "version": built})
+    for kind in ("tensorrt", "lean", "dispatch"):
+        assert (obstacle_to_running(compatible, tensorrt(here, kind), HERE) == "") == fits
+    plain = sidecar(tensorrt={"kind": "tensorrt", "version": built})
+    assert obstacle_to_running(plain, tensorrt(here), HERE)
+    assert obstacle_to_running(plain, tensorrt(built, "lean"), HERE)
+
+
+def test_an_rtx_plan_serves_the_capabilities_that_it_was_built_for() -> None:
+    rtx = {"tensorrt": {"kind": "tensorrt-rtx", "version": "1.7.1"}}
+    card = Driver(True, "", "13.0", (Device("RTX 4090", "SM89", 1),))
+    here = tensorrt("1.7.1", "tensorrt-rtx")
+    assert obstacle_to_running(sidecar(**rtx), here, card) == ""
+    assert obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM89"]), here, card) == ""
+    assert "RTX 4090 is SM89" in obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM86"]), here, card)
+    assert "Orin is SM87" in obstacle_to_running(sidecar(**rtx), here, HERE)
+
+
+def test_the_error_says_what_rebuilds_it(plan: Path) -> None:
+    with pytest.raises(EngineError, match="not for this machine") as found:
+        require_runs_here(plan, sidecar(), tensorrt("10.16.2"), HERE, "toolkit build my-bundle")
+    assert found.value.fix == "toolkit build my-bundle"
+    with pytest.raises(BackendUnavailable):
+        require_runs_here(plan, sidecar(), tensorrt("10.3.0"), Driver(False, "no driver"), "")
+    require_runs_here(plan, sidecar(), tensorrt("10.3.0"), HERE, "")

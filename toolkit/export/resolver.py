@@ -1,0 +1,88 @@
+"""Which file of a bundle the TensorRT that is here should build for a precision, and how: read off what it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.errors import EngineError
+from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT
+
+PRECISIONS = ("fp32", "fp16", "int8")
+WEAK_OPSET_LIMIT = 17  # TensorRT 8 reduces over all axes where opset 18's axes input names some, without a word
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What to build, and why.
+
+    Attributes:
+        precision: what was asked for, "best" resolved.
+        source: the precision of the ONNX file, a key of `toolkit.bundle.reading.ONNX_FILES`.
+        strongly_typed: the file's types are the engine's; else builder flags allow them.
+        flags: names of builder flags that the file needs.
+        opset_limit: the newest opset that is read rightly; None where the parser names its own.
+        reasons: a sentence for each choice.
+    """
+
+    precision: str
+    source: str
+    strongly_typed: bool
+    flags: tuple[str, ...]
+    opset_limit: int | None
+    reasons: tuple[str, ...]
+
+
+def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> Resolved:
+    """Chooses by attribute, never by version: wheels of one version differ in what they have.
+
+    Args:
+        precision: "fp32", "fp16", "int8" or "best".
+        in_bundle: precisions of the ONNX files that are there.
+
+    Raises:
+        EngineError: unknown, or the bundle has no file for it.
+    """
+    reasons: list[str] = []
+    if precision == "best":
+        precision = _best(tensorrt, in_bundle, reasons)
+    if precision not in PRECISIONS:
+        raise EngineError("unknown precision", found=precision, allowed=", ".join((*PRECISIONS, "best")))
+    strong = hasattr(tensorrt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    source = _source(precision, strong, in_bundle, reasons)
+    if source not in in_bundle:
+        raise EngineError(
+            f"this bundle has no {precision} model",
+            found=", ".join(in_bundle),
+            fix=f"toolkit export --{precision.partition('-')[0]}" if precision != "fp32" else "toolkit export",
+        )
+    if strong:
+        only = ", and has no other way" if tensorrt.strongly_typed_only else ""
+        reasons.append(f"strongly typed: {tensorrt.name} takes the precision from the file{only}")
+        return Resolved(precision, source, True, (), None, tuple(reasons))
+    flags = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[precision]
+    reasons.append(f"weakly typed: {tensorrt.name} has no STRONGLY_TYPED; flags {', '.join(flags) or 'none'}")
+    reasons.append(f"opset {WEAK_OPSET_LIMIT} at most: its ReduceMean ignores the axes input of opset 18")
+    return Resolved(precision, source, False, flags, WEAK_OPSET_LIMIT, tuple(reasons))
+
+
+def _best(tensorrt: TensorRT, in_bundle: tuple[str, ...], reasons: list[str]) -> str:
+    """INT8 where it fuses. TensorRT-RTX writes Float behind every INT8 convolution, with a kernel to requantise."""
+    order = ("fp16", "int8", "fp32") if tensorrt.kind == NEEDS_NO_GPU else ("int8", "fp16", "fp32")
+    chosen = next(precision for precision in order if precision in in_bundle)
+    why = "it does not fuse INT8 convolutions" if tensorrt.kind == NEEDS_NO_GPU else "it fuses INT8 convolutions"
+    reasons.append(f"best is {chosen} of {', '.join(in_bundle)}: {tensorrt.name}, and {why}; toolkit bench measures it")
+    return chosen
+
+
+def _source(precision: str, strong: bool, in_bundle: tuple[str, ...], reasons: list[str]) -> str:
+    """INT8 has two files: FP16 scales and layers where types are in the file, float32 scales for TensorRT 8."""
+    if precision != "int8":
+        return precision
+    if strong and "int8-fp16" in in_bundle:
+        reasons.append("model.int8-fp16.onnx: what is not INT8 runs in FP16 there")
+        return "int8-fp16"
+    if strong:
+        reasons.append("model.int8.onnx: the bundle has no int8-fp16 file, so what is not INT8 runs in FP32")
+    else:
+        reasons.append("model.int8.onnx: TensorRT 8 wants float32 scales")
+    return "int8"
