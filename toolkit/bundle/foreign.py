@@ -73,7 +73,8 @@ def model_from_request(
         request.data, shape=request.size, convert=convert, skip_bad=skip_bad, on_progress=on_progress
     )
     height, width, channels = dataset.train.images_nhwc.shape[1:]
-    labels = _labels(request, dataset, classes_of_network(network.net, (height, width, channels)))
+    logits = classes_of_network(network.net, (height, width, channels))
+    labels = labels_that_fit(request.labels, dataset, logits, request.builder)
     preprocessing, normalisation = _preprocessing(request, dataset)
     decided = {
         "normalisation": normalisation,
@@ -108,17 +109,22 @@ def _require_both(request: Request) -> None:
         )
 
 
-def _labels(request: Request, dataset: Dataset, logits: int) -> tuple[str, ...]:
-    labels = request.labels or dataset.train.classes
+def labels_that_fit(given: tuple[str, ...] | None, dataset: Dataset, logits: int, name: str) -> tuple[str, ...]:
+    """One label a logit: those that were given, else the classes of the images.
+
+    Raises:
+        ModelError: there are more or fewer. DataError: the images have a class that is not among them.
+    """
+    labels = given or dataset.train.classes
     if len(labels) != logits:
         raise ModelError(
             f"the network gives {logits} logits for {len(labels)} labels",
             found=", ".join(labels[:12]) + (", ..." if len(labels) > 12 else ""),
             allowed="one label a logit, in the order of the logits",
-            fix="--labels a,b,c names them all" if request.labels is None else "check --labels",
+            fix="--labels a,b,c names them all" if given is None else "check --labels",
         )
     for part in (dataset.train, dataset.test):
-        labelled_as(part, labels, request.builder)
+        labelled_as(part, labels, name)
     return labels
 
 

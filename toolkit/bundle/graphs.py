@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.bundle.images import ModelImages
+from toolkit.bundle.own_onnx import OnnxModel
 from toolkit.calibration.agreement import held_out
 from toolkit.calibration.auto import Choice, ranges_by_agreement
 from toolkit.calibration.cache import JETPACK_6_TENSORRT, cache_from_ranges
@@ -102,17 +103,19 @@ def fp32_graph_of_model(model: LoadedModel) -> onnx.ModelProto:
     return graph
 
 
-def graphs_of_model(model: LoadedModel, images: ModelImages, options: Options, on_step: Step) -> Graphs:
+def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options: Options, on_step: Step) -> Graphs:
     """Exports, measures and quantises.
 
     Raises:
         ExportError: a graph would not be the same model. CalibrationError: images or a record that do not fit, or a
             budget that INT8 cannot meet.
     """
-    graph = fp32_graph_of_model(model)
-    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
-        same = require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
-    made = Graphs({"fp32": graph}, {"onnx_against_torch": same})
+    if isinstance(model, OnnxModel):
+        graph, facts = model.graph, dict(model.checks)
+    else:
+        graph = fp32_graph_of_model(model)
+        facts = {"onnx_against_torch": _same_as_torch(model, graph, images)}
+    made = Graphs({"fp32": graph}, facts)
     if options.fp16 or options.int8:
         _measure(made, model, images, options, on_step)
     if options.fp16:
@@ -124,7 +127,14 @@ def graphs_of_model(model: LoadedModel, images: ModelImages, options: Options, o
     return made
 
 
-def _measure(made: Graphs, model: LoadedModel, images: ModelImages, options: Options, on_step: Step) -> None:
+def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:
+    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+        return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
+
+
+def _measure(
+    made: Graphs, model: LoadedModel | OnnxModel, images: ModelImages, options: Options, on_step: Step
+) -> None:
     """Sets the record: the one that was handed in if it belongs here, else a new one."""
     graph, pixels, preprocessing = made.onnx["fp32"], images.calibration.images_nhwc, model.card.preprocessing
     if options.record is not None:
@@ -138,7 +148,8 @@ def _measure(made: Graphs, model: LoadedModel, images: ModelImages, options: Opt
         )
         made.record = options.record
     elif options.int8:
-        notes = require_plausible(pixels, options.force)
+        typed = preprocessing if isinstance(model, OnnxModel) and model.normalised else None
+        notes = require_plausible(pixels, options.force, typed)
         made.choice = ranges_by_agreement(
             graph,
             pixels,

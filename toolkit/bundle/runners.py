@@ -112,6 +112,11 @@ def _open_builder(bundle: Bundle, precision: str) -> Runner:
 
 
 def _open_torch(bundle: Bundle, precision: str) -> Runner:
+    if bundle.manifest["model"].get("arch", {}).get("family") == "onnx":
+        raise BackendUnavailable(
+            f"there is no PyTorch model: this bundle was exported from {bundle.manifest['model']['arch'].get('file')}",
+            fix="--backend ort",
+        )
     if _is_foreign(bundle):
         arch = bundle.manifest["model"]["arch"]
         raise BackendUnavailable(

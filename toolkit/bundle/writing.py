@@ -27,6 +27,7 @@ from toolkit.workspace import MANIFEST
 if TYPE_CHECKING:
     import onnx
 
+    from toolkit.bundle.own_onnx import OnnxModel
     from toolkit.models.checkpoint import LoadedModel
 
 GOLDEN_IMAGES = 64
@@ -56,7 +57,7 @@ class Written:
 
 
 def bundle_from_model(
-    model: LoadedModel,
+    model: LoadedModel | OnnxModel,
     images: ModelImages,
     target: Path,
     options: Options,
@@ -144,9 +145,9 @@ def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> Non
         graph.metadata_props.add(key=key, value=value)
 
 
-def _folder_hint(model: LoadedModel) -> str | None:
+def _folder_hint(model: LoadedModel | OnnxModel) -> str | None:
     """Where the weights were, for a model that is found by no name."""
-    by_name = model.folder.parent.name == "models" or model.card.arch["family"] == "python"
+    by_name = model.folder.parent.name == "models" or model.card.arch["family"] in ("python", "onnx")
     return None if by_name else str(model.folder.resolve())
 
 

@@ -1,0 +1,187 @@
+"""An ONNX file from any exporter, read whole; what cannot be a classifier of images is refused in words."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ModelError
+from toolkit.files import os_errors
+from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
+
+OLDEST_OPSET = 9
+STANDARD = ("", "ai.onnx")
+QUANTISED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
+    | {"MatMulInteger"}
+)
+DETECTION = frozenset({"NonMaxSuppression", "RoiAlign", "MaxRoiPool"})
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file and everything that lies beside it, in memory.
+
+    Attributes:
+        model: weights inside, initializers no longer listed as inputs, functions inlined.
+        sha256: of the file and of its external data, in the order of their names.
+        opset, exporter: as the file says.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    sha256: str
+    opset: int
+    exporter: str
+
+
+def onnx_from_file(path: Path) -> OnnxFile:
+    """Reads an fp32 classifier with one input and one output.
+
+    Raises:
+        ModelError: not a whole ONNX file, external data missing, an opset or operator that is not known, quantised
+            already, written by the toolkit, or with inputs and outputs that no classifier has.
+    """
+    with needs("read ONNX files"):
+        import onnx
+        from onnx import inliner
+    with os_errors(path, "read"):
+        content = path.read_bytes()
+    try:
+        model = onnx.load_from_string(content)
+        if not model.graph.node:
+            raise ValueError("no nodes")
+    except Exception as error:  # protobuf raises types of its own
+        raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
+    digest = hashlib.sha256(content)
+    _load_external(path, model, digest)
+    opset = _require_opset(path, model)
+    if any(entry.key == "toolkit.preprocessing" for entry in model.metadata_props):
+        raise ModelError(
+            f"{path} was written by the toolkit",
+            found="preprocessing inside",
+            fix="export the model that it came from, or use its bundle",
+        )
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    _drop_listed_initializers(model.graph)
+    _require_known_operators(path, model, opset)
+    _require_one_tensor(path, "input", list(model.graph.input))
+    _require_one_tensor(path, "output", list(model.graph.output))
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"{path} is not a whole ONNX file", found=_first_line(error)) from error
+    return OnnxFile(path, model, digest.hexdigest(), opset, f"{model.producer_name} {model.producer_version}".strip())
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def _load_external(path: Path, model: onnx.ModelProto, digest: Any) -> None:
+    """Takes weights that lie in files beside the model into it."""
+    from onnx import TensorProto, external_data_helper
+
+    tensors = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    names = sorted({entry.value for t in tensors for entry in t.external_data if entry.key == "location"})
+    for name in names:
+        beside = path.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"{path} wants weights from outside its folder", found=name)
+        if not beside.is_file():
+            raise ModelError(
+                f"{path} has its weights in another file, which is missing",
+                found=f"no {beside}",
+                fix="put that file beside the model, under the name it was written with",
+            )
+        with os_errors(beside, "read"):
+            digest.update(beside.read_bytes())
+    if names:
+        try:
+            external_data_helper.load_external_data_for_model(model, str(path.parent))
+        except Exception as error:  # ValueError, ValidationError and OSError, by what is wrong
+            raise ModelError(f"the weights beside {path} cannot be read", found=_first_line(error)) from error
+
+
+def _require_opset(path: Path, model: onnx.ModelProto) -> int:
+    from onnx import defs
+
+    newest = defs.onnx_opset_version()
+    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ModelError(
+            f"{path} has an opset that cannot be read",
+            found=opset or "none",
+            allowed=f"{OLDEST_OPSET} to {newest}",
+            fix="export again with opset 17" if opset < OLDEST_OPSET else "pip install -U onnx, or export with opset 17",
+        )
+    return opset
+
+
+def _drop_listed_initializers(graph: Any) -> None:
+    """Before IR version 4 every initializer had to be an input too; such ones are no constants to anybody."""
+    constants = {tensor.name for tensor in graph.initializer}
+    kept = [type(v).FromString(v.SerializeToString()) for v in graph.input if v.name not in constants]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
+def _require_known_operators(path: Path, model: onnx.ModelProto, opset: int) -> None:
+    from onnx import defs
+
+    found = sorted({node.op_type for node in model.graph.node if node.domain in STANDARD})
+    custom = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in STANDARD})
+    quantised = [name for name in found if name in QUANTISED] + [name for name in custom if "QLinear" in name]
+    if quantised:
+        raise ModelError(
+            f"{path} is quantised already", found=", ".join(quantised), allowed="the fp32 file it was made from"
+        )
+    if custom:
+        raise ModelError(
+            f"{path} has operators that are not in the ONNX standard",
+            found=", ".join(custom[:8]),
+            allowed="the domain ai.onnx: TensorRT reads no other without a plug-in",
+            fix="export with standard operators, and before any engine's own optimiser",
+        )
+    unknown = [name for name in found if not defs.has(name, max_inclusive_version=opset)]
+    if unknown:
+        raise ModelError(f"{path} has operators that opset {opset} lacks", found=", ".join(unknown[:8]))
+    detection = [name for name in found if name in DETECTION]
+    if detection:
+        raise ModelError(
+            f"{path} is a detection model",
+            found=", ".join(detection),
+            allowed="a classifier: one image in, one row of logits out",
+        )
+
+
+def _require_one_tensor(path: Path, side: str, values: list[Any]) -> None:
+    from onnx import TensorProto
+
+    if len(values) != 1:
+        raise ModelError(
+            f"{path} has {len(values)} {side}s",
+            found=", ".join(value.name for value in values[:8]) or "none",
+            allowed="one: images" if side == "input" else "one: the logits of a classifier",
+            fix=f"export again with one {side} (no auxiliary heads, features or boxes)",
+        )
+    kind = values[0].type
+    if not kind.HasField("tensor_type"):
+        raise ModelError(
+            f"the {side} '{values[0].name}' of {path} is not a tensor",
+            found=f"a {(kind.WhichOneof('value') or 'thing of no type').removesuffix('_type')}",
+            allowed="float32",
+        )
+    if kind.tensor_type.elem_type != TensorProto.FLOAT:
+        raise ModelError(
+            f"the {side} '{values[0].name}' of {path} is not float32",
+            found=TensorProto.DataType.Name(kind.tensor_type.elem_type).lower(),
+            allowed="float32 images, normalised" if side == "input" else "float32 logits",
+            fix="export the fp32 network itself: no preprocessing inside, no half precision, no ArgMax at the end",
+        )
