@@ -13,18 +13,19 @@ from toolkit.errors import ToolkitError
 if TYPE_CHECKING:
     from toolkit.bundle.foreign import Request
     from toolkit.bundle.images import ModelImages
+    from toolkit.bundle.own_onnx import OnnxModel, OnnxRequest
     from toolkit.bundle.writing import Written
     from toolkit.calibration.sensitivity import Budget
     from toolkit.models.checkpoint import LoadedModel
     from toolkit.parity import Score
 
-OWN = "For package.module:build"
+OWN = "For package.module:build and FILE.onnx"
 
 
 def command(
     model: str | None = typer.Argument(
         None,
-        help="A name in models/, a model folder, package.module:build (your own PyTorch), or nothing: the default.",
+        help="A name in models/, a model folder, package.module:build (your own PyTorch), FILE.onnx, or the default.",
     ),
     int8: bool = typer.Option(False, "--int8", help="Calibrate and write every INT8 artefact."),
     fp16: bool = typer.Option(False, "--fp16", help="Write model.fp16.onnx (typed tensors)."),
@@ -57,13 +58,16 @@ def command(
         None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
     ),
     name: str | None = typer.Option(
-        None, "--name", help="What to call it. (default: from package.module:build)", rich_help_panel=OWN
+        None, "--name", help="What to call it. (default: from package.module:build or FILE)", rich_help_panel=OWN
     ),
     labels: str | None = typer.Option(
         None, "--labels", help="One a logit, with commas. (default: the images' classes)", rich_help_panel=OWN
     ),
     mean: str | None = typer.Option(
-        None, "--mean", help="Of pixels from 0 to 1, a channel each. (default: measured on --data)", rich_help_panel=OWN
+        None,
+        "--mean",
+        help="Of pixels from 0 to 1, a channel each. (default: measured on --data; FILE.onnx needs it or --pixels)",
+        rich_help_panel=OWN,
     ),
     std: str | None = typer.Option(None, "--std", help="Likewise.", rich_help_panel=OWN),
     size: str | None = typer.Option(
@@ -71,6 +75,12 @@ def command(
     ),
     kwargs: str | None = typer.Option(
         None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=OWN
+    ),
+    pixels: str | None = typer.Option(
+        None, "--pixels", help="What FILE.onnx sees before mean and std: 0-1 or 0-255.", rich_help_panel=OWN
+    ),
+    layout: str | None = typer.Option(
+        None, "--layout", help="Of FILE.onnx: nchw or nhwc. (default: by its input's shape)", rich_help_panel=OWN
     ),
 ) -> dict[str, Any]:
     """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.
@@ -81,10 +91,13 @@ def command(
       toolkit export my-net --int8 --data photos/ -o /tmp/my-bundle
 
       toolkit export mynet:build --checkpoint weights.pth --data photos/ --int8
+
+      toolkit export theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --int8
     """
     from toolkit.bundle.foreign import model_from_request
     from toolkit.bundle.graphs import Options
     from toolkit.bundle.images import images_of_model
+    from toolkit.bundle.own_onnx import model_from_onnx
     from toolkit.bundle.writing import bundle_from_model
     from toolkit.calibration.record import record_from_file
     from toolkit.cli.calibrate import show_choice
@@ -103,9 +116,10 @@ def command(
     if batch is not None:
         built_for = replace(built_for, batch=batch_from_text(batch))
     own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
-    own["kwargs"] = kwargs
-    request = _request(model or "", data, own) if is_import_path(model or "") else None
-    if request is None:
+    own |= {"kwargs": kwargs, "pixels": pixels, "layout": layout}
+    from_onnx = _onnx_request(model, data, own) if model is not None and model.endswith(".onnx") else None
+    request = _request(model or "", data, own) if from_onnx is None and is_import_path(model or "") else None
+    if request is None and from_onnx is None:
         _refuse_own(own)
     with steps() as step:
         reading: Any = {
@@ -114,7 +128,10 @@ def command(
             "skip_bad": skip_bad,
             "on_progress": lambda done, total: step("read images", done, total),
         }
-        if request is not None:
+        loaded: LoadedModel | OnnxModel
+        if from_onnx is not None:
+            loaded, found = model_from_onnx(from_onnx, **reading)
+        elif request is not None:
             loaded, found = model_from_request(request, **reading)
         else:
             loaded = load_model(folder_of_model(model))
@@ -168,6 +185,9 @@ def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
     )
     from toolkit.errors import ToolkitError
 
+    alien = [f"--{option}" for option in ("pixels", "layout") if own[option] is not None]
+    if alien:
+        raise ToolkitError(f"{', '.join(alien)} is for an ONNX file", found=model, fix="leave it out")
     if data is None or own["checkpoint"] is None:
         missing = "--data" if data is None else "--checkpoint"
         raise ToolkitError(
@@ -189,6 +209,26 @@ def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
     )
 
 
+def _onnx_request(model: str, data: str | None, own: dict[str, Any]) -> OnnxRequest:
+    """What was asked for of somebody's ONNX file."""
+    from toolkit.bundle.foreign import labels_from_text, numbers_from_text, size_from_text
+    from toolkit.bundle.own_onnx import OnnxRequest, Pixels
+
+    alien = [f"--{option}" for option in ("checkpoint", "kwargs") if own[option] is not None]
+    if alien:
+        raise ToolkitError(f"{', '.join(alien)} does not go with an ONNX file", found=model, fix="leave it out")
+    if data is None:
+        raise ToolkitError(
+            f"{model} needs --data",
+            found="no --data",
+            allowed="images to calibrate with and to judge every file on",
+            fix=f"toolkit export {model} --data FOLDER (or FILE.npz, cifar10, fashion-mnist)",
+        )
+    mean, std = (numbers_from_text(own[option], f"--{option}") for option in ("mean", "std"))
+    pixels = Pixels(mean, std, own["pixels"], own["layout"], size_from_text(own["size"]))
+    return OnnxRequest(Path(model), data, pixels, own["name"], labels_from_text(own["labels"]))
+
+
 def _refuse_own(own: dict[str, Any]) -> None:
     """A model folder has all of this in its card: an option that is silently ignored would be a trap."""
     from toolkit.errors import ToolkitError
@@ -197,12 +237,12 @@ def _refuse_own(own: dict[str, Any]) -> None:
     if given:
         raise ToolkitError(
             f"{', '.join(given)} belongs to a network of your own",
-            allowed="MODEL as an import path: package.module:build",
+            allowed="MODEL as an import path, package.module:build, or as FILE.onnx",
             fix="toolkit export package.module:build --checkpoint weights.pth --data ...",
         )
 
 
-def _show_decided(loaded: LoadedModel, images: ModelImages) -> None:
+def _show_decided(loaded: LoadedModel | OnnxModel, images: ModelImages) -> None:
     from toolkit.cli.console import note, plain, say
 
     if loaded.decided.get("normalisation", "given") != "given":
@@ -212,7 +252,7 @@ def _show_decided(loaded: LoadedModel, images: ModelImages) -> None:
             f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalisation'])}. "
             "If it was trained with others, give those: --mean and --std."
         )
-    for what in ("labels", "weights"):
+    for what in ("labels", "weights", "repairs"):
         if what in loaded.decided:
             note(f"{what}: {loaded.decided[what]}")
     if images.skipped:

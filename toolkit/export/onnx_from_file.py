@@ -69,7 +69,7 @@ def onnx_from_file(path: Path) -> OnnxFile:
         )
     if model.functions:
         model = inliner.inline_local_functions(model)
-    _drop_listed_initializers(model.graph)
+    _drop_listed_initializers(model)
     _require_known_operators(path, model, opset)
     _require_one_tensor(path, "input", list(model.graph.input))
     _require_one_tensor(path, "output", list(model.graph.output))
@@ -119,15 +119,18 @@ def _require_opset(path: Path, model: onnx.ModelProto) -> int:
             f"{path} has an opset that cannot be read",
             found=opset or "none",
             allowed=f"{OLDEST_OPSET} to {newest}",
-            fix="export again with opset 17" if opset < OLDEST_OPSET else "pip install -U onnx, or export with opset 17",
+            fix="export again with opset 17"
+            if opset < OLDEST_OPSET
+            else "pip install -U onnx, or export with opset 17",
         )
     return opset
 
 
-def _drop_listed_initializers(graph: Any) -> None:
+def _drop_listed_initializers(model: onnx.ModelProto) -> None:
     """Before IR version 4 every initializer had to be an input too; such ones are no constants to anybody."""
+    graph, model.ir_version = model.graph, max(model.ir_version, 4)
     constants = {tensor.name for tensor in graph.initializer}
-    kept = [type(v).FromString(v.SerializeToString()) for v in graph.input if v.name not in constants]
+    kept: list[Any] = [type(v).FromString(v.SerializeToString()) for v in graph.input if v.name not in constants]
     del graph.input[:]
     graph.input.extend(kept)
 

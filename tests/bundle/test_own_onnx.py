@@ -1,0 +1,295 @@
+"""Claims about ONNX files from anywhere: what can be repaired answers as it did, the rest is refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from toolkit.bundle.own_onnx import Opened, Pixels, default_name, opened_from_file
+from toolkit.calibration.placement import convolutions_in_graph
+from toolkit.calibration.qdq import qdq_from_ranges
+from toolkit.calibration.ranges import ranges_from_images
+from toolkit.errors import ToolkitError
+from toolkit.runtime.ort import OrtRunner
+
+PIXELS = Pixels(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+IMAGES = np.random.default_rng(3).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+
+
+def classifier(
+    *,
+    opset: int = 17,
+    batch: Any = "N",
+    nhwc: bool = False,
+    auto_pad: str = "",
+    norm: bool = True,
+    tail: str = "flatten",
+    softmax: bool = False,
+    listed: bool = False,
+    odd: bool = False,
+) -> onnx.ModelProto:
+    """Two convolutions and a head over 16x16x3, written as exporters write them. `listed`: initializers are inputs."""
+    draws = np.random.default_rng(0)
+    weights = {
+        "w1": draws.standard_normal((8, 3, 3, 3)) * 0.2,
+        "w2": draws.standard_normal((16, 8, 3, 3)) * 0.15,
+        "scale": draws.uniform(0.5, 1.5, 8),
+        "shift": draws.standard_normal(8),
+        "mean": draws.standard_normal(8) * 0.1,
+        "var": draws.uniform(0.5, 2, 8),
+        "head": draws.standard_normal((5, 16)),
+        "bias": draws.standard_normal(5),
+    }
+    name = "serving_default:0 input" if odd else "x"
+    pads = {"auto_pad": auto_pad} if auto_pad else {"pads": [1, 1, 1, 1]}
+    nodes = [helper.make_node("Transpose", [name], ["t"], perm=[0, 3, 1, 2])] if nhwc else []
+    nodes.append(helper.make_node("Conv", ["t" if nhwc else name, "w1"], ["c1"], strides=[2, 2], **pads))
+    if norm:
+        nodes.append(helper.make_node("BatchNormalization", ["c1", "scale", "shift", "mean", "var"], ["n1"]))
+    nodes += [
+        helper.make_node("Relu", ["n1" if norm else "c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], "" if odd else "second", **pads),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        helper.make_node("GlobalAveragePool", ["r2"], ["p"]),
+        *_tail(tail, opset, weights, batch),
+        helper.make_node("Gemm", ["flat", "head", "bias"], ["raw"], transB=1),
+    ]
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["raw"], ["answer"], axis=1))
+    shape = [batch, 16, 16, 3] if nhwc else [batch, 3, 16, 16]
+    tensors = [
+        numpy_helper.from_array(v if v.dtype == np.int64 else v.astype(np.float32), k) for k, v in weights.items()
+    ]
+    used = {n for node in nodes for n in node.input}
+    tensors = [tensor for tensor in tensors if tensor.name in used]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+    if listed:
+        inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in tensors]
+    out = helper.make_tensor_value_info("answer" if softmax else "raw", TensorProto.FLOAT, [batch, 5])
+    graph = helper.make_graph(nodes, "net", inputs, [out], tensors)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3 if listed else 10 if opset > 21 else 8
+    )
+
+
+def _tail(kind: str, opset: int, weights: dict[str, Any], batch: Any) -> list[onnx.NodeProto]:
+    """From (N, 16, 1, 1) to (N, 16), as torch writes `view(x.size(0), -1)`, as it flattens, or to a fixed size."""
+    if kind == "flatten":
+        return [helper.make_node("Flatten", ["p"], ["flat"], axis=1)]
+    if kind == "fixed":
+        weights["sizes"] = np.array([batch, 16])
+        return [helper.make_node("Reshape", ["p", "sizes"], ["flat"])]
+    weights |= {"zero": np.array(0), "rest": np.array([-1])}
+    unsqueeze = (["first"], {"axes": [0]}) if opset < 13 else (["first", "axes"], {})
+    if opset >= 13:
+        weights["axes"] = np.array([0])
+    return [
+        helper.make_node("Shape", ["p"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["first"], axis=0),
+        helper.make_node("Unsqueeze", unsqueeze[0], ["row"], **unsqueeze[1]),
+        helper.make_node("Concat", ["row", "rest"], ["sizes"], axis=0),
+        helper.make_node("Reshape", ["p", "sizes"], ["flat"]),
+    ]
+
+
+def opened(model: onnx.ModelProto, folder: Path, pixels: Pixels = PIXELS) -> Opened:
+    path = folder / "theirs.onnx"
+    path.write_bytes(model.SerializeToString())
+    return opened_from_file(path, pixels)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{f"opset {opset}": {"opset": opset} for opset in (9, 11, 13, 17, 18, 21, 23)},
+    "a batch of one": {"batch": 1},
+    "a batch of one, reshaped to it": {"batch": 1, "tail": "fixed"},
+    "a batch of four": {"batch": 4},
+    "Shape, Gather, Reshape": {"tail": "shape"},
+    "Shape, Gather, Reshape of old": {"tail": "shape", "opset": 11},
+    "NHWC": {"nhwc": True},
+    "SAME_UPPER": {"auto_pad": "SAME_UPPER"},
+    "SAME_LOWER": {"auto_pad": "SAME_LOWER"},
+    "VALID": {"auto_pad": "VALID"},
+    "Softmax": {"softmax": True},
+    "Softmax of old": {"softmax": True, "opset": 11},
+    "initializers listed as inputs": {"listed": True, "opset": 9},
+    "odd names": {"odd": True},
+    "no BatchNorm": {"norm": False},
+    "everything at once": {"opset": 11, "batch": 1, "nhwc": True, "auto_pad": "SAME_UPPER", "tail": "shape",
+                           "softmax": True, "odd": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_a_repaired_file_answers_as_it_did_in_any_batch(variant: dict[str, Any], tmp_path: Path) -> None:
+    found = opened(classifier(**variant), tmp_path)
+    found.require_same(IMAGES)
+    theirs = _answers_as_it_came(classifier(**{**variant, "softmax": False}), variant)
+    with OrtRunner(found.graph.SerializeToString()) as runner:
+        whole = runner.logits(IMAGES[:7])
+        alone = np.concatenate([runner.logits(IMAGES[i : i + 1]) for i in range(7)])
+    assert np.abs(whole - theirs).max() < 1e-4
+    assert np.abs(alone - theirs).max() < 1e-4
+    assert found.graph.opset_import[0].version == 17
+    assert not any(node.op_type in ("BatchNormalization", "Softmax", "Shape") for node in found.graph.graph.node)
+
+
+def _answers_as_it_came(model: onnx.ModelProto, variant: dict[str, Any]) -> Any:
+    """Logits of seven images by the file itself, pixels normalised by hand."""
+    values = ((IMAGES[:8] / 255 - np.array(PIXELS.mean)) / np.array(PIXELS.std)).astype(np.float32)
+    values = values if variant.get("nhwc") else values.transpose(0, 3, 1, 2)
+    step = variant.get("batch", 8)
+    with OrtRunner(model.SerializeToString()) as runner:
+        calls = range(0, 8, 8 if step == "N" else step)
+        width = 8 if step == "N" else step
+        answers = [
+            runner.session.run(None, {runner.input: np.ascontiguousarray(values[i : i + width])})[0] for i in calls
+        ]
+    return np.concatenate(answers)[:7]
+
+
+@pytest.mark.parametrize("variant", ["opset 9", "NHWC", "SAME_UPPER", "odd names", "everything at once"])
+def test_int8_quantises_every_convolution_of_a_repaired_file(variant: str, tmp_path: Path) -> None:
+    found = opened(classifier(**VARIANTS[variant]), tmp_path)
+    record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
+    quantised = qdq_from_ranges(found.graph, record)
+    makers = {name: node.op_type for node in quantised.graph.node for name in node.output}
+    convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == len(convolutions_in_graph(found.graph)) == 2
+    assert all(makers[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
+    with OrtRunner(found.graph.SerializeToString()) as fp32, OrtRunner(quantised.SerializeToString()) as int8:
+        expected, got = fp32.logits(IMAGES), int8.logits(IMAGES)
+    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
+
+
+def test_pixels_to_255_are_the_same_model_said_otherwise(tmp_path: Path) -> None:
+    in_255 = Pixels(mean=(102.0, 127.5, 153.0), std=(51.0, 63.75, 76.5), scale="0-255")
+    one, other = (opened(classifier(), tmp_path, pixels) for pixels in (PIXELS, in_255))
+    assert one.preprocessing.mean == pytest.approx(other.preprocessing.mean)
+    assert one.preprocessing.std == pytest.approx(other.preprocessing.std)
+
+
+def _second_output(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("r2", TensorProto.FLOAT, None))
+
+
+def _second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1]))
+
+
+def _custom(model: onnx.ModelProto) -> None:
+    model.graph.node[1].domain = "com.acme"
+    model.opset_import.append(helper.make_opsetid("com.acme", 1))
+
+
+def _open_size(model: onnx.ModelProto) -> None:
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"size{axis}"
+
+
+def _quantised(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "QLinearConv"
+
+
+def _detection(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("NonMaxSuppression", ["raw", "raw"], ["boxes"]))
+
+
+def _features(model: onnx.ModelProto) -> None:
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("r2", TensorProto.FLOAT, ["N", 16, 8, 8]))
+
+
+def _rank_two(model: onnx.ModelProto) -> None:
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 768]))
+
+
+def _integers(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+
+
+def _sequence(model: onnx.ModelProto) -> None:
+    value = helper.make_tensor_sequence_value_info("raw", TensorProto.FLOAT, None)
+    model.graph.output[0].CopyFrom(value)
+
+
+def _external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+
+
+def _outside(model: onnx.ModelProto) -> None:
+    _external(model)
+    model.graph.initializer[0].external_data[0].value = "../weights.bin"
+
+
+def _too_new(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 999
+
+
+FAULTS = {
+    "has 2 outputs": _second_output,
+    "has 2 inputs": _second_input,
+    "not in the ONNX standard": _custom,
+    "leaves the size of its images open": _open_size,
+    "quantised already": _quantised,
+    "is a detection model": _detection,
+    "is not a classifier": _features,
+    "takes no images": _rank_two,
+    "is not float32": _integers,
+    "is not a tensor": _sequence,
+    "which is missing": _external,
+    "from outside its folder": _outside,
+    "has an opset that cannot be read": _too_new,
+}
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_what_cannot_be_repaired_is_refused_in_words(words: str, tmp_path: Path) -> None:
+    model = classifier()
+    FAULTS[words](model)
+    with pytest.raises(ToolkitError, match=words) as found:
+        opened(model, tmp_path)
+    assert found.value.found
+
+
+@pytest.mark.parametrize("content", [b"", b"not ONNX", classifier().SerializeToString()[:-400]])
+def test_a_file_that_is_not_whole_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes(content)
+    with pytest.raises(ToolkitError, match=r"cut\.onnx"):
+        opened_from_file(tmp_path / "cut.onnx", PIXELS)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        Pixels(mean=(0.5,)),
+        Pixels(mean=(123.0,), std=(58.0,)),
+        Pixels(mean=(0.5,), std=(0.2,), scale="0-255"),
+        Pixels(scale="0-1024"),
+        Pixels(layout="chwn"),
+        Pixels(layout="nhwc"),
+        Pixels(size=(32, 32, 3)),
+    ],
+)
+def test_pixels_that_do_not_fit_are_refused(pixels: Pixels, tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError):
+        opened(classifier(), tmp_path, pixels)
+
+
+def test_a_size_that_is_open_can_be_said(tmp_path: Path) -> None:
+    model = classifier()
+    _open_size(model)
+    found = opened(model, tmp_path, Pixels(PIXELS.mean, PIXELS.std, size=(16, 16, 3)))
+    found.require_same(IMAGES)
+
+
+def test_a_name_that_no_folder_can_have_becomes_one_that_it_can() -> None:
+    assert default_name(Path("/models/my net (v2).onnx")) == "my-net-v2"
+    assert default_name(Path("....onnx")) == "model"

@@ -1,0 +1,81 @@
+"""`toolkit export FILE.onnx`: from somebody's file to a bundle that verify, bench and TensorRT take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.bundle.test_own_onnx import classifier
+from tests.cli.conftest import Toolkit
+from toolkit.bundle import bundle_from_folder
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A file from an old exporter, and images of its size and classes beside it."""
+    model = classifier(opset=11, batch=1, nhwc=True, auto_pad="SAME_UPPER", tail="shape", softmax=True, odd=True)
+    (tmp_path / "their net.onnx").write_bytes(model.SerializeToString())
+    draws = np.random.default_rng(5)
+    base = np.kron(draws.integers(0, 256, (5, 4, 4, 3)), np.ones((1, 4, 4, 1), np.int64))  # patches, as in photographs
+    for part, count in (("train", 120), ("test", 60)):
+        labels = np.arange(count) % 5
+        noise = draws.integers(-20, 20, (count, 16, 16, 3))
+        images = np.clip(base[labels] + noise, 0, 255).astype(np.uint8)
+        np.savez(tmp_path / f"{part}.npz", images=images, labels=labels)
+    parts = {part: np.load(tmp_path / f"{part}.npz") for part in ("train", "test")}
+    np.savez(
+        tmp_path / "set.npz",
+        classes=np.array(["a", "b", "c", "d", "e"]),
+        **{f"{part}_{key}": values[key] for part, values in parts.items() for key in ("images", "labels")},
+    )
+    return tmp_path / "their net.onnx"
+
+
+NUMBERS = ("--mean", "0.4,0.5,0.6", "--std", "0.2,0.25,0.3")
+
+
+def test_a_foreign_file_becomes_a_bundle_that_can_be_verified_and_measured(toolkit: Toolkit, theirs: Path) -> None:
+    folder = theirs.parent / "bundle"
+    done = toolkit("export", theirs, "--data", theirs.parent / "set.npz", *NUMBERS, "--int8", "--fp16", "-o", folder)
+    assert done.code == 0, done.text
+    assert "Softmax at the end stripped" in done.document["decided"]["repairs"]
+    bundle = bundle_from_folder(folder)
+    assert bundle.model == "their-net"
+    assert set(bundle.precisions) == {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
+    assert bundle.manifest["checks"]["onnx_against_original"]
+    verified = toolkit("verify", folder, "--gate", "50")
+    assert verified.code == 0, verified.text
+    assert "exported from" in verified.document["unavailable"]["torch"]
+    assert toolkit("bench", folder, "--backend", "ort", "--batch", "1", "--seconds", "0.05").code == 0
+    for engine in bundle.engines():
+        wanted = 2 if engine["precision"].startswith("int8") else 0
+        assert engine["census"]["convolutions_reading"]["Int8"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "does not say what its pixels are"),
+        ((*NUMBERS, "--labels", "a,b"), "5 logits for 2 labels"),
+        ((*NUMBERS, "--checkpoint", "w.pth"), "does not go with an ONNX file"),
+        ((*NUMBERS, "--layout", "nchw"), "takes no images"),
+        (("--mean", "0.4,0.5", "--std", "0.2,0.2"), "mean"),
+    ],
+)
+def test_what_does_not_fit_is_one_error_and_leaves_nothing(
+    toolkit: Toolkit, theirs: Path, words: tuple[str, ...], said: str
+) -> None:
+    folder = theirs.parent / "bundle"
+    done = toolkit("export", theirs, "--data", theirs.parent / "set.npz", *words, "--int8", "-o", folder)
+    assert done.code == 1
+    assert said in done.text
+    assert "Traceback" not in done.text
+    assert not folder.exists()
+
+
+def test_a_file_needs_images_and_exists(toolkit: Toolkit, theirs: Path) -> None:
+    assert "needs --data" in toolkit("export", theirs, *NUMBERS).text
+    missing = toolkit("export", theirs.with_name("none.onnx"), "--data", "cifar10", *NUMBERS)
+    assert (missing.code, "none.onnx" in missing.text) == (1, True)
