@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Before torch is imported: its threads wait by spinning, and a tiny net on a busy machine takes ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job ignores Ctrl-C, and so would every process that these tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machine may be busy. No database: a failure prints its seed, and the repository stays clean.
 settings.register_profile("toolkit", deadline=None, max_examples=60, database=None)
