@@ -13,6 +13,7 @@ from toolkit.calibration.scales import (
     activation_scale,
     fits_half,
     quantised_weights,
+    rounded_up_to_half,
     weight_scales,
 )
 from toolkit.contracts import Float32
@@ -37,15 +38,33 @@ def test_what_fp16_cannot_hold_stays_float32(amax: float) -> None:
     assert scale == max(np.float32(amax) / np.float32(127), np.finfo(np.float32).tiny)
 
 
+def squared_errors(weights: Float32, scales: Float32) -> Float32:
+    """(C_out,): what quantising with these scales loses."""
+    column = scales.reshape(-1, 1, 1, 1)
+    left: Float32 = np.square(quantised_weights(weights, scales) * column - weights).sum(axis=(1, 2, 3))
+    return left
+
+
 @given(WEIGHTS)
-def test_weight_scales_fit_fp16_and_keep_every_weight_within_half_a_step(weights: Float32) -> None:
+def test_weight_scales_fit_fp16_and_lose_no_more_than_the_largest_weight_would(weights: Float32) -> None:
     weights[0, 0, 0, 0] = 1
     scales = weight_scales(weights)
     assert fits_half(scales)
-    levels = quantised_weights(weights, scales)
-    assert np.abs(levels.astype(int)).max() <= 127
-    column = scales.reshape(-1, 1, 1, 1)
-    assert (np.abs(levels * column - weights) <= 0.5 * column * (1 + 1e-5)).all()
+    largest = rounded_up_to_half(np.maximum(np.abs(weights).max(axis=(1, 2, 3)) / np.float32(127), 1e-38))
+    assert (scales <= largest).all()
+    assert (scales >= np.float32(0.699) * largest - np.float32(6e-8)).all()
+    assert (squared_errors(weights, scales) <= squared_errors(weights, largest) * 1.001).all()
+
+
+def test_a_lone_large_weight_is_clipped_where_that_loses_less() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.1, (1, 256, 9, 9)).astype(np.float32)
+    weights[0, 0, 0, 0] = 1.0
+    scales = weight_scales(weights)
+    largest = np.asarray([1 / 127], np.float32)
+    assert scales[0] < 0.95 * largest[0]
+    assert squared_errors(weights, scales)[0] < 0.97 * squared_errors(weights, largest)[0]
+    assert quantised_weights(weights, scales).max() == 127
 
 
 def test_weights_too_small_for_fp16_keep_their_float32_scales() -> None:

@@ -15,6 +15,7 @@ LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)  # 6.1e-5; below it FP16 loses digits
 LARGEST_HALF = float(np.finfo(np.float16).max)
+CLIPS = np.linspace(1.0, 0.7, 31)  # parts of a channel's largest weight
 
 
 def rounded_up_to_half(scales: Float32) -> Float32:
@@ -41,20 +42,34 @@ def activation_scale(amax: float) -> np.float32:
 
 
 def weight_scales(weights: Float32) -> Float32:
-    """Scale of each output channel, max-abs / 127: float32 (C_out, ...) to float32 (C_out,).
+    """Scale of each output channel whose rounded and clipped weights have the least squared error: (C_out,) float32.
 
-    Rounded up to FP16 unless all channels are too small or one too large for it. A single small channel may fall
-    among FP16's subnormal numbers: its step is then wider, by 6e-8 at most.
+    Clips from the largest |w| down to 0.7 of it are tried, 31 a channel; of equals the widest. Against the largest |w|
+    alone the logits of three nets came 1 to 3 % nearer to fp32's, in every calibration draw, for no further image
+    (docs/int8.md). Scales are rounded up to FP16 unless all channels are too small or one too large for it. A single
+    small channel may fall among FP16's subnormal numbers: its step is then wider, by 6e-8 at most.
+
+    Source: the per-channel search of Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient
+    Inference", ICCV Workshops 2019, on weights.
     """
-    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Float32 = np.maximum(largest / np.float32(LEVELS), np.float32(SMALLEST_SCALE)).astype(np.float32)
-    if SMALLEST_NORMAL_HALF <= float(scales.max()) <= LARGEST_HALF:
-        return rounded_up_to_half(scales)
-    return scales
+    flat = weights.reshape(len(weights), -1).astype(np.float32)
+    largest: Float32 = np.maximum(np.abs(flat).max(axis=1) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
+    in_half = SMALLEST_NORMAL_HALF <= float(largest.max()) <= LARGEST_HALF
+    best, least = largest, np.full(len(flat), np.inf)
+    for clip in CLIPS:
+        scales = np.maximum(largest * np.float32(clip), np.float32(SMALLEST_SCALE)).astype(np.float32)
+        scales = rounded_up_to_half(scales) if in_half else scales
+        left = np.square(flat - quantised_weights(flat, scales) * scales[:, None], dtype=np.float64).sum(axis=1)
+        best = np.where(left < least, scales, best)
+        least = np.minimum(left, least)
+    return best
 
 
 def quantised_weights(weights: Float32, scales: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
-    """What QuantizeLinear makes of weights (C_out, ...) with scales (C_out,): int8, rounded half to even."""
+    """What QuantizeLinear makes of weights (C_out, ...) with scales (C_out,): int8, rounded half to even.
+
+    -128 occurs where a scale clips: QuantizeLinear saturates there too.
+    """
     column = scales.reshape(-1, *(1,) * (weights.ndim - 1))
     levels: np.ndarray[tuple[int, ...], np.dtype[np.int8]] = np.rint(weights / column).clip(-128, 127).astype(np.int8)
     return levels
