@@ -97,11 +97,12 @@ def command(
     from toolkit.bundle.foreign import model_from_request
     from toolkit.bundle.graphs import Options
     from toolkit.bundle.images import images_of_model
+    from toolkit.bundle.learned import learned_record
     from toolkit.bundle.own_onnx import model_from_onnx
     from toolkit.bundle.writing import bundle_from_model
     from toolkit.calibration.record import record_from_file
     from toolkit.cli.calibrate import show_choice
-    from toolkit.cli.console import steps
+    from toolkit.cli.console import note, steps
     from toolkit.export.target import batch_from_text, target_from_name
     from toolkit.lazy import needs
     from toolkit.workspace import workspace
@@ -138,12 +139,14 @@ def command(
             card = loaded.card
             found = images_of_model(card.name, card.labels, card.preprocessing, data=data, **reading)
         card = loaded.card
+        by_default = record is None and method is None and percentile is None and data is None and images is None
+        learned = learned_record(card.name) if int8 and by_default and from_onnx is None and request is None else None
         options = Options(
             fp16=fp16,
             int8=int8,
             method=method or ("percentile" if percentile is not None else found.recipe.method),
             percentile=percentile if percentile is not None else found.recipe.percentile,
-            record=None if record is None else record_from_file(record),
+            record=learned if record is None else record_from_file(record),
             max_drop=max_drop,
             force=force,
             target=built_for if engines else None,
@@ -154,6 +157,8 @@ def command(
         show_choice(written.graphs.choice)
     if written.graphs.budget is not None:
         _show_budget(written.graphs.budget)
+    if learned is not None:
+        note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
     _show_decided(loaded, found)
     _show(written)
     from toolkit.bundle.writing import scores_as_dict

@@ -34,6 +34,9 @@ def command(
     start: str | None = typer.Option(
         None, "--from", metavar="MODEL", help="Fine-tune this model: its weights, architecture and input; a new head."
     ),
+    qat: bool = typer.Option(
+        False, "--qat", help="Fine-tune --from MODEL with fake quantisation; toolkit export then takes its scales."
+    ),
     config: str | None = typer.Option(
         None,
         "--config",
@@ -90,6 +93,8 @@ def command(
 
       toolkit train my-net --from resnet32x32-fashion --data photos/ --convert
 
+      toolkit train my-net-qat --from my-net --data photos/ --qat
+
       toolkit train my-net --config my-net.toml --lr 0.05
 
       torchrun --nproc-per-node 4 -m toolkit train my-net --data cifar10 --batch 512 --lr 0.2
@@ -117,6 +122,7 @@ def command(
 def _train(options: dict[str, Any], device: torch.device, world: World, resume: bool) -> dict[str, Any]:
     """Prepares on every process, trains on all of them, writes on rank 0; returns what is printed."""
     from toolkit.bundle.images import write_images
+    from toolkit.cli.train_qat import write_learned
     from toolkit.models.session import run_training
     from toolkit.workspace import workspace
 
@@ -125,7 +131,10 @@ def _train(options: dict[str, Any], device: torch.device, world: World, resume: 
     with _Bars(plan.recipe.epochs) as bars:
         outcome = run_training(plan, resume=resume, on_progress=bars)
     if world.first:
-        write_images(workspace() / "calibration" / name, prepared.images)
+        folder = workspace() / "calibration" / name
+        write_images(folder, prepared.images)
+        if outcome.learned:
+            write_learned(folder, outcome, prepared.plan, prepared.images)
         _report(outcome, name)
     trained = outcome.trained
     return {
@@ -158,6 +167,7 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
     from toolkit.bundle.images import images_from_dataset
     from toolkit.cli.console import note
     from toolkit.cli.train_data import show_summary, without_test_images
+    from toolkit.cli.train_qat import recipe_of_qat
     from toolkit.data import summary
     from toolkit.models.session import Plan
     from toolkit.workspace import require_name, workspace
@@ -172,6 +182,8 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
     facts = summary(whole)
     dataset, dropped = without_test_images(whole, facts["test_images_also_in_train"])
     recipe = _recipe(options, len(dataset.train) if start is not None else None)
+    if options["qat"]:
+        recipe = recipe_of_qat(recipe, options, start, dataset.train.classes)
     show_summary(facts, dropped)
     for reason in whole.skipped:
         note(f"left out: {reason}")
@@ -179,11 +191,16 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
     images = images_from_dataset(
         dataset, ImageRecipe(data, min(options["images"], different), seed), most_evaluation=2000
     )
+    qat = None
+    if start is not None and options["qat"]:
+        from toolkit.bundle.learned import fake_quantisation_of_model
+
+        qat = fake_quantisation_of_model(start, images.calibration)
     effective = options | {"name": name, "arch": None if start is not None else arch}
     effective |= {"epochs": recipe.epochs, "batch": recipe.batch, "lr": recipe.lr}
     plan = Plan(
         name, arch, changes, dataset, recipe, device, workspace() / "models" / name, _command_line(),
-        start=start, world=world, tensorboard=options["tensorboard"], dropped=dropped,
+        start=start, world=world, tensorboard=options["tensorboard"], dropped=dropped, qat=qat,
         options={
             long: effective[option.parameter]
             for long, option in options_of_train().items()

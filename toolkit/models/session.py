@@ -37,6 +37,7 @@ from toolkit.models.logbook import (
     require_plotting,
     text_from_lines,
 )
+from toolkit.models.qat import FakeQuantisation, fake_quantised, float_weights, learned_scales, refreshed
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_name
 from toolkit.models.train import Progress, Recipe, Trained, Trainer, logits_of, train
 from toolkit.stats import wilson_interval
@@ -54,6 +55,7 @@ class Plan:
         tensorboard: write scalars for TensorBoard.
         options: every option of the command with the value that it had, for the card.
         dropped: training images left out because they are also test images, for the card.
+        qat: train with fake quantisation in these places; needs `start`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Plan:
     tensorboard: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0
+    qat: FakeQuantisation | None = None
 
     @property
     def state_file(self) -> Path:
@@ -83,11 +86,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The model that was written; where several processes trained, rank 0 alone has written it."""
+    """The model that was written; where several processes trained, rank 0 alone has written it.
+
+    Attributes:
+        learned: the scale of each activation, by module path, where fake quantisation was trained.
+    """
 
     card: Card
     trained: Trained
     folder: Path
+    learned: dict[str, float] = field(default_factory=dict)
 
 
 def run_training(
@@ -109,14 +117,23 @@ def run_training(
     classifier = classifier_from_config(config, preprocessing)
     if plan.start is not None:
         _take_weights(classifier, plan.start, plan.dataset.train.classes)
+    trainee = classifier if plan.qat is None else fake_quantised(classifier, plan.qat)
     identity = {
         "arch": json.dumps(config.as_dict()),
         "recipe": json.dumps(plan.recipe.as_dict()),
         "data": plan.dataset.train.sha256,
         "from": plan.start.card.weights_sha256 if plan.start is not None else "",
+        "qat": "" if plan.qat is None else json.dumps(dict(plan.qat.scales)),
     }
-    trained = _trained(plan, classifier, preprocessing, identity, resume, on_progress)
-    return _written(plan, classifier, preprocessing, trained, config)
+    trained = _trained(plan, trainee, preprocessing, identity, resume, on_progress)
+    trainee.load_state_dict(trained.weights)
+    if plan.qat is None:
+        return _written(plan, classifier, preprocessing, trained, config)
+    assert isinstance(classifier.net, ResNet)
+    classifier.net.load_state_dict(float_weights(trainee, classifier.net))
+    quantised = _accuracy(refreshed(trainee).to(plan.device), plan) if plan.world.first else None
+    outcome = _written(plan, classifier, preprocessing, trained, config, quantised)
+    return replace(outcome, learned=learned_scales(trainee))
 
 
 def _shape_of(plan: Plan) -> tuple[ResNetConfig, Preprocessing]:
@@ -188,12 +205,21 @@ def _trained(
 
 
 def _written(
-    plan: Plan, classifier: Classifier, preprocessing: Preprocessing, trained: Trained, config: ResNetConfig
+    plan: Plan,
+    classifier: Classifier,
+    preprocessing: Preprocessing,
+    trained: Trained,
+    config: ResNetConfig,
+    quantised: dict[str, Any] | None = None,
 ) -> Outcome:
-    """Judges the model on the test images and writes card, weights, log and learning curve: rank 0 alone."""
-    classifier.load_state_dict(trained.weights)
+    """Judges the model on the test images and writes card, weights, log and learning curve: rank 0 alone.
+
+    Args:
+        quantised: what the same weights reached with fake quantisation, for the card.
+    """
     judged = plan.world.first and not trained.interrupted
     accuracy = _accuracy(classifier.to(plan.device), plan) if judged else None
+    simulated = {} if quantised is None else {"fake_quantised_accuracy": quantised | {"precision": "int8, simulated"}}
     card = Card(
         name=plan.name,
         arch=arch_from_config(config),
@@ -201,7 +227,7 @@ def _written(
         preprocessing=preprocessing,
         weights_sha256="",
         accuracy=accuracy,
-        training=_training(plan, trained),
+        training=_training(plan, trained) | simulated,
     )
     if not plan.world.first:
         return Outcome(card, trained, plan.folder)

@@ -1,0 +1,156 @@
+"""Claims about fake quantisation: folding changes nothing, it rounds as the INT8 file does, and it can be undone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit.bundle.learned import fake_quantisation_of_model
+from toolkit.calibration.qdq import qdq_from_ranges
+from toolkit.calibration.record import Record
+from toolkit.calibration.scales import LEVELS, weight_scales
+from toolkit.contracts import LabelledImages
+from toolkit.errors import ModelError
+from toolkit.models.checkpoint import LoadedModel, load_model
+from toolkit.models.qat import (
+    INPUT,
+    FakeQuantisation,
+    LearnedScale,
+    QuantisedConv2d,
+    fake_quantised,
+    float_weights,
+    folded,
+    learned_scales,
+    refreshed,
+)
+from toolkit.models.resnet import Classifier, ResNet
+from toolkit.runtime.ort import OrtRunner
+
+
+@pytest.fixture
+def model(tiny_model_folder: object) -> LoadedModel:
+    """The trained tiny net as a loaded model folder."""
+    return load_model(tiny_model_folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def places(model: LoadedModel, structured_images: LabelledImages) -> FakeQuantisation:
+    """Where it is quantised, with measured scales."""
+    return fake_quantisation_of_model(model, structured_images)
+
+
+def net_of(model: LoadedModel) -> ResNet:
+    """Its network, typed."""
+    assert isinstance(model.classifier.net, ResNet)
+    return model.classifier.net
+
+
+def answers(classifier: Classifier, images: LabelledImages) -> torch.Tensor:
+    """Logits in evaluation mode."""
+    with torch.inference_mode():
+        logits: torch.Tensor = classifier.eval()(torch.tensor(images.images_nhwc))
+    return logits
+
+
+def test_a_folded_net_answers_as_before(model: LoadedModel) -> None:
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(folded(net_of(model))(x), net_of(model)(x), atol=1e-4)
+
+
+def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel, places: FakeQuantisation) -> None:
+    trained = fake_quantised(model.classifier, places)
+    scales = [m for m in trained.modules() if isinstance(m, LearnedScale)]
+    convolutions = [m for m in trained.modules() if isinstance(m, QuantisedConv2d)]
+    assert len(scales) == len(places.scales)
+    assert len(convolutions) == len(places.convolutions) == 6
+    assert set(places.scales) == {
+        INPUT, "stem.2", "stages.0.0.relu1", "stages.0.0.relu2", "stages.1.0.relu1", "stages.1.0.shortcut.0",
+    }  # fmt: skip
+
+
+def test_fake_quantisation_answers_as_the_int8_file(
+    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+) -> None:
+    from toolkit.bundle.graphs import fp32_graph_of_model
+    from toolkit.calibration.auto import ranges_by_agreement
+
+    graph = fp32_graph_of_model(model)
+    record = ranges_by_agreement(graph, structured_images.images_nhwc, model.card.preprocessing).record
+    with OrtRunner(qdq_from_ranges(graph, record).SerializeToString(), optimize=False) as runner:
+        expected = runner.logits(structured_images.images_nhwc)
+    with OrtRunner(graph.SerializeToString()) as runner:
+        float_answers = runner.logits(structured_images.images_nhwc)
+    got = answers(fake_quantised(model.classifier, places), structured_images).numpy()
+    # A value between two levels may fall to either side: a few roundings differ, and no more.
+    assert np.abs(got - expected).mean() < 0.1 * np.abs(float_answers - expected).mean()
+
+
+def test_trained_weights_become_a_plain_resnet_again(
+    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+) -> None:
+    before = answers(model.classifier, structured_images)
+    trained = fake_quantised(model.classifier, places)
+    net_of(model).load_state_dict(float_weights(trained, net_of(model)))
+    assert torch.allclose(answers(model.classifier, structured_images), before, atol=1e-4)
+
+
+def test_gradients_reach_weights_and_scales(
+    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+) -> None:
+    trained = fake_quantised(model.classifier, places).train()
+    loss = torch.nn.functional.cross_entropy(
+        trained(torch.tensor(structured_images.images_nhwc)), torch.tensor(structured_images.labels)
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in trained.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_scale_learns_to_stop_clipping() -> None:
+    layer = LearnedScale(0.001)
+    x = torch.linspace(-1, 1, 1001).reshape(1, -1)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=3e-4)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(layer(x), x).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert abs(float(layer.scale.detach()) * LEVELS - 1) < 0.1
+
+
+def test_learned_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantisation) -> None:
+    found = learned_scales(fake_quantised(model.classifier, places))
+    assert found == pytest.approx(dict(places.scales))
+
+
+def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuantisation) -> None:
+    trained = fake_quantised(model.classifier, places)
+    conv = next(m for m in trained.modules() if isinstance(m, QuantisedConv2d))
+    with torch.no_grad():
+        conv.weight *= 3
+    refreshed(trained)
+    expected = weight_scales(conv.weight.detach().numpy())
+    assert np.array_equal(conv.scales.numpy().reshape(-1), expected)
+
+
+def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuantisation) -> None:
+    other = Classifier(torch.nn.Flatten(), torch.ones(3), torch.zeros(3))
+    with pytest.raises(ModelError, match="ResNets"):
+        fake_quantised(other, places)
+
+
+def test_a_learned_record_reaches_the_files_with_its_own_scales(
+    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+) -> None:
+    from toolkit.bundle.learned import record_of_scales
+    from toolkit.calibration.scales import activation_scale
+
+    scales = {path: scale * 1.5 for path, scale in places.scales.items()}
+    record: Record = record_of_scales(model, structured_images, scales, {})
+    assert record.belongs_to["method"] == "learned"
+    for name, amax in record.amax.items():
+        path = INPUT if name.startswith("preprocess/") else name.rpartition("/")[0]
+        assert float(activation_scale(amax)) == pytest.approx(scales[path], rel=1.1e-3)
