@@ -122,7 +122,7 @@ def test_a_constant_channel_cannot_be_normalised() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "fix"),
-    [((2, 31, 31, 3), "resize the images to 32x32"), ((2, 32, 32, 1), "numpy.repeat"), ((2, 3, 32, 32), "resize")],
+    [((2, 31, 31, 3), "resize the images to 32x32"), ((2, 32, 32, 1), "numpy.repeat"), ((2, 3, 32, 32), "transpose")],
 )
 def test_images_that_a_model_does_not_take_come_with_a_cure(shape: tuple[int, ...], fix: str) -> None:
     preprocessing = Preprocessing(32, 32, 3, (0.5,) * 3, (0.5,) * 3)

@@ -60,6 +60,19 @@ def test_every_toolkit_command_does_what_it_says(clone: Path) -> None:
         assert json.loads(done.stdout.splitlines()[-1])["ok"] is True
 
 
+def test_the_program_of_the_readme_runs(clone: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    lines = [
+        "import numpy",
+        "images = numpy.load('calibration/resnet32x32-fashion/evaluation.npz')['images'][:5]",
+        program,
+        "print(labels, probabilities.shape)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("(5, 10)")
+
+
 def test_every_command_of_the_table_exists_and_every_command_is_in_the_table() -> None:
     from toolkit.cli import app
 

@@ -1,3 +1,20 @@
 """From a trained 32x32 ResNet to a checked INT8 TensorRT bundle for the edge."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit.bundle.net import load as load
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """`toolkit.load`, imported when it is asked for: the command line starts without numpy."""
+    if name == "load":
+        from toolkit.bundle.net import load
+
+        return load
+    raise AttributeError(f"module 'toolkit' has no attribute {name!r}")

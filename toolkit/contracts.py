@@ -193,6 +193,10 @@ def require_images(images_nhwc: UInt8, preprocessing: Preprocessing, who: str) -
         fix = "convert grayscale images to RGB: numpy.repeat(images, 3, axis=3)"
     elif images_nhwc.ndim == 4 and images_nhwc.shape[1:3] != wanted[:2]:
         fix = f"resize the images to {wanted[0]}x{wanted[1]} first"
+    if images_nhwc.ndim == 4 and images_nhwc.shape[1:] == (wanted[2], *wanted[:2]):
+        fix = "channels come last: images.transpose(0, 2, 3, 1)"
+    elif images_nhwc.dtype != np.uint8 and fix is None:
+        fix = "give the pixels as they are, 0 to 255 as uint8: the model normalises them itself"
     raise DataError(
         f"{who} does not take these images",
         found=f"{images_nhwc.dtype} {images_nhwc.shape}",

@@ -139,12 +139,17 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
     return TorchRunner(loaded.classifier, label=bundle.model)
 
 
-def _open_ort(bundle: Bundle, precision: str) -> Runner:
+def open_ort(bundle: Bundle, precision: str, threads: int = 0) -> Runner:
+    """ONNX Runtime on the CPU with the bundle's file of a precision; 0 threads take every core.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
     from toolkit.errors import MissingPackage
     from toolkit.runtime.ort import OrtRunner
 
     try:
-        return OrtRunner(bundle.onnx_file(precision), optimize=precision not in NEVER_OPTIMISED)
+        return OrtRunner(bundle.onnx_file(precision), threads=threads, optimize=precision not in NEVER_OPTIMISED)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error
 
@@ -155,4 +160,4 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     require_can_run()
 
 
-OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": _open_ort, "trt": _open_trt}
+OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": open_ort, "trt": _open_trt}
