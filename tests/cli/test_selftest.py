@@ -1,0 +1,125 @@
+"""Claims about `toolkit selftest`: a sound bundle passes, and what an upgrade can break is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Toolkit
+
+
+@pytest.fixture
+def bundle(tiny_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may damage."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_workspace / "bundles" / "tiny", folder)
+    return folder
+
+
+def record_of(bundle: Path) -> Path:
+    """The one record in a bundle."""
+    (path,) = bundle.glob("selftest-*.json")
+    return path
+
+
+def with_golden(bundle: Path, **changed: object) -> None:
+    """Writes other golden arrays and makes the manifest agree, as if the host had said so."""
+    import hashlib
+
+    with np.load(bundle / "golden.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez_compressed(bundle / "golden.npz", **(arrays | changed))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["golden.npz"]["sha256"] = hashlib.sha256((bundle / "golden.npz").read_bytes()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_sound_bundle_passes_and_says_what_did_not_run(toolkit: Toolkit, bundle: Path) -> None:
+    answer = toolkit("selftest", bundle, "--seconds", "0.02")
+    assert answer.code == 0, answer.text
+    verdicts = {check["what"]: check["verdict"] for check in answer.document["checks"]}
+    assert {"files": "ok", "ort fp32": "ok", "ort int8-cpu": "ok", "speed": "not run"}.items() <= verdicts.items()
+    assert "trt" in answer.document["not_run"]
+    assert "speed" in answer.document["not_run"]
+    assert not list(bundle.glob("selftest-*"))
+
+
+def test_what_was_asked_for_by_name_must_run(toolkit: Toolkit, bundle: Path) -> None:
+    answer = toolkit("selftest", bundle, "--backend", "trt")
+    assert answer.code == 1
+    assert [check["what"] for check in answer.document["checks"] if check["verdict"] == "failed"] == ["backends"]
+
+
+def test_other_logits_than_the_golden_ones_are_named(toolkit: Toolkit, bundle: Path) -> None:
+    with np.load(bundle / "golden.npz") as stored:
+        logits = stored["logits_int8-cpu"]
+    with_golden(bundle, **{"logits_int8-cpu": np.roll(logits, 1, axis=1)})
+    answer = toolkit("selftest", bundle, "--seconds", "0.02")
+    assert answer.code == 1
+    failed = [check for check in answer.document["checks"] if check["verdict"] == "failed"]
+    assert [check["what"] for check in failed] == ["ort int8-cpu"]
+    assert "answers differ" in failed[0]["found"]
+
+
+def test_a_changed_file_is_refused_by_its_name(toolkit: Toolkit, bundle: Path) -> None:
+    data = bytearray((bundle / "model.int8.onnx").read_bytes())
+    data[100] ^= 1
+    (bundle / "model.int8.onnx").write_bytes(data)
+    answer = toolkit("selftest", bundle)
+    assert answer.code == 1
+    assert "model.int8.onnx changed" in answer.document["what"]
+
+
+def test_a_device_is_recorded_and_compared_with(toolkit: Toolkit, bundle: Path) -> None:
+    assert toolkit("selftest", bundle, "--record", "--seconds", "0.02").document["recorded"] is True
+    record = json.loads(record_of(bundle).read_text())
+    assert set(record["p50_ms"]) >= {"ort fp32", "ort int8-cpu"}
+    answer = toolkit("selftest", bundle, "--seconds", "0.02", "--max-slowdown", "1000")
+    assert answer.code == 0, answer.text
+    assert "unchanged" in answer.text
+    assert any(check["what"] == "speed of ort fp32" for check in answer.document["checks"])
+
+
+def test_a_slowdown_an_upgrade_and_a_lost_backend_are_named(toolkit: Toolkit, bundle: Path) -> None:
+    toolkit("selftest", bundle, "--record", "--seconds", "0.02")
+    path = record_of(bundle)
+    record = json.loads(path.read_text())
+    record["versions"]["onnxruntime"] = "0.1"
+    record["p50_ms"] |= {"ort fp32": 1e-6, "trt int8": 0.1}
+    path.write_text(json.dumps(record))
+    answer = toolkit("selftest", bundle, "--seconds", "0.02", "--max-slowdown", "1000")
+    assert answer.code == 1
+    failed = {check["what"]: check["found"] for check in answer.document["checks"] if check["verdict"] == "failed"}
+    assert set(failed) == {"speed of ort fp32", "trt int8"}
+    assert "does not now" in failed["trt int8"]
+    assert "onnxruntime 0.1 to " in answer.text
+
+
+@pytest.mark.parametrize("text", ["{}", '{"format": 9}', "[]", "no json"])
+def test_a_record_that_is_none_is_one_error(toolkit: Toolkit, bundle: Path, text: str) -> None:
+    toolkit("selftest", bundle, "--record", "--seconds", "0.02")
+    record_of(bundle).write_text(text)
+    answer = toolkit("selftest", bundle, "--seconds", "0.02")
+    assert answer.code == 1
+    assert "selftest-" in answer.document["what"]
+
+
+def test_an_engine_that_was_cut_short_is_named(toolkit: Toolkit, bundle: Path) -> None:
+    plans = sorted((bundle / "engines").glob("*.engine")) if (bundle / "engines").is_dir() else []
+    if not plans:
+        pytest.skip("engines need the TensorRT-RTX wheels (extra rtx)")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for name in [name for name in manifest["files"] if name.startswith("engines/")]:
+        del manifest["files"][name]  # an engine that came to the device later is in no hash list
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    plans[0].write_bytes(plans[0].read_bytes()[:-1])
+    answer = toolkit("selftest", bundle, "--seconds", "0.02")
+    assert answer.code == 1
+    failed = [check for check in answer.document["checks"] if check["verdict"] == "failed"]
+    assert len(failed) == 1
+    assert plans[0].name in failed[0]["what"]
+    assert "toolkit build" in failed[0]["fix"]

@@ -1,0 +1,63 @@
+"""`toolkit selftest`: on the device, in seconds, without torch: is it still the same model, as fast as before?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+COLOURS = {"ok": "green", "failed": "red", "not run": "yellow"}
+
+
+def command(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest of the workspace)"),
+    backend: str = typer.Option("all", "--backend", help="all, ort or trt; one that is named must run."),
+    seconds: float = typer.Option(0.3, "--seconds", min=0.01, max=60, help="Measuring time of each runner."),
+    max_slowdown: float = typer.Option(
+        1.5, "--max-slowdown", min=1.0, help="Times the recorded median that a runner may take."
+    ),
+    record: bool = typer.Option(False, "--record", help="Keep versions and speed of this device in the bundle."),
+) -> dict[str, Any]:
+    """Check a bundle on the device that runs it: hashes, golden vectors, engines, and speed since --record.
+
+    Run it with --record when the device is set up, and without after every upgrade of driver, JetPack or Python
+    packages: it names the engine that must be built again and the runner that answers otherwise or became slower.
+
+    Examples:
+      toolkit selftest bundles/my-net --record
+
+      toolkit selftest bundles/my-net
+
+      toolkit selftest bundles/my-net --backend trt --max-slowdown 1.2
+    """
+    from toolkit import __version__
+    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.selftest import FAILED, NOT_RUN, selftest
+    from toolkit.cli.console import note, plain, say, table
+    from toolkit.errors import ToolkitError
+
+    backends = {"all": ("ort", "trt"), "ort": ("ort",), "trt": ("trt",)}.get(backend)
+    if backends is None:
+        raise ToolkitError("unknown backend", found=backend, allowed="all, ort, trt")
+    opened = bundle_from_folder(bundle)
+    note(f"bundle: {opened.folder}")
+    checks = selftest(opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record)
+    rows = [
+        (check.what, f"[{COLOURS[check.verdict]}]{check.verdict}[/{COLOURS[check.verdict]}]", plain(check.found))
+        for check in checks
+    ]
+    table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)
+    failed = [check for check in checks if check.verdict == FAILED]
+    for check in failed:
+        if check.fix:
+            say(f"[red]{plain(check.what)}[/red]: {plain(check.fix)}")
+    say("[red]Not fit for use as it is.[/red]" if failed else "Still the same model.")
+    return {
+        "ok": not failed,
+        "bundle": str(opened.folder.resolve()),
+        "tool": __version__,
+        "recorded": record and not failed,
+        "checks": [check.as_dict() for check in checks],
+        "not_run": [check.what for check in checks if check.verdict == NOT_RUN],
+    }
