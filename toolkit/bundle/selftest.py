@@ -65,8 +65,8 @@ def device_fingerprint(driver: Driver) -> dict[str, str]:
     return {"machine": platform.machine(), "cpu": host_conditions()["cpu"] or "", "gpu": gpus}
 
 
-def versions_here(opened: Opened) -> dict[str, str]:
-    """What an upgrade changes: Python, numpy, and each runner's own description of its engine."""
+def versions_here() -> dict[str, str]:
+    """What an upgrade changes: Python, numpy, and the engines that were imported."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for module in ("onnxruntime", "tensorrt", "tensorrt_rtx"):
         if module in sys.modules:
@@ -112,7 +112,7 @@ def selftest(
             checks.append(_golden(name, opened, images, golden))
         measured = bench(opened.runners, images.images_nhwc, (1,), seconds=seconds)
         medians = {latency.runner: latency.p50_ms for latency in measured}
-        versions = versions_here(opened)
+        versions = versions_here()
     finally:
         opened.close()
     checks += [Check(name, NOT_RUN, reason) for name, reason in opened.unavailable.items()]

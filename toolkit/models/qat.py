@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from toolkit.contracts import Float32
 from toolkit.errors import ModelError
-from toolkit.models.resnet import Classifier, ResNet
+from toolkit.models.resnet import BasicBlock, Classifier, ResNet
 
 LOWEST, HIGHEST = -128, 127
 REFRESH = 32  # steps between two computations of the weight scales: they move slowly, and the search costs
@@ -95,7 +95,7 @@ def folded(net: ResNet) -> ResNet:
     """A copy in evaluation mode's arithmetic: every BatchNorm is part of its convolution, which has a bias now."""
     net = copy.deepcopy(net).eval()
     parts: list[tuple[nn.Module, str, str]] = [(net.stem, "0", "1")]
-    for _, block in _blocks(net):
+    for block in (module for module in net.modules() if isinstance(module, BasicBlock)):
         parts += [(block, "conv1", "bn1"), (block, "conv2", "bn2")]
         if isinstance(block.shortcut, nn.Sequential):
             parts.append((block.shortcut, "0", "1"))
@@ -106,10 +106,6 @@ def folded(net: ResNet) -> ResNet:
         parent.set_submodule(conv, nn.utils.fusion.fuse_conv_bn_eval(plain, batch_norm))
         parent.set_submodule(norm, nn.Identity())
     return net
-
-
-def _blocks(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, module) for name, module in net.named_modules() if hasattr(module, "shortcut")]
 
 
 def fake_quantised(classifier: Classifier, what: FakeQuantisation) -> Classifier:

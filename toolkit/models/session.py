@@ -131,7 +131,8 @@ def run_training(
         return _written(plan, classifier, preprocessing, trained, config)
     assert isinstance(classifier.net, ResNet)
     classifier.net.load_state_dict(float_weights(trainee, classifier.net))
-    quantised = _accuracy(refreshed(trainee).to(plan.device), plan) if plan.world.first else None
+    judged = plan.world.first and not trained.interrupted
+    quantised = _accuracy(refreshed(trainee).to(plan.device), plan) if judged else None
     outcome = _written(plan, classifier, preprocessing, trained, config, quantised)
     return replace(outcome, learned=learned_scales(trainee))
 
