@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,rtx]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,rtx]' --group dev --group oracles
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --group zoo
 	@touch $@
 

@@ -36,7 +36,7 @@ def _heavy(names: set[str]) -> set[str]:
 
 
 def test_the_list_of_modules_is_the_whole_package() -> None:
-    assert {"toolkit.cli", "toolkit.bundle", "toolkit.parity", "toolkit.bench", "toolkit.doctor"} <= set(LIGHT)
+    assert {"toolkit.cli", "toolkit.bundle", "toolkit.parity", "toolkit.latency", "toolkit.doctor"} <= set(LIGHT)
     for room in ("runtime", "export", "calibration", "data"):
         assert sum(name.startswith(f"toolkit.{room}.") for name in LIGHT) >= 4
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bench import bench, host_conditions
 from toolkit.bundle.reading import Bundle
 from toolkit.bundle.runners import Opened, open_runners
 from toolkit.contracts import LabelledImages
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
+from toolkit.latency import bench, host_conditions
 from toolkit.parity import parity_from_logits
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan

@@ -28,10 +28,10 @@ def command(
       toolkit bench bundles/my-net --backend torch,ort --batch 1,64
     """
     from toolkit import __version__
-    from toolkit.bench import bench, host_conditions
     from toolkit.bundle.reading import bundle_from_folder, require_precisions
     from toolkit.bundle.runners import open_runners, require_backends
     from toolkit.cli.console import note, parse_list, plain, say, steps, table
+    from toolkit.latency import bench, host_conditions
 
     batches = parse_list(batch, "--batch", low=1, high=4096)
     opened_bundle = bundle_from_folder(bundle)

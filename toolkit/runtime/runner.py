@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
@@ -32,6 +33,27 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Milliseconds of one call's parts on a device, between events of its stream: copy in, compute, copy out."""
+
+    h2d_ms: float
+    gpu_ms: float
+    d2h_ms: float
+
+
+class TimesPhases(Protocol):
+    """What a runner on a device offers beside `Runner`."""
+
+    def phases(self, images_nhwc: UInt8) -> Phases:
+        """Answers the images as `logits` does, and says how long each part of it took on the device."""
+        ...
+
+    def without_graph(self) -> Runner:
+        """The same engine, each call enqueued anew instead of replayed from a CUDA graph."""
+        ...
 
 
 class ClosesItself:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.bench import FEWEST_CALLS, ROUNDS, WARMUP_WINDOW, bench, host_conditions, percentile_nearest_rank
 from toolkit.contracts import Float32, UInt8
+from toolkit.latency import FEWEST_CALLS, ROUNDS, WARMUP_WINDOW, bench, host_conditions, percentile_nearest_rank
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Runner
 
