@@ -12,41 +12,58 @@ class CudaError(ToolkitError):
     """A call of CUDA failed.
 
     Attributes:
+        meaning: the class's sentence for people.
         code: CUDA's name of the error, such as "CUDA_ERROR_INVALID_VALUE".
         call: the function of the driver API that reported it; work that was put into a stream earlier may be meant.
     """
 
+    meaning = "A call of CUDA failed"
+
     def __init__(self, code: str, call: str, fix: str | None = None) -> None:
         self.code, self.call = code, call
-        super().__init__(self.__doc__ or "CUDA failed", found=f"{code} from {call}", fix=fix)
+        super().__init__(self.meaning, found=f"{code} from {call}", fix=fix)
 
 
 class CudaOutOfMemory(CudaError):
     """The GPU has no memory left for this."""
 
+    meaning = "The GPU has no memory left for this"
+
 
 class CudaNotInitialized(CudaError):
     """CUDA cannot be used in this process, most likely because it was forked after CUDA was used."""
+
+    meaning = "CUDA cannot be used in this process, most likely because it was forked after CUDA was used"
 
 
 class CudaContextLost(CudaError):
     """The CUDA context of this process is gone."""
 
+    meaning = "The CUDA context of this process is gone"
+
 
 class CudaFault(CudaError):
     """A kernel failed on the GPU, and nothing more can run in this process."""
+
+    meaning = "A kernel failed on the GPU, and nothing more can run in this process"
 
 
 class CudaHardwareFault(CudaError):
     """The GPU reports a hardware fault."""
 
+    meaning = "The GPU reports a hardware fault"
+
 
 class CudaCaptureError(CudaError):
     """What a CUDA graph was to be made of cannot be captured."""
 
+    meaning = "What a CUDA graph was to be made of cannot be captured"
+
 
 class CudaUnavailable(CudaError, BackendUnavailable):
     """CUDA cannot be used here."""
+
+    meaning = "CUDA cannot be used here"
 
 
 _RESTART = "end this process and start a new one; if it comes again, build the engine again with toolkit build"

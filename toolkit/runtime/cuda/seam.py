@@ -1,8 +1,8 @@
 """What the toolkit asks of CUDA, as a protocol that cuda-python and pycuda both keep.
 
 Every call but `enter` belongs between `enter` and `leave` of the same thread: a context is current for a thread, not
-for a process. Copies and graph launches return before they are done; `synchronize` waits. Nothing here picks a GPU: it is
-the first one that the driver shows (CUDA_VISIBLE_DEVICES chooses), as TensorRT takes it.
+for a process. Copies and graph launches return before they are done; `synchronize` waits. Nothing here picks a GPU: it
+is the first one that the driver shows (CUDA_VISIBLE_DEVICES chooses), as TensorRT takes it.
 """
 
 from __future__ import annotations

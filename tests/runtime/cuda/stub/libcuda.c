@@ -75,6 +75,7 @@ void stub_fail(const char *name, int code, int skip, int times) {
   pthread_mutex_unlock(&lock);
 }
 void stub_heal(void) { sticky = 0; }
+void stub_nothing(void *unused) {} /* a host function for who measures what surrounds it */
 
 typedef struct Context { int ordinal; long retained; } Context;
 static Context primary[2] = {{0, 0}, {1, 0}};
@@ -367,6 +368,7 @@ Result cuStreamBeginCapture_v2(Stream *handle, int mode) {
   stream->capturing = 1, stream->broken = 0, stream->written = NULL, capturing_here = stream;
   END;
 }
+Result cuStreamIsCapturing(Stream *handle, int *status) { BEGIN(1); STREAM; *status = stream->capturing; END; }
 Result cuStreamEndCapture(Stream *handle, Graph **graph) {
   BEGIN(1);
   STREAM;
