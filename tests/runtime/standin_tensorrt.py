@@ -3,8 +3,8 @@
 A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a host function into the
 stream that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
 real. What TensorRT's guide forbids is written down in `violations`, because the real one would only misbehave: a replay
-of a graph whose context was changed, capturing before a first call with the new shape, one context in two threads. Which
-names exist in which version was read off the wheels.
+of a graph whose context was changed, capturing before a first call with the new shape, one context in two threads.
+Which names exist in which version was read off the wheels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ violations: list[str] = []
 computed: list[int] = []  # batch sizes in the order in which they were computed
 constructed: list[str] = []  # Runtimes that were made
 TYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(uint8)": "UINT8", "tensor(int64)": "INT64"}
-NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT64": np.int64}
+NUMPY = {"FLOAT": "float32", "HALF": "float16", "BF16": "uint16", "UINT8": "uint8", "INT64": "int64"}
 
 _cuda = ctypes.CDLL("libcuda.so.1")
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -30,9 +30,7 @@ _work: dict[int, Any] = {}
 _numbers = itertools.count(1)
 
 
-@_HostFunction
-def _perform(number: int) -> None:
-    _work[number]()
+_perform = _HostFunction(lambda number: _work[number]())
 
 
 def plan_from_onnx(onnx: bytes, smallest: int = 1, largest: int = 8, scratch: int = 4096, works: bool = True) -> bytes:
@@ -93,7 +91,8 @@ class _Engine:
         self.runtime, self.head = runtime, head
         self.session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
-        self.names, self.profile_holder = list(self.tensors), None
+        self.names: list[str] = list(self.tensors)
+        self.profile_holder: Any = None
         setattr(self, "device_memory_size" if runtime.major == 8 else "device_memory_size_v2", head["scratch"])
         if runtime.major == 8:
             self.create_execution_context_without_device_memory = lambda: self.create_execution_context("USER_MANAGED")
@@ -216,7 +215,7 @@ class _Context:
 
     def _memory(self, name: str, batch: int, addresses: dict[str, int]) -> Any:
         kind = self.engine.get_tensor_dtype(name).name
-        dtype = np.dtype(np.uint16 if kind == "BF16" else NUMPY[kind])
+        dtype: Any = np.dtype(NUMPY[kind])
         shape = (batch, *self.engine.get_tensor_shape(name)[1:])
         size_bytes = int(np.prod(shape)) * dtype.itemsize
         if not _cuda.stub_is_device(ctypes.c_uint64(addresses[name]), ctypes.c_size_t(size_bytes)):

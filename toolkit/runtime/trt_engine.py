@@ -84,7 +84,7 @@ class LoadedEngine:
         self.cuda: Cuda = open_cuda(cuda, driver)
         entered = self.cuda.enter()
         try:
-            self._runtime, self._engine = self._deserialised(data)
+            self._runtime, self._engine = self._deserialised(data, sidecar.get("dla_core"))
             self.input, self.outputs = self._tensors()
             self.smallest, self.largest = self._batches()
             size = getattr(self._engine, "device_memory_size_v2", None)  # 0 is an answer
@@ -96,10 +96,12 @@ class LoadedEngine:
             raise
         self.cuda.leave(entered)
 
-    def _deserialised(self, data: bytes) -> tuple[Any, Any]:
+    def _deserialised(self, data: bytes, dla_core: int | None) -> tuple[Any, Any]:
         runtime = self.tensorrt.module.Runtime(self.log.logger)
         if "VERSION_COMPATIBLE" in self.flags and hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True  # the plan carries a lean runtime; its hash was checked
+        if dla_core is not None:
+            runtime.DLA_core = dla_core  # before the plan is read, or it runs on core 0
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise self.failure(f"{self.tensorrt.name} cannot read {self.plan.name}")

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import DataError, EngineError
-from toolkit.runtime.cuda import CudaError, Pinned
+from toolkit.runtime.cuda import CudaError
 from toolkit.runtime.cuda.foreign import device_of_address, wait_for_stream
 from toolkit.runtime.device_images import DeviceImages
 from toolkit.runtime.runner import Phases
+from toolkit.runtime.trt_buffers import Buffers
 from toolkit.runtime.trt_engine import LoadedEngine, ProfileTaken
 
 MOST_GRAPHS = 32  # a lane's; some 100 KB of device memory each for a ResNet
 MOST_ADDRESSES = 8  # of a caller's device memory that get graphs; images at further ones are copied, on the device
-_AT_ONCE_BYTES = 16 << 20  # buffers up to this size are made for the largest batch at once, larger ones grow
 _ALIGNMENT = 256  # bytes, of every address that TensorRT takes
 
 Key = tuple[int, int]  # how many images, and where in device memory; 0: they come from the host
@@ -82,9 +82,8 @@ class Lane:
         self._replays: dict[Key, Replay] = {}
         self._seen: set[Key] = set()
         self._alone = False  # the profile serves one context only
-        self._capacity = self._scratch = 0
-        self._device: list[int] = []  # input, outputs
-        self._pinned: list[Pinned] = []  # images, logits
+        self._buffers, self._scratch = Buffers(engine), 0
+        self._loose: Execution | None = None
         self._events: list[Any] = []
         self._stream: Any = None
         entered = self.cuda.enter()
@@ -93,7 +92,7 @@ class Lane:
             self._events = [self.cuda.event() for _ in range(4)]
             if engine.shares_memory:
                 self._scratch = self.cuda.allocate(engine.scratch_bytes)
-            self._loose: Execution | None = self._execution()
+            self._loose = self._execution()
         except BaseException:
             self._give_back()
             raise
@@ -155,7 +154,7 @@ class Lane:
         else:
             cuda.launch(graph, stream)
         cuda.record(done, stream)
-        self._copy_out(key)
+        self._buffers.copy_out(key[0], self._stream)
         cuda.record(stored, stream)
         cuda.synchronize(stream)
         return Phases(cuda.elapsed_ms(start, loaded), cuda.elapsed_ms(loaded, done), cuda.elapsed_ms(done, stored))
@@ -174,16 +173,20 @@ class Lane:
         An address that is not aligned, or is one of too many, is copied from, into the lane's own buffer.
         """
         key = (images.shape[0], images.address)
-        if key not in self._replays and key not in self._seen:
+        known = key in self._replays
+        if not known and key not in self._seen:
             self._require_device(images)
         if images.stream is not None and images.stream != self._stream.handle:
             wait_for_stream(self._stream, images.stream)
-        addresses = {address for _, address in self._seen if address}
-        if key not in self._replays and (images.address % _ALIGNMENT or len(addresses | {key[1]}) > MOST_ADDRESSES):
-            self._reserve(key[0])
-            self.cuda.copy_across(self._device[0], images.address, self._input_bytes(key[0]), self._stream)
-            return key[0], self._device[0]
-        return key
+        if known or not (images.address % _ALIGNMENT or self._is_one_too_many(images.address)):
+            return key
+        self._reserve(key[0])
+        self._buffers.copy_across(key[0], images.address, self._stream)
+        return key[0], self._buffers.addresses[0]
+
+    def _is_one_too_many(self, address: int) -> bool:
+        addresses = {seen for _, seen in self._seen if seen not in (0, address)}
+        return len(addresses) >= MOST_ADDRESSES
 
     def _require_device(self, images: DeviceImages) -> None:
         found = device_of_address(images.address)
@@ -202,13 +205,13 @@ class Lane:
         key = (count, address)
         replay = self._replay(key)
         if images is not None:
-            self._pixels(count)[...] = images
+            self._buffers.pixels(count)[...] = images
         if replay is not None:
             self.cuda.launch(replay.whole, self._stream)
         else:
             self._put(key, self._loose_for(key))
         self.cuda.synchronize(self._stream)
-        return self._fresh(count)()
+        return self._buffers.fresh(count)()
 
     def _replay(self, key: Key) -> Replay | None:
         """The graph of a call that comes back; None at first sight and where graphs are off."""
@@ -236,7 +239,7 @@ class Lane:
             self.graphs.off = f"the capture failed: {error.what}" + (f" ({error.found})" if error.found else "")
             return None
         execution.graph_of = key
-        self._replays[key] = Replay(execution, self._pixels(key[0]), self._fresh(key[0]), whole)
+        self._replays[key] = Replay(execution, self._buffers.pixels(key[0]), self._buffers.fresh(key[0]), whole)
         return self._replays[key]
 
     def _captured(self, work: Callable[[], None]) -> Any:
@@ -278,7 +281,7 @@ class Lane:
         if execution.graph_of is not None:
             self._drop(self._replays.pop(execution.graph_of))
         execution.bound, context, engine = None, execution.context, self.engine
-        count, addresses = key[0], [key[1] or self._device[0], *self._device[1:]]
+        count, addresses = key[0], [key[1] or self._buffers.addresses[0], *self._buffers.addresses[1:]]
         done = [context.set_input_shape(engine.input.name, (count, *engine.input.shape))]
         done += [
             context.set_tensor_address(tensor.name, address)
@@ -295,47 +298,22 @@ class Lane:
     def _put(self, key: Key, execution: Execution) -> None:
         self._copy_in(key)
         self._enqueue(execution)
-        self._copy_out(key)
+        self._buffers.copy_out(key[0], self._stream)
 
     def _copy_in(self, key: Key) -> None:
         if key[1] == 0:
-            self.cuda.copy_in(self._device[0], self._pinned[0], self._input_bytes(key[0]), self._stream)
+            self._buffers.copy_in(key[0], self._stream)
 
     def _enqueue(self, execution: Execution) -> None:
         if execution.context.execute_async_v3(self._stream.handle) is False:
             execution.bound = None
             raise self.engine.failure(f"{self.engine.tensorrt.name} did not run {self.engine.plan.name}")
 
-    def _copy_out(self, key: Key) -> None:
-        self.cuda.copy_out(self._pinned[1], self._device[1], key[0] * self.engine.outputs[0].item_bytes, self._stream)
-
-    def _input_bytes(self, count: int) -> int:
-        return count * self.engine.input.item_bytes
-
-    def _pixels(self, count: int) -> NDArray[Any]:
-        return self.engine.input.view(self._pinned[0].bytes, count)
-
-    def _fresh(self, count: int) -> Callable[[], Float32]:
-        """What copies the logits of `count` images out of pinned memory as float32."""
-        logits = self.engine.outputs[0]
-        answers = logits.view(self._pinned[1].bytes, count)
-        if logits.dtype == "BF16":  # the upper half of a float32
-            return lambda: (answers.astype(np.uint32) << 16).view(np.float32)
-        return answers.copy if logits.dtype == "FLOAT" else lambda: answers.astype(np.float32)
-
     def _reserve(self, count: int) -> None:
-        """Buffers for at least `count` images; larger ones take the place of what was captured with the old."""
-        if count <= self._capacity:
-            return
-        engine, cuda = self.engine, self.cuda
-        small = engine.largest * engine.input.item_bytes <= _AT_ONCE_BYTES
-        capacity = engine.largest if small else min(engine.largest, max(count, 2 * self._capacity))
-        self._give_back_buffers()
-        for tensor in (engine.input, *engine.outputs):
-            self._device.append(cuda.allocate(capacity * tensor.item_bytes))
-        for tensor in (engine.input, engine.outputs[0]):
-            self._pinned.append(cuda.allocate_pinned(capacity * tensor.item_bytes))
-        self._capacity = capacity
+        """Room for `count` images; graphs of what had less room are dropped."""
+        if count > self._buffers.capacity:
+            self._forget()
+            self._buffers.grow(count)
 
     def _drop(self, replay: Replay) -> None:
         replay.execution.graph_of = None
@@ -344,21 +322,13 @@ class Lane:
                 with suppress(CudaError):
                     self.cuda.release_graph(graph)
 
-    def _give_back_buffers(self) -> None:
-        """Graphs and their contexts go first: they name the memory."""
+    def _forget(self) -> None:
+        """Drops everything that names the buffers."""
         while self._replays:
             self._drop(self._replays.popitem()[1])
         self._seen.clear()
-        self._capacity = 0
-        if getattr(self, "_loose", None) is not None:
-            assert self._loose is not None
+        if self._loose is not None:
             self._loose.bound = None
-        while self._pinned:
-            with suppress(CudaError):
-                self.cuda.release_pinned(self._pinned.pop())
-        while self._device:
-            with suppress(CudaError):
-                self.cuda.release(self._device.pop())
 
     def _give_back(self) -> None:
         """All of it, as far as CUDA lets go: after a fault of the GPU it does not, and the process's end does."""
@@ -366,8 +336,9 @@ class Lane:
             return
         with suppress(CudaError):
             self.cuda.synchronize(self._stream)
-        self._give_back_buffers()
+        self._forget()
         self._loose = None
+        self._buffers.release()
         if self._scratch:
             with suppress(CudaError):
                 self.cuda.release(self._scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from toolkit.runtime.trt_engine import LoadedEngine, ProfileTaken
 from toolkit.runtime.trt_lane import GraphUse, Lane
 
 CONTEXTS = 4
+_UINT8 = np.dtype(np.uint8)  # compared for every call; the type itself would be converted each time
 
 
 class TrtRunner(ClosesItself):
@@ -31,6 +33,7 @@ class TrtRunner(ClosesItself):
         graph: use CUDA graphs.
         cuda: "cuda-python", "pycuda" (no CUDA graphs), or "auto": the first of them that is installed.
         contexts: calls that may run on the GPU at once; further threads wait. Made when they are needed.
+        rebuild: what to type where the plan cannot be used.
 
     Attributes:
         description: TensorRT, GPU, plan, CUDA package, and whether CUDA graphs are used, or why not.
@@ -42,10 +45,18 @@ class TrtRunner(ClosesItself):
 
     name = "trt"
 
-    def __init__(self, engine: Path, *, graph: bool = True, cuda: str = "auto", contexts: int = CONTEXTS) -> None:
+    def __init__(
+        self,
+        engine: Path,
+        *,
+        graph: bool = True,
+        cuda: str = "auto",
+        contexts: int = CONTEXTS,
+        rebuild: str = "toolkit build BUNDLE",
+    ) -> None:
         if contexts < 1:
             raise ToolkitError("a runner needs a context", found=contexts, allowed="at least 1")
-        self._start(LoadedEngine(Path(engine), cuda), graph, contexts)
+        self._start(LoadedEngine(Path(engine), cuda, rebuild), graph, contexts)
 
     def _start(self, engine: LoadedEngine, graph: bool, contexts: int) -> None:
         self._engine, self._process = engine, os.getpid()
@@ -90,7 +101,7 @@ class TrtRunner(ClosesItself):
             raise _forked()
         if type(images_nhwc) is not np.ndarray:
             return self._of_anything(images_nhwc)
-        if images_nhwc.dtype != np.uint8 or images_nhwc.shape[1:] != self._shape:
+        if images_nhwc.dtype != _UINT8 or images_nhwc.shape[1:] != self._shape:
             raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
         if not self._smallest <= len(images_nhwc) <= self._largest:
             return self._in_parts(images_nhwc)
@@ -147,7 +158,9 @@ class TrtRunner(ClosesItself):
         found = device_images(images)
         if found is None:
             return self.logits(np.asarray(images))
-        if len(found.shape) != 4 or found.shape[1:] != self._shape:
+        if found.shape == self._shape:
+            found = replace(found, shape=(1, *found.shape))
+        if found.shape[1:] != self._shape:
             raise self._refused(str(found.shape))
         if self._engine.input.dtype != "UINT8":
             raise self._refused(f"uint8 on the GPU, and the engine reads {self._engine.input.dtype}")

@@ -1,4 +1,4 @@
-"""Runs the claims of `inside/` in processes of their own, whose libcuda.so.1 is the stand-in that gcc makes of `stub/`."""
+"""Runs the claims of `inside/` in processes of their own, with the libcuda.so.1 that gcc makes of `stub/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no gcc to make a libcuda of")
     library = tmp_path_factory.mktemp("stub") / "libcuda.so.1"
     options = ["-shared", "-fPIC", "-O2", "-w", "-Wl,-soname,libcuda.so.1"]
-    command = [compiler, *options, "-o", library, HERE / "stub" / "libcuda.c", "-lpthread", "-ldl"]
+    command = [compiler, *options, "-o", str(library), str(HERE / "stub" / "libcuda.c"), "-lpthread", "-ldl"]
     subprocess.run(command, check=True)
     return library.parent
 
@@ -31,7 +31,7 @@ def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_claims_hold_on_a_libcuda_on_host_memory(libcuda: Path, claims: str) -> None:
     environment = {**os.environ, "TOOLKIT_STANDIN": str(libcuda), "PYTHONPATH": str(ROOT)}
     environment["LD_LIBRARY_PATH"] = f"{libcuda}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "inside" / claims]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "inside" / claims)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     sys.stdout.write(done.stdout)
