@@ -156,8 +156,9 @@ class TrtRunner(ClosesItself):
 
     def _of_anything(self, images: Any) -> Float32:
         found = device_images(images)
-        if found is None:
-            return self.logits(np.asarray(images))
+        return self.logits(np.asarray(images)) if found is None else self._of_device(found)
+
+    def _of_device(self, found: DeviceImages) -> Float32:
         if found.shape == self._shape:
             found = replace(found, shape=(1, *found.shape))
         if found.shape[1:] != self._shape:
@@ -177,7 +178,7 @@ class TrtRunner(ClosesItself):
         parts = [np.zeros((0, *self._engine.outputs[0].shape), np.float32)]
         for start, stop in self._cuts(images.shape[0]):
             part = images.part(start, stop) if isinstance(images, DeviceImages) else images[start:stop]
-            parts.append(self._of_anything(part) if isinstance(part, DeviceImages) else self.logits(part))
+            parts.append(self._of_device(part) if isinstance(part, DeviceImages) else self.logits(part))
         return np.concatenate(parts)
 
     def _cuts(self, count: int) -> list[tuple[int, int]]:

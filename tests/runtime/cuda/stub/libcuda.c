@@ -329,11 +329,11 @@ Result cuPointerGetAttribute(void *value, int attribute, Address address) {
   else REFUSE(INVALID_VALUE);
   END;
 }
-/* Memory of another GPU, which this process's context cannot be made to allocate. */
+/* Memory of a test, on this GPU or on another one that the process has no context of. */
 Address stub_memory_of(int ordinal, size_t bytes) {
   void *address = NULL;
   pthread_mutex_lock(&lock);
-  allocated(&address, bytes, DEVICE_MEMORY, ordinal);
+  allocated(&address, bytes, DEVICE_MEMORY, ordinal), alive[DEVICE_MEMORY]--; /* the test's, not counted */
   pthread_mutex_unlock(&lock);
   return (Address)address;
 }
