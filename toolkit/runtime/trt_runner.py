@@ -159,7 +159,7 @@ class TrtRunner(ClosesItself):
             self._finalizer()
 
     def _of_anything(self, images: Any) -> Float32:
-        found = device_images(images)
+        found = images if isinstance(images, DeviceImages) else device_images(images)
         return self.logits(np.asarray(images)) if found is None else self._of_device(found)
 
     def _of_device(self, found: DeviceImages) -> Float32:

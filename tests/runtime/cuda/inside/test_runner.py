@@ -141,7 +141,11 @@ def test_memory_that_runs_out_while_opening_leaves_nothing_behind(plan: Plan, te
     assert stub.alive() == {}
 
 
-def test_eight_threads_get_the_answers_of_one(runner: Any, images: Any) -> None:
+def test_eight_threads_get_the_answers_of_one(
+    implementation: str, plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
+    tensorrt()
+    runner = TrtRunner(plan(), cuda=implementation)
     alone = {count: [runner.logits(images[:count]) for _ in range(3)][-1] for count in (1, 3, 8)}
     wrong: list[object] = []
 
@@ -160,6 +164,7 @@ def test_eight_threads_get_the_answers_of_one(runner: Any, images: Any) -> None:
         thread.join()
     assert wrong == []
     assert 1 <= len(runner._lanes) <= 4
+    runner.close()
 
 
 def test_a_second_lane_that_finds_no_memory_is_waited_without(
@@ -179,9 +184,11 @@ def test_a_second_lane_that_finds_no_memory_is_waited_without(
     assert "1 at once: The GPU has no memory left" in runner.description
 
 
-def test_ten_thousand_calls_leave_memory_as_it_was(plan: Plan, tensorrt: Install, images: Any, stub: Stub) -> None:
+def test_ten_thousand_calls_leave_memory_as_it_was(
+    implementation: str, plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
     tensorrt()
-    with TrtRunner(plan(works=False)) as runner:
+    with TrtRunner(plan(works=False), cuda=implementation) as runner:
         for count in (1, 1, 8, 8):
             runner.logits(images[:count])
         gc.collect()
