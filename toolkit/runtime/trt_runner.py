@@ -17,7 +17,7 @@ from toolkit.errors import DataError, EngineError, ToolkitError
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.device_images import DeviceImages, device_images
 from toolkit.runtime.runner import ClosesItself, Phases
-from toolkit.runtime.trt_engine import LoadedEngine, ProfileTaken
+from toolkit.runtime.trt_engine import LoadedEngine
 from toolkit.runtime.trt_lane import GraphUse, Lane
 
 CONTEXTS = 4
@@ -138,7 +138,7 @@ class TrtRunner(ClosesItself):
         runner = TrtRunner.__new__(TrtRunner)
         try:
             runner._start(self._engine.shared(), False, self._most)
-        except ProfileTaken:
+        except EngineError:  # no room for a second context: before TensorRT 10 that is the rule
             runner._start(self._engine.again(), False, self._most)
         return runner
 

@@ -81,14 +81,16 @@ def test_a_replay_is_one_launch_and_one_wait(runner: Any, images: Any, stub: Stu
     assert [stub.calls(name) - count for name, count in zip(names, before, strict=True)] == [10, 10, 0, 0, 0]
 
 
+@pytest.mark.parametrize("shared", [False, "one context"])
 def test_a_profile_that_serves_one_context_is_captured_anew_after_a_change_of_shape(
-    plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+    shared: bool | str, plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
 ) -> None:
-    tensorrt("8.6.1", shared_profile=False)
+    tensorrt("8.6.1", shared_profile=shared)
     with TrtRunner(plan("8.6.1")) as runner:
         for count in (1, 1, 1, 8, 8, 8, 1, 1, 1):
             assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
         assert stub.alive()["graph executables"] == 1
+        assert runner.graph.startswith("on, for one batch size at a time")
         before = stub.calls("cuStreamBeginCapture_v2")
         for count in (8, 1) * 5:  # nothing comes twice in a row: a capture each time would only cost
             assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
