@@ -169,7 +169,7 @@ def test_what_lies_in_host_memory_is_no_device_image(images: Any) -> None:
 
 
 def test_arrays_of_pycuda_are_read_and_its_context_goes_on(runner: Any, images: Any, expected: Any) -> None:
-    driver = pytest.importorskip("pycuda.driver", reason="pycuda is not installed: it must be compiled")
+    driver = pytest.importorskip("pycuda.driver", reason="pycuda is not installed: pip compiles it, with nvcc")
     from pycuda import gpuarray
 
     from toolkit.runtime.cuda.foreign import pop_if_current
