@@ -108,6 +108,16 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Tool
     assert "trt" in answer.text
 
 
+@pytest.mark.parametrize("backend", ["ort-cuda", "ort-trt"])
+def test_a_gpu_provider_that_is_not_here_is_named_and_not_replaced(toolkit: Toolkit, backend: str) -> None:
+    answer = toolkit("bench", "--backend", f"ort,{backend}", "--precision", "fp32", "--batch", "1", "--seconds", "0.05")
+    if backend not in answer.document["unavailable"]:
+        pytest.skip(f"{backend} runs here")
+    assert answer.code == 1
+    assert set(answer.document["runners"]) == {"ort fp32"}
+    assert answer.text.count(f"not run: {backend}") == 1
+
+
 @pytest.mark.parametrize("verb", ["verify", "bench"])
 def test_tensorrt_without_a_gpu_is_one_error(toolkit: Toolkit, verb: str) -> None:
     answer = toolkit(verb, "--backend", "trt")

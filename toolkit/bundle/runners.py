@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from toolkit.bundle.ort_on_gpu import open_ort_cuda, open_ort_trt
 from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, Bundle
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 
-BACKENDS = ("torch", "ort", "trt")
+BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
+ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,18 @@ class Opened:
             runner.close()
 
 
-def require_backends(wanted: str) -> tuple[str, ...]:
-    """`all` or a comma-separated list to backend names, in the order given."""
+def require_backends(wanted: str, known: tuple[str, ...] = BACKENDS) -> tuple[str, ...]:
+    """`all` or a comma-separated list to backend names, in the order given.
+
+    Raises:
+        ToolkitError: one is not known.
+    """
     names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
     if names == ("all",):
-        return BACKENDS
-    unknown = [name for name in names if name not in BACKENDS]
+        return known
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ToolkitError("unknown backend", found=wanted, allowed="all, " + ", ".join(BACKENDS))
+        raise ToolkitError("unknown backend", found=wanted, allowed="all, " + ", ".join(known))
     return names
 
 
@@ -76,7 +82,9 @@ def open_runners(
 def _precisions_of(backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
     """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT."""
     everything = tuple(p for p in precisions if by_name or p not in NEVER_OPTIMISED)
-    return tuple(p for p in precisions if p in {"torch": ("fp32",), "trt": FOR_TENSORRT}.get(backend, everything))
+    if backend in ("ort", "ort-cuda"):
+        precisions = everything
+    return tuple(p for p in precisions if p in ONLY.get(backend, precisions))
 
 
 def _is_foreign(bundle: Bundle) -> bool:
@@ -160,4 +168,10 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     require_can_run()
 
 
-OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": open_ort, "trt": _open_trt}
+OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {
+    "torch": _open_torch,
+    "ort": open_ort,
+    "trt": _open_trt,
+    "ort-cuda": open_ort_cuda,
+    "ort-trt": open_ort_trt,
+}

@@ -87,14 +87,16 @@ def selftest(
     seconds: float = 0.3,
     max_slowdown: float = SLOWER,
     record: bool = False,
+    must_run: bool = False,
 ) -> list[Check]:
     """Every check that this device can make. The files' hashes were checked when the bundle was opened.
 
     Args:
-        backends: of "ort" and "trt".
+        backends: of "ort", "trt", "ort-cuda" and "ort-trt".
         seconds: measuring time of each runner.
         max_slowdown: times the recorded median that a median may reach.
         record: keep this device's versions and medians for later runs, if nothing failed.
+        must_run: a backend or file that cannot run here has failed.
 
     Raises:
         ToolkitError: the record of this device cannot be read or written.
@@ -115,7 +117,8 @@ def selftest(
         versions = versions_here()
     finally:
         opened.close()
-    checks += [Check(name, NOT_RUN, reason) for name, reason in opened.unavailable.items()]
+    absent = FAILED if must_run else NOT_RUN
+    checks += [Check(name, absent, reason) for name, reason in opened.unavailable.items()]
     fingerprint = device_fingerprint(driver)
     path = record_file(bundle, fingerprint)
     checks += _against_record(path, versions, medians, max_slowdown, record)

@@ -18,7 +18,9 @@ def command(
     bundle: Path | None = typer.Argument(
         None, help="A bundle's folder, or a model: is its card true? (default: the newest in bundles/)"
     ),
-    backend: str = typer.Option("all", "--backend", help="torch, ort, trt, several with commas, or all that run here."),
+    backend: str = typer.Option(
+        "all", "--backend", help="torch, ort, trt, ort-cuda, ort-trt, several with commas, or all that run here."
+    ),
     precision: str = typer.Option(
         "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
     ),
