@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := bundles/demo-results
 
-.PHONY: demo test lint format wheel clean help
+# Of a machine with a GPU: a Python with TensorRT, and one with torch and onnxruntime-gpu. They may be one.
+TRT_PYTHON ?= $(PYTHON)
+TORCH_PYTHON ?= $(PYTHON)
+
+.PHONY: demo test gpu lint format wheel clean help
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +34,9 @@ demo: $(INSTALLED)  ## Install, then export, verify and bench the embedded defau
 
 test: $(INSTALLED)  ## Run every test
 	$(BIN)/python -m pytest
+
+gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/gpu.md)
+	@$(TORCH_PYTHON) benchmarks/gpu_check.py --trt-python '$(TRT_PYTHON)' --torch-python '$(TORCH_PYTHON)'
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -19,11 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from toolkit.bundle.reading import Bundle, bundle_from_folder  # noqa: E402
-from toolkit.errors import BackendUnavailable, ToolkitError  # noqa: E402
-from toolkit.latency import bench, percentile_nearest_rank  # noqa: E402
+from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.latency import bench, percentile_nearest_rank
 
 FEWEST_CALLS = 50
 
