@@ -3,9 +3,9 @@
     python benchmarks/gpu_check.py [--trt-python COMMAND] [--torch-python COMMAND] [--steps inputs,engines,tests,bench]
     python benchmarks/gpu_check.py --list      the tests by name, as docs/gpu.md has them
 
-Writes bundles/gpu-results/: engines, a JUnit file for each Python, bench.json, logs, and summary.json, which says of every
-test whether it passed, failed, or was skipped and why: what was skipped everywhere has not been checked. Without a GPU
-it says so and exits 1. The two Pythons may be one; each runs every test and skips what it has no engine for.
+Writes bundles/gpu-results/: engines, a JUnit file for each Python, bench.json, logs, and summary.json, which says of
+every test whether it passed, failed, or was skipped and why: what was skipped everywhere has not been checked. Without
+a GPU it says so and exits 1. The two Pythons may be one; each runs every test and skips what it has no engine for.
 """
 
 from __future__ import annotations
