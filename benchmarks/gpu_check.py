@@ -57,7 +57,7 @@ def run(name: str, command: list[str], limit_s: float, **variables: str) -> int:
         code, words = 127, f"{command[0]} cannot be started: {error}"
     say(f"{name}: {words}, {time.monotonic() - began:.0f} s{'' if code == 0 else f'; see {log}'}")
     if code != 0 and log.is_file():
-        say("\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-15:]))
+        say("\n".join(f"    {line[:200]}" for line in log.read_text(errors="replace").splitlines()[-15:]))
     return code
 
 
@@ -195,13 +195,26 @@ def main() -> int:
             done[step] = work[step]()
     found = summary(pythons, done)
     (RESULTS / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
-    for test in found["tests"]["failed"]:
+    show(found, RESULTS)
+    checked_something = "tests" not in done or found["tests"]["passed"]
+    return 0 if all(done.values()) and checked_something else 1
+
+
+def show(found: dict[str, Any], results: Path) -> None:
+    """What failed and what was not checked, by reason, for people."""
+    tests = found["tests"]
+    for test in tests["failed"]:
         say(f"FAILED: {test}")
-    for test, why in found["tests"]["not_checked"].items():
-        say(f"not checked: {test}: {'; '.join(f'{name} {reason}' for name, reason in why.items())}")
-    say(f"{len(found['tests']['passed'])} tests passed, {len(found['tests']['failed'])} failed, "
-        f"{len(found['tests']['not_checked'])} not checked; steps: {done}; results in {RESULTS}")  # fmt: skip
-    return 0 if all(done.values()) else 1
+    by_reason: dict[str, list[str]] = {}
+    for test, why in tests["not_checked"].items():
+        reason = "; ".join(f"{name} {verdict}" for name, verdict in why.items())
+        by_reason.setdefault(reason, []).append(test.rpartition("::")[2])
+    for reason, names in by_reason.items():
+        say(f"NOT CHECKED, {reason}:")
+        say("\n".join(f"    {name}" for name in names))
+    counts = ", ".join(f"{len(tests[name])} {name.replace('_', ' ')}" for name in ("passed", "failed", "not_checked"))
+    steps = ", ".join(f"{name} {'ok' if good else 'FAILED'}" for name, good in found["steps"].items())
+    say(f"Tests: {counts}. Steps: {steps}. Results in {results}")
 
 
 if __name__ == "__main__":

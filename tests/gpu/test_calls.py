@@ -45,7 +45,6 @@ def test_a_replayed_graph_equals_enqueueing_bit_for_bit(
     if one.graph:
         pytest.skip(f"no CUDA graphs: {one.graph}")
     with one.without_graph() as plain:
-        assert plain.graph
         for batch in (1, 8, 64, 1, LARGEST_BATCH):
             images = inputs.images[:batch]
             expected = plain.logits(images)
