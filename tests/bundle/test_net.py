@@ -148,6 +148,7 @@ class OnAGpu:
         (np.zeros((1, 3, 16, 16), np.uint8), "transpose"),
         (np.zeros((1, 16, 16, 4), np.uint8), "uint8 (N, 16, 16, 3)"),
         (np.zeros((16, 16), np.uint8), "uint8 (N, 16, 16, 3)"),
+        (np.zeros((5, 16, 16), np.uint8), "without an axis of channels"),
         ([np.zeros((16, 16, 3), np.uint8), np.zeros((15, 16, 3), np.uint8)], "images of one size"),
         ("frame.png", "uint8 (N, 16, 16, 3)"),
         (None, "uint8 (N, 16, 16, 3)"),

@@ -14,6 +14,7 @@ from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.bundle.runners import OPENERS, open_ort
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
 from toolkit.errors import BackendUnavailable, DataError, ToolkitError
+from toolkit.runtime.device_images import device_images
 from toolkit.runtime.runner import Runner
 
 BACKENDS = ("trt", "ort")  # the order of "auto"
@@ -58,9 +59,10 @@ class Net:
         Args:
             images: uint8 (N, H, W, C), or one image (H, W, C): a numpy array, a list of such, a torch tensor on the
                 CPU, or anything that numpy reads. No images give no rows. Any memory layout; nothing is written.
+                With TensorRT also memory of its GPU, in C order, with `__cuda_array_interface__` or DLPack.
 
         Raises:
-            DataError: another dtype, size or number of channels, or images that lie on a GPU.
+            DataError: another dtype, size or number of channels, or images on a GPU that the backend cannot read.
             ToolkitError: the net is closed, or was loaded before a fork.
         """
         runner = self._runner
@@ -71,6 +73,8 @@ class Net:
                 "this net was loaded before the process forked, and its threads are not in this process",
                 fix="call toolkit.load in each worker",
             )
+        if self.backend == "trt" and type(images) is not np.ndarray and device_images(images) is not None:
+            return runner.logits(images)
         pixels = self._images(images)
         if 0 < len(pixels) <= LARGEST_BATCH:
             return runner.logits(pixels)
@@ -93,6 +97,14 @@ class Net:
         pixels = images if type(images) is np.ndarray else _on_the_host(images)
         if pixels.ndim == 2 and self.preprocessing.channels == 1:
             pixels = pixels[..., None]
+        if pixels.ndim == 3 and pixels.shape[1:] == self.preprocessing.shape[:2]:
+            raise DataError(
+                f"{self._who} does not take images without an axis of channels",
+                found=f"{pixels.dtype} {pixels.shape}",
+                allowed=f"uint8 (N, {', '.join(map(str, self.preprocessing.shape))})",
+                fix="images[..., None] of numpy"
+                + "; for RGB numpy.repeat(images[..., None], 3, axis=3)" * (self.preprocessing.channels == 3),
+            )
         if pixels.ndim == 3:
             pixels = pixels[None]
         elif pixels.shape == (0,):  # an empty list says nothing about sizes
@@ -188,7 +200,8 @@ def _precision(bundle: Bundle, backend: str, wanted: str) -> str:
     if wanted != "best":
         bundle.onnx_file(wanted)  # refuses what the bundle lacks
         return wanted
-    return next(precision for precision in BEST[backend] if precision in bundle.precisions)
+    built = tuple(entry["precision"] for entry in bundle.engines()) if backend == "trt" else ()
+    return next(precision for precision in BEST[backend] if precision in (built or bundle.precisions))
 
 
 def _opened(bundle: Bundle, backend: str, precision: str, threads: int) -> Runner:

@@ -14,6 +14,10 @@ BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
 ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
 
 
+class NoEngine(BackendUnavailable):
+    """TensorRT runs here and the bundle has engines, but none of this precision."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """Runners by "backend precision", and for each backend or runner that is not there its reason."""
@@ -70,7 +74,8 @@ def open_runners(
                 reason = "; ".join(
                     part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
                 )
-                unavailable[backend if isinstance(error, BackendUnavailable) else f"{backend} {precision}"] = reason
+                whole = isinstance(error, BackendUnavailable) and not isinstance(error, NoEngine)
+                unavailable[backend if whole else f"{backend} {precision}"] = reason
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:
@@ -163,9 +168,18 @@ def open_ort(bundle: Bundle, precision: str, threads: int = 0) -> Runner:
 
 
 def _open_trt(bundle: Bundle, precision: str) -> Runner:
+    """The engine of a precision that was built last; never that of another precision."""
     from toolkit.runtime.trt import require_can_run
+    from toolkit.runtime.trt_runner import TrtRunner
 
     require_can_run()
+    engines = [entry for entry in bundle.engines() if entry["precision"] == precision]
+    rebuild = f"toolkit build {bundle.folder} --precision {precision.partition('-')[0]}"
+    if not engines:
+        there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
+        kind = NoEngine if there else BackendUnavailable
+        raise kind(f"{bundle.folder} has no {precision} engine", found=there or "no engines", fix=rebuild)
+    return TrtRunner(bundle.folder / engines[-1]["file"], rebuild=rebuild)
 
 
 OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {

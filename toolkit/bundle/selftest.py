@@ -24,8 +24,7 @@ from toolkit.files import read_json, write_json
 from toolkit.latency import bench, host_conditions
 from toolkit.parity import parity_from_logits
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan
-from toolkit.runtime.trt import find_tensorrt
+from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
 FORMAT = 1
@@ -160,7 +159,7 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
             if not driver.available:
                 checks.append(Check(name, NOT_RUN, f"whole; {driver.reason}"))
                 continue
-            obstacle = obstacle_to_running(sidecar, find_tensorrt(driver=driver), driver)
+            obstacle = obstacle_to_running(sidecar, tensorrt_for_plan(sidecar, driver), driver)
         except EngineError as error:
             checks.append(Check(name, FAILED, error.what, error.fix or rebuild))
             continue

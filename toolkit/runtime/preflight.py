@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.errors import BackendUnavailable, EngineError
 from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.runtime.driver import Driver
-from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT
+from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt, installed_tensorrts
 
 SIDECAR_FORMAT = 1
 ENTRIES = ("tensorrt", "builder", "compute_capabilities", "onnx", "plan", "flags", "profile")
@@ -128,3 +128,13 @@ def require_runs_here(plan: Path, sidecar: dict[str, Any], tensorrt: TensorRT, d
             f"{plan.name} cannot run here", found=obstacle, allowed="a machine with an NVIDIA GPU and its driver"
         )
     raise EngineError(f"{plan.name} is not for this machine", found=obstacle, fix=rebuild)
+
+
+def tensorrt_for_plan(sidecar: dict[str, Any], driver: Driver) -> TensorRT:
+    """Of the TensorRTs that are installed, the one that the plan is for; where none is, the one that gets furthest.
+
+    Raises:
+        BackendUnavailable: none imports.
+    """
+    fitting = (found for found in installed_tensorrts() if not obstacle_to_running(sidecar, found, driver))
+    return next(fitting, None) or find_tensorrt(driver=driver)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from toolkit.errors import BackendUnavailable
 from toolkit.runtime.driver import Driver, probe_driver
@@ -25,6 +25,7 @@ MODULES = {
     "tensorrt_dispatch": "dispatch",
     "tensorrt_dispatch_bindings": "dispatch",
 }
+_MOST_LINES = 20_000
 NEEDS_NO_GPU = "tensorrt-rtx"  # the one kind whose Builder works without a driver
 
 
@@ -87,6 +88,11 @@ def described(module: Any, kind: str, reasons: tuple[str, ...] = ()) -> TensorRT
     )
 
 
+def installed_tensorrts() -> list[TensorRT]:
+    """Every kind that imports here, in the order of `MODULES`."""
+    return [described(module, kind) for kind, module in _installed(importlib.import_module)[0]]
+
+
 def why_no_tensorrt() -> str:
     """One line saying what each TensorRT module answered to an import; empty where one imports."""
     found, reasons = _installed(importlib.import_module)
@@ -133,6 +139,8 @@ class Log:
     def add(self, severity: str, message: str) -> None:
         """Keeps a line; `severity` is a name of `ILogger.Severity`."""
         if severity != "VERBOSE" or self.verbose or message.startswith("Layers:"):
+            if len(self.lines) == _MOST_LINES:  # a program may run for months
+                del self.lines[: _MOST_LINES // 2]
             self.lines.append((severity, message))
 
     def errors(self) -> tuple[str, ...]:
@@ -162,11 +170,11 @@ def _logger(trt: Any, add: Callable[[str, str], None]) -> Any:
     return Logger()
 
 
-def require_can_run(driver: Driver | None = None) -> NoReturn:
-    """Says why no engine runs here. Building needs less: see `toolkit.export.engine_from_onnx`.
+def require_can_run(driver: Driver | None = None) -> TensorRT:
+    """The TensorRT that runs engines here. Building needs less: see `toolkit.export.engine_from_onnx`.
 
     Raises:
-        BackendUnavailable: no TensorRT, no driver, or that running engines is not in this version.
+        BackendUnavailable: no TensorRT, or no driver.
     """
     driver = probe_driver() if driver is None else driver
     found = find_tensorrt(driver=driver)
@@ -177,17 +185,11 @@ def require_can_run(driver: Driver | None = None) -> NoReturn:
             allowed="a machine with an NVIDIA GPU and its driver",
             fix="use --backend ort here, or copy the bundle to the device",
         )
-    raise BackendUnavailable(
-        "this version of the toolkit builds TensorRT engines but does not run them yet",
-        found=f"{found.name}, {driver.devices[0].name}",
-        fix="use --backend ort, or run the engine with trtexec --loadEngine=FILE",
-    )
+    return found
 
 
 def runner_from_engine(engine: Path) -> Runner:
-    """A runner of a plan on this machine's GPU.
+    """A runner of a plan on this machine's GPU; see `toolkit.runtime.trt_runner.TrtRunner` for what it raises."""
+    from toolkit.runtime.trt_runner import TrtRunner
 
-    Raises:
-        BackendUnavailable: always in this version, with the reason of `require_can_run`.
-    """
-    require_can_run()
+    return TrtRunner(engine)

@@ -74,8 +74,7 @@ class CudaPython:
     def allocate_pinned(self, size_bytes: int) -> Pinned:
         """See `Cuda.allocate_pinned`."""
         address = int(self._value(self._driver.cuMemHostAlloc(size_bytes, 0), "cuMemHostAlloc"))
-        memory = (ctypes.c_uint8 * size_bytes).from_address(address)
-        array: UInt8 = np.frombuffer(memory, np.uint8)
+        array: UInt8 = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
         return Pinned(array, address, address)
 
     def release_pinned(self, pinned: Pinned) -> None:

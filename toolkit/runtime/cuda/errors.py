@@ -12,41 +12,58 @@ class CudaError(ToolkitError):
     """A call of CUDA failed.
 
     Attributes:
+        meaning: the class's sentence for people.
         code: CUDA's name of the error, such as "CUDA_ERROR_INVALID_VALUE".
         call: the function of the driver API that reported it; work that was put into a stream earlier may be meant.
     """
 
+    meaning = "A call of CUDA failed"
+
     def __init__(self, code: str, call: str, fix: str | None = None) -> None:
         self.code, self.call = code, call
-        super().__init__(self.__doc__ or "CUDA failed", found=f"{code} from {call}", fix=fix)
+        super().__init__(self.meaning, found=f"{code} from {call}", fix=fix)
 
 
 class CudaOutOfMemory(CudaError):
     """The GPU has no memory left for this."""
 
+    meaning = "The GPU has no memory left for this"
+
 
 class CudaNotInitialized(CudaError):
     """CUDA cannot be used in this process, most likely because it was forked after CUDA was used."""
+
+    meaning = "CUDA cannot be used in this process, most likely because it was forked after CUDA was used"
 
 
 class CudaContextLost(CudaError):
     """The CUDA context of this process is gone."""
 
+    meaning = "The CUDA context of this process is gone"
+
 
 class CudaFault(CudaError):
     """A kernel failed on the GPU, and nothing more can run in this process."""
+
+    meaning = "A kernel failed on the GPU, and nothing more can run in this process"
 
 
 class CudaHardwareFault(CudaError):
     """The GPU reports a hardware fault."""
 
+    meaning = "The GPU reports a hardware fault"
+
 
 class CudaCaptureError(CudaError):
     """What a CUDA graph was to be made of cannot be captured."""
 
+    meaning = "What a CUDA graph was to be made of cannot be captured"
+
 
 class CudaUnavailable(CudaError, BackendUnavailable):
     """CUDA cannot be used here."""
+
+    meaning = "CUDA cannot be used here"
 
 
 _RESTART = "end this process and start a new one; if it comes again, build the engine again with toolkit build"
@@ -88,32 +105,3 @@ def cuda_error(code: str, call: str) -> CudaError:
     if code.startswith("CUDA_ERROR_STREAM_CAPTURE") or code == "CUDA_ERROR_CAPTURED_EVENT":
         kind = CudaCaptureError
     return kind(code, call, fix)
-
-
-# pycuda keeps no number in its exceptions, only its own words after "<call> failed: " (pycuda 2026.1, cuda.hpp).
-_PYCUDAS_WORDS = {
-    "out of memory": "CUDA_ERROR_OUT_OF_MEMORY",
-    "not initialized": "CUDA_ERROR_NOT_INITIALIZED",
-    "deinitialized": "CUDA_ERROR_DEINITIALIZED",
-    "no device": "CUDA_ERROR_NO_DEVICE",
-    "invalid device": "CUDA_ERROR_INVALID_DEVICE",
-    "invalid value": "CUDA_ERROR_INVALID_VALUE",
-    "invalid context": "CUDA_ERROR_INVALID_CONTEXT",
-    "context is destroyed": "CUDA_ERROR_CONTEXT_IS_DESTROYED",
-    "invalid handle": "CUDA_ERROR_INVALID_HANDLE",
-    "ECC uncorrectable": "CUDA_ERROR_ECC_UNCORRECTABLE",
-    "launch failed": "CUDA_ERROR_LAUNCH_FAILED",
-    "launch out of resources": "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
-    "launch timeout": "CUDA_ERROR_LAUNCH_TIMEOUT",
-    "device-side assert triggered": "CUDA_ERROR_ASSERT",
-    "operation not supported on current system or device": "CUDA_ERROR_NOT_SUPPORTED",
-    "an illegal memory access was encountered": "CUDA_ERROR_ILLEGAL_ADDRESS",
-    "unknown": "CUDA_ERROR_UNKNOWN",
-}
-
-
-def cuda_error_from_pycuda(error: Exception) -> CudaError:
-    """The same exceptions from pycuda's, by their words; words that are not known stand in place of the code."""
-    call, _, words = str(error).partition(" failed: ")
-    words = words.partition(" - ")[0].strip()
-    return cuda_error(_PYCUDAS_WORDS.get(words, words or type(error).__name__), call.split()[0] if call else "pycuda")

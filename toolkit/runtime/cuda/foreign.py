@@ -31,6 +31,18 @@ def _call(name: str, *arguments: Any) -> None:
         raise cuda_error((text.value or b"").decode() or f"CUDA error {code}", name)
 
 
+@lru_cache(maxsize=1)
+def names_by_words() -> dict[str, str]:
+    """cuda.h's name of every error by the driver's own words for it, which is all that pycuda passes on."""
+    names: dict[str, str] = {}
+    for code in range(1, 1000):
+        words, name = ctypes.c_char_p(), ctypes.c_char_p()
+        if _library().cuGetErrorString(code, ctypes.byref(words)) == 0 and words.value:
+            _library().cuGetErrorName(code, ctypes.byref(name))
+            names.setdefault(words.value.decode(), (name.value or b"").decode())
+    return names
+
+
 def device_of_address(address: int) -> int | None:
     """The number of the GPU whose memory lies at an address; None where it is no memory of a GPU."""
     answers = []

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from toolkit.runtime.cuda.errors import cuda_error, cuda_error_from_pycuda
-from toolkit.runtime.cuda.foreign import pop_if_current
+from toolkit.runtime.cuda.errors import cuda_error
+from toolkit.runtime.cuda.foreign import names_by_words, pop_if_current
 from toolkit.runtime.cuda.seam import Pinned, Stream
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h; pycuda has no name for it
@@ -24,7 +24,9 @@ def _named(method: Method) -> Method:
         try:
             return method(self, *arguments)
         except self._driver.Error as error:
-            raise cuda_error_from_pycuda(error) from error
+            call, _, words = str(error).partition(" failed: ")  # pycuda 2026.1, cuda.hpp
+            words = words.partition(" - ")[0].strip()
+            raise cuda_error(names_by_words().get(words, words or type(error).__name__), call) from error
 
     return cast(Method, call)
 

@@ -1,8 +1,8 @@
 """What the toolkit asks of CUDA, as a protocol that cuda-python and pycuda both keep.
 
-Every call but `enter` belongs between `enter` and `leave` of the same thread: a context is current for a thread, not for
-a process. Copies and graph launches return before they are done; `synchronize` waits. Nothing here picks a GPU: it is
-the first one that the driver shows (CUDA_VISIBLE_DEVICES chooses), as TensorRT takes it.
+Every call but `enter` belongs between `enter` and `leave` of the same thread: a context is current for a thread, not
+for a process. Copies and graph launches return before they are done; `synchronize` waits. Nothing here picks a GPU: it
+is the first one that the driver shows (CUDA_VISIBLE_DEVICES chooses), as TensorRT takes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toolkit.contracts import UInt8
 
 @dataclass
 class Stream:
-    """A stream of one implementation: `handle` is its CUstream as an integer, `raw` its own object (None once released)."""
+    """A stream of one implementation: `handle` is its CUstream as an integer, `raw` its object, None once released."""
 
     handle: int
     raw: Any
