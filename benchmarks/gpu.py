@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -28,7 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from toolkit.files import write_json  # noqa: E402
-from toolkit.latency import host_conditions  # noqa: E402
 from toolkit.runtime.driver import probe_driver  # noqa: E402
 
 FACTOR, EXTRA_MS, SPEEDUP = 1.15, 0.015, 8.0
@@ -201,7 +201,7 @@ def main() -> int:
         met = {True: "met", False: "MISSED", None: "not known"}[one["met"]]
         say(f"{met}: {one['target']}: {cell(one['value'], 3)} against {cell(one['limit'], 3)}")
     document = {
-        "benchmark": "gpu", "device": before, "clocks_after": clocks, "host": host_conditions(), "rows": rows,
+        "benchmark": "gpu", "device": before, "clocks_after": clocks, "host": {"machine": platform.machine(), "cores": os.cpu_count()}, "rows": rows,
         "unavailable": unavailable, "targets": judged,
         "pythons": {name: answer.get("python") for name, answer in answers.items()},
     }  # fmt: skip

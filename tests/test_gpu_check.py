@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,23 @@ def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
     skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
     assert skipped
     assert all(probe_driver().reason in line for line in skipped)
+
+
+def test_the_gpu_tests_themselves_pass_on_the_stand_ins_for_libcuda_and_tensorrt(tmp_path: Path) -> None:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc to make a libcuda of")
+    source = ROOT / "tests" / "runtime" / "cuda" / "stub" / "libcuda.c"
+    options = ["-shared", "-fPIC", "-O2", "-w", "-Wl,-soname,libcuda.so.1", "-o", str(tmp_path / "libcuda.so.1")]
+    subprocess.run([compiler, *options, str(source), "-lpthread", "-ldl"], check=True)
+    environment = os.environ | {"LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
+    environment |= {"TOOLKIT_STANDIN": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    words = ["tests/gpu", "-m", "gpu", "--confcutdir", "tests/gpu", "-p", "tests.gpu_on_standin", "-q"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout
+    assert int(done.stdout.rpartition("\n")[0].rpartition("\n")[2].split()[0]) > 30  # "39 passed, ..."
 
 
 def test_outcomes_are_read_off_pytests_own_file(check: dict[str, Any], tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ import pytest
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.contracts import Float32, Int64, UInt8
 from toolkit.errors import BackendUnavailable
-from toolkit.export.resolver import resolve
 from toolkit.runtime.driver import Device, probe_driver
 from toolkit.runtime.preflight import RTX_CAPABILITIES
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
@@ -36,7 +35,7 @@ LARGEST_BATCH = 256  # of the engines' profile
 
 @dataclass(frozen=True)
 class Inputs:
-    """Bundles by model, images uint8 (N, 32, 32, C) with labels, and ONNX Runtime's logits by "model precision"."""
+    """Bundles by model, images uint8 (N, H, W, C) with labels, and ONNX Runtime's logits by "model precision"."""
 
     folder: Path
     models: dict[str, str]
@@ -141,14 +140,14 @@ def _is_built_by(folder: Path, tensorrt: TensorRT) -> bool:
 
 
 @pytest.fixture(scope="session")
-def engine(built: Callable[[str], Path], tensorrt: TensorRT) -> Callable[[str, str], Engine]:
-    """The plan of a model and a precision."""
+def engine(built: Callable[[str], Path]) -> Callable[[str, str], Engine]:
+    """The plan of a model and a precision; an int8 one is of the file that this TensorRT takes."""
 
     def find(model: str, precision: str) -> Engine:
         bundle = bundle_from_folder(built(model))
-        source = resolve(tensorrt, precision, bundle.precisions).source
-        entry = next(entry for entry in bundle.engines() if entry["precision"] == source)
-        return Engine(bundle.folder / entry["file"], source)
+        sources = ("int8-fp16", "int8") if precision == "int8" else (precision,)
+        entry = next(entry for source in sources for entry in bundle.engines() if entry["precision"] == source)
+        return Engine(bundle.folder / entry["file"], entry["precision"])
 
     return find
 

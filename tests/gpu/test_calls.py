@@ -42,14 +42,15 @@ def test_a_replayed_graph_equals_enqueueing_bit_for_bit(
     model: str, precision: str, runner: Callable[..., Any], inputs: Inputs
 ) -> None:
     one = runner(model, precision)
-    if one.graph:
-        pytest.skip(f"no CUDA graphs: {one.graph}")
+    if one.graph.startswith("off"):
+        pytest.skip(f"CUDA graphs are {one.graph}")
     with one.without_graph() as plain:
         for batch in (1, 8, 64, 1, LARGEST_BATCH):
             images = inputs.images[:batch]
             expected = plain.logits(images)
-            for _ in range(3):  # the first call captures, the others replay
+            for _ in range(4):  # the first call has no graph, the second captures, the others replay
                 assert np.array_equal(one.logits(images), expected)
+    assert not one.graph.startswith("off"), one.graph  # a capture that fails turns graphs off
 
 
 def test_shapes_may_change_from_call_to_call(runner: Callable[..., Any], inputs: Inputs) -> None:
@@ -57,7 +58,7 @@ def test_shapes_may_change_from_call_to_call(runner: Callable[..., Any], inputs:
     first: dict[int, Any] = {}
     for batch in (1, 64, 3, LARGEST_BATCH, 1, 7, 64, 3, 1, LARGEST_BATCH, 7):
         logits = one.logits(inputs.images[:batch])
-        assert logits.shape == (batch, 10)
+        assert len(logits) == batch
         assert np.array_equal(logits, first.setdefault(batch, logits))
         largest = np.abs(first[1]).max()  # TF32 has 10 bits of mantissa, and batches may run other kernels
         assert np.abs(logits[0] - first[1][0]).max() <= 5e-3 * largest
@@ -68,7 +69,7 @@ def test_images_above_the_profile_are_split(runner: Callable[..., Any], inputs: 
     images = inputs.images[: 2 * LARGEST_BATCH + 5]
     parts = in_batches(one.logits, images)
     logits = one.logits(images)
-    assert logits.shape == (len(images), 10)
+    assert logits.shape == parts.shape
     assert top1_percent(logits, parts.argmax(axis=1)) == 100
 
 

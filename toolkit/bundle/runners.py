@@ -67,7 +67,7 @@ def open_runners(
     unavailable: dict[str, str] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_foreign(bundle) else {})
     for backend in backends:
-        for precision in _precisions_of(backend, precisions, by_name):
+        for precision in _precisions_of(bundle, backend, precisions, by_name):
             try:
                 runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
             except ToolkitError as error:
@@ -84,11 +84,17 @@ def open_runners(
     return Opened(runners, unavailable)
 
 
-def _precisions_of(backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
-    """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT."""
+def _precisions_of(bundle: Bundle, backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
+    """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT.
+
+    Unless they were named, engines that were never built are not missed: a TensorRT builds int8 or int8-fp16, not both.
+    """
     everything = tuple(p for p in precisions if by_name or p not in NEVER_OPTIMISED)
     if backend in ("ort", "ort-cuda"):
         precisions = everything
+    if backend == "trt" and not by_name:
+        built = {entry["precision"] for entry in bundle.engines()}
+        precisions = tuple(p for p in precisions if p in built) or precisions
     return tuple(p for p in precisions if p in ONLY.get(backend, precisions))
 
 
