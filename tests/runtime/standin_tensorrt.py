@@ -13,6 +13,7 @@ import ctypes
 import itertools
 import json
 import threading
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,12 +40,15 @@ def plan_from_onnx(onnx: bytes, smallest: int = 1, largest: int = 8, scratch: in
     return json.dumps(head).encode() + b"\n" + onnx
 
 
-def module(version: str = "10.3.0", shared_profile: bool = True, output: str | None = None) -> Any:
+def module(
+    version: str = "10.3.0", shared_profile: bool = True, output: str | None = None, tells_output: bool = True
+) -> Any:
     """A module as `import tensorrt` gives it: "8.6.1", "10.3.0", "11.4.0", or "1.7.1" for TensorRT-RTX.
 
     Args:
         shared_profile: a profile serves several contexts, as from TensorRT 10 on.
         output: the type that the output is given as, such as "HALF".
+        tells_output: the engine knows the output's shape before it is told a batch.
     """
     major = int(version.partition(".")[0])
     flags = {"TF32": 7} | ({"FP16": 0, "INT8": 1} if major in (8, 10) else {})
@@ -54,7 +58,7 @@ def module(version: str = "10.3.0", shared_profile: bool = True, output: str | N
         trt.ExecutionContextAllocationStrategy = SimpleNamespace(STATIC="STATIC", USER_MANAGED="USER_MANAGED")
     if major == 1:
         trt.CudaGraphStrategy = SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
-    trt.Runtime = lambda logger: _Runtime(trt, logger, major, shared_profile, output)
+    trt.Runtime = lambda logger: _Runtime(trt, logger, major, shared_profile, output, tells_output)
     return trt
 
 
@@ -67,9 +71,16 @@ def _named(name: str) -> Any:
 
 
 class _Runtime:
-    def __init__(self, trt: Any, logger: Any, major: int, shared: bool, output: str | None) -> None:
+    def __init__(self, trt: Any, logger: Any, major: int, shared: bool, output: str | None, tells: bool) -> None:
         constructed.append(trt.__version__)
-        self.trt, self.logger, self.major, self.shared, self.output = trt, logger, major, shared, output
+        self.trt, self.logger, self.major, self.shared, self.output, self.tells = (
+            trt,
+            logger,
+            major,
+            shared,
+            output,
+            tells,
+        )
         self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
@@ -92,7 +103,7 @@ class _Engine:
         self.session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.names: list[str] = list(self.tensors)
-        self.profile_holder: Any = None
+        self.profile_holder: Any = lambda: None
         setattr(self, "device_memory_size" if runtime.major == 8 else "device_memory_size_v2", head["scratch"])
         if runtime.major == 8:
             self.create_execution_context_without_device_memory = lambda: self.create_execution_context("USER_MANAGED")
@@ -113,6 +124,10 @@ class _Engine:
         return _named(output or TYPES[self.tensors[name].type])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shape = self.full_shape(name)
+        return shape if name == self.names[0] or self.runtime.tells else (-1,) * len(shape)
+
+    def full_shape(self, name: str) -> tuple[int, ...]:
         return tuple(n if isinstance(n, int) else -1 for n in self.tensors[name].shape)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
@@ -142,10 +157,10 @@ class _Context:
         self.addresses: dict[str, int] = {}
         self.batch = self.changes = self.warm = 0
         self.busy = threading.Lock()
-        first = engine.profile_holder is None or engine.runtime.shared
+        first = engine.profile_holder() is None or engine.runtime.shared
         self.active_optimization_profile = 0 if first else -1
         if first:
-            engine.profile_holder = self
+            engine.profile_holder = weakref.ref(self)
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self.engine.runtime.logger.log(_named("ERROR"), "Profile 0 has been chosen by another IExecutionContext")
@@ -158,14 +173,14 @@ class _Context:
         assert type(shape) is tuple
         assert all(type(n) is int for n in shape), "numpy's integers are not promised to convert"
         head = self.engine.head
-        if not head["smallest"] <= shape[0] <= head["largest"] or shape[1:] != self.engine.get_tensor_shape(name)[1:]:
+        if not head["smallest"] <= shape[0] <= head["largest"] or shape[1:] != self.engine.full_shape(name)[1:]:
             self.engine.runtime.logger.log(_named("ERROR"), f"Static dimension mismatch: {shape}")
             return False
         self.batch, self.changes = shape[0], self.changes + 1
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (self.batch, *self.engine.get_tensor_shape(name)[1:])
+        return (self.batch, *self.engine.full_shape(name)[1:])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert type(address) is int
@@ -216,7 +231,7 @@ class _Context:
     def _memory(self, name: str, batch: int, addresses: dict[str, int]) -> Any:
         kind = self.engine.get_tensor_dtype(name).name
         dtype: Any = np.dtype(NUMPY[kind])
-        shape = (batch, *self.engine.get_tensor_shape(name)[1:])
+        shape = (batch, *self.engine.full_shape(name)[1:])
         size_bytes = int(np.prod(shape)) * dtype.itemsize
         if not _cuda.stub_is_device(ctypes.c_uint64(addresses[name]), ctypes.c_size_t(size_bytes)):
             violations.append(f"{name} lies outside device memory")

@@ -20,6 +20,7 @@ from toolkit.contracts import UInt8
 from toolkit.errors import EngineError
 from toolkit.files import os_errors
 from toolkit.runtime.cuda import Cuda, open_cuda
+from toolkit.runtime.cuda.foreign import keep_primary_context
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.preflight import require_runs_here, sidecar_of_plan, tensorrt_for_plan
 from toolkit.runtime.trt import NEEDS_NO_GPU, Log, TensorRT
@@ -82,11 +83,12 @@ class LoadedEngine:
         self.log = Log(self.tensorrt.module)
         self._lock, self._users = threading.Lock(), 1
         self.cuda: Cuda = open_cuda(cuda, driver)
+        keep_primary_context()
         entered = self.cuda.enter()
         try:
             self._runtime, self._engine = self._deserialised(data, sidecar.get("dla_core"))
             self.input, self.outputs = self._tensors()
-            self.smallest, self.largest = self._batches()
+            self.smallest, self.largest = self._batches(self.input)
             size = getattr(self._engine, "device_memory_size_v2", None)  # 0 is an answer
             self.scratch_bytes = int(self._engine.device_memory_size if size is None else size)
         except BaseException:
@@ -109,32 +111,41 @@ class LoadedEngine:
 
     def _tensors(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         engine = self._engine
-        inputs: list[Tensor] = []
-        outputs: list[Tensor] = []
-        for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
-            dtype, shape = engine.get_tensor_dtype(name).name, tuple(int(n) for n in engine.get_tensor_shape(name))
-            if (
-                dtype not in DTYPES
-                or any(n < 0 for n in shape[1:])
-                or engine.get_tensor_location(name).name != "DEVICE"
-            ):
-                raise EngineError(f"{self.plan.name} has a tensor that no image fits", found=f"{name} {dtype} {shape}")
-            found = inputs if engine.get_tensor_mode(name).name == "INPUT" else outputs
-            found.append(Tensor(name, dtype, shape[1:]))
-        if len(inputs) != 1 or not outputs or inputs[0].dtype not in ("UINT8", "FLOAT", "HALF", "INT32"):
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
+        outputs = [name for name in names if name not in inputs]
+        images = [self._tensor(name, tuple(engine.get_tensor_shape(name))) for name in inputs]
+        if len(images) != 1 or not outputs or images[0].dtype not in ("UINT8", "FLOAT", "HALF", "INT32"):
             raise EngineError(
                 f"{self.plan.name} is not a classifier's engine",
-                found=f"inputs {[t.name for t in inputs]}, outputs {[t.name for t in outputs]}",
+                found=f"inputs {[f'{t.name} {t.dtype}' for t in images]}, outputs {outputs}",
                 allowed="one input of images, logits as the first output",
             )
-        return inputs[0], tuple(outputs)
+        return images[0], tuple(self._tensor(name, self._shape_of_output(name, images[0])) for name in outputs)
 
-    def _batches(self) -> tuple[int, int]:
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        dtype = self._engine.get_tensor_dtype(name).name
+        on_device = self._engine.get_tensor_location(name).name == "DEVICE"
+        if dtype not in DTYPES or min(shape[1:], default=0) < 0 or not on_device:
+            raise EngineError(f"{self.plan.name} has a tensor that no image fits", found=f"{name} {dtype} {shape}")
+        return Tensor(name, dtype, tuple(int(length) for length in shape[1:]))
+
+    def _shape_of_output(self, name: str, images: Tensor) -> tuple[int, ...]:
+        """Also of one that TensorRT knows only once it is told a batch, such as behind a Reshape to (0, -1)."""
+        shape = tuple(self._engine.get_tensor_shape(name))
+        if min(shape[1:], default=0) >= 0:
+            return shape
+        context = self._engine.create_execution_context()
+        if context is None or context.set_input_shape(images.name, (self._batches(images)[0], *images.shape)) is False:
+            raise self.failure(f"{self.plan.name} does not say what shape {name} has")
+        return tuple(context.get_tensor_shape(name))
+
+    def _batches(self, images: Tensor) -> tuple[int, int]:
         """Of the first optimisation profile; an engine of fixed size takes that size only."""
-        fixed = int(self._engine.get_tensor_shape(self.input.name)[0])
+        fixed = int(self._engine.get_tensor_shape(images.name)[0])
         if fixed >= 0:
             return fixed, fixed
-        low, _, high = self._engine.get_tensor_profile_shape(self.input.name, 0)
+        low, _, high = self._engine.get_tensor_profile_shape(images.name, 0)
         return int(low[0]), int(high[0])
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,8 @@ class TrtRunner(ClosesItself):
             engine.close()
             raise
         self._free = list(self._lanes)
+        # Also at the end of a program that forgot to close: before Python takes TensorRT apart in any order.
+        self._finalizer = weakref.finalize(self, _give_back, self._lanes, engine, self._process)
 
     @property
     def graph(self) -> str:
@@ -146,13 +150,13 @@ class TrtRunner(ClosesItself):
             already, self._closed = self._closed, True
             self._waiting += 1
             self._changed.notify_all()  # whoever waits for a lane is told that it is closed
-            for _ in () if already else range(len(self._lanes)):
+            for _ in () if already else self._lanes:
                 while not self._free:
                     self._changed.wait()
-                self._free.pop().close()
+                self._free.pop()
             self._waiting -= 1
         if not already:
-            self._engine.close()
+            self._finalizer()
 
     def _of_anything(self, images: Any) -> Float32:
         found = device_images(images)
@@ -244,6 +248,17 @@ class TrtRunner(ClosesItself):
             found=found,
             allowed=f"uint8 (N, {height}, {width}, {channels})",
         )
+
+
+def _give_back(lanes: list[Lane], engine: LoadedEngine, process: int) -> None:
+    """Lanes, then the engine. In a forked child CUDA does not work: there they are kept, so that nothing calls it."""
+    if os.getpid() != process:
+        for kept in (lanes, engine):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        return
+    while lanes:
+        lanes.pop().close()
+    engine.close()
 
 
 def _graph_use(engine: LoadedEngine, wanted: bool) -> GraphUse:

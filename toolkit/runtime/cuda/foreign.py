@@ -1,6 +1,6 @@
 """Memory and streams that somebody else made, asked of libcuda itself: pycuda knows nothing about them.
 
-Each function is called with a context current in the thread.
+Most are called with a context current in the thread.
 """
 
 from __future__ import annotations
@@ -63,6 +63,18 @@ def wait_for_stream(stream: Stream, other: int) -> None:
         _call("cuStreamWaitEvent", ctypes.c_void_p(stream.handle), event, 0)
     finally:
         _call("cuEventDestroy_v2", event)  # CUDA keeps it until the wait is over
+
+
+@lru_cache(maxsize=1)
+def keep_primary_context() -> None:
+    """Keeps the primary context of GPU 0 until the process ends, as torch does.
+
+    TensorRT brings a CUDA runtime of its own that loads kernels into it; destroyed and made again behind that runtime's
+    back, it would have the same handle and none of the kernels.
+    """
+    device, context = ctypes.c_int(0), ctypes.c_void_p()
+    _call("cuDeviceGet", ctypes.byref(device), 0)
+    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
 
 
 def pop_if_current(context: int) -> None:

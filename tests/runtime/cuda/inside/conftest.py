@@ -16,6 +16,7 @@ import pytest
 
 from tests.runtime import standin_tensorrt
 from toolkit.runtime import trt as trt_module
+from toolkit.runtime.cuda.foreign import keep_primary_context
 from toolkit.runtime.preflight import sidecar_path
 
 COUNTED = ("device memory", "host memory", "streams", "events", "graphs", "graph executables", "retained contexts")
@@ -32,9 +33,10 @@ class Stub:
         self.library.stub_memory_of.restype = ctypes.c_uint64
 
     def alive(self) -> dict[str, int]:
-        """Everything that was made and not given back."""
+        """Everything that was made and not given back, but for the one context that the process keeps to its end."""
         counts = (ctypes.c_long * len(COUNTED))()
         self.library.stub_counts(counts)
+        counts[COUNTED.index("retained contexts")] -= keep_primary_context.cache_info().currsize
         return {name: count for name, count in zip(COUNTED, counts, strict=True) if count}
 
     def calls(self, name: str) -> int:

@@ -313,6 +313,28 @@ def test_logits_of_other_types_become_float32(
             assert np.allclose(got, expected[:4], atol={"FLOAT": 1e-5, "HALF": 1e-3, "BF16": 1e-2}[kind])
 
 
+def test_an_output_whose_shape_is_told_late_is_asked_for(
+    plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+) -> None:
+    tensorrt("8.6.1", shared_profile=False, tells_output=False)
+    with TrtRunner(plan("8.6.1", smallest=2)) as runner:
+        for _ in range(3):
+            assert np.allclose(runner.logits(images[:4]), expected[:4], atol=1e-5)
+
+
+def test_a_runner_that_nobody_closed_gives_everything_back_with_its_last_reference(
+    plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
+    tensorrt()
+    runner = TrtRunner(plan())
+    for _ in range(3):
+        runner.logits(images[:4])
+    assert stub.alive() != {}
+    del runner
+    gc.collect()
+    assert stub.alive() == {}
+
+
 def test_rtx_has_graphs_of_its_own_unless_the_plan_leaves_memory_to_us(
     plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
 ) -> None:
