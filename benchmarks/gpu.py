@@ -200,8 +200,9 @@ def main() -> int:
     for one in judged:
         met = {True: "met", False: "MISSED", None: "not known"}[one["met"]]
         say(f"{met}: {one['target']}: {cell(one['value'], 3)} against {cell(one['limit'], 3)}")
+    host = {"machine": platform.machine(), "cores": os.cpu_count()}
     document = {
-        "benchmark": "gpu", "device": before, "clocks_after": clocks, "host": {"machine": platform.machine(), "cores": os.cpu_count()}, "rows": rows,
+        "benchmark": "gpu", "device": before, "clocks_after": clocks, "host": host, "rows": rows,
         "unavailable": unavailable, "targets": judged,
         "pythons": {name: answer.get("python") for name, answer in answers.items()},
     }  # fmt: skip

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def _bundle(folder: Path) -> None:
 def _inputs(folder: Path) -> None:
     """600 images of noise, and ONNX Runtime's logits of every file."""
     images = np.random.default_rng(0).integers(0, 256, (600, 16, 16, 3), np.uint8)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for precision in FOR_TENSORRT:
         with OrtRunner(folder / MODELS[0] / ONNX_FILES[precision], threads=1) as runner:
             logits = np.concatenate([runner.logits(images[i : i + 100]) for i in range(0, 600, 100)])
