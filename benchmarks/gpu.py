@@ -91,6 +91,16 @@ def device_facts() -> dict[str, Any]:
     return facts
 
 
+def device_in_words(facts: dict[str, Any]) -> str:
+    """One line: GPU, driver, clocks."""
+    if facts["reason"]:
+        return f"no GPU: {facts['reason']}"
+    first = facts["devices"][0]
+    clocks = facts["nvidia_smi"] or {}
+    words = [f"{name} {value}" for name, value in clocks.items() if name != "name"]
+    return ", ".join([f"{first['name']} ({first['compute_capability']})", f"CUDA {facts['driver']}", *words])
+
+
 def nvidia_smi() -> dict[str, str] | None:
     """Name, driver and clocks now, of the first GPU."""
     if shutil.which("nvidia-smi") is None:
@@ -182,11 +192,14 @@ def main() -> int:
     options = parser.parse_args()
     if not options.bundles:
         options.bundles = sorted(path.parent for path in (ROOT / "bundles/gpu-results/bundles").glob("*/manifest.json"))
+    if not options.bundles:
+        say("there are no bundles to measure: name one, or let `make gpu` build them")
+        return 1
     backends = options.backends.split(",") if options.backends else BACKENDS[options.device]
     answers, clocks = {}, {}
     before = device_facts()
-    if options.device == "cuda" and before["reason"]:
-        say(f"no GPU: {before['reason']}")
+    if options.device == "cuda":
+        say(device_in_words(before))
     for backend in backends:
         say(f"measure {backend} ...")
         answers[backend] = answer_of_child(backend, options)

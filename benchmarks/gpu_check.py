@@ -190,9 +190,11 @@ def main() -> int:
         "tests": lambda: run_tests(pythons),
         "bench": lambda: run_bench(pythons, options.seconds),
     }
+    began = time.monotonic()
     for step in STEPS:
         if step in wanted:
             done[step] = work[step]()
+    say(f"all steps: {(time.monotonic() - began) / 60:.1f} minutes")
     found = summary(pythons, done)
     (RESULTS / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
     show(found, RESULTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from toolkit.errors import BackendUnavailable
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # foreign libraries warn as they like
 CALLS = 100_000
 GROWTH_MIB = 8  # of the process and of the device over so many calls; one leaked kilobyte a call would be 98
+SHARE = (0.2, 1.25)  # of a call that its parts on the device may take
 LOGITS_OF = """
 import sys
 from pathlib import Path
@@ -126,7 +128,7 @@ def test_a_runner_that_is_opened_and_closed_gives_its_memory_back(
 
 def _resident_mib() -> float:
     fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096 / 2**20
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _device_used_mib() -> float:
@@ -229,23 +231,26 @@ def test_torch_tensors_on_the_gpu_answer_as_numpy_does(
 
 
 @pytest.mark.parametrize("batch", [1, 8, 64, LARGEST_BATCH])
-def test_the_phases_of_a_call_add_up_to_no_more_than_the_call(
-    batch: int, runner: Callable[..., Any], inputs: Inputs
-) -> None:
+def test_the_phases_of_a_call_add_up_to_a_call(batch: int, runner: Callable[..., Any], inputs: Inputs) -> None:
     one = runner(MODELS[0], "fp32")
     images = np.ascontiguousarray(inputs.images[:batch])
     for _ in range(20):
         one.phases(images)
-    shares = []
-    for _ in range(50):
-        began = time.perf_counter()
+        one.logits(images)
+    sums, calls = [], []
+    for _ in range(100):
         parts = one.phases(images)
-        whole_ms = 1000 * (time.perf_counter() - began)
         assert parts.gpu_ms > 0
         assert min(parts.h2d_ms, parts.d2h_ms) >= 0
-        shares.append((parts.h2d_ms + parts.gpu_ms + parts.d2h_ms) / whole_ms)
-    print(f"batch {batch}: {100 * float(np.median(shares)):.0f} % of a call between its events")
-    assert float(np.median(shares)) <= 1
+        sums.append(parts.h2d_ms + parts.gpu_ms + parts.d2h_ms)
+        began = time.perf_counter()
+        one.logits(images)
+        calls.append(1000 * (time.perf_counter() - began))
+    device_ms, call_ms = float(np.median(sums)), float(np.median(calls))
+    print(f"batch {batch}: {device_ms:.4f} ms between the events, {call_ms:.4f} ms a call")
+    # A call is the parts and Python around them; events and launches between the parts cost some microseconds.
+    least, most = SHARE
+    assert least * call_ms <= device_ms <= most * call_ms + 0.03
 
 
 def test_more_images_take_the_gpu_longer(runner: Callable[..., Any], inputs: Inputs) -> None:
