@@ -44,7 +44,8 @@ def test_top1_over_all_images_is_that_of_onnxruntime_on_the_same_file(
     expected = top1_percent(inputs.logits[f"{model} {engine(model, precision).source}"], inputs.labels)
     said = f"{got:.2f} % against {expected:.2f} % on {len(inputs.images):,} images of {inputs.source}"
     print(said)
-    assert abs(got - expected) <= POINTS[precision] + 1e-9, said
+    one_image = 100 / len(inputs.images)  # of a small set, an image is more than the points
+    assert abs(got - expected) <= max(POINTS[precision], one_image) + 1e-9, said
 
 
 @pytest.mark.parametrize("place", [0.0, 0.25, 0.5, 0.75, 0.999])

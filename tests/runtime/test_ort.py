@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 from toolkit.contracts import LabelledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.ort import CUDA, TENSORRT, OrtRunner
-from toolkit.runtime.placement import CPU
+from toolkit.runtime.ort import CUDA, NOT_ON_A_GPU, TENSORRT, OrtRunner
+from toolkit.runtime.placement import CPU, nodes_from_profile
 from toolkit.runtime.runner import Runner
 
 AZURE = "AzureExecutionProvider"
@@ -146,6 +147,37 @@ def test_onnxruntime_itself_refuses_nodes_on_the_cpu_where_it_is_told_to(tiny_gr
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     with pytest.raises(Exception, match="fallback to CPU EP has been explicitly disabled"):
         onnxruntime.InferenceSession(tiny_graph_bytes, options, providers=[AZURE], enable_fallback=0)
+
+
+@needs_azure
+def test_a_gpu_gets_no_int32_biases_that_it_has_no_kernel_for() -> None:
+    model = Path(__file__).parents[1] / "bundle" / "format-1" / "model.int8.onnx"
+
+    def kernels(without: tuple[str, ...]) -> int:
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = onnxruntime.InferenceSession(str(model), options, providers=[CPU], disabled_optimizers=without)
+        nodes = [node for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()]
+        return len([node for node in nodes if node.op_type == "DequantizeLinear" and "bias" in node.name])
+
+    assert kernels(()) > 0  # what ONNX Runtime adds by itself
+    assert kernels(NOT_ON_A_GPU) == 0
+    with pytest.raises(ToolkitError, match="does not run all of") as caught:
+        OrtRunner(model, provider=AZURE)
+    assert f"of {nodes_without_biases(model)} nodes" in str(caught.value.found)
+
+
+def nodes_without_biases(model: Path) -> int:
+    """Nodes that a session of this file runs without the int32 biases, off a real profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/p"
+        session = onnxruntime.InferenceSession(
+            str(model), options, providers=[CPU], disabled_optimizers=list(NOT_ON_A_GPU)
+        )
+        entry = session.get_inputs()[0]
+        session.run(None, {entry.name: np.zeros((1, *entry.shape[1:]), np.uint8)})
+        return len(nodes_from_profile(Path(session.end_profiling())))
 
 
 def test_batches_above_the_largest_are_split_and_answer_alike(

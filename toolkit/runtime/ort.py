@@ -22,6 +22,9 @@ from toolkit.runtime.runner import ClosesItself
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {CUDA: "ort-cuda", TENSORRT: "ort-trt"}
+# It makes the biases of quantised layers int32 with a DequantizeLinear, for which the CUDA provider of 1.31 has no
+# kernel: a node of each layer would fall to the CPU.
+NOT_ON_A_GPU = ("WeightBiasQuantization",)
 LIBRARIES = {
     CUDA: "install the CUDA and cuDNN that it wants: pip install 'onnxruntime-gpu[cuda,cudnn]'",
     TENSORRT: "install the TensorRT, CUDA and cuDNN that it wants: pip install tensorrt 'onnxruntime-gpu[cuda,cudnn]'",
@@ -144,7 +147,7 @@ def require_provider(onnxruntime: Any, provider: str) -> None:
         raise BackendUnavailable(
             f"this ONNX Runtime has no {provider}",
             found=", ".join(available),
-            fix="pip install 'trt-edge-toolkit[gpu]'",
+            fix="pip uninstall onnxruntime; pip install 'trt-edge-toolkit[gpu]'",  # one of the two can be installed
         )
     if provider not in LIBRARIES:
         return
@@ -167,8 +170,11 @@ def _load_libraries(onnxruntime: Any) -> None:
 def _session(onnxruntime: Any, model: Path | bytes, options: Any, providers: list[Any], label: str) -> Any:
     """A session that does not try the CPU where its provider fails (`enable_fallback`)."""
     source = str(model) if isinstance(model, Path) else model
+    without = () if providers[0][0] == CPU else NOT_ON_A_GPU
     try:
-        return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            source, options, providers=providers, enable_fallback=0, disabled_optimizers=without
+        )
     except Exception as error:  # onnxruntime raises a dozen types of its own, all RuntimeError-like
         provider = providers[0][0]
         if provider != CPU and not type(error).__name__.startswith(("Invalid", "NoSuchFile")):
