@@ -41,12 +41,12 @@ def plan_from_onnx(onnx: bytes, smallest: int = 1, largest: int = 8, scratch: in
 
 
 def module(
-    version: str = "10.3.0", shared_profile: bool = True, output: str | None = None, tells_output: bool = True
+    version: str = "10.3.0", shared_profile: bool | str = True, output: str | None = None, tells_output: bool = True
 ) -> Any:
     """A module as `import tensorrt` gives it: "8.6.1", "10.3.0", "11.4.0", or "1.7.1" for TensorRT-RTX.
 
     Args:
-        shared_profile: a profile serves several contexts, as from TensorRT 10 on.
+        shared_profile: a profile serves several contexts, as from TensorRT 10 on; "one context" makes no second one.
         output: the type that the output is given as, such as "HALF".
         tells_output: the engine knows the output's shape before it is told a batch.
     """
@@ -71,7 +71,7 @@ def _named(name: str) -> Any:
 
 
 class _Runtime:
-    def __init__(self, trt: Any, logger: Any, major: int, shared: bool, output: str | None, tells: bool) -> None:
+    def __init__(self, trt: Any, logger: Any, major: int, shared: bool | str, output: str | None, tells: bool) -> None:
         constructed.append(trt.__version__)
         self.trt, self.logger, self.major, self.shared, self.output, self.tells = (
             trt,
@@ -136,6 +136,9 @@ class _Engine:
         return [(n, *self.get_tensor_shape(name)[1:]) for n in (smallest, smallest, largest)]
 
     def create_execution_context(self, strategy: Any = "STATIC") -> Any:
+        if self.runtime.shared == "one context" and self.profile_holder() is not None:
+            self.runtime.logger.log(_named("ERROR"), "No room for another execution context")
+            return None
         return self.runtime.trt.IExecutionContext(self, strategy)
 
 
@@ -157,7 +160,7 @@ class _Context:
         self.addresses: dict[str, int] = {}
         self.batch = self.changes = self.warm = 0
         self.busy = threading.Lock()
-        first = engine.profile_holder() is None or engine.runtime.shared
+        first = engine.profile_holder() is None or engine.runtime.shared is True
         self.active_optimization_profile = 0 if first else -1
         if first:
             engine.profile_holder = weakref.ref(self)

@@ -73,8 +73,8 @@ class Net:
                 "this net was loaded before the process forked, and its threads are not in this process",
                 fix="call toolkit.load in each worker",
             )
-        if self.backend == "trt" and type(images) is not np.ndarray and device_images(images) is not None:
-            return runner.logits(images)
+        if self.backend == "trt" and type(images) is not np.ndarray and (found := device_images(images)) is not None:
+            return runner.logits(found)  # type: ignore[arg-type]  # the one runner that takes it
         pixels = self._images(images)
         if 0 < len(pixels) <= LARGEST_BATCH:
             return runner.logits(pixels)

@@ -22,7 +22,7 @@ from toolkit.runtime.cuda.foreign import device_of_address, wait_for_stream
 from toolkit.runtime.device_images import DeviceImages
 from toolkit.runtime.runner import Phases
 from toolkit.runtime.trt_buffers import Buffers
-from toolkit.runtime.trt_engine import LoadedEngine, ProfileTaken
+from toolkit.runtime.trt_engine import LoadedEngine
 
 MOST_GRAPHS = 32  # a lane's; some 100 KB of device memory each for a ResNet
 MOST_ADDRESSES = 8  # of a caller's device memory that get graphs; images at further ones are copied, on the device
@@ -35,18 +35,21 @@ Key = tuple[int, int]  # how many images, and where in device memory; 0: they co
 class GraphUse:
     """Whether calls of a runner are replayed from graphs; `off` says why not, in a clause.
 
-    `own` is set where TensorRT-RTX captures and replays by itself.
+    `own` is set where TensorRT-RTX captures and replays by itself; `full` and `alone` where only some calls are.
     """
 
     off: str = ""
     own: bool = False
     full: bool = False
+    alone: bool = False
 
     def __str__(self) -> str:
         if self.own:
             return "TensorRT-RTX's own"
         if self.off:
             return f"off, {self.off}"
+        if self.alone:
+            return "on, for one batch size at a time: the plan's profile serves one execution context"
         return f"on, for the first {MOST_GRAPHS} batch sizes" if self.full else "on"
 
 
@@ -264,8 +267,8 @@ class Lane:
         if not self._alone:
             try:
                 return self._execution()
-            except ProfileTaken:
-                self._alone = True
+            except EngineError:  # ProfileTaken, or TensorRT made none: the call must not fail for that
+                self._alone = self.graphs.alone = True
         assert self._loose is not None
         return self._loose
 

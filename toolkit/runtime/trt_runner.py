@@ -17,7 +17,7 @@ from toolkit.errors import DataError, EngineError, ToolkitError
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.device_images import DeviceImages, device_images
 from toolkit.runtime.runner import ClosesItself, Phases
-from toolkit.runtime.trt_engine import LoadedEngine, ProfileTaken
+from toolkit.runtime.trt_engine import LoadedEngine
 from toolkit.runtime.trt_lane import GraphUse, Lane
 
 CONTEXTS = 4
@@ -138,7 +138,7 @@ class TrtRunner(ClosesItself):
         runner = TrtRunner.__new__(TrtRunner)
         try:
             runner._start(self._engine.shared(), False, self._most)
-        except ProfileTaken:
+        except EngineError:  # no room for a second context: before TensorRT 10 that is the rule
             runner._start(self._engine.again(), False, self._most)
         return runner
 
@@ -159,7 +159,7 @@ class TrtRunner(ClosesItself):
             self._finalizer()
 
     def _of_anything(self, images: Any) -> Float32:
-        found = device_images(images)
+        found = images if isinstance(images, DeviceImages) else device_images(images)
         return self.logits(np.asarray(images)) if found is None else self._of_device(found)
 
     def _of_device(self, found: DeviceImages) -> Float32:

@@ -105,7 +105,9 @@ class CudaPython:
 
     def synchronize(self, stream: Stream) -> None:
         """See `Cuda.synchronize`."""
-        self._done(self._stream_synchronize(stream.raw), "cuStreamSynchronize")
+        answer = self._stream_synchronize(stream.raw)
+        if answer[0] is not self._success:
+            self._done(answer, "cuStreamSynchronize")
 
     def event(self) -> Any:
         """See `Cuda.event`."""
@@ -144,7 +146,9 @@ class CudaPython:
 
     def launch(self, graph: Any, stream: Stream) -> None:
         """See `Cuda.launch`."""
-        self._done(self._graph_launch(graph, stream.raw), "cuGraphLaunch")
+        answer = self._graph_launch(graph, stream.raw)
+        if answer[0] is not self._success:
+            self._done(answer, "cuGraphLaunch")
 
     def release_graph(self, graph: Any) -> None:
         """See `Cuda.release_graph`."""

@@ -81,14 +81,16 @@ def test_a_replay_is_one_launch_and_one_wait(runner: Any, images: Any, stub: Stu
     assert [stub.calls(name) - count for name, count in zip(names, before, strict=True)] == [10, 10, 0, 0, 0]
 
 
+@pytest.mark.parametrize("shared", [False, "one context"])
 def test_a_profile_that_serves_one_context_is_captured_anew_after_a_change_of_shape(
-    plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+    shared: bool | str, plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
 ) -> None:
-    tensorrt("8.6.1", shared_profile=False)
+    tensorrt("8.6.1", shared_profile=shared)
     with TrtRunner(plan("8.6.1")) as runner:
         for count in (1, 1, 1, 8, 8, 8, 1, 1, 1):
             assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
         assert stub.alive()["graph executables"] == 1
+        assert runner.graph.startswith("on, for one batch size at a time")
         before = stub.calls("cuStreamBeginCapture_v2")
         for count in (8, 1) * 5:  # nothing comes twice in a row: a capture each time would only cost
             assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
@@ -141,7 +143,11 @@ def test_memory_that_runs_out_while_opening_leaves_nothing_behind(plan: Plan, te
     assert stub.alive() == {}
 
 
-def test_eight_threads_get_the_answers_of_one(runner: Any, images: Any) -> None:
+def test_eight_threads_get_the_answers_of_one(
+    implementation: str, plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
+    tensorrt()
+    runner = TrtRunner(plan(), cuda=implementation)
     alone = {count: [runner.logits(images[:count]) for _ in range(3)][-1] for count in (1, 3, 8)}
     wrong: list[object] = []
 
@@ -160,6 +166,7 @@ def test_eight_threads_get_the_answers_of_one(runner: Any, images: Any) -> None:
         thread.join()
     assert wrong == []
     assert 1 <= len(runner._lanes) <= 4
+    runner.close()
 
 
 def test_a_second_lane_that_finds_no_memory_is_waited_without(
@@ -179,9 +186,11 @@ def test_a_second_lane_that_finds_no_memory_is_waited_without(
     assert "1 at once: The GPU has no memory left" in runner.description
 
 
-def test_ten_thousand_calls_leave_memory_as_it_was(plan: Plan, tensorrt: Install, images: Any, stub: Stub) -> None:
+def test_ten_thousand_calls_leave_memory_as_it_was(
+    implementation: str, plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
     tensorrt()
-    with TrtRunner(plan(works=False)) as runner:
+    with TrtRunner(plan(works=False), cuda=implementation) as runner:
         for count in (1, 1, 8, 8):
             runner.logits(images[:count])
         gc.collect()
