@@ -286,6 +286,10 @@ def _relu(provider: str) -> Answer:
     return f"{onnxruntime.__version__} (onnx {onnx.__version__})", f"Relu with {provider} is right"
 
 
+def _onnxruntime_cpu() -> Answer:
+    return _relu("CPUExecutionProvider")
+
+
 def _driver() -> Answer:
     driver = probe_driver()
     if not driver.available:
@@ -340,7 +344,7 @@ CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
     "safetensors": (True, _safetensors),
     "torch cpu": (True, _torch_cpu),
     "torch cuda": (True, _torch_cuda),
-    "onnxruntime cpu": (True, partial(_relu, "CPUExecutionProvider")),
+    "onnxruntime cpu": (True, _onnxruntime_cpu),
     "onnxruntime cuda": (True, partial(_relu, "CUDAExecutionProvider")),
     "onnxruntime tensorrt": (True, partial(_relu, "TensorrtExecutionProvider")),
     "cuda driver": (True, _driver),
