@@ -14,8 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.runtime import preflight
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.preflight import obstacle_to_running, require_runs_here, sidecar_of_plan, sidecar_path
+from toolkit.runtime.preflight import (
+    obstacle_to_running,
+    require_runs_here,
+    sidecar_of_plan,
+    sidecar_path,
+    tensorrt_for_plan,
+)
 from toolkit.runtime.trt import TensorRT
 
 PLAN = bytes(range(256)) * 8
@@ -144,3 +151,13 @@ def test_the_error_says_what_rebuilds_it(plan: Path) -> None:
     with pytest.raises(BackendUnavailable):
         require_runs_here(plan, sidecar(), tensorrt("10.3.0"), Driver(False, "no driver"), "")
     require_runs_here(plan, sidecar(), tensorrt("10.3.0"), HERE, "")
+
+
+def test_of_several_tensorrts_the_one_that_the_plan_is_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, rtx, lean = tensorrt("8.6.1"), tensorrt("1.7.1", "tensorrt-rtx"), tensorrt("11.4.0", "lean")
+    monkeypatch.setattr(preflight, "installed_tensorrts", lambda: [full, rtx, lean])
+    monkeypatch.setattr(preflight, "find_tensorrt", lambda driver: full)
+    for_rtx = sidecar(tensorrt={"kind": "tensorrt-rtx", "version": "1.7.1"}, compute_capabilities=["SM87"])
+    assert tensorrt_for_plan(for_rtx, HERE) is rtx
+    assert tensorrt_for_plan(sidecar(flags=["VERSION_COMPATIBLE"]), HERE) is lean
+    assert tensorrt_for_plan(sidecar(), HERE) is full  # none is; what goes furthest names the obstacle

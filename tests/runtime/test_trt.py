@@ -19,9 +19,9 @@ from toolkit.runtime.trt import (
     Log,
     find_tensorrt,
     require_can_run,
-    runner_from_engine,
     why_no_tensorrt,
 )
+from toolkit.runtime.trt_runner import TrtRunner
 
 GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
 NO_GPU = Driver(False, "there is no NVIDIA driver")
@@ -140,7 +140,7 @@ def test_running_with_everything_there_gives_the_tensorrt_that_runs(monkeypatch:
 
 def test_a_runner_of_no_plan_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="there is no engine"):
-        runner_from_engine(tmp_path / "model.plan")
+        TrtRunner(tmp_path / "model.plan")
 
 
 class _Trt:

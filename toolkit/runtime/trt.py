@@ -7,12 +7,10 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BackendUnavailable
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.runner import Runner
 
 # The front module of each distribution first, then the bindings that it wraps (they also install alone).
 MODULES = {
@@ -186,10 +184,3 @@ def require_can_run(driver: Driver | None = None) -> TensorRT:
             fix="use --backend ort here, or copy the bundle to the device",
         )
     return found
-
-
-def runner_from_engine(engine: Path) -> Runner:
-    """A runner of a plan on this machine's GPU; see `toolkit.runtime.trt_runner.TrtRunner` for what it raises."""
-    from toolkit.runtime.trt_runner import TrtRunner
-
-    return TrtRunner(engine)

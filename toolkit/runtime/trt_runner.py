@@ -109,7 +109,10 @@ class TrtRunner(ClosesItself):
             raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
         if not self._smallest <= len(images_nhwc) <= self._largest:
             return self._in_parts(images_nhwc)
-        lane = self._take()
+        try:
+            lane = self._free.pop()  # of a closed runner there are none
+        except IndexError:
+            lane = self._take()
         try:
             return lane.logits(images_nhwc)
         finally:
@@ -204,11 +207,6 @@ class TrtRunner(ClosesItself):
 
     def _take(self) -> Lane:
         """A lane that nobody uses: a free one, a new one, or the first that is given back."""
-        self._require_open()
-        try:
-            return self._free.pop()
-        except IndexError:
-            pass
         with self._changed:
             self._waiting += 1  # before looking again, so that who gives one back from here on wakes this thread
             try:

@@ -79,7 +79,7 @@ def implementation(request: pytest.FixtureRequest) -> str:
     """Each package that speaks to CUDA, where it is installed."""
     name: str = request.param
     if name == "pycuda" and importlib.util.find_spec("pycuda") is None:
-        pytest.skip("pycuda is not installed: it must be compiled, see README")
+        pytest.skip("pycuda is not installed: pip compiles it, with nvcc")
     return name
 
 
@@ -95,9 +95,9 @@ def _no_violations() -> Iterator[None]:
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Puts a stand-in of a version where TensorRT is looked for."""
 
-    def install(version: str = "10.3.0", **options: Any) -> Any:
+    def install(version: str = "10.3.0", kind: str | None = None, **options: Any) -> Any:
         module = standin_tensorrt.module(version, **options)
-        kind = "tensorrt-rtx" if version.startswith("1.") else "tensorrt"
+        kind = kind or ("tensorrt-rtx" if version.startswith("1.") else "tensorrt")
         monkeypatch.setattr(trt_module, "_installed", lambda load: ([(kind, module)], []))
         return module
 

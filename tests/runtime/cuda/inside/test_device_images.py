@@ -166,3 +166,23 @@ def test_what_lies_in_host_memory_is_no_device_image(images: Any) -> None:
     assert device_images(images) is None
     assert device_images([1, 2]) is None
     assert device_images("frame.png") is None
+
+
+def test_arrays_of_pycuda_are_read_and_its_context_goes_on(runner: Any, images: Any, expected: Any) -> None:
+    driver = pytest.importorskip("pycuda.driver", reason="pycuda is not installed: pip compiles it, with nvcc")
+    from pycuda import gpuarray
+
+    from toolkit.runtime.cuda.foreign import pop_if_current
+
+    driver.init()
+    context = driver.Device(0).retain_primary_context()
+    context.push()
+    given = gpuarray.to_gpu(images[:4])
+    for _ in range(3):
+        assert np.allclose(runner.logits(given), expected[:4], atol=1e-5)
+        assert driver.Context.get_current() == context
+    assert np.array_equal(gpuarray.to_gpu(images[:1]).get(), images[:1])
+    handle = int(context.handle)
+    del given
+    context.detach()
+    pop_if_current(handle)

@@ -51,7 +51,7 @@ def test_every_batch_up_to_the_profile_and_beyond_answers_as_onnx_runtime(
 
 
 def test_pycuda_and_cuda_python_give_the_same_bits(plan: Plan, tensorrt: Install, images: Any, stub: Stub) -> None:
-    pytest.importorskip("pycuda", reason="pycuda is not installed: it must be compiled")
+    pytest.importorskip("pycuda", reason="pycuda is not installed: pip compiles it, with nvcc")
     tensorrt()
     path = plan()
     with TrtRunner(path, cuda="cuda-python") as one, TrtRunner(path, cuda="pycuda") as other:
@@ -362,12 +362,14 @@ def test_rtx_has_graphs_of_its_own_unless_the_plan_leaves_memory_to_us(
                 assert plain.graph == "off, not asked for"
 
 
+@pytest.mark.parametrize("kind", ["tensorrt", "lean", "dispatch"])
 def test_a_version_compatible_plan_runs_on_a_later_tensorrt_with_host_code_allowed(
-    plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+    kind: str, plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
 ) -> None:
-    tensorrt("11.4.0")
+    tensorrt("11.4.0", kind)
     with TrtRunner(plan("10.3.0", ("VERSION_COMPATIBLE",))) as runner:
         assert runner._engine._runtime.engine_host_code_allowed
+        assert runner.description.startswith(f"{kind} 11.4.0")
         assert np.allclose(runner.logits(images[:2]), expected[:2], atol=1e-5)
 
 

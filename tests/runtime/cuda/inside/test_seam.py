@@ -197,7 +197,7 @@ def test_auto_takes_cuda_python_and_says_why(stub: Stub, monkeypatch: pytest.Mon
 
 
 def test_pycuda_stands_in_where_cuda_python_is_missing(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pycuda", reason="pycuda is not installed: it must be compiled")
+    pytest.importorskip("pycuda", reason="pycuda is not installed: pip compiles it, with nvcc")
     for name in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     opened = open_cuda()

@@ -353,6 +353,14 @@ Result cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) {
   memcpy(to, from, bytes); /* from any host memory */
   END;
 }
+Result cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes) {
+  BEGIN(1);
+  NOT_IN_CAPTURE;
+  if (!block_of(from, bytes)) REFUSE(INVALID_VALUE);
+  drain(&defaults[0], defaults[0].put);
+  memcpy(to, from, bytes);
+  END;
+}
 
 /* **** capture and graphs **** */
 
@@ -446,7 +454,7 @@ ABSENT(cuMemHostGetDevicePointer_v2) ABSENT(cuMemHostGetFlags) ABSENT(cuMemHostR
 ABSENT(cuMemHostUnregister) ABSENT(cuMemcpy2DAsync_v2) ABSENT(cuMemcpy2DUnaligned_v2) ABSENT(cuMemcpy2D_v2)
 ABSENT(cuMemcpy3DAsync_v2) ABSENT(cuMemcpy3DPeer) ABSENT(cuMemcpy3DPeerAsync) ABSENT(cuMemcpy3D_v2)
 ABSENT(cuMemcpyAtoA_v2) ABSENT(cuMemcpyAtoD_v2) ABSENT(cuMemcpyAtoH_v2) ABSENT(cuMemcpyDtoA_v2)
-ABSENT(cuMemcpyDtoD_v2) ABSENT(cuMemcpyDtoH_v2) ABSENT(cuMemcpyHtoA_v2) ABSENT(cuMemcpyPeer) ABSENT(cuMemcpyPeerAsync)
+ABSENT(cuMemcpyDtoD_v2)  ABSENT(cuMemcpyHtoA_v2) ABSENT(cuMemcpyPeer) ABSENT(cuMemcpyPeerAsync)
 ABSENT(cuMemsetD16Async) ABSENT(cuMemsetD16_v2) ABSENT(cuMemsetD2D16Async) ABSENT(cuMemsetD2D16_v2)
 ABSENT(cuMemsetD2D32Async) ABSENT(cuMemsetD2D32_v2) ABSENT(cuMemsetD2D8Async) ABSENT(cuMemsetD2D8_v2)
 ABSENT(cuMemsetD32Async) ABSENT(cuMemsetD32_v2) ABSENT(cuMemsetD8Async) ABSENT(cuMemsetD8_v2)
