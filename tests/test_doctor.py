@@ -222,6 +222,7 @@ def test_a_missing_driver_is_absent_with_its_reason(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_tensorrt_that_only_runs_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.export import engine_from_onnx  # noqa: F401  # imported first, it does not keep the stand-in below
     from toolkit.runtime import trt
 
     found: Any = trt.TensorRT(None, "lean", "11.4", can_build=False, strongly_typed_only=True)
