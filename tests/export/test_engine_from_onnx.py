@@ -18,12 +18,8 @@ import pytest
 
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.export import engine_from_onnx as room
-from toolkit.export.engine_from_onnx import (
-    engine_from_onnx,
-    network_flags,
-    precision_flags,
-    profile_from_network,
-)
+from toolkit.export.engine_from_onnx import engine_from_onnx
+from toolkit.export.network import network_flags, precision_flags, profile_from_network
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.preflight import sidecar_path
 from toolkit.runtime.trt import described
@@ -104,7 +100,7 @@ def plan(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "out" / "model.plan"
     yield path
     left = {entry.name for entry in path.parent.iterdir()} if path.parent.is_dir() else set()
-    assert left in (set(), {path.name, f"{path.name}.json"})
+    assert left in (set(), {f"{path.name}.log"}, {path.name, f"{path.name}.json", f"{path.name}.log"})
 
 
 def _saved(file: Path, model: Any) -> Path:
@@ -115,7 +111,8 @@ def _saved(file: Path, model: Any) -> Path:
 def _refused(file: Path, plan: Path, **arguments: Any) -> ToolkitError:
     with pytest.raises(ToolkitError) as caught:
         engine_from_onnx(file, plan, **arguments)
-    assert not plan.parent.exists()
+    assert not plan.exists()
+    assert not sidecar_path(plan).exists()
     return caught.value
 
 
@@ -244,7 +241,7 @@ def test_an_unknown_operator_is_refused_by_its_nodes_name(file: Path, plan: Path
     error = _refused(_saved(file, model), plan)
     assert "conv2" in str(error.found)
     assert "Konv" in str(error.found)
-    assert "no such operator" in str(error.fix)
+    assert "no such operator" in error.what
 
 
 @needs_rtx
@@ -441,7 +438,7 @@ def test_8_6_builds_with_explicit_batch_and_flags_by_name(
     assert engine.sidecar["builder"]["device"] == "Orin"
     assert engine.sidecar["builder"]["compute_capability"] == "SM87"
     assert engine.census is None
-    assert engine.sidecar["census_reason"] == "tensorrt 8.6.1 lists no layers in its build log"
+    assert engine.sidecar["census_reason"] == "this TensorRT has no engine inspector"
     assert plan.read_bytes() == b"plan"
 
 
@@ -466,7 +463,7 @@ def test_a_build_that_says_nothing_is_still_an_error(file: Path, plan: Path, mon
     trt = _trt_8_6()
     trt.plan = None
     _use(monkeypatch, trt)
-    assert _refused(file, plan).found == "TensorRT said nothing"
+    assert str(_refused(file, plan).found).startswith("TensorRT said nothing")
 
 
 def test_full_tensorrt_is_not_touched_without_a_driver(file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

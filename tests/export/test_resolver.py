@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import EngineError
-from toolkit.export.engine_from_onnx import network_flags
+from toolkit.export.network import network_flags
 from toolkit.export.resolver import resolve
 from toolkit.runtime.trt import TensorRT, described
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from toolkit.bundle.reading import ONNX_FILES, Bundle
 from toolkit.errors import EngineError
-from toolkit.export.engine_from_onnx import engine_from_onnx, require_can_build
+from toolkit.export.engine_from_onnx import engine_from_onnx
+from toolkit.export.requirements import require_can_build
 from toolkit.export.resolver import Resolved, resolve
 from toolkit.export.target import Target
 from toolkit.files import folder_replaced, json_text, sha256_of_file

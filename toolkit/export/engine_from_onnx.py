@@ -5,45 +5,70 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.errors import EngineError
+from toolkit.export.build_failure import failure, log_path, parser_words, write_log
+from toolkit.export.build_monitor import Monitor, Progress, interruptible
+from toolkit.export.dla import Dla, put_on_dla, require_dla, why_no_dla
+from toolkit.export.network import Profile, ends_as_dict, network_flags, precision_flags, profile_from_network
+from toolkit.export.requirements import (
+    require_arguments,
+    require_can_build,
+    require_capabilities,
+    require_compatible,
+)
 from toolkit.export.resolver import WEAK_OPSET_LIMIT
-from toolkit.files import os_errors, sha256_of_file, write_bytes, write_json
+from toolkit.export.timing_cache import (
+    keep_timing_cache,
+    timing_cache_file,
+    use_timing_cache,
+    why_no_timing_cache,
+)
+from toolkit.files import sha256_of_file, write_bytes, write_json
 from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.inspector import census_of_plan
 from toolkit.runtime.preflight import SIDECAR_FORMAT, sidecar_path
 from toolkit.runtime.trt import NEEDS_NO_GPU, Log, TensorRT, find_tensorrt
-
-Progress = Callable[[str, int, int], None]
-Profile = dict[str, list[list[int]]]
-
-# numpy's names, by TensorRT's: trt.nptype fails on some versions and types, and the integers move between majors.
-_DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "FP8": "float8", "BOOL": "bool"}
-
-_CURES = (
-    ("Plugin not found", "TensorRT has no such operator: export the model without it"),
-    ("for Turing", "leave SM75 out of the compute capabilities, or build the FP16 file"),
-    ("ould not find any implementation", "raise workspace_mib: this often hides that memory ran out"),
-    ("out of memory", "free GPU memory, or lower the largest batch"),
-    ("must be of same type", "cast weights and biases together with their layer's input"),
-    ("Failed to parse the ONNX model", "the file is cut short or no ONNX file: export it again"),
-)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A plan on disk, the sidecar beside it (`<path>.json`) and its layers, where the build log named them."""
+    """A plan on disk, the sidecar beside it (`<path>.json`), its layers, where TensorRT named them, and what to say.
+
+    Attributes:
+        notes: sentences for people: layers that the GPU keeps, a timing cache that was no use.
+    """
 
     path: Path
     sidecar: dict[str, Any]
     census: Census | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What a build may be told beside its file; every default is TensorRT's own.
+
+    Attributes:
+        compute_capabilities: for RTX, such as ("SM86", "SM89"); none makes a plan for all that it supports.
+        workspace_mib: the scratch memory that a layer may use; None is TensorRT's default, all there is.
+        optimisation_level: 0 (builds fastest) to 5 (tries most); None is TensorRT's default, 3.
+        compatible: "version" (the plan also loads in later versions), "hardware" (also on other GPUs from Ampere on).
+        dla: layers go to a DLA where it takes them.
+        timing_cache: the folder of timing caches; None neither reads nor keeps any.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    workspace_mib: int | None = None
+    optimisation_level: int | None = None
+    compatible: str | None = None
+    dla: Dla | None = None
+    timing_cache: Path | None = None
 
 
 def engine_from_onnx(
@@ -53,48 +78,55 @@ def engine_from_onnx(
     batch: tuple[int, int, int] = (1, 8, 64),
     compute_capabilities: tuple[str, ...] = (),
     workspace_mib: int | None = None,
+    settings: BuildSettings | None = None,
     on_progress: Progress | None = None,
+    failed_log: Path | None = None,
 ) -> Engine:
-    """Builds a plan and writes it whole, its bytes untouched, with `<destination>.json` beside it.
+    """Builds a plan and writes it whole, its bytes untouched, with `<destination>.json` and `.log` beside it.
 
     The sidecar's hash of the model covers the ONNX file itself, not weights kept in files beside it.
     Ctrl-C ends the build at the next step (where TensorRT has a progress monitor) and leaves nothing behind.
 
     Args:
         batch: the smallest, the best served and the largest batch; inputs of a fixed size ignore it.
-        compute_capabilities: for RTX, such as ("SM86", "SM89"); none makes a plan for all that it supports.
-        workspace_mib: the scratch memory that a layer may use; None is TensorRT's default, all there is.
+        compute_capabilities, workspace_mib: as in `BuildSettings`, for who needs no more.
+        settings: everything else; the two arguments above are then its own.
         on_progress: called with (phase, steps done, steps) from another thread.
+        failed_log: where TensorRT's log goes if the build fails; None puts it where it also goes after a success.
 
     Raises:
         BackendUnavailable: no TensorRT that builds, or a full TensorRT without a driver.
-        EngineError: an argument, the file, or a node of it is refused, or the build failed; with TensorRT's words.
+        EngineError: an argument, the file, or a node of it is refused, or the build failed; with cause and cure, where
+            they are known, TensorRT's words, and the path of its log.
     """
     onnx, destination = Path(onnx), Path(destination)
-    _require_arguments(onnx, batch, workspace_mib)
+    told = settings or BuildSettings(compute_capabilities, workspace_mib)
+    require_arguments(onnx, batch, told.workspace_mib, told.optimisation_level)
     if destination.resolve() == onnx.resolve():
         raise EngineError("the engine would overwrite its ONNX file", found=destination, fix="name another file")
     driver = probe_driver()
     tensorrt = require_can_build(find_tensorrt(driver=driver), driver)
-    _require_capabilities(tensorrt, driver, compute_capabilities)
-    log, started, monitor = Log(tensorrt.module), time.perf_counter(), _Monitor(on_progress)
-    build = _Build(tensorrt, log, onnx, batch, compute_capabilities, workspace_mib)
-    plan, facts = _interruptible(lambda: build.run(monitor), monitor)
-    census = census_from_log(message for _, message in log.lines)
+    require_capabilities(tensorrt, driver, told.compute_capabilities)
+    require_compatible(tensorrt, told.compatible)
+    if told.dla is not None and why_no_dla(tensorrt):
+        require_dla(tensorrt, None, driver, told.dla.core, batch)
+    log, started, monitor = Log(tensorrt.module), time.perf_counter(), Monitor(on_progress)
+    build = _Build(tensorrt, driver, log, onnx, batch, told, failed_log or log_path(destination))
+    plan, census, facts = interruptible(lambda: build.run(monitor), monitor)
     sidecar = {
         "format": SIDECAR_FORMAT,
         "tensorrt": {"kind": tensorrt.kind, "version": tensorrt.version},
         "builder": _builder(tensorrt, driver),
-        "compute_capabilities": list(compute_capabilities),
+        "compute_capabilities": list(told.compute_capabilities),
         "onnx": {"file": onnx.name, "sha256": sha256_of_file(onnx)},
         "plan": {"sha256": hashlib.sha256(plan).hexdigest(), "bytes": len(plan)},
         **facts,
         "build_seconds": round(time.perf_counter() - started, 3),
         "census": None if census is None else census.as_dict(),
-        "census_reason": None if census is not None else f"{tensorrt.name} lists no layers in its build log",
     }
     _write_both(destination, plan, sidecar)
-    return Engine(destination, sidecar, census)
+    write_log(log_path(destination), log)
+    return Engine(destination, sidecar, census, tuple(build.notes))
 
 
 def _write_both(destination: Path, plan: bytes, sidecar: dict[str, Any]) -> None:
@@ -108,125 +140,34 @@ def _write_both(destination: Path, plan: bytes, sidecar: dict[str, Any]) -> None
         raise
 
 
-def network_flags(trt: Any) -> int:
-    """The argument of create_network: strong typing wherever it exists, explicit batch on 8.x."""
-    flags = trt.NetworkDefinitionCreationFlag
-    name = "STRONGLY_TYPED" if hasattr(flags, "STRONGLY_TYPED") else "EXPLICIT_BATCH"
-    return 1 << int(getattr(flags, name))
-
-
-def precision_flags(trt: Any, network: Any) -> tuple[str, ...]:
-    """Names of the builder flags that let a weakly typed network (8.x) keep the types of its file.
-
-    A file with QuantizeLinear needs INT8, and FP16 for the rest; one with float16 tensors needs FP16. Strongly typed
-    networks refuse such flags.
-    """
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        return ()
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    if any(layer.type == trt.LayerType.QUANTIZE for layer in layers):
-        return ("FP16", "INT8")
-    outputs = (layer.get_output(i) for layer in layers for i in range(layer.num_outputs))
-    inputs = (network.get_input(i) for i in range(network.num_inputs))
-    return ("FP16",) if any(tensor.dtype == trt.DataType.HALF for tensor in (*inputs, *outputs)) else ()
-
-
-def profile_from_network(network: Any, batch: tuple[int, int, int]) -> Profile:
-    """{input: [min, opt, max]} with shapes as lists, the batch put where the network leaves axis 0 open.
-
-    Raises:
-        EngineError: another axis is open too.
-    """
-    profile = {}
-    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
-        shape = [int(n) for n in tensor.shape]
-        if any(n < 0 for n in shape[1:]):
-            raise EngineError(
-                f"input {tensor.name} is dynamic in more than its batch",
-                found=shape,
-                allowed="one open axis, the first",
-                fix="export the model with fixed height, width and channels",
-            )
-        profile[tensor.name] = [[n if size < 0 else size for size in shape] for n in batch]
-    return profile
-
-
-def require_can_build(tensorrt: TensorRT, driver: Driver) -> TensorRT:
-    """The same TensorRT, if it can build here.
-
-    Raises:
-        BackendUnavailable: it is a runtime only, or full TensorRT and there is no driver.
-    """
-    if not tensorrt.can_build:
-        raise BackendUnavailable(
-            f"{tensorrt.name} runs engines but cannot build them",
-            allowed="tensorrt or tensorrt-rtx",
-            fix="pip install 'trt-edge-toolkit[trt]'",
-        )
-    if tensorrt.kind != NEEDS_NO_GPU and not driver.available:  # its Builder may end the process
-        raise BackendUnavailable(
-            f"{tensorrt.name} builds engines only on a machine with a GPU",
-            found=driver.reason,
-            allowed="an NVIDIA driver with a GPU, or TensorRT-RTX, which builds without",
-            fix="pip install 'trt-edge-toolkit[rtx]', or run this on the device",
-        )
-    return tensorrt
-
-
-def allowed_capabilities(trt: Any, driver: Driver) -> tuple[str, ...]:
-    """Names that this TensorRT takes as compute capabilities; none for full TensorRT. CURRENT needs a GPU."""
-    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
-    unusable = {"NONE"} if driver.available else {"NONE", "CURRENT"}
-    return tuple(name for name in members if name not in unusable)
-
-
-def _require_arguments(onnx: Path, batch: tuple[int, int, int], workspace_mib: int | None) -> None:
-    with os_errors(onnx, "read"), onnx.open("rb") as stream:
-        empty = not stream.read(1)
-    if empty:
-        raise EngineError(f"{onnx} is empty", found="0 bytes", allowed="an ONNX file", fix="export it again")
-    if len(batch) != 3 or not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise EngineError(
-            "the batch range is not one", found=batch, allowed="1 <= min <= opt <= max, such as (1, 8, 64)"
-        )
-    if workspace_mib is not None and workspace_mib < 1:
-        raise EngineError("workspace_mib is too small", found=workspace_mib, allowed="at least 1 MiB, or None")
-
-
-def _require_capabilities(tensorrt: TensorRT, driver: Driver, names: tuple[str, ...]) -> None:
-    allowed = allowed_capabilities(tensorrt.module, driver)
-    unknown = [name for name in names if name not in allowed]
-    if not unknown and len(set(names)) == len(names):
-        return
-    raise EngineError(
-        f"{tensorrt.name} cannot build for these compute capabilities",
-        found=", ".join(unknown or names),
-        allowed=f"each once: {', '.join(allowed)}" if allowed else "none: it builds for the GPU that it runs on",
-    )
-
-
 @dataclass(frozen=True)
 class _Build:
     """One build, in the order in which TensorRT wants it."""
 
     tensorrt: TensorRT
+    driver: Driver
     log: Log
     onnx: Path
     batch: tuple[int, int, int]
-    compute_capabilities: tuple[str, ...]
-    workspace_mib: int | None
+    told: BuildSettings
+    failed_log: Path
+    notes: list[str] = field(default_factory=list)
 
-    def run(self, monitor: _Monitor) -> tuple[bytes, dict[str, Any]]:
-        """The plan's bytes and the part of the sidecar that the network knows. `is None`: empty ones are falsy."""
-        trt = self.tensorrt.module
+    def run(self, monitor: Monitor) -> tuple[bytes, Census | None, dict[str, Any]]:
+        """The plan's bytes, its layers, and the part of the sidecar that the build knows."""
+        trt, dla = self.tensorrt.module, self.told.dla
         builder = trt.Builder(self.log.logger)
-        network = builder.create_network(network_flags(trt))
-        if network is None:
+        if dla is not None:
+            require_dla(self.tensorrt, builder, self.driver, dla.core, self.batch)
+        network = builder.create_network(network_flags(trt, weak=dla is not None and bool(dla.flags)))
+        if network is None:  # `is None`: an empty network is falsy
             raise self.failure("TensorRT made no network")
         parser = trt.OnnxParser(network, self.log.logger)
         self.parse(parser, network)
         profile = profile_from_network(network, self.batch)
         config = self.configured(builder, network, profile)
+        on_dla = None if dla is None else self.on_dla(config, network, dla)
+        timings = self.timings(config)
         if hasattr(config, "progress_monitor") and hasattr(trt, "IProgressMonitor"):
             config.progress_monitor = monitor.for_tensorrt(trt)
         flags = [name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag)]
@@ -234,19 +175,34 @@ class _Build:
         monitor.raise_what_stopped_it()
         if plan is None:
             raise self.failure(f"{self.tensorrt.name} did not build {self.onnx.name}")
-        return bytes(plan), {
+        if timings is not None:
+            self.note(keep_timing_cache(config, timings, self.log))
+        census, reason = self.census(bytes(plan), profile)
+        return bytes(plan), census, {
             "flags": flags,
             "profile": profile,
-            "inputs": [_tensor(network.get_input(i)) for i in range(network.num_inputs)],
-            "outputs": [_tensor(network.get_output(i)) for i in range(network.num_outputs)],
-        }
+            **ends_as_dict(network),
+            "dla_core": None if dla is None else dla.core,
+            "dla": on_dla,
+            "workspace_mib": self.told.workspace_mib,
+            "optimisation_level": getattr(config, "builder_optimization_level", None),
+            "compatible": self.told.compatible,
+            "timing_cache": None if timings is None else timings.name,
+            "census_reason": reason or None,
+        }  # fmt: skip
+
+    def note(self, sentence: str) -> None:
+        """Keeps a sentence for people; an empty one says nothing."""
+        if sentence:
+            self.notes.append(sentence)
 
     def parse(self, parser: Any, network: Any) -> None:
         """Fills the network from the file, external data included."""
-        parsed = parser.parse_from_file(str(self.onnx))
-        errors = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
-        if not parsed:
-            raise self.failure(f"{self.tensorrt.name} refuses {self.onnx.name}", tuple(errors))
+        flags: Any = getattr(self.tensorrt.module, "OnnxParserFlag", None)
+        if self.told.compatible and hasattr(flags, "NATIVE_INSTANCENORM"):
+            parser.set_flag(flags.NATIVE_INSTANCENORM)  # such plans hold no plugins; off by default only on 8.6
+        if not parser.parse_from_file(str(self.onnx)):
+            raise self.failure(f"{self.tensorrt.name} refuses {self.onnx.name}", parser_words(parser, self.log))
         if network.num_inputs == 0 or network.num_outputs == 0:  # bytes that are not ONNX parse as an empty network
             raise EngineError(
                 f"{self.onnx} is not an ONNX model",
@@ -266,15 +222,21 @@ class _Build:
 
     def configured(self, builder: Any, network: Any, profile: Profile) -> Any:
         """The builder's config: profile, types, memory, targets."""
-        trt, config = self.tensorrt.module, builder.create_builder_config()
+        trt, told, config = self.tensorrt.module, self.told, builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # makes the log and the inspector name layers
-        for name in precision_flags(trt, network):
+        for name in told.dla.flags if told.dla and told.dla.flags else precision_flags(trt, network):
             config.set_flag(getattr(trt.BuilderFlag, name))
-        if self.workspace_mib is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_mib << 20)
-        if self.compute_capabilities:
-            config.num_compute_capabilities = len(self.compute_capabilities)
-            for i, name in enumerate(self.compute_capabilities):
+        if told.workspace_mib is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, told.workspace_mib << 20)
+        if told.optimisation_level is not None:
+            self.set_level(config, told.optimisation_level)
+        if told.compatible == "version":
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if told.compatible == "hardware":
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        if told.compute_capabilities:
+            config.num_compute_capabilities = len(told.compute_capabilities)
+            for i, name in enumerate(told.compute_capabilities):
                 config.set_compute_capability(getattr(trt.ComputeCapability, name), i)
         ranges = builder.create_optimization_profile()
         for name, shapes in profile.items():
@@ -283,82 +245,44 @@ class _Build:
             raise self.failure(f"{self.tensorrt.name} refuses the batch range {self.batch}")
         return config
 
+    def set_level(self, config: Any, level: int) -> None:
+        """Sets the optimisation level; 8.5 has none, and a name that does not exist would be set without a word."""
+        if not hasattr(config, "builder_optimization_level"):
+            raise EngineError(
+                f"{self.tensorrt.name} has no optimisation levels", allowed="8.6 and later", fix="leave --opt-level out"
+            )
+        config.builder_optimization_level = level
+
+    def on_dla(self, config: Any, network: Any, dla: Dla) -> dict[str, Any]:
+        """Puts layers on the DLA and says which stay on the GPU."""
+        facts = put_on_dla(self.tensorrt.module, config, network, dla)
+        on_gpu: list[str] = facts["layers_on_gpu"]
+        named = ", ".join(on_gpu[:6]) + (", ..." if len(on_gpu) > 6 else "")
+        self.note(
+            f"DLA core {dla.core} takes {facts['layers'] - len(on_gpu)} of {facts['layers']} layers"
+            + (f"; the GPU keeps {len(on_gpu)}: {named}" if on_gpu else "")
+        )
+        return facts
+
+    def timings(self, config: Any) -> Path | None:
+        """The timing cache of this device, given to the config; None where none is kept."""
+        if self.told.timing_cache is None or why_no_timing_cache(self.tensorrt, self.driver):
+            return None
+        file = timing_cache_file(self.told.timing_cache, self.tensorrt, self.driver)
+        self.note(use_timing_cache(config, file, self.log))
+        return file
+
+    def census(self, plan: bytes, profile: Profile) -> tuple[Census | None, str]:
+        """The plan's layers: RTX lists them in its log, full TensorRT in its inspector; else None and why."""
+        listed = census_from_log(message for _, message in self.log.lines)
+        if listed is not None or self.tensorrt.kind == NEEDS_NO_GPU:
+            return listed, "" if listed else f"{self.tensorrt.name} lists no layers in its build log"
+        core = None if self.told.dla is None else self.told.dla.core
+        return census_of_plan(self.tensorrt.module, self.log.logger, plan, profile, core)
+
     def failure(self, what: str, words: tuple[str, ...] = ()) -> EngineError:
-        """An EngineError with the first three things that TensorRT said, and the cure where one is known."""
-        said = (words or self.log.errors())[:3]
-        cure = next((cure for sign, cure in _CURES for line in said if sign in line), None)
-        return EngineError(what, found="\n           ".join(said) or "TensorRT said nothing", fix=cure)
-
-
-class _Monitor:
-    """Hears of progress and asks the build to stop. Exceptions never pass through TensorRT: they wait here."""
-
-    def __init__(self, on_progress: Progress | None) -> None:
-        self.on_progress = on_progress
-        self.stop = threading.Event()
-        self.steps: dict[str, int] = {}
-        self.error: BaseException | None = None
-
-    def report(self, phase: str, done: int) -> bool:
-        """Passes one step on; False asks TensorRT to give up."""
-        if self.on_progress is not None and not self.stop.is_set():
-            try:
-                self.on_progress(phase, done, self.steps.get(phase, done))
-            except BaseException as error:
-                self.error = error
-                self.stop.set()
-        return not self.stop.is_set()
-
-    def raise_what_stopped_it(self) -> None:
-        """Raises what the caller's function raised, now that TensorRT has let go."""
-        if self.error is not None:
-            raise self.error
-
-    def for_tensorrt(self, trt: Any) -> Any:
-        """An IProgressMonitor made here, because its base class exists only once TensorRT is imported."""
-        report, steps = self.report, self.steps
-
-        class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.IProgressMonitor.__init__(self)
-
-            def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-                steps[phase_name] = num_steps
-                report(phase_name, 0)
-
-            def phase_finish(self, phase_name: str) -> None:
-                report(phase_name, steps.get(phase_name, 0))
-
-            def step_complete(self, phase_name: str, step: int) -> bool:
-                return report(phase_name, step + 1)
-
-        return Monitor()
-
-
-def _interruptible(work: Callable[[], tuple[bytes, dict[str, Any]]], monitor: _Monitor) -> tuple[bytes, dict[str, Any]]:
-    """Does the work in a thread, so that Ctrl-C reaches Python here and never inside TensorRT's callbacks."""
-    with ThreadPoolExecutor(1, thread_name_prefix="engine-build") as pool:
-        future = pool.submit(work)
-        try:
-            while not wait([future], timeout=0.1).done:  # a signal that another thread took is noticed here
-                pass
-        except KeyboardInterrupt:
-            monitor.stop.set()
-            wait([future])
-            raise
-        return future.result()
-
-
-def _parser_error(error: Any) -> str:
-    """The parser's words with the ONNX node's name, which 8.x gives only by number."""
-    name = error.node_name() if hasattr(error, "node_name") else ""
-    text = str(error)
-    return text if not name or name in text else f"node {name}: {text}"
-
-
-def _tensor(tensor: Any) -> dict[str, Any]:
-    name = tensor.dtype.name
-    return {"name": tensor.name, "dtype": _DTYPES.get(name, name.lower()), "shape": [int(n) for n in tensor.shape]}
+        """What to raise: cause, cure, TensorRT's words and its log, which is kept."""
+        return failure(what, self.log, words, self.failed_log)
 
 
 def _builder(tensorrt: TensorRT, driver: Driver) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""What TensorRT's words mean: a row for each failure that people meet, with its cause and what to do about it.
+
+TensorRT reports a build that ran out of memory as "could not find any implementation", a missing library as an import
+error and a foreign plan as a tag that does not match. The rows are in the order in which they are believed: evidence
+before symptom. The words were read in the threads named beside each row, or seen on TensorRT-RTX 1.7.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why something failed, as a clause, and what to do; `signs` are parts of TensorRT's own messages."""
+
+    means: str
+    cure: str
+    signs: tuple[str, ...]
+
+
+CAUSES = (
+    # github.com/onnx/onnx-tensorrt 758, open-mmlab/mmdeploy 48 and 1059, NVIDIA/TensorRT 477 and 4258,
+    # marcoslucianops/DeepStream-Yolo 366. "insuficient" is how TensorRT spelt it up to 8.4.
+    Cause(
+        "the memory ran out",
+        "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
+        "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
+        (
+            "insuficient memory on requested size", "insufficient memory on requested size",
+            "Device memory is insufficient to use tactic", "Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory",
+            "allocate: 2 (out of memory)", "could not be allocated. There may not be enough free memory",
+            "error allocating", "out of memory",
+        ),
+    ),
+    # NVIDIA/TensorRT 2879 and 149, 1786; code 35 is cudaErrorInsufficientDriver, 100 cudaErrorNoDevice.
+    Cause(
+        "the driver is older than the CUDA that this TensorRT was made for, or there is none",
+        "update the NVIDIA driver (nvidia-smi shows the newest CUDA that it speaks), or install the TensorRT wheels "
+        "for an older CUDA, such as tensorrt-cu12; on a Jetson driver and TensorRT come with JetPack, not from pip",
+        (
+            "CUDA initialization failure with error: 35", "Cuda initialization failure with error 35",
+            "CUDA driver version is insufficient", "cudaErrorInsufficientDriver",
+        ),
+    ),
+    Cause(
+        "the driver sees no GPU",
+        "check nvidia-smi, CUDA_VISIBLE_DEVICES, and in a container --gpus all (on a Jetson --runtime nvidia)",
+        ("CUDA initialization failure with error: 100", "Cuda initialization failure with error 100"),
+    ),
+    # OE4T/meta-tegra 1281, NVIDIA/nvidia-container-runtime 181.
+    Cause(
+        "TensorRT's library for the DLA is missing, which a Jetson's host system lends to its containers",
+        "start the container with --runtime nvidia on the Jetson itself, or sudo apt install nvidia-l4t-dla-compiler",
+        ("libnvdla_compiler.so", "libnvmedia_dla.so", "libcudla.so"),
+    ),
+    # NVIDIA/TensorRT 2319, onnx/tensorflow-onnx 1632.
+    Cause(
+        "the DLA takes no open batch",
+        "build for one batch size, as in --batch 4:4:4",
+        ("does not support dynamic shapes in any dimension",),
+    ),
+    Cause(
+        "no layer of this network can run on the DLA",
+        "leave --dla out: the GPU would do all the work",
+        ("no layer in the network can run on DLA",),
+    ),
+    # NVIDIA/TensorRT 1827, ELS-RD/transformer-deploy 43.
+    Cause(
+        "TensorRT took no range from the calibration cache: its header is of another version, or its tensors have "
+        "other names than the ONNX file's",
+        "export the bundle again, with --int8, and build from it",
+        ("no scaling factors detected", "Calibration table does not match", "Builder failed while configuring INT8"),
+    ),
+    # marcoslucianops/DeepStream-Yolo 77, NVIDIA/retinanet-examples 314, NVIDIA/TensorRT 2195,
+    # GeekAlexis/FastMOT 127.
+    Cause(
+        "another version of TensorRT built this plan",
+        "build it again on this machine: toolkit build",
+        ("plan file is not compatible with this version of TensorRT", "Version tag does not match"),
+    ),
+    # NVIDIA/TensorRT 1384, lix19937/tensorrt-insight 65.
+    Cause(
+        "these bytes are no plan of this TensorRT: another file, one that was cut short or copied as text, or a plan "
+        "of TensorRT-RTX given to TensorRT",
+        "copy it again in binary, or build it again: toolkit build",
+        ("Magic tag does not match", "magicTagRead == kMAGIC_TAG", "Engine deserialization failed"),
+    ),
+    # onnx/onnx-tensorrt 800, open-mmlab/mmdeploy 2398 and 2758, TrojanXu/onnxparser-trt-plugin-sample 2; RTX's words
+    # are those of TensorRT 10.
+    Cause(
+        "TensorRT has no such operator",
+        "export the model without it, from operators that onnx-tensorrt's docs/operators.md lists",
+        (
+            "Plugin not found", "could not find plugin", "No importer registered for op", "UNSUPPORTED_NODE",
+            "Attempting to import as plugin",
+        ),
+    ),
+    # Seen on TensorRT-RTX 1.7.1; collabora/WhisperLive 277 for the second form.
+    Cause(
+        "a layer gets tensors of two types, and a strongly typed network casts nothing by itself",
+        "cast weights and biases together with their layer's input, or build from the bundle's own files",
+        ("must be of same type", "but second input has type", "element type (half) differs from"),
+    ),
+    # onnx/onnx-tensorrt 850, microsoft/onnxruntime 14229; RTX 1.7.1 has the second form.
+    Cause(
+        "the file quantises a bias, which TensorRT does not take",
+        "quantise it without biases: toolkit export --int8 does",
+        ("only activation types allowed as input", "has type Int32 but must have type"),
+    ),
+    Cause(
+        "a scale or zero point of the file is not what TensorRT takes: int8, zero points of 0, scales above 0",
+        "quantise it with toolkit export --int8",
+        ("Non-zero zero point is not supported", "zero point must be", "Scale coefficients must all be positive"),
+    ),
+    Cause(
+        "TensorRT-RTX computes no float32 product on Turing cards",
+        "leave SM75 out of the compute capabilities, or build the FP16 file",
+        ("for Turing",),
+    ),
+    Cause(
+        "the plan would carry a lean runtime, whose library is not installed",
+        "leave --compatible version out, or install the lean runtime of the same version (tensorrt-lean)",
+        ("libnvinfer_lean.so",),
+    ),
+    Cause(
+        "the file is cut short, or no ONNX file",
+        "export it again",
+        ("Failed to parse the ONNX model", "Failed to parse ONNX model", "Could not open file"),
+    ),
+    # NVIDIA/TensorRT 2929, 4255, 1917: no word about memory beside it.
+    Cause(
+        "no kernel of this TensorRT computes the layer; often the memory ran out while it tried them",
+        "raise --workspace-mib if it is set, close what else uses the GPU, or build the FP16 file",
+        ("ould not find any implementation",),
+    ),
+)  # fmt: skip
+
+
+def cause_of(lines: Iterable[str]) -> Cause | None:
+    """The first row of which a sign is in one of TensorRT's messages; None where none is known."""
+    said = list(lines)
+    return next((cause for cause in CAUSES if any(sign in line for sign in cause.signs for line in said)), None)
