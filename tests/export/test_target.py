@@ -44,7 +44,9 @@ def test_a_target_that_names_no_version_takes_any() -> None:
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ('tensorrt_version = "10"', "10"),
+        ('tensorrt_version = "10.3.0.30"', "10.3.0.30"),
+        ("workspace_mib = -1", "-1"),
+        ("dla = true", "True"),
         ("tensorrt_version = 10.3", "10.3"),
         ('tensorrt_version = "10.x.0"', "10.x.0"),
         ('machine = "arm64"', "arm64"),
