@@ -57,7 +57,8 @@ def command(
 
       toolkit build --explain
     """
-    from toolkit.bundle.building import build_engines, resolved_for, tensorrt_for_target
+    from toolkit.bundle.building import build_engines, tensorrt_for_target
+    from toolkit.bundle.orders import resolved_for
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.bundle.repeating import Trials
     from toolkit.cli.console import note, steps
