@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ MOST_REPEATS = 50
 
 def open_engine(plan: Path) -> Runner:
     """A runner of a plan on this machine's GPU."""
-    from toolkit.runtime.trt import runner_from_engine
-
-    return runner_from_engine(plan)
+    runner: Runner = import_module("toolkit.runtime.trt_runner").TrtRunner(plan)
+    return runner
 
 
 @dataclass(frozen=True)

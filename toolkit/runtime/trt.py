@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from toolkit.errors import BackendUnavailable
+from toolkit.runtime.causes import cause_of
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.runner import Runner
 
@@ -67,7 +68,9 @@ def find_tensorrt(load: Callable[[str], Any] = importlib.import_module, driver: 
     driver = probe_driver() if driver is None else driver
     found, reasons = _installed(load)
     if not found:
-        raise BackendUnavailable("no TensorRT can be imported here", found="; ".join(reasons), fix=_install())
+        cause = cause_of(reasons)
+        fix = cause.cure if cause else _install()
+        raise BackendUnavailable("no TensorRT can be imported here", found="; ".join(reasons), fix=fix)
     if not driver.available and found[0][0] != NEEDS_NO_GPU and NEEDS_NO_GPU in dict(found):
         found.sort(key=lambda entry: entry[0] != NEEDS_NO_GPU)
         reasons.append(f"{NEEDS_NO_GPU} is preferred, because it builds without a GPU and {driver.reason}")
