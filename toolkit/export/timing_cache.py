@@ -29,7 +29,7 @@ def timing_cache_file(folder: Path, tensorrt: TensorRT, driver: Driver) -> Path:
     """The file of this device, kind and version: timings of another are not its own."""
     device = driver.devices[0]
     words = (tensorrt.kind, tensorrt.version, device.compute_capability, device.name)
-    return folder / (re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(words)).strip("-") + ".cache")
+    return folder / (re.sub(r"[^A-Za-z0-9._]+", "-", "_".join(words)) + ".cache")
 
 
 def why_no_timing_cache(tensorrt: TensorRT, driver: Driver) -> str:
