@@ -39,21 +39,28 @@ def write_log(path: Path, log: Log) -> str:
     return f"whole log: {path}"
 
 
-def failure(what: str, log: Log, words: tuple[str, ...], kept: Path) -> EngineError:
+def failure(what: str, log: Log, words: tuple[str, ...], kept: Path, has_driver: bool = True) -> EngineError:
     """An EngineError with the cause and the cure, where known, the first things that TensorRT said, and the log's path.
 
     Args:
         words: what the parser said; else the errors of the log.
         kept: where the log goes.
+        has_driver: where there is none, TensorRT-RTX complains of that too, whatever failed: such lines are left out.
     """
-    said = list((words or log.errors())[:SHOWN]) or ["TensorRT said nothing"]
-    cause = cause_of([*words, *(message for severity, message in log.lines if severity not in ("INFO", "VERBOSE"))])
+    said = [_relevant(text, has_driver) for text in (*words, *log.errors())]
+    warned = [_relevant(text, has_driver) for severity, text in log.lines if severity == "WARNING"]
+    cause = cause_of([*said, *warned])
+    shown = [text for text in (said[: len(words)] or said) if text][:SHOWN] or ["TensorRT said nothing"]
     where = write_log(kept, log)
     return EngineError(
         f"{what}: {cause.means}" if cause else what,
-        found="\n           ".join([*said, where]),
+        found="\n".join([*shown, where]).replace("\n", "\n           "),
         fix=cause.cure if cause else None,
     )
+
+
+def _relevant(text: str, has_driver: bool) -> str:
+    return text if has_driver else "\n".join(line for line in text.splitlines() if "catchCudaError" not in line)
 
 
 def parser_words(parser: Any, log: Log) -> tuple[str, ...]:

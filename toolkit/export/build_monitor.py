@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
@@ -85,8 +86,16 @@ def overall(on_done: Callable[[int], None]) -> Progress:
 
 def interruptible(work: Callable[[], Answer], monitor: Monitor) -> Answer:
     """Does the work in a thread, so that Ctrl-C reaches Python here and never inside TensorRT's callbacks."""
+
+    def released() -> Answer:
+        try:
+            return work()
+        except BaseException as error:
+            _release_locals(error)
+            raise
+
     with ThreadPoolExecutor(1, thread_name_prefix="engine-build") as pool:
-        future = pool.submit(work)
+        future = pool.submit(released)
         try:
             while not wait([future], timeout=0.1).done:  # a signal that another thread took is noticed here
                 pass
@@ -95,3 +104,15 @@ def interruptible(work: Callable[[], Answer], monitor: Monitor) -> Answer:
             wait([future])
             raise
         return future.result()
+
+
+def _release_locals(error: BaseException) -> None:
+    """Lets go of what the failed frames hold, here and now.
+
+    A builder that an exception keeps alive is destroyed at some garbage collection, which holds Python's lock and waits
+    for TensorRT's, while another build holds TensorRT's and waits for Python's to log a line: both wait for ever.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__

@@ -282,7 +282,7 @@ class _Build:
 
     def failure(self, what: str, words: tuple[str, ...] = ()) -> EngineError:
         """What to raise: cause, cure, TensorRT's words and its log, which is kept."""
-        return failure(what, self.log, words, self.failed_log)
+        return failure(what, self.log, words, self.failed_log, self.driver.available)
 
 
 def _builder(tensorrt: TensorRT, driver: Driver) -> dict[str, Any]:
