@@ -35,7 +35,7 @@ def test_int8_that_does_not_pay_is_said() -> None:
 INT8_32 = "Thirty-two wide channel vectorized row major Int8 format"
 OLD = {
     "Layers": [
-        {"Name": "Reformatting CopyNode for Input Tensor 0 to conv1", "LayerType": "Reformat", "ParameterType": "Reformat",
+        {"Name": "Reformatting CopyNode for Input Tensor 0 to conv1", "LayerType": "Reformat",
          "Origin": "QDQ", "Inputs": [{"Name": "x", "Format/Datatype": "Row major linear FP16 format"}],
          "Outputs": [{"Name": "q", "Format/Datatype": INT8_32}]},
         {"Name": "conv1 + relu1", "LayerType": "CaskConvolution", "ParameterType": "Convolution",
@@ -44,13 +44,15 @@ OLD = {
         {"Name": "conv2 + add", "LayerType": "CaskConvolution", "ParameterType": "Convolution",
          "Inputs": [{"Name": "a", "Format/Datatype": "Row major linear FP32"},
                     {"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
-         "Outputs": [{"Name": "b", "Format/Datatype": "Row major linear FP32"}], "Metadata": "[ONNX Layer: conv2/Conv]"},
+         "Outputs": [{"Name": "b", "Format/Datatype": "Row major linear FP32"}],
+         "Metadata": "[ONNX Layer: conv2/Conv]"},
     ],
     "Bindings": ["images", "logits"],
 }  # fmt: skip
 NEW = {
     "Layers": [
-        {"Name": "conv1_myl0_1", "LayerType": "convolution", "Metadata": "[ONNX Layer: conv1/Conv][ONNX Layer: relu1/Relu]",
+        {"Name": "conv1_myl0_1", "LayerType": "convolution",
+         "Metadata": "[ONNX Layer: conv1/Conv][ONNX Layer: relu1/Relu]",
          "Inputs": [{"Name": "q", "Dimensions": [-1, 8, 8, 8], "Strides": [512, 1, 64, 8], "Datatype": "Int8",
                      "Format": "(NHWC) Channel major format"}],
          "Outputs": [{"Name": "a", "Datatype": "Half", "Format": "(NHWC) Channel major format"}]},
