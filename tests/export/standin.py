@@ -98,7 +98,7 @@ class Trt:
         layers: dict[str, Any] | None = None,
     ) -> None:
         recorded = RECORDED[version]
-        self.__version__ = {"10.3": "10.3.0", "11.0": "11.0.0.114", "11.4": "11.4.0.106"}.get(version, version)
+        self.__version__ = version if version.count(".") == 2 else f"{version}.0"
         self.LayerType, self.DataType = Layer, SimpleNamespace(HALF="half")
         self.ProfilingVerbosity, self.LayerInformationFormat = SimpleNamespace(DETAILED=2), SimpleNamespace(JSON=1)
         self.MemoryPoolType = SimpleNamespace(WORKSPACE=0)

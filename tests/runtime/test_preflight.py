@@ -147,6 +147,14 @@ def test_the_error_says_what_rebuilds_it(plan: Path) -> None:
     require_runs_here(plan, sidecar(), tensorrt("10.3.0"), HERE, "")
 
 
+def test_a_hardware_compatible_plan_goes_to_other_gpus_from_ampere_on() -> None:
+    plan = sidecar(compatible="hardware")
+    for capability, fits in (("SM75", False), ("SM80", True), ("SM120", True)):
+        here = Driver(True, "", "13.0", (Device("B", capability, 1),))
+        assert (obstacle_to_running(plan, tensorrt("10.3.0"), here) == "") == fits
+    assert obstacle_to_running(plan, tensorrt("10.3.1"), HERE)
+
+
 class Untouchable:
     """A TensorRT module that nobody may touch."""
 
@@ -192,7 +200,7 @@ def test_a_plan_that_is_not_this_machines_is_refused_at_once_without_tensorrt(
         del document["flags"]
     content[1 << 20] ^= fault == "flipped"
     path = tmp_path / "model.engine"
-    path.write_bytes({"cut": content[:-1], "replaced": b"ONNX"}.get(fault, content))
+    path.write_bytes(bytes({"cut": content[:-1], "replaced": b"ONNX"}.get(fault, content)))
     sidecar_path(path).write_text(json.dumps(document))
     sentence, seconds = _refusal(path)
     assert said in sentence

@@ -96,12 +96,20 @@ def obstacle_to_running(sidecar: dict[str, Any], tensorrt: TensorRT, driver: Dri
         return (
             "" if here in targets else f"it was built for {', '.join(targets)}, and {driver.devices[0].name} is {here}"
         )
+    if sidecar.get("compatible") == "hardware" and _is_ampere_or_later(here):
+        return ""
     if maker.get("compute_capability") != here or maker.get("device") != driver.devices[0].name:
         return (
             f"it was built for {maker.get('device')} ({maker.get('compute_capability')}), "
             f"and {driver.devices[0].name} ({here}) is here"
         )
     return ""
+
+
+def _is_ampere_or_later(compute_capability: str) -> bool:
+    """HardwareCompatibilityLevel.AMPERE_PLUS: SM80 and up."""
+    number = compute_capability.removeprefix("SM")
+    return number.isdecimal() and int(number) >= 80
 
 
 def _version_fits(built: str, here: str, compatible: bool) -> bool:
