@@ -12,9 +12,10 @@ import pytest
 from tests.export.standin import Layer, Trt
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.export import engine_from_onnx as room
+from toolkit.export.build import BuildSettings
 from toolkit.export.build_failure import log_path
 from toolkit.export.dla import Dla
-from toolkit.export.engine_from_onnx import BuildSettings, engine_from_onnx
+from toolkit.export.engine_from_onnx import engine_from_onnx
 from toolkit.export.network import network_flags, precision_flags, profile_from_network
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import described
@@ -278,6 +279,17 @@ def test_a_plan_that_does_not_load_here_is_kept_without_a_list_of_layers(
     engine = engine_from_onnx(file, plan)
     assert engine.census is None
     assert "does not load it" in engine.sidecar["census_reason"]
+
+
+def test_an_inspector_that_fails_fails_no_build(file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = Trt("10.3")
+
+    def broken(logger: Any) -> Any:
+        raise RuntimeError("no memory for a context")
+
+    monkeypatch.setattr(trt, "Runtime", broken)
+    _use(monkeypatch, trt)
+    assert engine_from_onnx(file, plan).sidecar["census_reason"].endswith("RuntimeError: no memory for a context")
 
 
 # github.com/NVIDIA/TensorRT/issues/4258, TensorRT 10.3 on a Jetson

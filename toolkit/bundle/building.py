@@ -13,9 +13,10 @@ from toolkit.bundle.orders import Order, order_from_resolved, order_of_file, res
 from toolkit.bundle.reading import ONNX_FILES, Bundle
 from toolkit.bundle.repeating import Trials, fastest_that_passes
 from toolkit.errors import EngineError
+from toolkit.export.build import BuildSettings
 from toolkit.export.build_failure import log_path
 from toolkit.export.build_monitor import WHOLE, overall
-from toolkit.export.engine_from_onnx import BuildSettings, Engine, engine_from_onnx
+from toolkit.export.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.export.requirements import require_can_build
 from toolkit.export.resolver import Resolved
 from toolkit.export.target import Target

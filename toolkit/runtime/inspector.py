@@ -21,6 +21,15 @@ def census_of_plan(
     """
     if not hasattr(trt, "Runtime") or not hasattr(trt, "EngineInspector"):
         return None, "this TensorRT has no engine inspector"
+    try:
+        return _listed(trt, logger, plan, profile, dla_core)
+    except Exception as error:  # TensorRT's are RuntimeError, TypeError, MemoryError and its own
+        return None, f"the engine inspector gave no answer: {type(error).__name__}: {error}"
+
+
+def _listed(
+    trt: Any, logger: Any, plan: bytes, profile: dict[str, list[list[int]]], dla_core: int | None
+) -> tuple[Census | None, str]:
     runtime = trt.Runtime(logger)
     if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # a plan that was made here a moment ago
@@ -35,8 +44,5 @@ def census_of_plan(
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    try:
-        census = census_from_inspector(json.loads(text))
-    except ValueError as error:
-        return None, f"the engine inspector's answer is not JSON: {error}"
+    census = census_from_inspector(json.loads(text))
     return census, "" if census else "the engine inspector lists no layers"
