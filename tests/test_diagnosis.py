@@ -29,7 +29,7 @@ IMAGES = DRAWS.integers(0, 256, (200, *SHAPE), dtype=np.uint8)
 def ask(images_nhwc: UInt8) -> Float32:
     """A model to which every pixel's place and channel matters."""
     pixels = images_nhwc.reshape(len(images_nhwc), -1).astype(np.float32) / 255 - 0.5
-    logits: Float32 = pixels @ WEIGHTS
+    logits: Float32 = (pixels @ WEIGHTS).astype(np.float32)
     return logits
 
 

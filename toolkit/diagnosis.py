@@ -130,7 +130,7 @@ def cause_in_repetition(where: str, wanted: Float32, again: Float32, before: Flo
         wanted, again: logits of the same images, the first time and now.
         before: the reference's logits of the images that were asked just before.
     """
-    if again.shape == wanted.shape and distance(wanted, again) < REPEATS:
+    if again.shape == wanted.shape and _same(wanted, again):
         return None
     rows = min(len(before), len(again))
     stale = distance(before[:rows], again[:rows]) < EXPLAINS * distance(wanted[:rows], again[:rows])
@@ -147,6 +147,14 @@ def cause_in_repetition(where: str, wanted: Float32, again: Float32, before: Flo
         f"{len(wanted)} images, asked again, got logits {distance(wanted, again):.1e} away",
         "look for memory that is read before it is written",
     )
+
+
+def _same(wanted: Float32, again: Float32) -> bool:
+    """Near enough to each other; what is not finite must be so in the same places."""
+    finite = np.isfinite(wanted)
+    if not (finite == np.isfinite(again)).all():
+        return False
+    return distance(np.where(finite, again, 0), np.where(finite, wanted, 0)) < REPEATS
 
 
 def _reordered(where: str, expected: Float32, got: Float32) -> Cause | None:
