@@ -125,6 +125,16 @@ def test_below_the_gate_is_no_success_even_where_so_few_images_cannot_tell(healt
     assert not found.ok
 
 
+def test_names_may_come_in_a_list_and_none_twice(healthy: Healthy) -> None:
+    found = verify(healthy.bundle, data=str(healthy.data), backends=["ort"], precisions=("fp32", "int8"))
+    assert set(found.pairs) == {"ort fp32", "ort int8"}
+    with (
+        OrtRunner(healthy.bundle / "model.onnx") as runner,
+        pytest.raises(ToolkitError, match="two runners called 'ort int8'"),
+    ):
+        verify(healthy.bundle, data=str(healthy.data), backends="ort", runners={"ort int8": runner})
+
+
 def test_a_bundle_held_against_itself_is_the_same_runner_by_runner(healthy: Healthy) -> None:
     found = verify(healthy.bundle, healthy.bundle, data=str(healthy.data), backends="ort", gate=99)
     assert set(found.pairs) == {"B ort fp32", "B ort fp16", "B ort int8", "B ort int8-cpu"}

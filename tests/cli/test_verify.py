@@ -54,6 +54,9 @@ def test_where_a_difference_comes_from_is_a_table_of_steps(toolkit: Toolkit) -> 
     assert ("half precision", "ort fp32", "ort fp16") in steps
     assert ("quantisation", "ort fp32", "ort int8") in steps
     assert "Where a difference comes from" in answer.text
+    jsonschema = pytest.importorskip("jsonschema", reason="needs the dependency group oracles")
+    schema = json.loads((Path(__file__).parents[2] / "docs/schema/verify.v1.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(answer.document)
 
 
 def test_two_bundles_are_compared_runner_by_runner(toolkit: Toolkit, tiny_workspace: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,8 @@ def verify(
     bundle: str | Path | Bundle | None = None,
     other: str | Path | None = None,
     *,
-    backends: str = "all",
-    precisions: str = "all",
+    backends: str | Sequence[str] = "all",
+    precisions: str | Sequence[str] = "all",
     data: str | None = None,
     images: int | None = None,
     gate: float = GATE,
@@ -51,7 +51,7 @@ def verify(
     Args:
         bundle: a bundle's folder; the newest of the workspace where there is none.
         other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
-        backends, precisions: "all" that are here, or names with commas; what is named must run.
+        backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
         data, images, convert, skip_bad: which images judge, see `evaluation_images`.
         gate: least top-1, in percent of the reference's.
         strict: the whole interval must reach the gate: too few images to decide is then no success.
@@ -66,37 +66,31 @@ def verify(
     """
     first = bundle if isinstance(bundle, Bundle) else bundle_from_folder(None if bundle is None else Path(bundle))
     second = None if other is None else other_bundle(Path(other), first)
-    wanted, names, by_name = require_precisions(precisions, first), require_backends(backends), precisions != "all"
+    wanted, names = require_precisions(_listed(precisions), first), require_backends(_listed(backends))
+    by_name = precisions != "all"
     with ExitStack() as stack:
         opened = open_runners(first, names, wanted, run_builder, by_name)
         stack.callback(opened.close)
         judged = evaluation_images(first, data, images, convert, skip_bad)
         judged = judged if second is None else without_calibration_images(second, judged)
-        own = dict(runners or {})
-        reference, all_runners = _with_reference(first, dict(opened.runners), stack)
-        all_runners |= own
+        reference, every = _with_reference(first, dict(opened.runners), stack)
         found = None
         if other is not None:
             place = opened_other(Path(other), second, names, wanted, opened.runners, run_builder, by_name)
             found = stack.enter_context(place)
-        against = _against(reference, opened.runners if found is None else found, own)
-        all_runners = all_runners if found is None else {**all_runners, **found.runners}
-        asked = [reference, *against.values(), *against]
-        answers = {n: _answer(n, all_runners[n], judged, first, on_step) for n in dict.fromkeys(asked)}
+        against = _against(reference, opened.runners if found is None else found, every, runners or {})
+        every |= {**(found.runners if found else {}), **(runners or {})}
+        asked = dict.fromkeys([reference, *against.values(), *against])
+        answers = {name: _answer(name, every[name], judged, first, on_step) for name in asked}
         pairs = {n: _pair(a, n, answers[a], answers[n], judged, gate) for n, a in against.items()}
         if found is None:
             answers |= _supporting(first, answers, judged, on_step)
-        evidence = Evidence(
-            bundles=((first, wanted), *([(second, second.precisions)] if second else [])),
-            images=judged,
-            reference=reference,
-            runners=all_runners,
-            answers=answers,
-            against=against,
-            failed=tuple(name for name, pair in pairs.items() if not pair.verdict.reaches),
-        )
+        failed = tuple(name for name, pair in pairs.items() if not pair.verdict.reaches)
+        bundles = ((first, wanted), *([(second, second.precisions)] if second else []))
         on_step("look for faults", 0, 1)
-        causes, not_checked = causes_from_evidence(evidence)
+        causes, not_checked = causes_from_evidence(
+            Evidence(bundles, judged, reference, every, answers, against, failed)
+        )
         unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
     return Verification(
         bundle=first.folder,
@@ -118,6 +112,10 @@ def verify(
     )
 
 
+def _listed(names: str | Sequence[str]) -> str:
+    return names if isinstance(names, str) else ",".join(names)
+
+
 def _with_reference(bundle: Bundle, runners: dict[str, Runner], stack: ExitStack) -> tuple[str, dict[str, Runner]]:
     """The first fp32 runner; ONNX Runtime with the fp32 file where none was asked for."""
     reference = next((name for name in runners if name.endswith(" fp32")), None)
@@ -126,12 +124,21 @@ def _with_reference(bundle: Bundle, runners: dict[str, Runner], stack: ExitStack
     return reference or FP32_ONNX, runners
 
 
-def _against(reference: str, candidates: dict[str, Runner] | Other, own: dict[str, Runner]) -> dict[str, str]:
-    """For each candidate the runner that it is held against."""
+def _against(
+    reference: str, candidates: dict[str, Runner] | Other, taken: dict[str, Runner], own: Mapping[str, Runner]
+) -> dict[str, str]:
+    """For each candidate the runner that it is held against.
+
+    Raises:
+        ToolkitError: somebody's own runner has the name of one that is there already.
+    """
     if isinstance(candidates, Other):
         held = {name: against or reference for name, against in candidates.against.items()}
     else:
         held = dict.fromkeys(candidates, reference)
+    twice = [name for name in own if name in held or name in taken]
+    if twice:
+        raise ToolkitError(f"there are two runners called '{twice[0]}'", allowed="names that the bundle's have not")
     return {**held, **dict.fromkeys(own, reference)}
 
 
