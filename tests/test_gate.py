@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.gate import FAIL, PASS, UNDECIDED, verdict_from_counts
+from toolkit.gate import FAIL, PASS, UNDECIDED, verdict_from_counts, verdict_of_itself
 
 
 def test_a_healthy_int8_passes_99_on_1000_images_and_cannot_be_told_at_99_9() -> None:
@@ -42,6 +42,11 @@ def test_a_candidate_at_the_gate_itself_is_decided_by_no_number_of_images() -> N
 def test_logits_that_are_not_finite_fail_whatever_the_answers() -> None:
     verdict = verdict_from_counts(1000, 0, 0, 1000, 0.0, nonfinite=1)
     assert (verdict.word, verdict.reaches) == (FAIL, False)
+
+
+def test_the_reference_passes_itself_unless_it_answers_nothing() -> None:
+    assert verdict_of_itself(100.0).word == PASS
+    assert verdict_of_itself(0.0, nonfinite=3).word == FAIL
 
 
 def test_a_reference_that_is_never_right_decides_nothing_and_stays_json() -> None:

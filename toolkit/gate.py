@@ -67,6 +67,12 @@ def verdict_from_counts(
     return Verdict(word, gate_percent, 100 * retention, 100 * low, 100 * high, reaches, needed)
 
 
+def verdict_of_itself(gate_percent: float, nonfinite: int = 0) -> Verdict:
+    """The reference keeps all that it has: nothing is estimated, so nothing is uncertain."""
+    word = FAIL if nonfinite else PASS
+    return Verdict(word, gate_percent, 100.0, 100.0, 100.0, not nonfinite, None)
+
+
 def _word(low: float, high: float, gate: float) -> str:
     if low >= gate:
         return PASS

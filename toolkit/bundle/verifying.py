@@ -17,7 +17,7 @@ from toolkit.contracts import Float32, LabelledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.files import sha256_of_file
 from toolkit.flips import flips_from_logits
-from toolkit.gate import verdict_from_counts
+from toolkit.gate import verdict_from_counts, verdict_of_itself
 from toolkit.layers import Layers, layers_of_files, layers_of_optimised
 from toolkit.parity import logits_in_batches, parity_from_logits
 from toolkit.runtime.runner import Runner
@@ -174,7 +174,11 @@ def _no_answer(name: str, found: str, bundle: Bundle) -> ToolkitError:
 
 def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: LabelledImages, gate: float) -> Pair:
     parity = parity_from_logits(reference, name, expected, got, judged.labels)
-    verdict = verdict_from_counts(parity.both_right, parity.lost, parity.gained, len(judged), gate, parity.nonfinite)
+    if name == reference:
+        verdict = verdict_of_itself(gate, parity.nonfinite)
+    else:
+        counts = (parity.both_right, parity.lost, parity.gained)
+        verdict = verdict_from_counts(*counts, len(judged), gate, parity.nonfinite)
     return Pair(parity, flips_from_logits(expected, got, judged.labels), verdict)
 
 
