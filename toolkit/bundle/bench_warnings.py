@@ -18,7 +18,8 @@ class Warned:
 
     Attributes:
         kind: "launch-bound", "unstable", "rate-not-held", "throttled", "power-limited", "shared-gpu", "governor",
-            "busy-machine", "stolen-time" or "cpu-quota".
+            "busy-machine", "stolen-time", "cpu-quota" or
+            "no-graph".
         about: the runner and batch, or "" for the machine.
     """
 

@@ -156,6 +156,8 @@ def bench(
     machine = [row for row in rows if row.runner == Machine.name]
     rows = [row for row in rows if row.runner != Machine.name]
     warned = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
+    if graph != "on" and not entrants.has_graphs:
+        warned.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
     return Benchmark(
         bundle=str(opened_bundle.folder.resolve()),
         model=opened_bundle.model,
@@ -225,7 +227,6 @@ def _comparison(
     if not entrants.rivals:
         return None
     found = {(row.runner, row.batch): row for row in rows}
-    pairs = [
-        (found[entrants.rivals[name], batch], row) for (name, batch), row in found.items() if name in entrants.rivals
-    ]
+    rivals = entrants.rivals
+    pairs = [(found[rivals[name], batch], row) for (name, batch), row in found.items() if name in rivals]
     return compare_in_rounds(entrants.rival_folder, pairs, max_regression)

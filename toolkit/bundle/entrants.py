@@ -83,6 +83,11 @@ class Entrants:
         self.openings |= {self.rivals[name]: taken for name, taken in opened.openings.items() if name in self.rivals}
         self.runners = both
 
+    @property
+    def has_graphs(self) -> bool:
+        """Whether a runner here also runs without its CUDA graph."""
+        return bool(self._variants)
+
     def _with_graphs(self, runners: dict[str, Runner], graph: str) -> dict[str, Runner]:
         """With "off" and "both", the variants that enqueue each call anew; others have no graph to leave out."""
         found: dict[str, Runner] = {}

@@ -31,7 +31,7 @@ def command(
     against: Path | None = typer.Option(
         None,
         "--against",
-        help="Another bundle, measured in the same rounds: finds smaller differences than a baseline.",
+        help="Another bundle, in the same rounds: sees smaller differences than a baseline.",
     ),
     max_regression: str = typer.Option("3%", "--max-regression", help="How much longer a median may be than before."),
     run_builder: bool = typer.Option(
@@ -100,7 +100,7 @@ def command(
 
 
 def _part_from_percent(text: str) -> float:
-    """ "3%" or "3" to 0.03."""
+    """Per cent, with or without the sign, to a part: 3% to 0.03."""
     from toolkit.errors import ToolkitError
 
     try:

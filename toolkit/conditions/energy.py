@@ -22,13 +22,12 @@ SAMPLES_HZ = 20
 
 
 class Meter(Protocol):
-    """A source of power readings.
+    """A source of power readings."""
 
-    Attributes:
-        name: what is measured, for people.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What is measured, for people."""
+        ...
 
     def watts(self) -> float:
         """Power now."""
