@@ -130,7 +130,7 @@ def agreement(model: Path, images: Any, rounds: int, length_ns: int) -> dict[str
 
 
 def held(found: Ratio) -> bool | None:
-    """Whether the interval lies within the bar (True) or outside (False); None where the machine was too busy to say."""
+    """True: the interval lies within the bar; False: outside; None: the machine was too busy to say."""
     assert found.low is not None
     assert found.high is not None
     if found.low > 1 + MOST_PART or found.high < 1 - MOST_PART:

@@ -176,14 +176,12 @@ def _warm_up(runner: Runner, images: UInt8, round_s: float, clock: Clock) -> _Se
 
     Two windows at least, and no further one after `LONGEST_WARMUP_S`: a machine that drifts never settles.
     """
-    started = clock()
-    runner.logits(images)
-    first_ms = (clock() - started) / 1e6
-    before, took, calls, end = math.inf, 0.0, 1, clock() + int(1e9 * LONGEST_WARMUP_S)
+    first_ms, before, took, calls, end = 0.0, math.inf, 0.0, 0, clock() + int(1e9 * LONGEST_WARMUP_S)
     while calls < 2 * WARMUP_WINDOW or clock() < end:
         started = clock()
         for _ in range(WARMUP_WINDOW):
             runner.logits(images)
+            first_ms = first_ms or (clock() - started) / 1e6
         took, calls = float(clock() - started), calls + WARMUP_WINDOW
         if took * STEADY >= before:
             break
