@@ -110,6 +110,19 @@ def test_graph_both_measures_each_with_and_without_and_closes_all(monkeypatch: p
     assert list(off.runners) == ["ort fp32 without graph"]
 
 
+def test_a_batch_whose_parts_cannot_be_timed_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class _TakesOne(_OnDevice):
+        def phases(self, images_nhwc: UInt8) -> Phases:
+            if len(images_nhwc) > 1:
+                raise ToolkitError("one call of this engine takes 1 image")
+            return super().phases(images_nhwc)
+
+    monkeypatch.setitem(OPENERS, "ort", lambda bundle, precision: _TakesOne())
+    found = toolkit.bench(BUNDLE, backends="ort", precisions="fp32", batches=(1, 2), seconds=0.05)
+    assert [row.phases is None for row in found.latency] == [False, True]
+    assert found.latency[1].why_null["phases"] == "one call of this engine takes 1 image"
+
+
 def test_asking_for_graphs_where_there_are_none_is_said() -> None:
     found = toolkit.bench(BUNDLE, backends="ort", precisions="fp32", batches=(1,), seconds=0.05, graph="both")
     assert "no-graph" in [warned.kind for warned in found.warnings]

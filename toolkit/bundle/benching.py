@@ -228,9 +228,14 @@ def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineStat
     """A row with the parts of its time on a device, and its energy, or the reasons why it has none."""
     pixels = np.ascontiguousarray(np.resize(images, (row.batch, *images.shape[1:])))
     timed, why = times_phases(runner), dict(row.why_null)
-    phases = phases_of(timed, pixels, row.p50_ms) if timed else None
-    if phases is None:
+    phases = None
+    if timed is None:
         why["phases"] = "it runs on the host, or does not time its parts"
+    else:
+        try:
+            phases = phases_of(timed, pixels, row.p50_ms)
+        except ToolkitError as error:  # a batch that the engine takes in several calls, say
+            why["phases"] = error.what
     spent, reason = None, "not asked for (energy)"
     if energy:
         spent, reason = state.energy_mj(lambda: runner.logits(pixels), on_device(row.runner))
