@@ -10,7 +10,20 @@ from typing import Any
 import typer
 
 from toolkit import __version__
-from toolkit.cli import bench, build, calibrate, doctor, export, init, inspect, selftest, sensitivity, train, verify
+from toolkit.cli import (
+    bench,
+    build,
+    calibrate,
+    doctor,
+    export,
+    init,
+    inspect,
+    report,
+    selftest,
+    sensitivity,
+    train,
+    verify,
+)
 from toolkit.errors import ToolkitError
 
 app = typer.Typer(
@@ -25,7 +38,7 @@ app = typer.Typer(
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
-for verb in (train, calibrate, sensitivity, export, build, inspect, verify, bench, selftest, doctor, init):
+for verb in (train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, doctor, init):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 
 

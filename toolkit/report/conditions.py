@@ -1,0 +1,136 @@
+"""On what the figures were measured, what disturbed them, and the commands that measure them again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from toolkit.report.drawing import element, joined
+from toolkit.report.evidence import Evidence
+from toolkit.report.markup import Markup, definitions, paragraph, table
+from toolkit.report.words import percent, size
+
+SAID_ELSEWHERE = ("warnings",)
+
+
+def conditions_section(evidence: Evidence) -> Markup:
+    """Host, runners, images, warnings; what could not run, with its reason."""
+    bench, verify = evidence.bench or {}, evidence.verify or {}
+    parts = [_warnings([*_texts(bench.get("warnings")), *_texts(verify.get("warnings"))])]
+    pairs = [*_flat(bench.get("host") or {}), *_flat(bench.get("conditions") or {})]
+    if pairs:
+        parts.append(element("h3", "The machine that measured latency"))
+        parts.append(definitions(pairs))
+    else:
+        parts.append(paragraph("The machine is not known: there is no document of toolkit bench.", class_="absent"))
+    images = verify.get("images") or {}
+    if images:
+        parts.append(element("h3", "The images that judged"))
+        parts.append(definitions(_images(images, verify)))
+    described = (bench.get("runners") or verify.get("runners") or {}).items()
+    if described:
+        parts.append(table("What ran", ("runner", "engine<"), [(name, _described(text)) for name, text in described]))
+    if evidence.unavailable:
+        rows = list(evidence.unavailable.items())
+        parts.append(table("What did not run, and why", ("backend", "reason<"), rows))
+    return joined(parts)
+
+
+def _described(text: Any) -> str:
+    return str(text.get("description", text)) if isinstance(text, dict) else str(text)
+
+
+def _images(images: dict[str, Any], verify: dict[str, Any]) -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = [
+        ("Source", images.get("source", "not known")),
+        ("Number", f"{int(images.get('count', 0)):,}"),
+        ("sha256", element("code", images.get("sha256", "not known"), class_="hash")),
+    ]
+    if verify.get("gate_percent") is not None:
+        gate = percent(float(verify["gate_percent"]), 1)
+        pairs.append(("Gate", f"at least {gate} of the right answers of fp32"))
+    return pairs
+
+
+def _texts(found: Any) -> list[str]:
+    """Warnings as sentences, whether a document lists them as text or with what they are about."""
+    texts = []
+    for entry in found or ():
+        if isinstance(entry, dict):
+            about = ", ".join(str(entry[key]) for key in ("runner", "batch") if entry.get(key) is not None)
+            said = str(entry.get("text") or entry.get("what") or entry.get("words") or entry)
+            texts.append(f"{about}: {said}" if about else said)
+        else:
+            texts.append(str(entry))
+    return list(dict.fromkeys(texts))
+
+
+def _warnings(texts: list[str]) -> Markup:
+    return element("ul", *(element("li", text) for text in texts), class_="warnings") if texts else Markup("")
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Entries that are known, nested ones with their path."""
+    pairs: list[tuple[str, object]] = []
+    for key, value in document.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if key in SAID_ELSEWHERE or value is None or value in ({}, []):
+            continue
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{name}: ")
+        elif isinstance(value, list):
+            pairs.append((name, ", ".join(str(part) for part in value)))
+        else:
+            pairs.append((name, _said(value)))
+    return pairs
+
+
+def _said(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def commands(evidence: Evidence) -> list[tuple[str, str]]:
+    """The commands that make bundle and figures again, each with what it does."""
+    manifest, verify = evidence.manifest, evidence.verify or {}
+    folder = shlex.quote(evidence.folder)
+    precisions = {name for name, file in evidence.files.items() if file in manifest["files"]}
+    flags = [flag for flag, names in (("--int8", {"int8"}), ("--fp16", {"fp16"})) if names & precisions]
+    method = (manifest.get("calibration") or {}).get("method")
+    flags += [f"--method {shlex.quote(str(method))}"] if method and "int8" in precisions else []
+    words = " ".join([shlex.quote(evidence.model), *flags])
+    found = [("write the bundle", f"toolkit export {words} -o {folder}")]
+    gate = verify.get("gate_percent")
+    options = [f"--gate {gate:g}"] if isinstance(gate, int | float) else []
+    count = (verify.get("images") or {}).get("count")
+    options += [f"--images {count}"] if count else []
+    found.append(("compare every file with fp32", " ".join(["toolkit verify", folder, *options]) + " > verify.json"))
+    batches = ",".join(str(b) for b in sorted({latency.batch for latency in evidence.latencies}))
+    found.append(
+        (
+            "measure latency",
+            " ".join(["toolkit bench", folder, *([f"--batch {batches}"] if batches else [])]) + " > bench.json",
+        )
+    )
+    if evidence.sensitivity:
+        found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.model)}"))
+    found.append(("draw this page", f"toolkit report {folder} --verify verify.json --bench bench.json -o report.html"))
+    found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --record"))
+    return found
+
+
+def commands_section(evidence: Evidence) -> Markup:
+    """The commands, and the hashes that say whether it is the same bundle."""
+    lines = [f"{command}  # {what}" for what, command in commands(evidence)]
+    hashes = [
+        (name, size(int(entry["bytes"])), element("td", element("code", entry["sha256"], class_="hash")))
+        for name, entry in evidence.manifest["files"].items()
+    ]
+    return joined(
+        [
+            element("pre", element("code", "\n".join(lines)), tabindex="0", aria_label="Commands"),
+            table("Files of the bundle", ("file", "size", "sha256<"), hashes),
+            definitions([("Manifest's sha256", element("code", evidence.manifest_sha256, class_="hash"))]),
+        ]
+    )

@@ -1,0 +1,178 @@
+"""Which file to deploy, decided from gate and latency alone, and the sentence that says so to anybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.report.evidence import BACKENDS, Evidence
+from toolkit.report.facts import UNDECIDED, Accuracy, Latency
+from toolkit.report.words import between, chosen, listed, milliseconds, percent, signed, size, times
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The runner to deploy.
+
+    Attributes:
+        runner: "backend precision".
+        accuracy, latency: its own, at the smallest batch size; None where that was not measured.
+        fp32: the fp32 runner of the same backend, which it is compared with; None where there is none, or it is that.
+        tied: runners whose median cannot be told from its own.
+    """
+
+    runner: str
+    accuracy: Accuracy | None
+    latency: Latency | None
+    fp32: str | None
+    tied: tuple[str, ...] = ()
+
+
+def choice_from_evidence(evidence: Evidence) -> Choice | None:
+    """The fastest runner that the gate let through; among those not told apart, the one with the smallest file.
+
+    Only runners with a file in the bundle can be deployed. Without latencies the smallest file is taken, without
+    a gate nothing is.
+    """
+    good = [a.runner for a in evidence.accuracies if a.holds and evidence.file_of(a.runner)]
+    timed = [name for name in good if name in evidence.latency_of]
+    if not good:
+        return None
+    if not timed:
+        return _choice(evidence, min(good, key=lambda name: evidence.bytes_of(name) or 0))
+    fastest = min(timed, key=lambda name: evidence.latency_of[name].p50_ms)
+    tied = [name for name in timed if name == fastest or _cannot_tell(evidence, name, fastest)]
+    best = min(tied, key=lambda name: (evidence.bytes_of(name) or 0, evidence.latency_of[name].p50_ms))
+    return _choice(evidence, best, tuple(name for name in tied if name != best))
+
+
+def _cannot_tell(evidence: Evidence, one: str, other: str) -> bool:
+    a, b = evidence.latency_of[one].p50_interval_ms, evidence.latency_of[other].p50_interval_ms
+    return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
+
+
+def _choice(evidence: Evidence, runner: str, tied: tuple[str, ...] = ()) -> Choice:
+    backend = runner.partition(" ")[0]
+    fp32 = f"{backend} fp32"
+    known = fp32 != runner and (fp32 in evidence.accuracy_of or fp32 in evidence.latency_of)
+    return Choice(
+        runner, evidence.accuracy_of.get(runner), evidence.latency_of.get(runner), fp32 if known else None, tied
+    )
+
+
+def speed_up(evidence: Evidence, choice: Choice) -> float | None:
+    """How many times as fast as fp32 on the same backend: the ratio of the medians."""
+    if choice.fp32 is None or choice.latency is None or choice.fp32 not in evidence.latency_of:
+        return None
+    return evidence.latency_of[choice.fp32].p50_ms / choice.latency.p50_ms
+
+
+def size_percent(evidence: Evidence, choice: Choice) -> float | None:
+    """Its file in percent of the fp32 file of the same backend."""
+    if choice.fp32 is None:
+        return None
+    own, before = evidence.bytes_of(choice.runner), evidence.bytes_of(choice.fp32)
+    return 100 * own / before if own and before else None
+
+
+def sentence(evidence: Evidence, choice: Choice | None) -> str:
+    """The verdict, in one sentence."""
+    if choice is None:
+        reason = "no file passed the gate" if evidence.accuracies else "nothing was verified"
+        return f"Deploy nothing yet: {reason}."
+    backend = choice.runner.partition(" ")[0]
+    parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
+    if choice.accuracy is not None:
+        parts.append(f": {_cost(choice.accuracy, choice.fp32)}")
+    parts.append(_gain(evidence, choice))
+    return "".join(parts) + "."
+
+
+def _cost(found: Accuracy, fp32: str | None) -> str:
+    right = f"it answers {percent(found.top1_percent)} of {chosen(found.images, 'test image', 'test images')} right"
+    if fp32 is None:
+        return f"{right} (95 %: {between(found.low_percent, found.high_percent)})"
+    interval = found.change_interval
+    inside = f" (95 %: {signed(interval[0])} to {signed(interval[1])})" if interval else ""
+    return f"{right}, {signed(found.change_points)} points against fp32{inside}"
+
+
+def _gain(evidence: Evidence, choice: Choice) -> str:
+    ratio, share = speed_up(evidence, choice), size_percent(evidence, choice)
+    said = []
+    if choice.latency is None:
+        said.append("how fast it is was not measured")
+    elif ratio is None:
+        said.append(f"takes {milliseconds(choice.latency.p50_ms)} a call at batch {choice.latency.batch}")
+    elif choice.fp32 in choice.tied:
+        said.append("is not measurably faster than fp32")
+    else:
+        faster = f"{times(ratio)} as fast" if ratio >= 1.005 else f"{times(1 / ratio)} slower"
+        said.append(f"is {faster} ({milliseconds(choice.latency.p50_ms)} a call at batch {choice.latency.batch})")
+    if share is not None:
+        said.append(f"has {share:.0f}\u202f% of the size")
+    where = _machine(evidence)
+    return ", " + ", ".join(said) + (f", measured on {where}" if where and choice.latency is not None else "")
+
+
+def _machine(evidence: Evidence) -> str | None:
+    host = (evidence.bench or {}).get("host") or {}
+    parts = [str(host["cpu"])] if host.get("cpu") else []
+    parts += [chosen(int(host["cores"]), "core", "cores")] if host.get("cores") else []
+    return ", ".join(parts) or None
+
+
+def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
+    """What the verdict does not cover, in sentences; the most important first."""
+    found = [f"{BACKENDS.get(name, name)} was not measured: {reason}." for name, reason in evidence.unavailable.items()]
+    engines = evidence.manifest.get("engines") or []
+    if engines and not any(name.startswith("trt ") for name in evidence.latency_of):
+        found.append(
+            f"{chosen(len(engines), 'TensorRT engine is', 'TensorRT engines are')} in the bundle and did not run "
+            "here. On a GPU the ranking of the files may differ: INT8 made for TensorRT runs unfused on a CPU."
+        )
+    if not evidence.latencies:
+        found.append("No latency was measured.")
+    unsteady = [latency.runner for latency in evidence.latency_of.values() if not latency.stable]
+    if unsteady:
+        found.append(
+            f"The timings of {listed(unsteady)} were unsteady while they were measured: read them as an order of "
+            "magnitude, and measure again on an idle machine."
+        )
+    if choice and choice.accuracy and choice.accuracy.gate == UNDECIDED:
+        needed = choice.accuracy.images_needed
+        found.append(
+            f"{chosen(choice.accuracy.images, 'image is', 'images are')} too few to decide the gate for certain"
+            + (f"; about {needed:,} would do." if needed else ".")
+        )
+    if choice and choice.tied:
+        found.append(f"Not told apart in speed: {listed([choice.runner, *choice.tied])}; the smallest file was taken.")
+    return [text.replace("..", ".") for text in found]
+
+
+def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, str]]:
+    """The figures beside the sentence: (name, value, what it is compared with)."""
+    found = []
+    if choice.accuracy is not None:
+        accuracy = choice.accuracy
+        found.append(
+            (
+                "Right answers",
+                percent(accuracy.top1_percent),
+                f"95 %: {between(accuracy.low_percent, accuracy.high_percent)}",
+            )
+        )
+        interval = accuracy.change_interval
+        inside = f"points, 95 %: {signed(interval[0])} to {signed(interval[1])}" if interval else "points of top-1"
+        if choice.fp32 is not None:
+            found.append(("Against fp32", signed(accuracy.change_points), inside))
+    if choice.latency is not None:
+        ratio = speed_up(evidence, choice)
+        compared = f"{ratio:.2g}\u00d7 fp32's speed" if ratio else f"p50, batch {choice.latency.batch}"
+        found.append(
+            (f"A call at batch {choice.latency.batch}", milliseconds(choice.latency.p50_ms), f"p50, {compared}")
+        )
+    share = size_percent(evidence, choice)
+    found.append(
+        ("Size", size(evidence.bytes_of(choice.runner)), f"{share:.0f}\u202f% of fp32" if share else "the file")
+    )
+    return found
