@@ -84,7 +84,15 @@ def _evidence(
     gate: float,
 ) -> Evidence:
     from toolkit.bundle.reading import ONNX_FILES
-    from toolkit.cli.report_evidence import document_from_file, pixels_of, record_of, sensitivity_of_model, sidecars_of
+    from toolkit.cli.report_evidence import (
+        benched_now,
+        document_from_file,
+        pixels_of,
+        record_of,
+        sensitivity_of_model,
+        sidecars_of,
+        verified_now,
+    )
     from toolkit.files import sha256_of_file
     from toolkit.report.evidence import Evidence
     from toolkit.workspace import MANIFEST
@@ -106,8 +114,8 @@ def _evidence(
         bench=saved.get("bench"),
         sensitivity=sensitivity_of_model(sensitivity, bundle),
     )
-    judged = known.verify or _verified(bundle, data, images, gate)
-    timed = known.bench or _timed(bundle)
+    judged = known.verify or verified_now(bundle, data, images, gate)
+    timed = known.bench or benched_now(bundle)
     return replace(known, verify=judged, bench=timed, pixels_nhwc=pixels_of(bundle, judged, data, images))
 
 

@@ -117,3 +117,21 @@ def record_of(bundle: Bundle) -> dict[str, Any] | None:
 
     path = bundle.folder / RECORD
     return record_from_file(path).as_dict() if path.is_file() else None
+
+
+def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float) -> dict[str, Any]:
+    """What toolkit verify would print."""
+    from toolkit.bundle.verifying import verify
+    from toolkit.cli.console import steps
+
+    with steps() as step:
+        return verify(bundle, data=data, images=images, gate=gate, on_step=step).as_dict()
+
+
+def benched_now(bundle: Bundle) -> dict[str, Any]:
+    """What toolkit bench would print."""
+    from toolkit.bundle.benching import bench
+    from toolkit.cli.console import steps
+
+    with steps() as step:
+        return bench(bundle, on_progress=lambda done, total: step("measure", done, total)).as_dict()

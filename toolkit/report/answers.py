@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from toolkit.report.drawing import element, figure, joined
+from toolkit.report.drawing import figure
 from toolkit.report.evidence import Evidence
 from toolkit.report.facts import Accuracy, Flip
-from toolkit.report.markup import Markup, paragraph, table
+from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.thumbnails import url_of_image
 from toolkit.report.words import MINUS, chosen, signed
 
@@ -19,14 +19,15 @@ def flips_section(evidence: Evidence) -> Markup:
         return paragraph("No flips: there is no document of toolkit verify.", class_="absent")
     flipping = [found for found in evidence.accuracies if found.flips]
     if not flipping:
-        return paragraph(
-            f"Every runner gave fp32's answer for every one of {evidence.accuracies[0].images:,} images: no flips."
-        )
+        same = f"Every runner gave fp32's answer for every one of {evidence.accuracies[0].images:,} images: no flips."
+        return joined([paragraph(same), _counts(evidence.accuracies), _sources(evidence)])
     words = paragraph(
         "An image flips when the top answer is not that of fp32. The margin is how sure fp32 was, its best logit minus "
         "the second: flips of small margin are a coin that fell the other way, flips of large margin deserve a look."
     )
-    return joined([words, _counts(evidence.accuracies), *(_of_runner(evidence, found) for found in flipping)])
+    return joined(
+        [words, _counts(evidence.accuracies), _sources(evidence), *(_of_runner(evidence, found) for found in flipping)]
+    )
 
 
 def _counts(accuracies: tuple[Accuracy, ...]) -> Markup:
@@ -44,6 +45,24 @@ def _counts(accuracies: tuple[Accuracy, ...]) -> Markup:
     ]
     columns = ("runner", "flips", "lost", "gained", "wrong both times", "McNemar's p", "rel. L2 of logits")
     return table(f"Against {accuracies[0].reference}, on {accuracies[0].images:,} images", columns, rows)
+
+
+def _sources(evidence: Evidence) -> Markup:
+    """Quantisation error and backend error apart."""
+    if not evidence.sources:
+        return Markup("")
+    rows = [
+        (
+            f"{source.before} \u2192 {source.after}",
+            source.kind,
+            f"{source.flips}",
+            "\u2013" if source.relative_l2 is None else f"{source.relative_l2:.1e}",
+            "\u2013" if source.max_abs_dlogit is None else f"{source.max_abs_dlogit:.2g}",
+        )
+        for source in evidence.sources
+    ]
+    columns = ("step", "what it changes<", "flips", "rel. L2 of logits", "largest change of a logit")
+    return table("One step at a time: the error of quantisation and that of the backend apart", columns, rows)
 
 
 def _of_runner(evidence: Evidence, found: Accuracy) -> Markup:
@@ -126,12 +145,12 @@ def classes_section(evidence: Evidence) -> Markup:
         for c in shown
     ]
     quiet = len(labels) - len(shown)
+    chance = "is a bold one" if _any(known) else "is none"
     words = paragraph(
-        "Net change of right answers, with what was lost and gained. "
-        + ("A bold cell is more than chance (McNemar's exact p, Holm over all classes, below 0.05). " if _any(known) else
-           "No cell is more than chance (McNemar's exact p, Holm over all classes). ")
-        + (f"{chosen(quiet, 'class', 'classes')} without change, or with the least, not shown." if quiet else "")
-    )  # fmt: skip
+        f"Net change of right answers, with what was lost and gained. More than chance {chance} (McNemar's exact p, "
+        "adjusted for all classes by Holm's method, below 0.05)."
+        + (f" {chosen(quiet, 'class', 'classes')} without change, or with the least, not shown." if quiet else "")
+    )
     grid = table("Change of right answers by class", ("class", "images", *(f.runner for f in known)), rows)
     return joined([words, grid])
 

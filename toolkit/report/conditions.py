@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from toolkit.report.drawing import element, joined
 from toolkit.report.evidence import Evidence
-from toolkit.report.markup import Markup, definitions, paragraph, table
+from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table
 from toolkit.report.words import percent, size
 
 SAID_ELSEWHERE = ("warnings",)
@@ -17,7 +16,7 @@ def conditions_section(evidence: Evidence) -> Markup:
     """Host, runners, images, warnings; what could not run, with its reason."""
     bench, verify = evidence.bench or {}, evidence.verify or {}
     parts = [_warnings([*_texts(bench.get("warnings")), *_texts(verify.get("warnings"))])]
-    pairs = [*_flat(bench.get("host") or {}), *_flat(bench.get("conditions") or {})]
+    pairs = _machine(bench)
     if pairs:
         parts.append(element("h3", "The machine that measured latency"))
         parts.append(definitions(pairs))
@@ -27,6 +26,9 @@ def conditions_section(evidence: Evidence) -> Markup:
     if images:
         parts.append(element("h3", "The images that judged"))
         parts.append(definitions(_images(images, verify)))
+    unchecked = [(str(what), str(why)) for what, why in (verify.get("not_checked") or {}).items()]
+    if unchecked:
+        parts.append(table("What verify could not look at", ("what", "reason<"), unchecked))
     described = (bench.get("runners") or verify.get("runners") or {}).items()
     if described:
         parts.append(table("What ran", ("runner", "engine<"), [(name, _described(text)) for name, text in described]))
@@ -34,6 +36,17 @@ def conditions_section(evidence: Evidence) -> Markup:
         rows = list(evidence.unavailable.items())
         parts.append(table("What did not run, and why", ("backend", "reason<"), rows))
     return joined(parts)
+
+
+def _machine(bench: dict[str, Any]) -> list[tuple[str, object]]:
+    """Host, device, what happened meanwhile, and how it was measured; each entry once."""
+    conditions = dict(bench.get("conditions") or {})
+    host = bench.get("host") or conditions.get("host") or {}
+    absent = {str(what): f"none: {why}" for what, why in (conditions.get("absent") or {}).items()}
+    rest = {key: value for key, value in conditions.items() if key not in ("host", "absent") and value is not None}
+    device = {key: value for key, value in (bench.get("device") or {}).items() if key not in host and value}
+    settings = {f"measured with {key}": value for key, value in (bench.get("settings") or {}).items()}
+    return _flat({**host, **device, **absent, **rest, **settings})
 
 
 def _described(text: Any) -> str:
@@ -57,9 +70,8 @@ def _texts(found: Any) -> list[str]:
     texts = []
     for entry in found or ():
         if isinstance(entry, dict):
-            about = ", ".join(str(entry[key]) for key in ("runner", "batch") if entry.get(key) is not None)
-            said = str(entry.get("text") or entry.get("what") or entry.get("words") or entry)
-            texts.append(f"{about}: {said}" if about else said)
+            about, said = entry.get("about"), entry.get("text") or entry
+            texts.append(f"{about}: {said}" if about else str(said))
         else:
             texts.append(str(entry))
     return list(dict.fromkeys(texts))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from toolkit.report.markup import Markup, element, joined
 from toolkit.report.scales import Scale
-from toolkit.report.words import MINUS, three_digits
+from toolkit.report.words import MINUS
 
-WIDE, NARROW = 760.0, 352.0  # drawn for a desk and for a phone; neither is shrunk until its text is unreadable
+WIDE, NARROW = 944.0, 352.0  # drawn for a desk and for a phone; neither is shrunk until its text is unreadable
 LETTER = 6.6  # the width of a letter in a label of 12 units, on the generous side for system fonts
 
 
@@ -64,29 +64,36 @@ def tip(text: str) -> Markup:
     return element("title", text)
 
 
-def bottom_axis(frame: Frame, scale: Scale, title: str, *, unit: str = "") -> Markup:
+def bottom_axis(frame: Frame, scale: Scale, title: str) -> Markup:
     """Grid lines, numbers below, and the title below those."""
-    most = max(3, int((frame.right - frame.left) / 70))
-    parts = [line(scale(v), frame.top, scale(v), frame.bottom, "grid") for v in scale.ticks(most)]
+    ticks = scale.ticks(min(9, max(3, int((frame.right - frame.left) / 70))))
+    parts = [line(scale(v), frame.top, scale(v), frame.bottom, "grid") for v in ticks]
     parts += [
-        words(scale(v), frame.bottom + 16, _number(v) + unit, anchor="middle", class_="tick") for v in scale.ticks(most)
+        words(scale(value), frame.bottom + 16, text, anchor="middle", class_="tick")
+        for value, text in zip(ticks, _numbers(ticks, scale), strict=True)
     ]
     middle = (frame.left + frame.right) / 2
-    return joined([*parts, words(middle, frame.bottom + 34, title, anchor="middle", class_="axis")])
+    return joined([*parts, words(middle, frame.bottom + 36, title, anchor="middle", class_="axis")])
 
 
-def left_axis(frame: Frame, scale: Scale, title: str, *, unit: str = "") -> Markup:
+def left_axis(frame: Frame, scale: Scale, title: str) -> Markup:
     """Grid lines, numbers to their left, and the title above."""
-    parts = [line(frame.left, scale(v), frame.right, scale(v), "grid") for v in scale.ticks()]
+    ticks = scale.ticks()
+    parts = [line(frame.left, scale(v), frame.right, scale(v), "grid") for v in ticks]
     parts += [
-        words(frame.left - 7, scale(v) + 4, _number(v) + unit, anchor="end", class_="tick") for v in scale.ticks()
+        words(frame.left - 8, scale(value) + 4, text, anchor="end", class_="tick")
+        for value, text in zip(ticks, _numbers(ticks, scale), strict=True)
     ]
-    return joined([*parts, words(0, frame.top - 12, title, class_="axis")])
+    return joined([*parts, words(0, frame.top - 14, title, class_="axis")])
 
 
-def _number(value: float) -> str:
-    text = f"{value:,.10g}" if value == 0 or 1e-4 <= abs(value) < 1e6 else three_digits(value)
-    return text.replace("-", MINUS)
+def _numbers(values: list[float], scale: Scale) -> list[str]:
+    """Round values in words: all with the same decimals on a linear scale, each with its own on a logarithmic one."""
+    texts = [f"{value:.10g}" for value in values]
+    decimals = max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
+    if scale.log or decimals > 6:
+        return [f"{value:,.10g}".replace("-", MINUS) for value in values]
+    return [f"{value:,.{decimals}f}".replace("-", MINUS) for value in values]
 
 
 def path(points: list[tuple[float, float]], *, closed: bool = False, class_: str) -> Markup:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
-from toolkit.report.facts import Accuracy, Latency, accuracies_from_document, latencies_from_document
+from toolkit.report.facts import (
+    Accuracy,
+    Cause,
+    Latency,
+    Source,
+    accuracies_from_document,
+    causes_from_document,
+    latencies_from_document,
+    sources_from_document,
+)
 
+Read = TypeVar("Read")
 BACKENDS = {
     "torch": "PyTorch",
     "ort": "ONNX Runtime",
@@ -48,6 +59,13 @@ class Evidence:
         for name, document in (("verify", self.verify), ("bench", self.bench)):
             if document is not None:
                 _require_of_bundle(name, document, self.manifest_sha256)
+        if self.verify is not None and self.verify.get("other") is not None:
+            raise ToolkitError(
+                "this document of toolkit verify compares two bundles",
+                found=self.verify["other"],
+                allowed="a document of one bundle",
+                fix="toolkit verify BUNDLE > verify.json",
+            )
 
     @property
     def model(self) -> str:
@@ -63,6 +81,16 @@ class Evidence:
     def accuracies(self) -> tuple[Accuracy, ...]:
         """Each runner that verify compared."""
         return _read("verify", lambda: accuracies_from_document(self.verify))
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The steps that verify took apart."""
+        return _read("verify", lambda: sources_from_document(self.verify))
+
+    @cached_property
+    def causes(self) -> tuple[Cause, ...]:
+        """The faults that verify named."""
+        return _read("verify", lambda: causes_from_document(self.verify))
 
     @cached_property
     def latencies(self) -> tuple[Latency, ...]:
@@ -99,7 +127,9 @@ class Evidence:
 
     def file_of(self, runner: str) -> str | None:
         """The file in the bundle that a runner reads; None for one that reads none of it."""
-        backend, _, precision = runner.partition(" ")
+        if runner.endswith(" (against)"):  # measured beside this bundle's, with another bundle's file
+            return None
+        backend, precision = [*runner.split(" "), ""][:2]
         if backend == "trt":
             engines = self.manifest.get("engines") or []
             return next((str(e["file"]) for e in engines if e.get("precision") == precision), None)
@@ -111,7 +141,7 @@ class Evidence:
         return None if entry is None else int(entry["bytes"])
 
 
-def _read(name: str, reading: Any) -> Any:
+def _read(name: str, reading: Callable[[], tuple[Read, ...]]) -> tuple[Read, ...]:
     try:
         return reading()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -92,6 +92,8 @@ class Latency:
         p50_interval_ms: the 95 % interval of the median.
         quantiles_ms: the 0th to 100th percentile, 101 values; empty where they were not written.
         phases_ms: parts of a call by name, in order.
+        first_ms: the very first call; energy_mj: above idle, of one call.
+        rate_hz: calls came on a schedule; None where they came back to back.
     """
 
     runner: str
@@ -104,6 +106,33 @@ class Latency:
     stable: bool
     quantiles_ms: tuple[float, ...]
     phases_ms: tuple[tuple[str, float], ...]
+    first_ms: float | None
+    energy_mj: float | None
+    threads: int
+    rate_hz: float | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One step on the way from the fp32 model to a runner, and what it alone changes."""
+
+    kind: str
+    before: str
+    after: str
+    flips: int
+    images: int
+    relative_l2: float | None
+    max_abs_dlogit: float | None
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault that verify named."""
+
+    name: str
+    where: str
+    evidence: str
+    fix: str
 
 
 def accuracies_from_document(verify: dict[str, Any] | None) -> tuple[Accuracy, ...]:
@@ -111,16 +140,35 @@ def accuracies_from_document(verify: dict[str, Any] | None) -> tuple[Accuracy, .
     if verify is None:
         return ()
     passed = verify.get("passed") or {}
-    gates = verify.get("verdicts") or verify.get("gates") or {}
-    return tuple(_accuracy(row, passed, gates) for row in verify.get("parity", ()))
+    return tuple(_accuracy(row, passed) for row in verify.get("parity", ()))
 
 
-def _accuracy(row: dict[str, Any], passed: dict[str, bool], gates: dict[str, Any]) -> Accuracy:
+def sources_from_document(verify: dict[str, Any] | None) -> tuple[Source, ...]:
+    """The steps that verify took apart: export, quantisation, half precision, backend."""
+    return tuple(
+        Source(
+            kind=str(row["kind"]),
+            before=str(row["reference"]),
+            after=str(row["candidate"]),
+            flips=int(row["flips"]),
+            images=int(row["candidate_score"]["images"]),
+            relative_l2=_number(row.get("relative_l2")),
+            max_abs_dlogit=_number(row.get("max_abs_dlogit")),
+        )
+        for row in (verify or {}).get("sources") or ()
+    )
+
+
+def causes_from_document(verify: dict[str, Any] | None) -> tuple[Cause, ...]:
+    """The faults that verify named."""
+    rows = (verify or {}).get("likely_causes") or ()
+    return tuple(Cause(*(str(row.get(name) or "") for name in ("name", "where", "evidence", "fix"))) for row in rows)
+
+
+def _accuracy(row: dict[str, Any], passed: dict[str, bool]) -> Accuracy:
     runner, score, before = str(row["candidate"]), row["candidate_score"], row["reference_score"]
-    gate = row.get("gate") or row.get("verdict") or gates.get(runner) or {}
-    gate = gate if isinstance(gate, dict) else {"word": gate}
-    word = str(gate.get("word", ""))
-    holds = passed.get(runner, word != FAIL) if passed or word else False
+    gate, held = row.get("verdict") or {}, passed.get(runner)
+    word = str(gate.get("word") or {True: PASS, False: FAIL, None: ""}[held])
     return Accuracy(
         runner=runner,
         reference=str(row["reference"]),
@@ -137,10 +185,10 @@ def _accuracy(row: dict[str, Any], passed: dict[str, bool], gates: dict[str, Any
         relative_l2=_number(row.get("relative_l2")),
         max_abs_dlogit=_number(row.get("max_abs_dlogit")),
         retention_percent=float(row["retention_percent"]),
-        retention_low_percent=_number(row.get("retention_low_percent", gate.get("low_percent"))),
-        retention_high_percent=_number(row.get("retention_high_percent", gate.get("high_percent"))),
-        gate=word or {True: PASS, False: FAIL}.get(passed.get(runner), ""),  # type: ignore[arg-type]
-        holds=bool(holds),
+        retention_low_percent=_number(row.get("retention_low_percent")),
+        retention_high_percent=_number(row.get("retention_high_percent")),
+        gate=word,
+        holds=bool(held),
         images_needed=gate.get("images_needed"),
         per_class=tuple(_class_change(entry) for entry in row.get("per_class") or ()),
         flipped=tuple(_flip(entry) for entry in row.get("flipped") or ()),
@@ -164,11 +212,10 @@ def latencies_from_document(bench: dict[str, Any] | None) -> tuple[Latency, ...]
 
 def _latency(row: dict[str, Any]) -> Latency:
     quantiles = tuple(float(value) for value in row.get("quantiles_ms") or ())
-    intervals = row.get("intervals_ms") or {}
-    middle = intervals.get("p50") or row.get("p50_interval_ms")
+    middle = (row.get("intervals_ms") or {}).get("p50")
     names = [key.removesuffix("_ms") for key in row if key.startswith("p") and key[1:2].isdigit()]
-    found = [(name.replace("_", "."), _number(row.get(f"{name}_ms"))) for name in names if "interval" not in name]
-    phases = row.get("phases_ms") or row.get("phases") or {}
+    found = [(name.replace("_", "."), _number(row[f"{name}_ms"])) for name in names]
+    phases = row.get("phases") or {}
     return Latency(
         runner=str(row["runner"]),
         batch=int(row["batch"]),
@@ -180,6 +227,10 @@ def _latency(row: dict[str, Any]) -> Latency:
         stable=bool(row.get("stable", True)),
         quantiles_ms=quantiles if len(quantiles) == QUANTILES else (),
         phases_ms=tuple((str(name), value) for name, value in phases.items() if _number(value) is not None),
+        first_ms=_number(row.get("first_ms")),
+        energy_mj=_number(row.get("energy_mj")),
+        threads=int(row.get("threads") or 1),
+        rate_hz=_number(row.get("rate_hz")),
     )
 
 

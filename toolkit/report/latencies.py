@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
-from toolkit.report.drawing import Frame, bottom_axis, chart, element, figure, joined, line, path, tip, words
+from toolkit.report.drawing import Frame, bottom_axis, chart, figure, line, path, tip, words
 from toolkit.report.evidence import Evidence
 from toolkit.report.facts import Latency
-from toolkit.report.markup import Markup, paragraph, table
+from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.scales import Scale, scale_of
 from toolkit.report.words import MINUS, milliseconds
 
-WIDTH, ROW, RIDGE = 344.0, 58.0, 30.0  # RIDGE of each ROW is the curve, the rest its words
+WIDTH, ROW, RIDGE = 344.0, 64.0, 32.0  # RIDGE of each ROW is the curve, the rest its words
 BINS = 110
 SMOOTHING = 1.4  # bins; the percentiles are one per cent of the calls apart, finer detail is not in them
 
@@ -32,7 +33,8 @@ def latency_section(evidence: Evidence) -> Markup:
         top: Markup = figure("", caption, element("div", *drawn, class_="small-multiples"))
     else:
         top = paragraph("No distributions: the document of toolkit bench holds no quantiles.", class_="absent")
-    return joined([top, _table(evidence.latencies), _phases(evidence.latencies)])
+    parts = [top, _table(evidence.latencies), _phases(evidence.latencies), _starts(evidence), _comparison(evidence)]
+    return joined(parts)
 
 
 def _of_batch(found: list[Latency]) -> Markup | None:
@@ -63,13 +65,14 @@ def _ridge(latency: Latency, x: Scale, base: float) -> Markup:
         element("rect", tip(f"{latency.runner}, batch {latency.batch}: {quantiles}"), x=x.start, y=base - ROW + 2,
                 width=x.end - x.start, height=ROW - 2, class_="hover"),
         line(x.start, base, x.end, base, "baseline"),
+        line(x(latency.quantiles_ms[0]), base, x(latency.quantiles_ms[-1]), base, "reach"),
         path(outline, closed=True, class_="ridge"),
         line(middle, base, middle, base - RIDGE, "median"),
         element("circle", cx=late, cy=base, r=3.2, class_="late"),
-        words(x.start, base - RIDGE - 10, latency.runner, class_="label halo"),
+        words(x.start, base - RIDGE - 8, latency.runner, class_="label halo"),
         words(
             x.end,
-            base - RIDGE - 10,
+            base - RIDGE - 8,
             f"{milliseconds(latency.p50_ms)} \u00b7 p99 {milliseconds(latency.quantiles_ms[99])}",
             anchor="end",
             class_="value halo",
@@ -79,11 +82,11 @@ def _ridge(latency: Latency, x: Scale, base: float) -> Markup:
 
 
 def density(quantiles_ms: tuple[float, ...], x: Scale) -> list[float]:
-    """Heights 0..1 of `BINS` bins along a logarithmic scale, from percentiles: one per cent of the calls between two."""
+    """Heights 0..1 of `BINS` bins along a logarithmic scale; between two percentiles lies one per cent of the calls."""
     width = math.log(x.high / x.low) / BINS
     places = [min(max(math.log(value / x.low) / width, 0.0), BINS - 1e-9) for value in quantiles_ms]
     mass = [0.0] * BINS
-    for low, high in zip(places, places[1:], strict=False):
+    for low, high in pairwise(places):
         first, last = int(low), int(high)
         for index in range(first, last + 1):
             inside = min(high, index + 1) - max(low, index)
@@ -133,7 +136,7 @@ def _phases(latencies: tuple[Latency, ...]) -> Markup:
     found = [latency for latency in latencies if latency.phases_ms]
     if not found:
         return paragraph(
-            "The split of a call into copy in, compute and copy out is measured on a GPU; no runner here has one.",
+            "The split of a call into Python, copy in, compute and copy out is timed on a GPU; no runner had one here.",
             class_="absent",
         )
     names = list(dict.fromkeys(name for latency in found for name, _ in latency.phases_ms))
@@ -143,3 +146,48 @@ def _phases(latencies: tuple[Latency, ...]) -> Markup:
     ]
     columns = ("runner", *(name.removesuffix("_ms").replace("_", " ") for name in names))
     return table("What a call is made of", columns, rows)
+
+
+def _starts(evidence: Evidence) -> Markup:
+    """What it takes until the first answer, and what an answer costs."""
+    openings = (evidence.bench or {}).get("openings") or {}
+    rows = []
+    for name, latency in evidence.latency_of.items():
+        opening = openings.get(name) or {}
+        memory, energy = opening.get("host_mib"), latency.energy_mj
+        if not opening and latency.first_ms is None and energy is None:
+            continue
+        rows.append(
+            (
+                name,
+                milliseconds(opening.get("load_ms")) if opening else "\u2013",
+                "\u2013" if memory is None else f"{memory:,.0f}\u202fMiB",
+                milliseconds(latency.first_ms),
+                "not measured" if energy is None else f"{energy:.2f}\u202fmJ",
+            )
+        )
+    columns = ("runner", "load", "memory", "first call", "energy a call")
+    caption = (
+        f"Until the first answer, at batch {evidence.smallest_batch}; the first of a backend pays for its libraries"
+    )
+    return table(caption, columns, rows) if rows else Markup("")
+
+
+def _comparison(evidence: Evidence) -> Markup:
+    """Against an earlier run or another bundle, where bench was asked to compare."""
+    found = (evidence.bench or {}).get("comparison")
+    if not found:
+        return Markup("")
+    rows = [
+        (
+            str(change["runner"]),
+            f"{change['batch']}",
+            f"{change['ratio']:.3f}",
+            "\u2013" if change.get("low") is None or change.get("high") is None
+            else f"{change['low']:.3f} to {change['high']:.3f}",
+            str(change["verdict"]),
+        )
+        for change in found.get("changes") or ()
+    ]  # fmt: skip
+    columns = ("runner", "batch", "now over then", "99.8 % interval", "verdict<")
+    return table(f"Compared with {found.get('reference', 'an earlier run')}", columns, rows)

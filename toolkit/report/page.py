@@ -25,15 +25,15 @@ def page_from_evidence(evidence: Evidence) -> str:
         ToolkitError: a document lacks an entry that every version of it had.
     """
     sections = [
-        ("pareto", "Accuracy, latency, size", pareto_section(evidence)),
+        ("trade-off", "Accuracy, latency, size", pareto_section(evidence)),
         ("latency", "Latency", latency_section(evidence)),
         ("flips", "Answers that changed", flips_section(evidence)),
-        ("classes", "By class", classes_section(evidence)),
-        ("sensitivity", "INT8 layer by layer", sensitivity_section(evidence)),
+        ("classes", "Change by class", classes_section(evidence)),
+        ("layers", "INT8 layer by layer", sensitivity_section(evidence)),
         ("calibration", "Calibration", calibration_section(evidence)),
         ("engines", "Engines", engines_section(evidence)),
         ("conditions", "Conditions", conditions_section(evidence)),
-        ("again", "Measure it again", commands_section(evidence)),
+        ("commands", "Measure it again", commands_section(evidence)),
     ]
     body = element(
         "body",
@@ -89,16 +89,37 @@ def _verdict(evidence: Evidence) -> Markup:
     return element(
         "section",
         element("h2", "Verdict", class_="kicker"),
-        paragraph(sentence(evidence, choice), class_="sentence"),
+        paragraph(
+            *_stressed(sentence(evidence, choice), evidence.file_of(choice.runner) if choice else None),
+            class_="sentence",
+        ),
         element("dl", *shown, class_="tiles") if shown else "",
+        _causes(evidence),
         element("h3", "What this does not say") if open_ends else "",
         element("ul", *(element("li", text) for text in open_ends), class_="open") if open_ends else "",
         id="verdict",
     )
 
 
+def _stressed(text: str, file: str | None) -> list[object]:
+    """The sentence with the file that it is about in bold."""
+    before, found, after = text.partition(file) if file else (text, "", "")
+    return [before, element("strong", found), after] if found else [before]
+
+
+def _causes(evidence: Evidence) -> Markup:
+    """The faults that verify named, with what shows them and what to do."""
+    if not evidence.causes:
+        return Markup("")
+    items = [
+        element("li", element("strong", f"{cause.name}. "), f"{cause.where}: {cause.evidence}. Try: {cause.fix}")
+        for cause in evidence.causes
+    ]
+    return joined([element("h3", "What is wrong"), element("ul", *items, class_="open faults")])
+
+
 def _contents(sections: list[tuple[str, str, Markup]]) -> Markup:
-    links = [element("li", element("a", title, href=f"#{name}")) for name, title, _ in sections]
+    links = [element("li", element("a", name.capitalize(), href=f"#{name}")) for name, _, _ in sections]
     return element("nav", element("ul", *links), aria_label="Contents")
 
 

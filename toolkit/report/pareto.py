@@ -88,10 +88,8 @@ def pareto_section(evidence: Evidence) -> Markup:
         if paired
         else "Vertical lines: Wilson's 95 % interval of top-1."
     )
-    caption = (
-        f"{bars} The dashed line joins what nothing else beats in both; points whose lines overlap differ in accuracy "
-        "by no more than chance. The area of a point is the size of its file; a ring reads no file of the bundle."
-    )
+    front = "The dashed line joins what nothing else beats in both. " if len(frontier(points)) > 1 else ""
+    caption = f"{bars} {front}The area of a point is the size of its file; a ring reads no file of the bundle."
     legend = _legend(points)
     drawn = for_desk_and_phone(lambda width: _chart(points, width, evidence.smallest_batch or 1))
     return joined([figure("Accuracy against latency", caption, legend, drawn), _table(evidence)])
@@ -104,7 +102,7 @@ def _legend(points: list[Point]) -> Markup:
 
 
 def _chart(points: list[Point], width: float, batch: int) -> Markup:
-    height = 400.0 if width > 500 else 440.0
+    height = 420.0
     frame = Frame(52, 34, width - 14, height - 48)
     x = scale_of([p.latency_ms for p in points], frame.left, frame.right, log=True, spare=0.18)
     values = [value for p in points for value in (p.low, p.high, p.top1_percent)]
@@ -201,8 +199,17 @@ def _table(evidence: Evidence) -> Markup:
         )
         for name in evidence.runners
     ]
-    columns = ("runner", "file<", "size", "top-1", "95 %", "change", "gate<", *(f"p50, batch {b}" for b in batches))
-    return table("Every file on every backend that ran", columns, rows, class_="wide") if rows else Markup("")
+    columns = ("runner", "file<", "size", "top-1", "95 %", "change", "gate<", *(f"batch {b}" for b in batches))
+    return (
+        table(
+            "Every file on every backend that ran, with its median call at each batch size",
+            columns,
+            rows,
+            class_="wide",
+        )
+        if rows
+        else Markup("")
+    )
 
 
 def _accuracy_cells(evidence: Evidence, name: str) -> tuple[object, ...]:

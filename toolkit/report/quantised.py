@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.report.drawing import (
+    LETTER,
     NARROW,
     Frame,
     bottom_axis,
     chart,
-    element,
     figure,
     for_desk_and_phone,
-    joined,
     left_axis,
     line,
     path,
@@ -20,7 +19,7 @@ from toolkit.report.drawing import (
     words,
 )
 from toolkit.report.evidence import Evidence
-from toolkit.report.markup import Markup, definitions, paragraph, table, unfolded
+from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table, unfolded
 from toolkit.report.scales import Scale, scale_of
 from toolkit.report.words import chosen, percent, three_digits
 from toolkit.runtime.census import census_from_dict, warnings_of_census
@@ -63,7 +62,8 @@ def _layers(layers: list[dict[str, Any]]) -> Markup:
 def _dots(layers: list[dict[str, Any]], width: float) -> Markup:
     wide = width > NARROW
     row = ROW if wide else ROW + 12
-    frame = Frame(250 if wide else 6, 6, width - 66, 6 + row * len(layers))
+    names = min(38, max(len(str(layer["node"])) for layer in layers))
+    frame = Frame(12 + names * LETTER if wide else 6, 6, width - 66, 6 + row * len(layers))
     most = max(100 * float(layer["relative_l2"]) for layer in layers)
     x = Scale(0, most or 1.0, frame.left, frame.right)
     drawn = [_dot(layer, x, frame.top + row * (index + 1) - ROW / 2 + 1, wide) for index, layer in enumerate(layers)]
@@ -167,7 +167,8 @@ def _strip(ranges: list[tuple[str, float, float]], width: float) -> Markup:
     y = scale_of([v for _, low, high in ranges for v in (low, high)], frame.bottom, frame.top, log=True, spare=0.1)
     step = (frame.right - frame.left) / len(ranges)
     columns = [_column(entry, y, frame.left + step * (index + 0.5)) for index, entry in enumerate(ranges)]
-    says = f"Ranges of {len(ranges)} tensors, from {min(v for _, v, _ in ranges):.3g} to {max(v for _, v, _ in ranges):.3g}"
+    least, most = min(v for _, v, _ in ranges), max(v for _, v, _ in ranges)
+    says = f"Ranges of {len(ranges)} tensors, from {least:.3g} to {most:.3g}"
     ends = joined(
         [
             words(frame.left, frame.bottom + 16, "input", class_="tick"),
@@ -192,19 +193,18 @@ def engines_section(evidence: Evidence) -> Markup:
     """What each TensorRT engine in the bundle is made of, and what makes INT8 not pay."""
     engines = evidence.manifest.get("engines") or []
     if not engines:
-        return paragraph("No TensorRT engine is in this bundle: ", element("code", "toolkit build"), " makes them on the "
-                         "device.", class_="absent")  # fmt: skip
+        command = element("code", "toolkit build")
+        return paragraph(
+            "No TensorRT engine is in this bundle: ", command, " makes them on the device.", class_="absent"
+        )
     rows = [_engine_row(engine, evidence.sidecars.get(str(engine.get("file"))) or {}) for engine in engines]
     columns = ("engine", "TensorRT<", "built on<", "layers", "convolutions<", "conversions", "seconds")
     warned = [
         element("li", element("strong", engine["file"]), ": ", text) for engine in engines for text in _warned(engine)
     ]
     warnings = element("ul", *warned, class_="warnings") if warned else Markup("")
-    key = element(
-        "ul",
-        *(element("li", name, class_=f"key reads-{css}") for name, css in (("reads int8", "int8"), ("half", "half"), ("float", "float"))),
-        class_="legend",
-    )  # fmt: skip
+    types = [element("li", f"reads {name}", class_=f"key reads-{name}") for name in ("int8", "half", "float")]
+    key = element("ul", *types, class_="legend")
     return joined([key, table("Engines in the bundle", columns, rows, class_="wide"), warnings])
 
 
@@ -237,7 +237,7 @@ def _share_of_types(census: dict[str, Any]) -> Markup:
             parts.append(element("rect", x=at, y=0, width=width, height=10, class_=f"reads-{kind.lower()}"))
         at += width
     bar = element("svg", *parts, viewBox="0 0 90 10", class_="bar", aria_hidden="true", width=90, height=10)
-    return element("span", bar, f" {says}")
+    return element("span", bar, f" {says}", class_="whole")
 
 
 def _warned(engine: dict[str, Any]) -> tuple[str, ...]:

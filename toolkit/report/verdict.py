@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from toolkit.report.evidence import BACKENDS, Evidence
 from toolkit.report.facts import UNDECIDED, Accuracy, Latency
-from toolkit.report.words import between, chosen, listed, milliseconds, percent, signed, size, times
+from toolkit.report.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,11 @@ class Choice:
 def choice_from_evidence(evidence: Evidence) -> Choice | None:
     """The fastest runner that the gate let through; among those not told apart, the one with the smallest file.
 
-    Only runners with a file in the bundle can be deployed. Without latencies the smallest file is taken, without
-    a gate nothing is.
+    Only runners with a file in the bundle can be deployed. Without latencies the smallest file is taken; without a
+    gate, or with a fault that verify named, nothing is.
     """
+    if evidence.causes:
+        return None
     good = [a.runner for a in evidence.accuracies if a.holds and evidence.file_of(a.runner)]
     timed = [name for name in good if name in evidence.latency_of]
     if not good:
@@ -77,8 +79,7 @@ def size_percent(evidence: Evidence, choice: Choice) -> float | None:
 def sentence(evidence: Evidence, choice: Choice | None) -> str:
     """The verdict, in one sentence."""
     if choice is None:
-        reason = "no file passed the gate" if evidence.accuracies else "nothing was verified"
-        return f"Deploy nothing yet: {reason}."
+        return f"Deploy nothing yet: {_why_nothing(evidence)}."
     backend = choice.runner.partition(" ")[0]
     parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
     if choice.accuracy is not None:
@@ -87,31 +88,42 @@ def sentence(evidence: Evidence, choice: Choice | None) -> str:
     return "".join(parts) + "."
 
 
+def _why_nothing(evidence: Evidence) -> str:
+    if evidence.causes:
+        named = listed([f"{cause.name} ({cause.where})" if cause.where else cause.name for cause in evidence.causes])
+        return f"toolkit verify found a fault, {named}"
+    return "no file passed the gate" if evidence.accuracies else "nothing was verified"
+
+
 def _cost(found: Accuracy, fp32: str | None) -> str:
     right = f"it answers {percent(found.top1_percent)} of {chosen(found.images, 'test image', 'test images')} right"
     if fp32 is None:
-        return f"{right} (95 %: {between(found.low_percent, found.high_percent)})"
+        return f"{right} (95{THIN}%: {between(found.low_percent, found.high_percent)})"
     interval = found.change_interval
-    inside = f" (95 %: {signed(interval[0])} to {signed(interval[1])})" if interval else ""
-    return f"{right}, {signed(found.change_points)} points against fp32{inside}"
+    inside = f"; 95{THIN}%: {signed(interval[0])} to {signed(interval[1])}" if interval else ""
+    return f"{right} ({signed(found.change_points)} points against fp32{inside})"
 
 
 def _gain(evidence: Evidence, choice: Choice) -> str:
-    ratio, share = speed_up(evidence, choice), size_percent(evidence, choice)
-    said = []
-    if choice.latency is None:
-        said.append("how fast it is was not measured")
-    elif ratio is None:
-        said.append(f"takes {milliseconds(choice.latency.p50_ms)} a call at batch {choice.latency.batch}")
-    elif choice.fp32 in choice.tied:
-        said.append("is not measurably faster than fp32")
-    else:
-        faster = f"{times(ratio)} as fast" if ratio >= 1.005 else f"{times(1 / ratio)} slower"
-        said.append(f"is {faster} ({milliseconds(choice.latency.p50_ms)} a call at batch {choice.latency.batch})")
-    if share is not None:
-        said.append(f"has {share:.0f}\u202f% of the size")
+    share = size_percent(evidence, choice)
+    said = [_speed(evidence, choice)]
+    said += [f"takes {share:.0f}{THIN}% of the space"] if share is not None else []
     where = _machine(evidence)
-    return ", " + ", ".join(said) + (f", measured on {where}" if where and choice.latency is not None else "")
+    measured = f", measured on {where}" if where and choice.latency is not None else ""
+    return f", {' and '.join(said)}{measured}"
+
+
+def _speed(evidence: Evidence, choice: Choice) -> str:
+    if choice.latency is None:
+        return "runs at a speed that was not measured"
+    call = f"{milliseconds(choice.latency.p50_ms)} a call at batch {choice.latency.batch}"
+    ratio = speed_up(evidence, choice)
+    if ratio is None:
+        return f"runs in {call}"
+    if choice.fp32 in choice.tied:
+        return f"runs no faster than fp32 that could be measured ({call})"
+    faster = f"{times(ratio)} as fast" if ratio >= 1.005 else f"{times(1 / ratio)} slower"
+    return f"runs {faster} ({call})"
 
 
 def _machine(evidence: Evidence) -> str | None:
@@ -123,13 +135,7 @@ def _machine(evidence: Evidence) -> str | None:
 
 def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
     """What the verdict does not cover, in sentences; the most important first."""
-    found = [f"{BACKENDS.get(name, name)} was not measured: {reason}." for name, reason in evidence.unavailable.items()]
-    engines = evidence.manifest.get("engines") or []
-    if engines and not any(name.startswith("trt ") for name in evidence.latency_of):
-        found.append(
-            f"{chosen(len(engines), 'TensorRT engine is', 'TensorRT engines are')} in the bundle and did not run "
-            "here. On a GPU the ranking of the files may differ: INT8 made for TensorRT runs unfused on a CPU."
-        )
+    found = [_not_measured(evidence, name, reason) for name, reason in evidence.unavailable.items()]
     if not evidence.latencies:
         found.append("No latency was measured.")
     unsteady = [latency.runner for latency in evidence.latency_of.values() if not latency.stable]
@@ -146,7 +152,20 @@ def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
         )
     if choice and choice.tied:
         found.append(f"Not told apart in speed: {listed([choice.runner, *choice.tied])}; the smallest file was taken.")
-    return [text.replace("..", ".") for text in found]
+    return found
+
+
+def _not_measured(evidence: Evidence, name: str, reason: str) -> str:
+    """The gist of a reason; the whole of it stands among the conditions."""
+    clauses = [part.partition(": ")[0] for part in reason.split("; ") if not part.startswith("try:")]
+    text = f"{BACKENDS.get(name, name)} was not measured: {'; '.join(clauses)}."
+    engines = evidence.manifest.get("engines") or []
+    if name != "trt" or not engines:
+        return text
+    return (
+        f"{text} {chosen(len(engines), 'engine is', 'engines are')} in the bundle and did not run. On a GPU the "
+        "ranking of the files may differ: INT8 that is made for TensorRT runs unfused on a CPU."
+    )
 
 
 def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, str]]:
@@ -158,11 +177,11 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
             (
                 "Right answers",
                 percent(accuracy.top1_percent),
-                f"95 %: {between(accuracy.low_percent, accuracy.high_percent)}",
+                f"95{THIN}%: {between(accuracy.low_percent, accuracy.high_percent)}",
             )
         )
         interval = accuracy.change_interval
-        inside = f"points, 95 %: {signed(interval[0])} to {signed(interval[1])}" if interval else "points of top-1"
+        inside = f"points, 95{THIN}%: {signed(interval[0])} to {signed(interval[1])}" if interval else "points of top-1"
         if choice.fp32 is not None:
             found.append(("Against fp32", signed(accuracy.change_points), inside))
     if choice.latency is not None:
@@ -173,6 +192,6 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
         )
     share = size_percent(evidence, choice)
     found.append(
-        ("Size", size(evidence.bytes_of(choice.runner)), f"{share:.0f}\u202f% of fp32" if share else "the file")
+        ("Size", size(evidence.bytes_of(choice.runner)), f"{share:.0f}{THIN}% of fp32" if share else "the file")
     )
     return found
