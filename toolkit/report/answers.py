@@ -145,9 +145,9 @@ def classes_section(evidence: Evidence) -> Markup:
         for c in shown
     ]
     quiet = len(labels) - len(shown)
-    chance = "is a bold one" if _any(known) else "is none"
+    chance = "A bold change is" if _any(known) else "None of the changes is"
     words = paragraph(
-        f"Net change of right answers, with what was lost and gained. More than chance {chance} (McNemar's exact p, "
+        f"Net change of right answers, with what was lost and gained. {chance} more than chance (McNemar's exact p, "
         "adjusted for all classes by Holm's method, below 0.05)."
         + (f" {chosen(quiet, 'class', 'classes')} without change, or with the least, not shown." if quiet else "")
     )

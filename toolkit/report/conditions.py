@@ -9,8 +9,6 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table
 from toolkit.report.words import percent, size
 
-SAID_ELSEWHERE = ("warnings",)
-
 
 def conditions_section(evidence: Evidence) -> Markup:
     """Host, runners, images, warnings; what could not run, with its reason."""
@@ -42,7 +40,7 @@ def _machine(bench: dict[str, Any]) -> list[tuple[str, object]]:
     """Host, device, what happened meanwhile, and how it was measured; each entry once."""
     conditions = dict(bench.get("conditions") or {})
     host = bench.get("host") or conditions.get("host") or {}
-    absent = {str(what): f"none: {why}" for what, why in (conditions.get("absent") or {}).items()}
+    absent = {str(what): f"none, {why}" for what, why in (conditions.get("absent") or {}).items()}
     rest = {key: value for key, value in conditions.items() if key not in ("host", "absent") and value is not None}
     device = {key: value for key, value in (bench.get("device") or {}).items() if key not in host and value}
     settings = {f"measured with {key}": value for key, value in (bench.get("settings") or {}).items()}
@@ -82,13 +80,17 @@ def _warnings(texts: list[str]) -> Markup:
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    """Entries that are known, nested ones with their path."""
+    """Entries that are known, nested ones with their path; what is absent with the reason."""
     pairs: list[tuple[str, object]] = []
     for key, value in document.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
-        if key in SAID_ELSEWHERE or value is None or value in ({}, []):
+        name = f"{prefix}{str(key).replace('_', ' ')}".replace(" mib", ", MiB")
+        if value is None or value in ({}, [], ""):
             continue
-        if isinstance(value, dict):
+        if key == "absent" and isinstance(value, dict):
+            pairs += [(f"{prefix}{str(what).replace('_', ' ')}", f"not known: {why}") for what, why in value.items()]
+        elif isinstance(value, dict) and prefix:
+            pairs.append((name, ", ".join(f"{part} {_said(found)}" for part, found in value.items())))
+        elif isinstance(value, dict):
             pairs += _flat(value, f"{name}: ")
         elif isinstance(value, list):
             pairs.append((name, ", ".join(str(part) for part in value)))

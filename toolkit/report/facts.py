@@ -201,8 +201,10 @@ def _class_change(entry: dict[str, Any]) -> ClassChange:
 
 
 def _flip(entry: dict[str, Any]) -> Flip:
-    places = (int(entry[name]) for name in ("index", "label", "reference_answer", "candidate_answer"))
-    return Flip(*places, _number(entry.get("margin")))
+    index, label, before, after = (
+        int(entry[name]) for name in ("index", "label", "reference_answer", "candidate_answer")
+    )
+    return Flip(index, label, before, after, _number(entry.get("margin")))
 
 
 def latencies_from_document(bench: dict[str, Any] | None) -> tuple[Latency, ...]:

@@ -10,7 +10,7 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.facts import Latency
 from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import MINUS, milliseconds
+from toolkit.report.words import MINUS, milliseconds, three_digits
 
 WIDTH, ROW, RIDGE = 344.0, 64.0, 32.0  # RIDGE of each ROW is the curve, the rest its words
 BINS = 110
@@ -161,7 +161,7 @@ def _starts(evidence: Evidence) -> Markup:
             (
                 name,
                 milliseconds(opening.get("load_ms")) if opening else "\u2013",
-                "\u2013" if memory is None else f"{memory:,.0f}\u202fMiB",
+                "\u2013" if memory is None else f"{three_digits(memory)}\u202fMiB",
                 milliseconds(latency.first_ms),
                 "not measured" if energy is None else f"{energy:.2f}\u202fmJ",
             )

@@ -116,8 +116,8 @@ def _chart(points: list[Point], width: float, batch: int) -> Markup:
         width,
         height,
         says,
-        left_axis(frame, y, "top-1, % right  \u2191 better"),
-        bottom_axis(frame, x, f"\u2190 faster   median ms a call, batch {batch} (log)"),
+        left_axis(frame, y, "\u2191 better \u00b7 top-1, % right"),
+        bottom_axis(frame, x, f"\u2190 faster \u00b7 median ms a call, batch {batch} (log)"),
         _steps(best, x, y) if len(best) > 1 else "",
         *(_bar(p, x, y) for p in points),
         *(_dot(p, x, y) for p in sorted(points, key=lambda p: -(p.bytes or 0))),
@@ -200,16 +200,8 @@ def _table(evidence: Evidence) -> Markup:
         for name in evidence.runners
     ]
     columns = ("runner", "file<", "size", "top-1", "95 %", "change", "gate<", *(f"batch {b}" for b in batches))
-    return (
-        table(
-            "Every file on every backend that ran, with its median call at each batch size",
-            columns,
-            rows,
-            class_="wide",
-        )
-        if rows
-        else Markup("")
-    )
+    caption = "Every file on every backend that ran, with its median call at each batch size"
+    return table(caption, columns, rows, class_="wide") if rows else Markup("")
 
 
 def _accuracy_cells(evidence: Evidence, name: str) -> tuple[object, ...]:

@@ -61,12 +61,12 @@ def _layers(layers: list[dict[str, Any]]) -> Markup:
 
 def _dots(layers: list[dict[str, Any]], width: float) -> Markup:
     wide = width > NARROW
-    row = ROW if wide else ROW + 12
+    row = ROW if wide else ROW + 18
     names = min(38, max(len(str(layer["node"])) for layer in layers))
     frame = Frame(12 + names * LETTER if wide else 6, 6, width - 66, 6 + row * len(layers))
     most = max(100 * float(layer["relative_l2"]) for layer in layers)
     x = Scale(0, most or 1.0, frame.left, frame.right)
-    drawn = [_dot(layer, x, frame.top + row * (index + 1) - ROW / 2 + 1, wide) for index, layer in enumerate(layers)]
+    drawn = [_dot(layer, x, frame.top + row * (index + 1) - ROW / 2 + 3, wide) for index, layer in enumerate(layers)]
     says = "Relative L2 of the logits by layer: " + "; ".join(
         f"{layer['node']} {100 * layer['relative_l2']:.2f} %" for layer in layers[:8]
     )
@@ -81,7 +81,7 @@ def _dot(layer: dict[str, Any], x: Scale, y: float, wide: bool) -> Markup:
     label = (
         words(x.start - 8, y + 4, short, anchor="end", class_="label")
         if wide
-        else words(x.start, y - 8, short, class_="label halo")
+        else words(x.start, y - 11, short, class_="label halo")
     )
     flips = f", {layer['flips']} flips of {layer['images']}" if "flips" in layer and "images" in layer else ""
     return element(
