@@ -108,7 +108,9 @@ class Browser:
 
     def look_like(self, width: int, *, dark: bool = False, media: str = "screen") -> None:
         """A window of that width, light or dark, on a screen or on paper."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, Bundle
+from toolkit.conditions.host import resident_mib
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 
 BACKENDS = ("torch", "ort", "trt")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What opening one runner took: time, and memory of this process. The first of a backend pays for its libraries."""
+
+    load_ms: float
+    host_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,7 @@ class Opened:
 
     runners: dict[str, Runner]
     unavailable: dict[str, str]
+    openings: dict[str, Opening] = field(default_factory=dict)
 
     def close(self) -> None:
         """Closes every runner."""
@@ -55,11 +66,14 @@ def open_runners(
     """
     runners: dict[str, Runner] = {}
     unavailable: dict[str, str] = {}
+    openings: dict[str, Opening] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_foreign(bundle) else {})
     for backend in backends:
         for precision in _precisions_of(backend, precisions, by_name):
+            started, memory = time.perf_counter(), resident_mib()
             try:
                 runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
+                openings[f"{backend} {precision}"] = _opening(started, memory)
             except ToolkitError as error:
                 reason = "; ".join(
                     part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
@@ -70,7 +84,13 @@ def open_runners(
         if not found:
             found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
         raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
-    return Opened(runners, unavailable)
+    return Opened(runners, unavailable, openings)
+
+
+def _opening(started_s: float, before_mib: float | None) -> Opening:
+    taken_ms, after_mib = 1000 * (time.perf_counter() - started_s), resident_mib()
+    grown = None if before_mib is None or after_mib is None else after_mib - before_mib
+    return Opening(taken_ms, grown)
 
 
 def _precisions_of(backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ import numpy as np
 
 from toolkit.bundle.reading import Bundle
 from toolkit.bundle.runners import Opened, open_runners
+from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import LabelledImages
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
-from toolkit.latency import bench, host_conditions
+from toolkit.latency import bench
 from toolkit.parity import parity_from_logits
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan
@@ -57,12 +58,6 @@ class Recorded:
 
     versions: dict[str, str]
     p50_ms: dict[str, float]
-
-
-def device_fingerprint(driver: Driver) -> dict[str, str]:
-    """What must be equal for two latencies to be of one device: processor and GPUs, not versions."""
-    gpus = ", ".join(device.name for device in driver.devices) if driver.available else ""
-    return {"machine": platform.machine(), "cpu": host_conditions()["cpu"] or "", "gpu": gpus}
 
 
 def versions_here() -> dict[str, str]:
