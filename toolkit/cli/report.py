@@ -47,7 +47,7 @@ def command(
     from toolkit.files import write_bytes
     from toolkit.report.markdown import card_from_evidence
     from toolkit.report.page import page_from_evidence
-    from toolkit.report.verdict import choice_from_evidence, sentence
+    from toolkit.report.verdict import choice_from_evidence, reservations, sentence
 
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
@@ -70,6 +70,7 @@ def command(
         "manifest_sha256": evidence.manifest_sha256,
         "verdict": sentence(evidence, choice),
         "deploy": None if choice is None else {"runner": choice.runner, "file": evidence.file_of(choice.runner)},
+        "not_covered": reservations(evidence, choice),
         "files": files,
     }
 
