@@ -43,7 +43,7 @@ def command(
     """
     from toolkit import __version__
     from toolkit.bundle.reading import bundle_from_folder
-    from toolkit.cli.console import note, say
+    from toolkit.cli.console import note, plain, say
     from toolkit.files import write_bytes
     from toolkit.report.markdown import card_from_evidence
     from toolkit.report.page import page_from_evidence
@@ -60,7 +60,7 @@ def command(
         write_bytes(path, content)
         files.append({"file": str(path.resolve()), "bytes": len(content)})
     choice = choice_from_evidence(evidence)
-    say(f"{output}: {sentence(evidence, choice)}")
+    say(plain(f"{output}: {sentence(evidence, choice)}"))
     return {
         "schema": SCHEMA,
         "ok": True,

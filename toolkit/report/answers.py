@@ -10,6 +10,7 @@ from toolkit.report.thumbnails import url_of_image
 from toolkit.report.words import MINUS, chosen, signed
 
 MOST_PICTURES = 24  # of each runner: the surest flips say most, and a page stays a page
+MOST_BYTES = 600_000  # of all pictures together: the page is to be mailed
 MOST_CLASSES = 40
 
 
@@ -21,12 +22,18 @@ def flips_section(evidence: Evidence) -> Markup:
     if not flipping:
         same = f"Every runner gave fp32's answer for every one of {evidence.accuracies[0].images:,} images: no flips."
         return joined([paragraph(same), _counts(evidence.accuracies), _sources(evidence)])
+    room = MOST_BYTES // len(flipping)
     words = paragraph(
         "An image flips when the top answer is not that of fp32. The margin is how sure fp32 was, its best logit minus "
         "the second: flips of small margin are a coin that fell the other way, flips of large margin deserve a look."
     )
     return joined(
-        [words, _counts(evidence.accuracies), _sources(evidence), *(_of_runner(evidence, found) for found in flipping)]
+        [
+            words,
+            _counts(evidence.accuracies),
+            _sources(evidence),
+            *(_of_runner(evidence, found, room) for found in flipping),
+        ]
     )
 
 
@@ -65,17 +72,28 @@ def _sources(evidence: Evidence) -> Markup:
     return table("One step at a time: the error of quantisation and that of the backend apart", columns, rows)
 
 
-def _of_runner(evidence: Evidence, found: Accuracy) -> Markup:
+def _of_runner(evidence: Evidence, found: Accuracy, room: int) -> Markup:
     title = f"{found.runner}: {chosen(found.flips, 'flip', 'flips')}"
     if not found.flipped:
         return paragraph(f"{title}; the document does not say which images.", class_="absent")
-    shown = found.flipped[:MOST_PICTURES]
     if evidence.pixels_nhwc is None:
         note = "The images that were judged are not at hand here, so there are no pictures."
         return joined([element("h3", title), paragraph(note, class_="absent"), _list(evidence, found)])
-    cards = [_card(evidence, flip) for flip in shown]
-    caption = f"The {len(shown)} surest of {found.flips}." if len(shown) < found.flips else ""
+    cards = _cards(evidence, found, room)
+    caption = f"The {len(cards)} surest of {found.flips}." if len(cards) < found.flips else ""
     return figure(title, caption, element("ul", *cards, class_="flips"))
+
+
+def _cards(evidence: Evidence, found: Accuracy, room: int) -> list[Markup]:
+    """As many of the surest flips as fit into `room` bytes."""
+    cards: list[Markup] = []
+    for flip in found.flipped[:MOST_PICTURES]:
+        card = _card(evidence, flip)
+        room -= len(card)
+        if room < 0 and cards:
+            break
+        cards.append(card)
+    return cards
 
 
 def _name(evidence: Evidence, answer: int) -> str:

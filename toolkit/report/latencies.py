@@ -10,7 +10,7 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.facts import Latency
 from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import MINUS, milliseconds, three_digits
+from toolkit.report.words import milliseconds, three_digits
 
 WIDTH, ROW, RIDGE = 344.0, 64.0, 32.0  # RIDGE of each ROW is the curve, the rest its words
 BINS = 110
@@ -119,16 +119,15 @@ def _table(latencies: tuple[Latency, ...]) -> Markup:
         )
         for latency in latencies
     ]
-    columns = ("runner", "batch", *names, "p50, 95 %", "images/s", "calls", "rounds<")
+    columns = ("runner", "batch", *names, "95 % of p50", "images/s", "calls", "rounds<")
     return table("Milliseconds a call", columns, rows, class_="wide")
 
 
 def _interval(latency: Latency) -> str:
     if latency.p50_interval_ms is None:
-        return "\u2013"
+        return "too few calls" if latency.calls is not None else "\u2013"
     low, high = latency.p50_interval_ms
-    half = (high - low) / 2
-    return f"\u00b1{100 * half / latency.p50_ms:.1f}\u202f%" if latency.p50_ms else MINUS
+    return f"{three_digits(low)} to {three_digits(high)}"
 
 
 def _phases(latencies: tuple[Latency, ...]) -> Markup:
@@ -167,9 +166,7 @@ def _starts(evidence: Evidence) -> Markup:
             )
         )
     columns = ("runner", "load", "memory", "first call", "energy a call")
-    caption = (
-        f"Until the first answer, at batch {evidence.smallest_batch}; the first of a backend pays for its libraries"
-    )
+    caption = f"Until the first answer, at batch {evidence.smallest_batch}"
     return table(caption, columns, rows) if rows else Markup("")
 
 

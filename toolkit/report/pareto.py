@@ -52,10 +52,12 @@ def points_from_evidence(evidence: Evidence) -> list[Point]:
         accuracy = evidence.accuracy_of.get(name)
         if accuracy is None or latency.p50_ms <= 0:
             continue
-        interval = accuracy.change_interval
+        interval = None if name == accuracy.reference else accuracy.change_interval
         low, high = accuracy.low_percent, accuracy.high_percent
         if interval is not None:
             low, high = (accuracy.reference_top1_percent + part for part in interval)
+        elif name == accuracy.reference and accuracy.change_interval is not None:
+            low = high = accuracy.top1_percent  # against itself there is nothing uncertain
         points.append(
             Point(name, latency.p50_ms, accuracy.top1_percent, low, min(high, 100.0), evidence.bytes_of(name))
         )

@@ -68,6 +68,14 @@ def speed_up(evidence: Evidence, choice: Choice) -> float | None:
     return evidence.latency_of[choice.fp32].p50_ms / choice.latency.p50_ms
 
 
+def speed_up_interval(evidence: Evidence, choice: Choice) -> tuple[float, float] | None:
+    """The least and the most that the speed-up can be where both medians lie in their 95 % intervals."""
+    if choice.fp32 is None or choice.latency is None or choice.fp32 not in evidence.latency_of:
+        return None
+    own, before = choice.latency.p50_interval_ms, evidence.latency_of[choice.fp32].p50_interval_ms
+    return None if own is None or before is None else (before[0] / own[1], before[1] / own[0])
+
+
 def size_percent(evidence: Evidence, choice: Choice) -> float | None:
     """Its file in percent of the fp32 file of the same backend."""
     if choice.fp32 is None:
@@ -140,8 +148,9 @@ def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
         found.append("No latency was measured.")
     unsteady = [latency.runner for latency in evidence.latency_of.values() if not latency.stable]
     if unsteady:
+        whose = "of all runners" if len(unsteady) == len(evidence.latency_of) else f"of {listed(unsteady)}"
         found.append(
-            f"The timings of {listed(unsteady)} were unsteady while they were measured: read them as an order of "
+            f"The timings {whose} were unsteady while they were measured: read them as an order of "
             "magnitude, and measure again on an idle machine."
         )
     if choice and choice.accuracy and choice.accuracy.gate == UNDECIDED:
@@ -185,13 +194,17 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
         if choice.fp32 is not None:
             found.append(("Against fp32", signed(accuracy.change_points), inside))
     if choice.latency is not None:
-        ratio = speed_up(evidence, choice)
-        compared = f"{ratio:.2g}\u00d7 fp32's speed" if ratio else f"p50, batch {choice.latency.batch}"
-        found.append(
-            (f"A call at batch {choice.latency.batch}", milliseconds(choice.latency.p50_ms), f"p50, {compared}")
-        )
+        name = f"A call at batch {choice.latency.batch}"
+        found.append((name, milliseconds(choice.latency.p50_ms), f"p50{_compared(evidence, choice)}"))
     share = size_percent(evidence, choice)
     found.append(
         ("Size", size(evidence.bytes_of(choice.runner)), f"{share:.0f}{THIN}% of fp32" if share else "the file")
     )
     return found
+
+
+def _compared(evidence: Evidence, choice: Choice) -> str:
+    ratio, inside = speed_up(evidence, choice), speed_up_interval(evidence, choice)
+    if ratio is None:
+        return ""
+    return f", {ratio:.2g}\u00d7 fp32's speed" + (f" ({inside[0]:.2g} to {inside[1]:.2g})" if inside else "")
