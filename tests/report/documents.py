@@ -152,5 +152,6 @@ class Made:
             "verify": self.verify(),
             "bench": self.bench(),
             "pixels_nhwc": self.pixels(),
+            "images_options": f"--images {self.images}",
         }
         return Evidence(**(parts | changes))

@@ -242,7 +242,7 @@ def test_the_card_has_the_same_verdict_and_figures() -> None:
     for row in Made().verify()["parity"]:
         assert f"| {row['candidate']} |" in card
         assert f"{row['candidate_score']['top1_percent']:.2f} %" in card
-    assert "toolkit verify bundles/tiny-net --gate 99 --images 400 > verify.json" in card
+    assert "toolkit verify bundles/tiny-net --images 400 --gate 99 > verify.json" in card
     for line in [line for line in card.splitlines() if line.startswith("|")]:
         assert line.endswith("|")
 

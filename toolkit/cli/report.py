@@ -30,7 +30,9 @@ def command(
         None, "--data", help="The images that judge, as in toolkit verify. (default: the model's own)"
     ),
     images: int | None = typer.Option(None, "--images", min=1, help="Draw so many of the images."),
-    gate: float = typer.Option(99.0, "--gate", min=0, max=100, help="Percent of fp32's right answers to keep."),
+    gate: float | None = typer.Option(
+        None, "--gate", min=0, max=100, help="Percent of fp32's right answers to keep, as in toolkit verify."
+    ),
 ) -> dict[str, Any]:
     """Write one self-contained HTML page: what to deploy, what it costs, how that was measured.
 
@@ -82,22 +84,27 @@ def _evidence(
     sensitivity: Path | None,
     data: str | None,
     images: int | None,
-    gate: float,
+    gate: float | None,
 ) -> Evidence:
     from toolkit.bundle.reading import ONNX_FILES
     from toolkit.cli.report_evidence import (
         benched_now,
         document_from_file,
-        pixels_of,
+        judged_images,
         record_of,
         sensitivity_of_model,
         sidecars_of,
         verified_now,
     )
+    from toolkit.errors import ToolkitError
     from toolkit.files import sha256_of_file
     from toolkit.report.evidence import Evidence
     from toolkit.workspace import MANIFEST
 
+    if verify is not None and gate is not None:
+        raise ToolkitError(
+            "a saved document of toolkit verify has its own gate", found=f"--verify and --gate {gate:g}", allowed="one"
+        )
     # What a user gave is read before anything is measured: a wrong file must not cost a minute.
     saved = {
         name: document_from_file(path, name)
@@ -117,7 +124,14 @@ def _evidence(
     )
     judged = known.verify or verified_now(bundle, data, images, gate)
     timed = known.bench or benched_now(bundle)
-    return replace(known, verify=judged, bench=timed, pixels_nhwc=pixels_of(bundle, judged, data, images))
+    shown = judged_images(bundle, judged, data, images)
+    return replace(
+        known,
+        verify=judged,
+        bench=timed,
+        pixels_nhwc=shown.pixels_nhwc if shown else None,
+        images_options=shown.options if shown else None,
+    )
 
 
 def _as_typed(folder: Path) -> str:

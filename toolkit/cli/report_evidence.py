@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,31 +73,47 @@ def sensitivity_of_model(path: Path | None, bundle: Bundle) -> dict[str, Any] | 
     )
 
 
-def pixels_of(bundle: Bundle, document: dict[str, Any], data: str | None, images: int | None) -> UInt8 | None:
-    """The images that a document of verify judged, uint8 (N, H, W, C), in its order; None where they are not at hand.
+@dataclass(frozen=True)
+class Judged:
+    """The images that a document of verify judged, uint8 (N, H, W, C) in its order, and the options that draw them."""
+
+    pixels_nhwc: UInt8
+    options: str
+
+
+def judged_images(bundle: Bundle, document: dict[str, Any], data: str | None, images: int | None) -> Judged | None:
+    """Draws the images that a document of verify judged again; None where they are not at hand.
 
     Raises:
-        ToolkitError: `data` was given, and it is not what the document judged.
+        ToolkitError: `data` or `images` was given, and the document judged others.
     """
     from toolkit.bundle.evaluation import evaluation_images
 
-    wanted = (document.get("images") or {}).get("sha256")
-    try:
-        found = evaluation_images(bundle, data, images)
-    except ToolkitError:
-        if data is not None:
-            raise
-        return None  # the images have gone, or were never here: the page says so
-    if found.sha256 == wanted:
-        return found.images_nhwc
-    if data is None:
+    wanted = document.get("images") or {}
+    asked = data is not None or images is not None
+    for count in (images,) if images is not None else (None, int(wanted.get("count") or 1)):
+        try:
+            found = evaluation_images(bundle, data, count)
+        except ToolkitError:
+            if asked:
+                raise
+            continue  # the images have gone, or were never here: the page says so
+        if found.sha256 == wanted.get("sha256"):
+            return Judged(found.images_nhwc, _options(data, count))
+    if not asked:
         return None
     raise ToolkitError(
         "these are not the images that toolkit verify judged",
-        found=f"{len(found):,} images of {found.source}, sha256 {found.sha256}",
-        allowed=f"sha256 {wanted}",
+        found=_options(data, images),
+        allowed=f"{wanted.get('count')} images of {wanted.get('source')}, sha256 {wanted.get('sha256')}",
         fix="the same --data and --images as for toolkit verify",
     )
+
+
+def _options(data: str | None, images: int | None) -> str:
+    """As they are typed."""
+    parts = [f"--data {shlex.quote(data)}"] if data is not None else []
+    return " ".join([*parts, *([f"--images {images}"] if images is not None else [])])
 
 
 def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
@@ -119,13 +137,13 @@ def record_of(bundle: Bundle) -> dict[str, Any] | None:
     return record_from_file(path).as_dict() if path.is_file() else None
 
 
-def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float) -> dict[str, Any]:
+def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float | None) -> dict[str, Any]:
     """What toolkit verify would print."""
-    from toolkit.bundle.verifying import verify
+    from toolkit.bundle.verifying import GATE, verify
     from toolkit.cli.console import steps
 
     with steps() as step:
-        return verify(bundle, data=data, images=images, gate=gate, on_step=step).as_dict()
+        return verify(bundle, data=data, images=images, gate=GATE if gate is None else gate, on_step=step).as_dict()
 
 
 def benched_now(bundle: Bundle) -> dict[str, Any]:

@@ -107,26 +107,8 @@ def _said(value: object) -> object:
 
 def commands(evidence: Evidence) -> list[tuple[str, str]]:
     """The commands that make bundle and figures again, each with what it does."""
-    manifest, verify = evidence.manifest, evidence.verify or {}
     folder = shlex.quote(evidence.folder)
-    precisions = {name for name, file in evidence.files.items() if file in manifest["files"]}
-    flags = [flag for flag, names in (("--int8", {"int8"}), ("--fp16", {"fp16"})) if names & precisions]
-    method = (manifest.get("calibration") or {}).get("method")
-    flags += [f"--method {shlex.quote(str(method))}"] if method and "int8" in precisions else []
-    words = " ".join([shlex.quote(evidence.model), *flags])
-    found = [("write the bundle", f"toolkit export {words} -o {folder}")]
-    gate = verify.get("gate_percent")
-    options = [f"--gate {gate:g}"] if isinstance(gate, int | float) else []
-    count = (verify.get("images") or {}).get("count")
-    options += [f"--images {count}"] if count else []
-    found.append(("compare every file with fp32", " ".join(["toolkit verify", folder, *options]) + " > verify.json"))
-    batches = ",".join(str(b) for b in sorted({latency.batch for latency in evidence.latencies}))
-    found.append(
-        (
-            "measure latency",
-            " ".join(["toolkit bench", folder, *([f"--batch {batches}"] if batches else [])]) + " > bench.json",
-        )
-    )
+    found = [_export(evidence, folder), _verify(evidence, folder), _bench(evidence, folder)]
     if evidence.sensitivity:
         found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.model)}"))
     found.append(("draw this page", f"toolkit report {folder} --verify verify.json --bench bench.json -o report.html"))
@@ -134,9 +116,52 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
     return found
 
 
+def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
+    arch = evidence.manifest["model"].get("arch") or {}
+    own = arch.get("file") or arch.get("builder")  # somebody's ONNX file, or Python that builds the network
+    precisions = {name for name, file in evidence.files.items() if file in evidence.manifest["files"]}
+    flags = [flag for flag, name in (("--int8", "int8"), ("--fp16", "fp16")) if name in precisions]
+    method = (evidence.manifest.get("calibration") or {}).get("method")
+    flags += [f"--method {shlex.quote(str(method))}"] if method and "int8" in precisions else []
+    what = "write the bundle" + (", with the --data and options that it was given" if own else "")
+    return what, " ".join(["toolkit export", shlex.quote(str(own or evidence.model)), *flags, "-o", folder])
+
+
+def _verify(evidence: Evidence, folder: str) -> tuple[str, str]:
+    document = evidence.verify or {}
+    options = [evidence.images_options] if evidence.images_options else []
+    gate = document.get("gate_percent")
+    options += [f"--gate {gate:g}"] if isinstance(gate, int | float) else []
+    options += ["--strict"] if document.get("strict") else []
+    source = (document.get("images") or {}).get("source")
+    what = "compare every file with fp32"
+    what += f", with the --data that gave {source}" if source and evidence.images_options is None else ""
+    return what, " ".join(["toolkit verify", folder, *options, "> verify.json"])
+
+
+def _bench(evidence: Evidence, folder: str) -> tuple[str, str]:
+    settings = (evidence.bench or {}).get("settings") or {}
+    batches = ",".join(str(batch) for batch in sorted({latency.batch for latency in evidence.latencies}))
+    options = [f"--batch {batches}"] if batches else []
+    for name, option in (
+        ("seconds", "--seconds"),
+        ("threads", "--threads"),
+        ("rate_hz", "--rate"),
+        ("graph", "--graph"),
+    ):
+        value = settings.get(name)
+        options += [f"{option} {shlex.quote(f'{value}')}"] if value not in (None, 1, "on") else []
+    return "measure latency", " ".join(["toolkit bench", folder, *options, "> bench.json"])
+
+
+def lines_of_commands(evidence: Evidence) -> list[str]:
+    """One line each, with what it does as a comment; no text of anybody begins a line of its own."""
+    return [f"{' '.join(command.split())}  # {' '.join(what.split())}" for what, command in commands(evidence)]
+
+
 def commands_section(evidence: Evidence) -> Markup:
     """The commands, and the hashes that say whether it is the same bundle."""
-    lines = [f"{command}  # {what}" for what, command in commands(evidence)]
+    lines = lines_of_commands(evidence)
     hashes = [
         (name, size(int(entry["bytes"])), element("td", element("code", entry["sha256"], class_="hash")))
         for name, entry in evidence.manifest["files"].items()

@@ -42,6 +42,7 @@ class Evidence:
         sidecars: each engine's JSON, by the engine's file.
         verify, bench, sensitivity: documents; None where there is none.
         pixels_nhwc: the images that verify judged, in its order; None where they are not at hand.
+        images_options: the options of toolkit verify that draw those; None where they are not known.
     """
 
     folder: str
@@ -54,6 +55,7 @@ class Evidence:
     bench: dict[str, Any] | None = None
     sensitivity: dict[str, Any] | None = None
     pixels_nhwc: UInt8 | None = None
+    images_options: str | None = None
 
     def __post_init__(self) -> None:
         for name, document in (("verify", self.verify), ("bench", self.bench)):

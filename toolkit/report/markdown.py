@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from toolkit import __version__
-from toolkit.report.conditions import commands
+from toolkit.report.conditions import lines_of_commands
 from toolkit.report.evidence import Evidence
 from toolkit.report.markup import FORBIDDEN
 from toolkit.report.verdict import choice_from_evidence, reservations, sentence
@@ -25,7 +25,7 @@ def card_from_evidence(evidence: Evidence) -> str:
         parts += ["What this does not say:", "\n".join(f"- {plain(text)}" for text in open_ends)]
     parts += ["## Accuracy", _accuracy(evidence), "## Latency", _latency(evidence)]
     parts += ["## Input and output", _interface(evidence), "## Calibration", _calibration(evidence)]
-    lines = [f"{command}  # {what}" for what, command in commands(evidence)]
+    lines = lines_of_commands(evidence)
     fence = "```" if not any("```" in line for line in lines) else "~~~~"
     parts += ["## Measure it again", "\n".join([f"{fence}sh", *lines, fence])]
     parts.append(f"Written by toolkit {__version__}; manifest sha256 `{evidence.manifest_sha256}`.")
