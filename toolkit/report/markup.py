@@ -63,7 +63,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     body = [element("tr", *(_cell(value, index, text[index]) for index, value in enumerate(row))) for row in rows]
     grid = element(
         "table",
-        element("caption", caption),
+        element("caption", element("span", caption)),
         element("thead", element("tr", *head)),
         element("tbody", *body),
         class_=class_ or None,

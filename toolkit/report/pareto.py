@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.report.drawing import (
     LETTER,
+    NARROW,
     Frame,
     bottom_axis,
     chart,
@@ -110,7 +111,7 @@ def _chart(points: list[Point], width: float, batch: int) -> Markup:
     values = [value for p in points for value in (p.low, p.high, p.top1_percent)]
     y = scale_of(values, frame.bottom, frame.top, spare=0.08)
     y = Scale(y.low, max(min(y.high, 100.0), max(values) + 1e-9), y.start, y.end)
-    best = frontier(points)
+    best, radii = frontier(points), _radii(points, width)
     says = "Top-1 in percent against median milliseconds a call: " + "; ".join(
         f"{p.runner} {p.top1_percent:.2f} % in {p.latency_ms:.3g} ms" for p in points
     )
@@ -122,8 +123,8 @@ def _chart(points: list[Point], width: float, batch: int) -> Markup:
         bottom_axis(frame, x, f"\u2190 faster \u00b7 median ms a call, batch {batch} (log)"),
         _steps(best, x, y) if len(best) > 1 else "",
         *(_bar(p, x, y) for p in points),
-        *(_dot(p, x, y) for p in sorted(points, key=lambda p: -(p.bytes or 0))),
-        _labels(points, x, y, frame),
+        *(_dot(p, radius, x, y) for p, radius in sorted(zip(points, radii, strict=True), key=lambda both: -both[1])),
+        _labels(points, radii, x, y, frame),
     )
 
 
@@ -141,16 +142,17 @@ def _bar(point: Point, x: Scale, y: Scale) -> Markup:
     return element("g", line(at, y(point.low), at, y(point.high), "interval"), class_=point.kind)
 
 
-def _radius(point: Point, largest: int) -> float:
-    if not point.bytes:
-        return SMALLEST_DOT + 2
-    return max(SMALLEST_DOT, LARGEST_DOT * math.sqrt(point.bytes / max(largest, 1)))
+def _radii(points: list[Point], width: float) -> list[float]:
+    """Areas in proportion to the files, the largest `LARGEST_DOT`, smaller on a phone."""
+    most = LARGEST_DOT if width > NARROW else 0.7 * LARGEST_DOT
+    largest = max((point.bytes or 0 for point in points), default=0) or 1
+    return [
+        max(SMALLEST_DOT, most * math.sqrt(point.bytes / largest)) if point.bytes else SMALLEST_DOT + 2
+        for point in points
+    ]
 
 
-LARGEST_FILE = 2 * 2**20  # files up to this keep one scale, so that reports of small nets compare by eye
-
-
-def _dot(point: Point, x: Scale, y: Scale) -> Markup:
+def _dot(point: Point, radius: float, x: Scale, y: Scale) -> Markup:
     says = f"{point.runner}: {percent(point.top1_percent)} right, {milliseconds(point.latency_ms)}, " + (
         size(point.bytes) if point.bytes else "no file of the bundle"
     )
@@ -159,13 +161,14 @@ def _dot(point: Point, x: Scale, y: Scale) -> Markup:
         tip(says),
         cx=x(point.latency_ms),
         cy=y(point.top1_percent),
-        r=_radius(point, max(point.bytes or 0, LARGEST_FILE)),
+        r=radius,
         class_=f"dot {point.kind}" + ("" if point.bytes else " hollow"),
     )
 
 
-def _labels(points: list[Point], x: Scale, y: Scale, frame: Frame) -> Markup:
-    places = [(x(p.latency_ms), y(p.top1_percent), _radius(p, max(p.bytes or 0, LARGEST_FILE)) * 0.8) for p in points]
+def _labels(points: list[Point], radii: list[float], x: Scale, y: Scale, frame: Frame) -> Markup:
+    # A circle's corners are free: its square a fifth smaller.
+    places = [(x(p.latency_ms), y(p.top1_percent), 0.8 * radius) for p, radius in zip(points, radii, strict=True)]
     sizes = [(len(p.runner) * LETTER + 4, LABEL_HEIGHT) for p in points]
     boxes = places_of_labels(places, sizes, Box(frame.left + 2, frame.top + 2, frame.right, frame.bottom - 2))
     drawn = []
@@ -173,7 +176,9 @@ def _labels(points: list[Point], x: Scale, y: Scale, frame: Frame) -> Markup:
         if box is None:
             continue  # no place is left: its figures are in the table below
         drawn.append(_leader(at, level, radius, box))
-        drawn.append(words((box.left + box.right) / 2, box.bottom - 4, point.runner, anchor="middle", class_="label"))
+        drawn.append(
+            words((box.left + box.right) / 2, box.bottom - 4, point.runner, anchor="middle", class_="label halo")
+        )
     return joined(drawn)
 
 
@@ -194,7 +199,7 @@ def _table(evidence: Evidence) -> Markup:
     rows = [
         (
             name,
-            evidence.file_of(name) or "\u2013",
+            (evidence.file_of(name) or "\u2013").removeprefix("engines/"),
             size(evidence.bytes_of(name)) if evidence.bytes_of(name) else "\u2013",
             *_accuracy_cells(evidence, name),
             *(milliseconds(times[name, batch]) if (name, batch) in times else "\u2013" for batch in batches),

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from tests.cli.conftest import Toolkit, tiny_workspace, toolkit
+from tests.cli.conftest import Toolkit
 
-__all__ = ["tiny_workspace", "toolkit"]  # fixtures of tests/cli
-
-FOLDER = Path(__file__).parent.parent / "docs" / "schema"
+FOLDER = Path(__file__).parents[2] / "docs" / "schema"
 SCHEMAS = sorted(FOLDER.glob("*.json"))
 
 
