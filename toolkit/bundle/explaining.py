@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from toolkit.bundle.file_checks import causes_in_files
+from toolkit.bundle.file_checks import causes_in_files, not_finite
+from toolkit.bundle.other import SECOND
 from toolkit.bundle.reading import Bundle
 from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
 from toolkit.diagnosis import (
@@ -23,13 +24,12 @@ from toolkit.diagnosis import (
     explained,
 )
 from toolkit.errors import MissingPackage
-from toolkit.layers import first_nonfinite
 from toolkit.lazy import needs
 from toolkit.parity import BATCH, logits_in_batches
 from toolkit.runtime.ort import OrtRunner
 from toolkit.runtime.runner import Runner
 
-ON_THE_CPU = ("ort", "torch")  # backends that make no secret of it
+ON_A_GPU = ("trt", "tensorrt", "cuda", "gpu")  # backends whose name promises one
 PIXELS = 255.0
 
 
@@ -57,12 +57,11 @@ class Evidence:
 def causes_from_evidence(evidence: Evidence) -> tuple[tuple[Cause, ...], dict[str, str]]:
     """Every cause found, each once, and what could not be looked at here with the reason."""
     looks: dict[str, Callable[[], Iterable[Cause]]] = {
-        f"the files of {bundle.folder}": partial(causes_in_files, bundle, precisions)
+        f"the files of {bundle.folder}": partial(causes_in_files, bundle, precisions, evidence.images.images_nhwc)
         for bundle, precisions in evidence.bundles
     }
     looks["the images that judge"] = partial(_in_data, evidence)
-    looks |= {f"the runner '{name}'": partial(_in_runner, evidence, name) for name in evidence.against}
-    looks |= {f"why '{name}' failed": partial(_in_pair, evidence, name) for name in evidence.failed}
+    looks |= {f"the runner '{name}'": partial(_in_runner_and_pair, evidence, name) for name in evidence.against}
     causes: list[Cause] = []
     not_checked = {}
     for what, look in looks.items():
@@ -87,16 +86,23 @@ def _in_data(evidence: Evidence) -> list[Cause]:
     return [] if cause is None else [cause]
 
 
+def _in_runner_and_pair(evidence: Evidence, name: str) -> list[Cause]:
+    """What is wrong with the runner itself; where nothing is and it failed, why it differs from its reference."""
+    causes = list(_in_runner(evidence, name))
+    return causes or (list(_in_pair(evidence, name)) if name in evidence.failed else [])
+
+
 def _in_runner(evidence: Evidence, name: str) -> Iterator[Cause]:
     """Faults that keep the accuracy: state from call to call, and another device than the name says."""
     runner, got, images = evidence.runners[name], evidence.answers[name], evidence.images.images_nhwc
-    first = min(BATCH, len(images))
-    last = got[(len(got) - 1) // BATCH * BATCH :]
-    repeated = cause_in_repetition(name, got[:first], runner.logits(images[:first]), last)
+    # In reverse: one batch may be all there is, and the call before it must have had other images in its places.
+    again = runner.logits(np.ascontiguousarray(images[:BATCH][::-1]))
+    last = evidence.answers[evidence.against[name]][(len(images) - 1) // BATCH * BATCH :]
+    repeated = cause_in_repetition(name, got[:BATCH][::-1], again, last)
     if repeated is not None:
         yield repeated
-    *_, backend, precision = ("", *name.split())
-    if backend in ON_THE_CPU:
+    backend, _, precision = name.rpartition(" ")
+    if not any(word in backend.lower() for word in ON_A_GPU):
         return
     on_cpu = evidence.answers.get(f"ort {precision}")
     equal = None if on_cpu is None else cause_of_equality(name, got, on_cpu)
@@ -163,19 +169,13 @@ def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...]
         return _ask(runner)(images_nhwc)
 
 
-def _not_finite(evidence: Evidence, name: str) -> Iterator[Cause]:
-    """The first node of the candidate's file that makes NaN or infinity on ONNX Runtime."""
-    bundle, precision = evidence.bundles[-1 if name.startswith("B ") else 0][0], name.rpartition(" ")[2]
+def _not_finite(evidence: Evidence, name: str) -> list[Cause]:
+    """Where the candidate's file leaves what float holds."""
+    bundle, precision = evidence.bundles[-1 if name.startswith(SECOND) else 0][0], name.rpartition(" ")[2]
     if precision not in bundle.precisions:
-        return
-    path = bundle.onnx_file(precision)
+        return []
     bad = ~np.isfinite(evidence.answers[name]).all(axis=1)
-    found = first_nonfinite(path, evidence.images.images_nhwc[bad])
-    if found is not None:
-        node, largest = found
-        what = "FP16 overflows" if "fp16" in precision else "an activation is not finite"
-        evidence_words = f"'{node}' is the first node with NaN or infinity; what it reads reaches {largest:.4g}"
-        yield Cause(what, str(path), evidence_words, "use fp32 or int8, whose other layers are float32")
+    return not_finite(bundle.onnx_file(precision), evidence.images.images_nhwc[bad])
 
 
 def _short(values: tuple[float, ...]) -> str:

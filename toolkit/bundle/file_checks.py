@@ -20,8 +20,9 @@ from toolkit.calibration.record import (
     sha256_of_preprocessing,
 )
 from toolkit.calibration.scales import LEVELS
-from toolkit.contracts import Float32
+from toolkit.contracts import Float32, UInt8
 from toolkit.diagnosis import Cause
+from toolkit.layers import first_nonfinite
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ EXPORT_AGAIN = "toolkit export --int8 --fp16 (measures and writes again)"
 Arrays = dict[str, Any]
 
 
-def causes_in_files(bundle: Bundle, precisions: tuple[str, ...]) -> tuple[Cause, ...]:
+def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UInt8) -> tuple[Cause, ...]:
     """Every fault that the ONNX files and the record of a bundle show by themselves.
+
+    Args:
+        images_nhwc: a few of them are run through the FP16 files with every tensor exposed.
 
     Raises:
         MissingPackage: onnx cannot be imported here. CalibrationError: the record cannot be read.
@@ -53,11 +57,13 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...]) -> tuple[Cause,
     for precision in precisions:
         path = bundle.onnx_file(precision)
         graph = fp32 if precision == "fp32" else onnx.load(path)
-        causes += _passed_off(path, precision, graph)
+        # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
+        if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
+            causes += _passed_off(path, precision, graph)
         if "int8" in precision:
             causes += _scales(path, graph, record, weights)
         if "fp16" in precision:
-            causes += _overflow(path, graph, record)
+            causes += _overflow(path, graph, record) or not_finite(path, images_nhwc)
     return tuple(causes)
 
 
@@ -115,12 +121,12 @@ def _scales(path: Path, model: onnx.ModelProto, record: Record | None, weights: 
         tensor = node.input[1].removesuffix("_scale")
         if scale is None or zero is None:
             continue
-        if scale.ndim:
+        if scale.size > 1:
             causes += _of_weights(path, tensor, scale.astype(np.float32), _weights_of(tensor, model, weights))
         elif record is not None and tensor in {**record.amax, **record.largest}:
             amax = record.amax.get(tensor, record.largest.get(tensor, 0.0))
-            levels = LARGEST_UINT8 if zero.dtype == np.uint8 and int(zero) == 0 else LEVELS
-            causes += _of_activation(path, tensor, float(scale), amax / levels)
+            levels = LARGEST_UINT8 if zero.dtype == np.uint8 and not zero.any() else LEVELS
+            causes += _of_activation(path, tensor, float(scale.item()), amax / levels)
     return causes
 
 
@@ -162,15 +168,30 @@ def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32 | Non
 
 def _overflow(path: Path, model: onnx.ModelProto, record: Record | None) -> list[Cause]:
     """Weights that became infinite in FP16, and activations that the record saw beyond its range."""
-    infinite = [
-        name for name, value in _arrays(model).items() if value.dtype == np.float16 and not np.isfinite(value).all()
-    ]
-    if infinite:
-        evidence = f"weight '{infinite[0]}' holds infinity: it is beyond {LARGEST_HALF:g}"
-        return [Cause("FP16 overflows", str(path), evidence, "use fp32 or int8, whose other layers are float32")]
-    beyond = [] if record is None else [name for name, value in record.largest.items() if not value <= LARGEST_HALF]
-    if not beyond or record is None:
+    for name, value in _arrays(model).items():
+        if value.dtype == np.float16 and not np.isfinite(value).all():
+            return [_overflows(path, f"weight '{name}' holds infinity: it is beyond {LARGEST_HALF:g}")]
+    for name, largest in ({} if record is None else record.largest).items():
+        if not largest <= LARGEST_HALF:  # NaN too
+            return [_overflows(path, f"'{name}' reached {largest:.4g} when it was calibrated, FP16 ends at 65504")]
+    return []
+
+
+def _overflows(path: Path, evidence: str) -> Cause:
+    return Cause("FP16 overflows", str(path), evidence, "use fp32 or int8, whose other layers are float32")
+
+
+def not_finite(path: Path, images_nhwc: UInt8) -> list[Cause]:
+    """The first node whose output is not finite when each is stored in its own type.
+
+    ONNX Runtime's CPU provider computes FP16 files in float32 and keeps it up between nodes; an exposed tensor is FP16
+    all the same, as it is in a TensorRT engine.
+    """
+    found = first_nonfinite(path, images_nhwc)
+    if found is None:
         return []
-    first = beyond[0]
-    evidence = f"'{first}' reached {record.largest[first]:.4g} when it was calibrated, FP16 ends at {LARGEST_HALF:g}"
-    return [Cause("FP16 overflows", str(path), evidence, "use fp32 or int8, whose other layers are float32")]
+    node, largest = found
+    evidence = f"'{node}' is the first node with NaN or infinity; what it reads reaches {largest:.4g}"
+    if "fp16" in path.name:
+        return [_overflows(path, evidence)]
+    return [Cause("an activation is not finite", str(path), evidence, "toolkit verify --layers")]
