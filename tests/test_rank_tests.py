@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from toolkit.rank_tests import ALPHA, rank_sum_cut, ratio_from_pairs, ratio_from_runs, signed_rank_cut
+from toolkit.rank_tests import ALPHA, EXACT, rank_sum_cut, ratio_from_pairs, ratio_from_runs, signed_rank_cut
 
 
-@pytest.mark.parametrize("rounds", [10, 15, 20, 30])
+@pytest.mark.parametrize("rounds", [10, 15, 20, 30, 60])
 def test_a_paired_interval_ends_where_scipys_signed_rank_test_turns(rounds: int) -> None:
     draws = np.random.default_rng(rounds)
     before, after = draws.lognormal(0, 0.02, (2, rounds))
@@ -31,6 +33,32 @@ def test_an_interval_of_two_runs_ends_where_scipys_rank_sum_test_turns(m: int, n
     assert found.low is not None
     for shift, rejected in ((np.log(found.low) - 1e-9, True), (np.log(found.low) + 1e-9, False)):
         p = stats.mannwhitneyu(np.log(after) - shift, np.log(before), alternative="greater", method="exact").pvalue
+        assert bool(p <= ALPHA) is rejected
+
+
+@pytest.mark.parametrize("cut", [signed_rank_cut, lambda n: rank_sum_cut(n, n)])
+def test_the_normal_limit_begins_a_hundredth_wider_and_never_narrower(
+    cut: Callable[[int], int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed_rank_cut.cache_clear()
+    rank_sum_cut.cache_clear()
+    exact = cut(EXACT)
+    monkeypatch.setattr("toolkit.rank_tests.EXACT", EXACT - 1)
+    signed_rank_cut.cache_clear()
+    rank_sum_cut.cache_clear()
+    normal = cut(EXACT)
+    assert exact is not None
+    assert normal is not None
+    assert 0.98 * exact <= normal <= exact
+
+
+def test_the_normal_limit_of_200_rounds_is_scipys() -> None:
+    before, after = np.random.default_rng(7).lognormal(0, 0.02, (2, 200))
+    found = ratio_from_pairs(before, after)
+    assert found.low is not None
+    logs = np.log(after) - np.log(before) - np.log(found.low)
+    for shift, rejected in ((1e-9, True), (-1e-9, False)):
+        p = stats.wilcoxon(logs + shift, alternative="greater", method="asymptotic", correction=True).pvalue
         assert bool(p <= ALPHA) is rejected
 
 

@@ -28,7 +28,10 @@ from toolkit.timed_calls import Clock, Turn, back_to_back, from_threads, on_sche
 
 ROUNDS = 10
 FEWEST_ROUNDS = 5  # before a measurement may end because it has converged
-LONGEST_ROUND_S = 0.5  # shorter than what a machine's drift takes
+LONGEST_ROUND_S = 0.5
+# Paired rounds are short, so that the machine is the same in both halves of a pair: rounds of 20 ms find on a wandering
+# machine what rounds of 50 ms find in six times the time (tests/faults). A rank test at 1 in 1,000 needs ten.
+PAIRED_ROUNDS, MOST_PAIRED_ROUNDS, PAIRED_ROUND_S = 20, 400, 0.02
 WARMUP_WINDOW = 3
 LONGEST_WARMUP_S = 0.2  # what trtexec takes too
 STEADY = 1.05
@@ -115,7 +118,12 @@ class _Series:
     first_ms: float
     settle: bool
     turns: list[Turn] = field(default_factory=list)
-    converged: bool = False
+    done: bool = False
+
+    @property
+    def spent_s(self) -> float:
+        """Measuring time so far."""
+        return sum(turn.elapsed_ns for turn in self.turns) / 1e9
 
 
 def bench(
@@ -125,7 +133,6 @@ def bench(
     *,
     seconds: float = 1.0,
     load: Load = Load(),  # frozen
-    rounds: int = ROUNDS,
     paired: bool = False,
     clock: Clock = time.perf_counter_ns,
     sleep: Callable[[float], None] = time.sleep,
@@ -133,23 +140,19 @@ def bench(
 ) -> list[Latency]:
     """Measures every runner at every batch size; runners take turns, so that drift of the machine hits all alike.
 
-    Every second round goes through the runners backwards: what drifts steadily then favours nobody. A runner that has
-    converged drops out, unless `paired`.
+    Every second round goes through the runners backwards: what drifts steadily then favours nobody. A runner drops out
+    when its median is known to 1 % (`converged`) or its time is up; `paired` ones go on together until then.
 
     Args:
         runners: by the name to print.
         images_nhwc: uint8 (N, H, W, C); repeated where a batch needs more.
         seconds: most measuring time of one runner at one batch size, warm-up not counted; one call a round at least.
-        load: threads and arrivals. On a schedule there is one round, because a queue needs time to build up.
-        rounds: at least so many, and more where one would last longer than `LONGEST_ROUND_S`.
-        paired: every runner is measured in every round, for `toolkit.rank_tests`.
+        load: threads and arrivals.
+        paired: every runner is measured in every round, and rounds are short, for `toolkit.rank_tests`.
         clock: nanoseconds.
     """
-    if load.rate_hz is None:
-        length_s = min(seconds / rounds, LONGEST_ROUND_S)
-        rounds = max(rounds, math.ceil(seconds / length_s - 1e-9))
-    else:
-        length_s, rounds = seconds, 1
+    length_s, fewest = _rounds(seconds, load, paired)
+    rounds = max(fewest, math.ceil(seconds / length_s - 1e-9))
     results, total = [], len(batches) * rounds * len(runners)
     for index, batch in enumerate(batches):
         images = np.ascontiguousarray(np.resize(images_nhwc, (batch, *images_nhwc.shape[1:])))
@@ -157,10 +160,13 @@ def bench(
         for turn in range(rounds):
             for place, name in enumerate(list(runners) if turn % 2 == 0 else list(runners)[::-1]):
                 one = series[name]
-                if not one.converged or paired:
+                if not one.done:
                     one.turns.append(_turn(runners[name], images, int(1e9 * length_s), load, one.settle, clock, sleep))
-                    one.converged = turn + 1 >= FEWEST_ROUNDS and _has_converged(one.turns, tail=True)
+                    one.done = not paired and (turn + 1 >= FEWEST_ROUNDS and _has_converged(one.turns))
+                    one.done |= turn + 1 >= fewest and one.spent_s >= seconds
                 on_progress((index * rounds + turn) * len(runners) + place + 1, total)
+            if any(one.done for one in series.values()) if paired else all(one.done for one in series.values()):
+                break
         results += [_latency(name, batch, load, one) for name, one in series.items()]
     return results
 
@@ -170,14 +176,12 @@ def _warm_up(runner: Runner, images: UInt8, round_s: float, clock: Clock) -> _Se
 
     Two windows at least, and no further one after `LONGEST_WARMUP_S`: a machine that drifts never settles.
     """
-    started = clock()
-    runner.logits(images)
-    first_ms = (clock() - started) / 1e6
-    before, took, calls, end = math.inf, 0.0, 1, clock() + int(1e9 * LONGEST_WARMUP_S)
+    first_ms, before, took, calls, end = 0.0, math.inf, 0.0, 0, clock() + int(1e9 * LONGEST_WARMUP_S)
     while calls < 2 * WARMUP_WINDOW or clock() < end:
         started = clock()
         for _ in range(WARMUP_WINDOW):
             runner.logits(images)
+            first_ms = first_ms or (clock() - started) / 1e6
         took, calls = float(clock() - started), calls + WARMUP_WINDOW
         if took * STEADY >= before:
             break
@@ -204,10 +208,19 @@ def _turn(
     return back_to_back(call, images, length_ns, clock)
 
 
-def _has_converged(turns: list[Turn], tail: bool) -> bool:
-    """Whether the median is known to 1 % and, with `tail`, the 99th percentile has an interval at all."""
+def _rounds(seconds: float, load: Load, paired: bool) -> tuple[float, int]:
+    """Seconds of a round and the fewest of them; on a schedule there is one, because a queue needs time to build up."""
+    if load.rate_hz is not None:
+        return seconds, 1
+    if paired:
+        return min(seconds / PAIRED_ROUNDS, max(PAIRED_ROUND_S, seconds / MOST_PAIRED_ROUNDS)), PAIRED_ROUNDS
+    return min(seconds / ROUNDS, LONGEST_ROUND_S), ROUNDS
+
+
+def _has_converged(turns: list[Turn]) -> bool:
+    """Whether the median is known to 1 % and there are calls enough for an interval of the 99th percentile."""
     values = np.concatenate([turn.taken_ns for turn in turns]).astype(np.float64)
-    if tail and len(values) < fewest_for(99):
+    if len(values) < fewest_for(99):
         return False
     return _within(percentile_interval(values, np.sort(values), 50), CONVERGED)
 
@@ -222,8 +235,7 @@ def _latency(name: str, batch: int, load: Load, series: _Series) -> Latency:
     found = {key: percentile_nearest_rank(ordered, percent) for key, percent in PERCENTILES.items()}
     intervals = {key: percentile_interval(values, ordered, percent) for key, percent in PERCENTILES.items()}
     medians = _round_medians(series.turns, values)
-    elapsed_s = sum(turn.elapsed_ns for turn in series.turns) / 1e9
-    reached, held = _rate(series.turns, load, len(values), elapsed_s)
+    reached, held = _rate(series.turns, load, len(values), series.spent_s)
     return Latency(
         runner=name,
         batch=batch,
@@ -239,7 +251,7 @@ def _latency(name: str, batch: int, load: Load, series: _Series) -> Latency:
         min_ms=float(ordered[0]),
         mean_ms=math.fsum(values) / len(values),
         max_ms=float(ordered[-1]),
-        images_per_s=batch * len(values) / elapsed_s,
+        images_per_s=batch * len(values) / series.spent_s,
         quantiles_ms=tuple(quantiles_from_sorted(ordered)),
         round_medians_ms=medians,
         stable=max(medians) <= 1.1 * min(medians),

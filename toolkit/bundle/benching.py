@@ -30,14 +30,13 @@ from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
 from toolkit.files import sha256_of_file
-from toolkit.latency import ROUNDS, Latency, Load, phases_of, times_phases
+from toolkit.latency import Latency, Load, phases_of, times_phases
 from toolkit.latency import bench as measure
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.workspace import MANIFEST
 
 BATCHES = (1, 8, 64)
-COMPARED_ROUNDS = 20  # the interval of a rank test at 1 in 1,000 needs ten; twenty bear a few wild ones
 MAX_REGRESSION = 0.03
 
 
@@ -143,7 +142,6 @@ def bench(
             sizes,
             seconds=seconds,
             load=load,
-            rounds=COMPARED_ROUNDS if compared else ROUNDS,
             paired=compared,
             on_progress=_and_look(on_progress, state),
         )
