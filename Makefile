@@ -18,13 +18,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --group zoo
 	@touch $@
 
-demo: $(INSTALLED)  ## Install, then export, verify and bench the embedded default
+demo: $(INSTALLED)  ## Install, then export, verify, bench and report the embedded default
 	@mkdir -p $(DEMO)
 	$(BIN)/toolkit export --int8 --fp16 > $(DEMO)/export.json
 	$(BIN)/toolkit verify > $(DEMO)/verify.json
 	$(BIN)/toolkit bench > $(DEMO)/bench.json
+	$(BIN)/toolkit report --verify $(DEMO)/verify.json --bench $(DEMO)/bench.json -o $(DEMO)/report.html > $(DEMO)/report.json
 	@echo
-	@echo "The bundle is bundles/resnet32x32-fashion/, the results as JSON are in $(DEMO)/."
+	@echo "The bundle is bundles/resnet32x32-fashion/, the results as JSON and report.html are in $(DEMO)/."
 	@echo "Next: . $(BIN)/activate && toolkit train my-net --help   (your own images)"
 	@echo "      copy the bundle to the device                      (see README.md)"
 
