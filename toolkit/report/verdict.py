@@ -118,7 +118,7 @@ def _gain(evidence: Evidence, choice: Choice) -> str:
     said += [f"takes {share:.0f}{THIN}% of the space"] if share is not None else []
     where = _machine(evidence)
     measured = f", measured on {where}" if where and choice.latency is not None else ""
-    return f", {' and '.join(said)}{measured}"
+    return f"{', ' if len(said) > 1 else ' and '}{' and '.join(said)}{measured}"
 
 
 def _speed(evidence: Evidence, choice: Choice) -> str:
