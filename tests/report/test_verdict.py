@@ -115,7 +115,7 @@ def test_the_figures_beside_the_sentence_have_their_intervals() -> None:
     choice = choice_from_evidence(evidence)
     assert choice is not None
     names = [name for name, _, _ in facts_of_choice(evidence, choice)]
-    assert names == ["Right answers", "Against fp32", "A call at batch 1", "Size"]
+    assert names == ["Right answers", "Against fp32", "Median call, batch 1", "Size"]
     assert all("95\u202f%" in compared for _, _, compared in facts_of_choice(evidence, choice)[:2])
 
 

@@ -7,7 +7,7 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.facts import Accuracy, Flip
 from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.thumbnails import url_of_image
-from toolkit.report.words import MINUS, chosen, signed
+from toolkit.report.words import MINUS, chosen, exponent, signed
 
 MOST_PICTURES = 24  # of each runner: the surest flips say most, and a page stays a page
 MOST_BYTES = 600_000  # of all pictures together: the page is to be mailed
@@ -46,7 +46,7 @@ def _counts(accuracies: tuple[Accuracy, ...]) -> Markup:
             f"{found.gained}",
             f"{found.flips - found.lost - found.gained}",
             f"{found.mcnemar_p:.2g}",
-            "\u2013" if found.relative_l2 is None else f"{found.relative_l2:.1e}",
+            exponent(found.relative_l2),
         )
         for found in accuracies
     ]
@@ -63,7 +63,7 @@ def _sources(evidence: Evidence) -> Markup:
             f"{source.before} \u2192 {source.after}",
             source.kind,
             f"{source.flips}",
-            "\u2013" if source.relative_l2 is None else f"{source.relative_l2:.1e}",
+            exponent(source.relative_l2),
             "\u2013" if source.max_abs_dlogit is None else f"{source.max_abs_dlogit:.2g}",
         )
         for source in evidence.sources

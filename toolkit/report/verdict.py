@@ -194,8 +194,8 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
         if choice.fp32 is not None:
             found.append(("Against fp32", signed(accuracy.change_points), inside))
     if choice.latency is not None:
-        name = f"A call at batch {choice.latency.batch}"
-        found.append((name, milliseconds(choice.latency.p50_ms), f"p50{_compared(evidence, choice)}"))
+        name = f"Median call, batch {choice.latency.batch}"
+        found.append((name, milliseconds(choice.latency.p50_ms), _compared(evidence, choice)))
     share = size_percent(evidence, choice)
     found.append(
         ("Size", size(evidence.bytes_of(choice.runner)), f"{share:.0f}{THIN}% of fp32" if share else "the file")
@@ -206,5 +206,5 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
 def _compared(evidence: Evidence, choice: Choice) -> str:
     ratio, inside = speed_up(evidence, choice), speed_up_interval(evidence, choice)
     if ratio is None:
-        return ""
-    return f", {ratio:.2g}\u00d7 fp32's speed" + (f" ({inside[0]:.2g} to {inside[1]:.2g})" if inside else "")
+        return "whole calls, copies included"
+    return f"{ratio:.2g}\u00d7 fp32's speed" + (f" ({inside[0]:.2g} to {inside[1]:.2g})" if inside else "")

@@ -36,6 +36,11 @@ def three_digits(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def exponent(value: float | None) -> str:
+    """Two digits and a power of ten: "1.9e-02", "0", a dash for what is not finite."""
+    return "\u2013" if value is None else f"{value:.1e}" if value else "0"
+
+
 def size(count: int | None) -> str:
     """Bytes as KiB, or MiB from 10 MiB on."""
     if count is None:
