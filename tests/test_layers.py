@@ -81,3 +81,20 @@ def test_the_first_node_that_overflows_fp16_is_found(
 def test_a_tensor_that_is_not_finite_is_infinitely_far_away() -> None:
     assert relative_l2(np.ones(3, np.float32), np.array([1, np.nan, 1], np.float32)) == np.inf
     assert relative_l2(np.zeros(3, np.float32), np.zeros(3, np.float32)) == 0
+
+
+def test_a_file_with_other_names_parts_where_nothing_is_known_of_the_inputs_nowhere(
+    files: tuple[Path, Path], structured_images: LabelledImages
+) -> None:
+    model = onnx.load(_scaled(files[0], "fc.weight", 0.5))
+    kept = {value.name for value in [*model.graph.input, *model.graph.output]}
+    for node in model.graph.node:
+        node.input[:] = [name if "." in name or name in kept else f"their_{name}" for name in node.input]
+        node.output[:] = [name if "." in name or name in kept else f"their_{name}" for name in node.output]
+    onnx.save(model, files[1])
+    found = layers_of_files(*files, structured_images.images_nhwc, "fp32")
+    (logits,) = (row for row in found.layers if row.node == "fc/Gemm")
+    assert logits.output_l2 is not None
+    assert logits.output_l2 > 0.1
+    assert logits.input_l2 is None
+    assert found.parted is None

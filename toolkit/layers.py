@@ -32,7 +32,13 @@ Tensors = dict[str, Float32]
 
 @dataclass(frozen=True)
 class Layer:
-    """One node of the fp32 graph: relative L2 of its output, and the largest of its inputs; null where not finite."""
+    """One node of the reference's graph, and how far its tensors are apart in relative L2.
+
+    Attributes:
+        input_l2: the largest of its inputs'; None where one is not finite, or is in one of the files only.
+        output_l2: None where it is not finite.
+        nonfinite: numbers in the candidate's output that are NaN or infinite.
+    """
 
     node: str
     operator: str
@@ -159,22 +165,24 @@ def _compared(
     differ = {
         name: relative_l2(expected[name], got[name])
         for name in expected
-        if np.issubdtype(expected[name].dtype, np.floating)
+        if np.issubdtype(expected[name].dtype, np.floating) and expected[name].shape == got[name].shape
     }
+    made = {name for node in model.graph.node for name in node.output}
     rows = []
     for node in model.graph.node:
         name = node.output[0]
         if name in differ:
-            read = [differ[tensor] for tensor in map(_plain, node.input) if tensor in differ]
+            # A tensor that somebody else's file has under another name is unknown, and so is what came of it.
+            read = [differ.get(tensor, np.inf) for tensor in map(_plain, node.input) if tensor in made]
             bad = int((~np.isfinite(got[name])).sum())
             rows.append(Layer(node.name, node.op_type, _json(max(read, default=0.0)), _json(differ[name]), bad))
-    rule = f"its output is off by more than {floor:g} (relative L2) and by more than {JUMP:g} times its inputs"
+    rule = f"an output off by more than {floor:g} (relative L2) and by more than {JUMP:g} times its inputs"
     parted = next((row.node for row in rows if _parts(row, floor)), None)
     return Layers(reference, candidate, images, rule, parted, tuple(rows))
 
 
 def _parts(row: Layer, floor: float) -> bool:
-    if row.input_l2 is None:  # its inputs were not finite: whoever made them parted
+    if row.input_l2 is None:  # not finite: whoever made it parted; unknown: nothing can be said
         return False
     return row.output_l2 is None or (row.output_l2 > floor and row.output_l2 > JUMP * row.input_l2)
 

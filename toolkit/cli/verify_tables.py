@@ -38,14 +38,17 @@ def _pairs(found: Verification) -> None:
             _interval(pair.parity.candidate_score),
             _flips_in_words(pair.parity),
             f"{pair.parity.mcnemar_p:.2g}",
-            f"{pair.parity.relative_l2:.1e}",
+            *([] if found.other is None else [f"{pair.parity.relative_l2:.1e}"]),
             f"{pair.verdict.retention_percent:.2f} %",
             f"{pair.verdict.low_percent:.2f}-{pair.verdict.high_percent:.2f}",
             f"[{COLOURS[pair.verdict.word]}]{_word(found, name)}[/{COLOURS[pair.verdict.word]}]",
         )
         for name, pair in found.pairs.items()
     ]
-    columns = ("runner", "top-1", "95 %", "flips", "p", "rel. L2", "keeps", "95 %", f"gate {found.gate_percent:g} %<")
+    # Of one bundle the distances stand in the table of steps below.
+    distance = [] if found.other is None else ["rel. L2"]
+    gate = f"gate {found.gate_percent:g} %<"
+    columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
     table(f"{found.model} on {len(found.images):,} images of {found.images.source}, {against}", columns, rows)
 
 
@@ -120,24 +123,25 @@ def _layers(layers: Layers) -> None:
         reverse=True,
     )
     rows = [
-        (plain(row.node), row.operator, _figure(row.input_l2), _figure(row.output_l2)) for row in grown[:MOST_LAYERS]
+        (plain(row.node), row.operator, _figure(row.input_l2, "unknown"), _figure(row.output_l2, "not finite"))
+        for row in grown[:MOST_LAYERS]
     ]
     columns = ("node", "operator<", "off before", "off after")
     table(f"{layers.candidate} against {layers.reference}, {layers.images} images: where it grows most", columns, rows)
     if layers.parted is None:
-        note(f"They part nowhere: at no node is {layers.rule}.")
+        note(f"They part nowhere: no node has {layers.rule}.")
     else:
-        say(f"[red]They part at '{plain(layers.parted)}'[/red]: {layers.rule}.")
+        say(f"[red]They part at '{plain(layers.parted)}'[/red], the first node with {layers.rule}.")
 
 
 def _growth(before: float | None, after: float | None) -> float:
     if after is None:
         return float("inf") if before is not None else 0.0
-    return after / max(before or 0.0, 1e-6)
+    return 0.0 if before is None else after / max(before, 1e-6)
 
 
-def _figure(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.1e}"
+def _figure(value: float | None, otherwise: str) -> str:
+    return otherwise if value is None else f"{value:.1e}"
 
 
 def _undecided(found: Verification) -> None:
