@@ -121,6 +121,11 @@ class _Series:
     done: bool = False
 
     @property
+    def calls(self) -> int:
+        """Measured so far."""
+        return sum(len(turn.taken_ns) for turn in self.turns)
+
+    @property
     def spent_s(self) -> float:
         """Measuring time so far."""
         return sum(turn.elapsed_ns for turn in self.turns) / 1e9
@@ -162,8 +167,10 @@ def bench(
                 one = series[name]
                 if not one.done:
                     one.turns.append(_turn(runners[name], images, int(1e9 * length_s), load, one.settle, clock, sleep))
-                    one.done = not paired and (turn + 1 >= FEWEST_ROUNDS and _has_converged(one.turns))
-                    one.done |= turn + 1 >= fewest and one.spent_s >= seconds
+                    one.done = one.spent_s >= seconds and turn + 1 >= fewest
+                    if not paired and turn + 1 >= FEWEST_ROUNDS:
+                        one.done |= one.spent_s >= seconds and one.calls >= ROUNDS
+                        one.done |= _has_converged(one.turns)
                 on_progress((index * rounds + turn) * len(runners) + place + 1, total)
             if any(one.done for one in series.values()) if paired else all(one.done for one in series.values()):
                 break

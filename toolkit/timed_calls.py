@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def on_schedule(
     count, apart_ns = max(1, round(rate_hz * length_ns / 1e9)), 1e9 / rate_hz
     numbers = iter(range(count))  # shared: the next thread that is free takes the next call
     began = clock()
-    give_up = began + int(LONGEST_OVERRUN * length_ns)
+    give_up, broken_off = began + int(LONGEST_OVERRUN * length_ns), Event()
 
     def serve() -> list[tuple[int, int, int]]:
         served = []
@@ -102,7 +102,7 @@ def on_schedule(
                 if left > SPIN_NS:
                     sleep((left - SPIN_NS) / 1e9)
             started = clock()
-            if started > give_up:
+            if (started > give_up and number > 0) or broken_off.is_set():
                 break
             call(images)
             served.append((due, started, clock()))
@@ -112,7 +112,11 @@ def on_schedule(
         served = serve()
     else:
         with ThreadPoolExecutor(threads) as pool:
-            parts = [future.result() for future in [pool.submit(serve) for _ in range(threads)]]
+            try:
+                parts = [future.result() for future in [pool.submit(serve) for _ in range(threads)]]
+            except BaseException:  # Ctrl-C, say: the other threads must not go on to the end of the schedule
+                broken_off.set()
+                raise
         served = sorted(entry for part in parts for entry in part)
     times = np.array(served, np.int64).reshape(-1, 3)
     return Turn(

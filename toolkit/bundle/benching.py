@@ -22,7 +22,7 @@ from toolkit.bundle.baseline import (
     require_same_runners,
 )
 from toolkit.bundle.bench_warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
-from toolkit.bundle.entrants import Entrants
+from toolkit.bundle.entrants import Entrants, on_device
 from toolkit.bundle.machine import Machine, MachineState
 from toolkit.bundle.reading import Bundle, bundle_from_folder, require_precisions
 from toolkit.bundle.runners import Opening, require_backends
@@ -124,7 +124,7 @@ def bench(
     state = MachineState()
     if energy:
         state.measure_idle()
-    entrants = Entrants()
+    entrants = Entrants(state.device_mib)
     try:
         entrants.open(opened_bundle, names, chosen, run_builder, by_name, graph)
         if before:
@@ -154,6 +154,8 @@ def bench(
     machine = [row for row in rows if row.runner == Machine.name]
     rows = [row for row in rows if row.runner != Machine.name]
     warned = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
+    if conditions["jetson"] or any(on_device(name) for name in descriptions):
+        warned += warnings_of_gpu(state.states, os.getpid())
     if graph != "on" and not entrants.has_graphs:
         warned.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
     return Benchmark(
@@ -169,7 +171,7 @@ def bench(
         latency=tuple(rows),
         machine=tuple(machine),
         conditions=conditions,
-        warnings=tuple(warned + warnings_of_gpu(state.states, os.getpid())),
+        warnings=tuple(warned),
         comparison=_comparison(before, entrants, rows, machine, max_regression),
         unavailable=entrants.unavailable,
     )
@@ -211,7 +213,7 @@ def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineStat
         why["phases"] = "it runs on the host, or does not time its parts"
     spent, reason = None, "not asked for (energy)"
     if energy:
-        spent, reason = state.energy_mj(lambda: runner.logits(pixels), timed is not None)
+        spent, reason = state.energy_mj(lambda: runner.logits(pixels), on_device(row.runner))
     if spent is None:
         why["energy_mj"] = reason
     return replace(row, phases=phases, energy_mj=spent, why_null=why)

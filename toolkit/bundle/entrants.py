@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from toolkit.bundle.reading import Bundle
 from toolkit.bundle.runners import Opened, Opening, open_runners
 from toolkit.errors import ToolkitError
 from toolkit.latency import times_phases
 from toolkit.runtime.runner import Runner
 
+ON_THE_HOST = ("torch", "ort")  # backends that compute on the CPU
 GRAPHS = ("on", "off", "both")
 AGAINST, WITHOUT_GRAPH = " (against)", " without graph"
 
 
+def on_device(name: str) -> bool:
+    """Whether a runner of this name computes on a GPU."""
+    return name.split()[0] not in ON_THE_HOST
+
+
 class Entrants:
     """Opens what is to be measured and closes it again.
+
+    Args:
+        device_mib: reads how much of the GPU's memory is used now.
 
     Attributes:
         runners: by name, in the order of turns; a rival follows the one that it is compared with.
@@ -21,7 +32,8 @@ class Entrants:
         rival_folder: the other bundle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device_mib: Callable[[], float | None] = lambda: None) -> None:
+        self._device_mib = device_mib
         self.runners: dict[str, Runner] = {}
         self.unavailable: dict[str, str] = {}
         self.openings: dict[str, Opening] = {}
@@ -46,7 +58,7 @@ class Entrants:
         """
         if graph not in GRAPHS:
             raise ToolkitError("unknown choice of CUDA graphs", found=graph, allowed=", ".join(GRAPHS))
-        opened = open_runners(bundle, backends, precisions, run_builder, by_name=by_name)
+        opened = open_runners(bundle, backends, precisions, run_builder, by_name, self._device_mib)
         self._opened.append(opened)
         self.runners, self.unavailable = self._with_graphs(opened.runners, graph), dict(opened.unavailable)
         self.openings = dict(opened.openings)
@@ -66,7 +78,7 @@ class Entrants:
                 allowed=" x ".join(map(str, bundle.preprocessing.shape)),
             )
         precisions = tuple(p for p in other.precisions if any(name.split()[1] == p for name in self.runners))
-        opened = open_runners(other, backends, precisions, by_name=by_name)
+        opened = open_runners(other, backends, precisions, by_name=by_name, device_mib=self._device_mib)
         self._opened.append(opened)
         found = self._with_graphs(opened.runners, graph)
         self.rivals = {name: name + AGAINST for name in self.runners if name in found}

@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.conditions import jetson
 from toolkit.conditions.energy import GpuMeter, JetsonMeter, Meter, energy_mj, idle_watts, rapl_meter
 from toolkit.conditions.host import ROOT, disturbances, host_conditions, jiffies, peak_resident_mib
-from toolkit.conditions.nvml import Gpu, gpu_here
+from toolkit.conditions.nvml import Gpu, Refused, gpu_here
 from toolkit.contracts import Float32, UInt8
 from toolkit.runtime.runner import ClosesItself
 
@@ -77,6 +77,13 @@ class MachineState:
             "peak_host_mib": peak_resident_mib(self._root),
             "absent": {key: reason for key, reason in reasons.items() if reason},
         }
+
+    def device_mib(self) -> float | None:
+        """GPU memory in use by everybody; None without NVML. A Jetson's is the host's own memory."""
+        try:
+            return self._gpu.memory_used_mib() if self._gpu else None
+        except Refused:
+            return None
 
     def meter(self, on_device: bool) -> Meter | None:
         """What measures the power of a runner: the Jetson's rails, the GPU's board, or the CPU's packages."""

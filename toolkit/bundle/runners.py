@@ -16,10 +16,14 @@ BACKENDS = ("torch", "ort", "trt")
 
 @dataclass(frozen=True)
 class Opening:
-    """What opening one runner took: time, and memory of this process. The first of a backend pays for its libraries."""
+    """What opening one runner took: time, memory of this process, memory of the GPU where somebody reads it.
+
+    The first of a backend pays for its libraries.
+    """
 
     load_ms: float
     host_mib: float | None
+    device_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def open_runners(
     precisions: tuple[str, ...],
     run_builder: bool = False,
     by_name: bool = True,
+    device_mib: Callable[[], float | None] = lambda: None,
 ) -> Opened:
     """Opens every runner that can run here.
 
@@ -60,6 +65,7 @@ def open_runners(
         run_builder: import and call the Python that a bundle of somebody's own network names. A bundle may come from
             anybody, so this is never done unasked.
         by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
+        device_mib: reads how much of the GPU's memory is used now.
 
     Raises:
         BackendUnavailable: none can; the message holds every reason.
@@ -70,10 +76,14 @@ def open_runners(
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_foreign(bundle) else {})
     for backend in backends:
         for precision in _precisions_of(backend, precisions, by_name):
-            started, memory = time.perf_counter(), resident_mib()
+            before, started = (resident_mib(), device_mib()), time.perf_counter()
             try:
                 runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
-                openings[f"{backend} {precision}"] = _opening(started, memory)
+                openings[f"{backend} {precision}"] = Opening(
+                    1000 * (time.perf_counter() - started),
+                    _grown(before[0], resident_mib()),
+                    _grown(before[1], device_mib()),
+                )
             except ToolkitError as error:
                 reason = "; ".join(
                     part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
@@ -87,10 +97,8 @@ def open_runners(
     return Opened(runners, unavailable, openings)
 
 
-def _opening(started_s: float, before_mib: float | None) -> Opening:
-    taken_ms, after_mib = 1000 * (time.perf_counter() - started_s), resident_mib()
-    grown = None if before_mib is None or after_mib is None else after_mib - before_mib
-    return Opening(taken_ms, grown)
+def _grown(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def _precisions_of(backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:

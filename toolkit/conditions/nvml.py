@@ -65,7 +65,7 @@ class Gpu:
             "celsius": lambda: self._number("nvmlDeviceGetTemperature", 0),
             "watts": self.watts,
             "slowed_by": self.slowed_by,
-            "memory_used_mib": lambda: self._memory().used >> 20,
+            "memory_used_mib": self.memory_used_mib,
             "processes": lambda: sorted(self.processes()),
         }
         found: dict[str, Any] = {"name": self.name}
@@ -111,10 +111,11 @@ class Gpu:
     def __exit__(self, *problem: object) -> None:
         self.close()
 
-    def _memory(self) -> _Memory:
+    def memory_used_mib(self) -> int:
+        """In use by every process together."""
         memory = _Memory()
         self._call("nvmlDeviceGetMemoryInfo", ctypes.byref(memory))
-        return memory
+        return int(memory.used) >> 20
 
     def _number(self, name: str, *arguments: int, kind: Any = ctypes.c_uint) -> int:
         answer = kind(0)
