@@ -214,6 +214,29 @@ def test_a_budget_and_a_sensitivity_become_curves() -> None:
     assert "Kept in floating point: conv.0." in text
 
 
+def test_layers_that_verify_compared_say_where_they_part() -> None:
+    layers = [{"node": "a", "output_l2": 0.02}, {"node": "b", "output_l2": 0.4}, {"node": "c", "output_l2": None}]
+    pair = {"reference": "model.onnx", "candidate": "model.int8.onnx", "images": 32, "parted": "b", "layers": layers}
+    verify = Made().verify() | {"layers": [pair]}
+    (row,) = rows_of(section(tree_of(page_from_evidence(Made().evidence(verify=verify))), "layers"), "Layer by layer")
+    assert row["part at"] == "b"
+    assert row["worst rel. L2 of a layer"] == "4.0e-01"
+
+
+def test_what_a_gpu_tells_is_shown_where_it_was_measured() -> None:
+    bench = Made().bench()
+    bench["openings"]["ort int8"]["device_mib"] = 310.0
+    phases = {"python_ms": 0.05, "h2d_ms": 0.01, "gpu_ms": 0.3, "d2h_ms": 0.02}
+    row = next(row for row in bench["latency"] if row["runner"] == "ort int8")
+    row |= {"phases": phases, "energy_mj": 1.25}
+    part = section(tree_of(page_from_evidence(Made().evidence(bench=bench))), "latency")
+    (split,) = rows_of(part, "What a call is made of")
+    assert (split["python"], split["gpu"]) == ("0.050 ms", "0.300 ms")
+    start = {row["runner"]: row for row in rows_of(part, "Until the first answer")}
+    assert (start["ort int8"]["GPU memory"], start["ort int8"]["energy a call"]) == ("310 MiB", "1.25 mJ")
+    assert start["ort fp32"]["energy a call"] == "not measured"
+
+
 def test_the_engine_s_census_is_shown_and_warns(page: str) -> None:
     part = section(tree_of(page), "engines")
     (row,) = rows_of(part, "Engines in the bundle")

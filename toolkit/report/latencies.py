@@ -153,21 +153,25 @@ def _starts(evidence: Evidence) -> Markup:
     rows = []
     for name, latency in evidence.latency_of.items():
         opening = openings.get(name) or {}
-        memory, energy = opening.get("host_mib"), latency.energy_mj
+        energy = latency.energy_mj
         if not opening and latency.first_ms is None and energy is None:
             continue
         rows.append(
             (
                 name,
                 milliseconds(opening.get("load_ms")) if opening else "\u2013",
-                "\u2013" if memory is None else f"{three_digits(memory)}\u202fMiB",
+                *(_mebibytes(opening.get(key)) for key in ("host_mib", "device_mib")),
                 milliseconds(latency.first_ms),
                 "not measured" if energy is None else f"{energy:.2f}\u202fmJ",
             )
         )
-    columns = ("runner", "load", "memory", "first call", "energy a call")
+    columns = ("runner", "load", "host memory", "GPU memory", "first call", "energy a call")
     caption = f"Until the first answer, at batch {evidence.smallest_batch}"
     return table(caption, columns, rows) if rows else Markup("")
+
+
+def _mebibytes(value: float | None) -> str:
+    return "\u2013" if value is None else f"{three_digits(value)}\u202fMiB"
 
 
 def _comparison(evidence: Evidence) -> Markup:

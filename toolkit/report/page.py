@@ -9,9 +9,10 @@ from toolkit.report.answers import classes_section, flips_section
 from toolkit.report.conditions import commands_section, conditions_section
 from toolkit.report.evidence import Evidence
 from toolkit.report.latencies import latency_section
+from toolkit.report.layers import layers_section
 from toolkit.report.markup import Markup, element, joined, paragraph
 from toolkit.report.pareto import pareto_section
-from toolkit.report.quantised import calibration_section, engines_section, sensitivity_section
+from toolkit.report.quantised import calibration_section, engines_section
 from toolkit.report.verdict import choice_from_evidence, facts_of_choice, reservations, sentence
 
 # Whatever slips into the page can load nothing and send nothing.
@@ -29,7 +30,7 @@ def page_from_evidence(evidence: Evidence) -> str:
         ("latency", "Latency", latency_section(evidence)),
         ("flips", "Answers that changed", flips_section(evidence)),
         ("classes", "Change by class", classes_section(evidence)),
-        ("layers", "INT8 layer by layer", sensitivity_section(evidence)),
+        ("layers", "INT8 layer by layer", layers_section(evidence)),
         ("calibration", "Calibration", calibration_section(evidence)),
         ("engines", "Engines", engines_section(evidence)),
         ("conditions", "Conditions", conditions_section(evidence)),
