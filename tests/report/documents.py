@@ -31,6 +31,7 @@ class Made:
     shape: tuple[int, int, int] = (16, 16, 3)
     seed: int = 0
     medians_ms: dict[str, float] = field(default_factory=lambda: dict(MEDIANS_MS))
+    noise: dict[str, float] = field(default_factory=lambda: dict(NOISE))
 
     def manifest(self) -> dict[str, Any]:
         """`manifest.json`."""
@@ -73,7 +74,7 @@ class Made:
         exact[np.arange(self.images), labels] += 2.5
         rows, words, passed = [], {}, {}
         for name in self.medians_ms:
-            got = exact + draws.normal(0, 1, exact.shape).astype(np.float32) * NOISE[name]
+            got = exact + draws.normal(0, 1, exact.shape).astype(np.float32) * self.noise.get(name, 0.3)
             parity = parity_from_logits("torch fp32", name, exact, got, labels)
             verdict = verdict_from_counts(parity.both_right, parity.lost, parity.gained, self.images, gate)
             flips = flips_from_logits(exact, got, labels)

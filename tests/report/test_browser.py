@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1280, 700, 360])
+@pytest.mark.parametrize("width", [1280, 760, 360])
 def test_it_opens_at_once_without_complaint_and_fits(browser: Browser, page: Path, width: int, dark: bool) -> None:
     browser.complaints.clear()
     browser.requests.clear()
@@ -68,6 +69,23 @@ def test_it_opens_at_once_without_complaint_and_fits(browser: Browser, page: Pat
     assert browser.value(LEFT_THE_DRAWING) == []
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(17, 20, 25)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_fifteen_runners_are_told_apart(browser: Browser, tmp_path: Path, width: int) -> None:
+    """All backends and precisions of a machine with a GPU, crowded where they are fast."""
+    precisions = ("fp32", "fp16", "int8", "int8-fp16", "int8-cpu")
+    backends = ("ort", "ort-cuda", "trt")
+    medians = {f"{backend} {p}": 0.08 * 1.12**n for n, (backend, p) in enumerate(product(backends, precisions))}
+    path = tmp_path / "many.html"
+    path.write_text(page_from_evidence(Made(medians_ms=medians).evidence()), encoding="utf-8")
+    browser.look_like(width)
+    browser.open(path)
+    assert browser.value(OVERLAPS) == []
+    assert browser.value(LEFT_THE_DRAWING) == []
+    shown = "#trade-off .desk svg" if width > 500 else "#trade-off .phone svg"
+    labels = browser.value(f"[...document.querySelectorAll('{shown} text.label')].map(t => t.textContent)")
+    assert sorted(labels) == sorted(medians)
 
 
 def test_the_theme_can_be_chosen_against_the_system(browser: Browser, page: Path) -> None:

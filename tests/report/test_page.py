@@ -58,6 +58,8 @@ def test_accuracies_are_those_of_the_document(page: str) -> None:
         assert row["top-1"] == f"{score['top1_percent']:.2f} %"
         assert row["95 %"] == f"{score['low_percent']:.2f} to {score['high_percent']:.2f}"
         assert row["gate"] == found["verdict"]["word"]
+        points = score["top1_percent"] - found["reference_score"]["top1_percent"]
+        assert float(row["change"].replace("\u2212", "-")) == pytest.approx(points, abs=0.005001)
     assert rows["ort int8-cpu"]["size"] == "488 KiB"
     assert rows["torch fp32"]["file"] == "\u2013"
 

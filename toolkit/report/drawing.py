@@ -9,7 +9,7 @@ from toolkit.report.markup import Markup, element, joined
 from toolkit.report.scales import Scale
 from toolkit.report.words import MINUS
 
-WIDE, NARROW = 944.0, 352.0  # drawn for a desk and for a phone; neither is shrunk until its text is unreadable
+WIDE, NARROW = 880.0, 352.0  # drawn for a desk and for a phone; neither is shrunk until its text is unreadable
 LETTER = 6.6  # the width of a letter in a label of 12 units, on the generous side for system fonts
 
 
@@ -32,7 +32,6 @@ def chart(width: float, height: float, says: str, *children: object, class_: str
         role="img",
         aria_label=says,
         class_=class_,
-        style=f"max-width:{width:g}px",
     )
 
 
