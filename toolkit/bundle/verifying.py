@@ -73,7 +73,8 @@ def verify(
         judged = evaluation_images(first, data, images, convert, skip_bad)
         judged = judged if second is None else without_calibration_images(second, judged)
         own = dict(runners or {})
-        reference, all_runners = _with_reference(first, {**opened.runners, **own}, stack)
+        reference, all_runners = _with_reference(first, dict(opened.runners), stack)
+        all_runners |= own
         found = None
         if other is not None:
             place = opened_other(Path(other), second, names, wanted, opened.runners, run_builder, by_name)
