@@ -117,6 +117,14 @@ def test_asking_for_graphs_where_there_are_none_is_said() -> None:
         toolkit.bench(BUNDLE, backends="ort", precisions="fp32", batches=(1,), seconds=0.05, graph="maybe")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"batches": ()}, {"batches": (0,)}, {"seconds": 0.0}, {"threads": 0}, {"rate_hz": -1.0}]
+)
+def test_what_cannot_be_measured_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ToolkitError, match=f"{next(iter(wrong))} cannot be measured with"):
+        toolkit.bench(BUNDLE, backends="ort", **wrong)
+
+
 def test_energy_where_there_is_no_meter_is_null_with_a_reason() -> None:
     found = toolkit.bench(BUNDLE, backends="ort", precisions="fp32", batches=(1,), seconds=0.05, energy=True)
     (row,) = found.latency

@@ -22,7 +22,7 @@ from toolkit.bundle.baseline import (
     require_same_runners,
 )
 from toolkit.bundle.bench_warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
-from toolkit.bundle.entrants import Entrants, on_device
+from toolkit.bundle.entrants import GRAPHS, Entrants, on_device
 from toolkit.bundle.machine import Machine, MachineState
 from toolkit.bundle.reading import Bundle, bundle_from_folder, require_precisions
 from toolkit.bundle.runners import Opening, require_backends
@@ -116,53 +116,44 @@ def bench(
         ToolkitError: an unknown name; a baseline of another device, model, load or set of runners.
         BackendUnavailable: nothing can run here.
     """
-    opened_bundle = bundle if isinstance(bundle, Bundle) else bundle_from_folder(Path(bundle))
-    load, sizes = Load(threads, rate_hz), tuple(batches)
-    before = _checked_baseline(baseline, against, opened_bundle, load)
-    names, wanted = require_backends(_with_commas(backends)), _with_commas(precisions)
-    chosen, by_name = require_precisions(wanted, opened_bundle), wanted != "all"
+    opened, load, sizes = _opened(bundle), Load(threads, rate_hz), tuple(batches)
+    _require_sane(load, sizes, seconds, graph)
+    before = _checked_baseline(baseline, against, opened, load)
     state = MachineState()
-    if energy:
-        state.measure_idle()
     entrants = Entrants(state.device_mib)
     try:
-        entrants.open(opened_bundle, names, chosen, run_builder, by_name, graph)
+        if energy:
+            state.measure_idle()
+        wanted = _with_commas(precisions)
+        names, chosen = require_backends(_with_commas(backends)), require_precisions(wanted, opened)
+        by_name = wanted != "all"
+        entrants.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
             require_same_runners(before, list(entrants.runners), sizes)
         if against is not None:
-            rival = against if isinstance(against, Bundle) else bundle_from_folder(Path(against))
-            entrants.open_rivals(rival, opened_bundle, names, by_name, graph)
+            entrants.open_rivals(_opened(against), opened, names, by_name, graph)
+        descriptions = {name: runner.description for name, runner in entrants.runners.items()}
         compared = comparable or before is not None or against is not None
         if compared and against is None:
             entrants.runners[Machine.name] = Machine()
-        images = opened_bundle.golden()[0].images_nhwc
-        rows = measure(
-            entrants.runners,
-            images,
-            sizes,
-            seconds=seconds,
-            load=load,
-            paired=compared,
-            on_progress=_and_look(on_progress, state),
-        )
+        images = opened.golden()[0].images_nhwc
+        looks = _and_look(on_progress, state)
+        found = measure(entrants.runners, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
         conditions = state.conditions()
-        rows = [_with_device(row, entrants.runners[row.runner], images, state, energy) for row in rows]
-        descriptions = {name: runner.description for name, runner in entrants.runners.items() if name != Machine.name}
+        machine = [row for row in found if row.runner == Machine.name]
+        rows = [
+            _with_device(row, entrants.runners[row.runner], images, state, energy)
+            for row in found
+            if row.runner != Machine.name
+        ]
     finally:
         state.close()
         entrants.close()
-    machine = [row for row in rows if row.runner == Machine.name]
-    rows = [row for row in rows if row.runner != Machine.name]
-    warned = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
-    if conditions["jetson"] or any(on_device(name) for name in descriptions):
-        warned += warnings_of_gpu(state.states, os.getpid())
-    if graph != "on" and not entrants.has_graphs:
-        warned.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
     return Benchmark(
-        bundle=str(opened_bundle.folder.resolve()),
-        model=opened_bundle.model,
-        manifest_sha256=sha256_of_file(opened_bundle.folder / MANIFEST),
-        weights_sha256=_weights(opened_bundle),
+        bundle=str(opened.folder.resolve()),
+        model=opened.model,
+        manifest_sha256=sha256_of_file(opened.folder / MANIFEST),
+        weights_sha256=_weights(opened),
         tool=__version__,
         device=device_fingerprint(probe_driver()),
         settings={"seconds": seconds, "threads": threads, "rate_hz": rate_hz, "graph": graph, "batches": list(sizes)},
@@ -171,10 +162,39 @@ def bench(
         latency=tuple(rows),
         machine=tuple(machine),
         conditions=conditions,
-        warnings=tuple(warned),
+        warnings=_warnings(rows, conditions, state, entrants, graph),
         comparison=_comparison(before, entrants, rows, machine, max_regression),
         unavailable=entrants.unavailable,
     )
+
+
+def _opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else bundle_from_folder(Path(bundle))
+
+
+def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str) -> None:
+    """What the command line refuses in its own words, for callers in Python."""
+    for what, value, right in (
+        ("batches", batches, bool(batches) and all(batch >= 1 for batch in batches)),
+        ("seconds", seconds, 0 < seconds < float("inf")),
+        ("threads", load.threads, load.threads >= 1),
+        ("rate_hz", load.rate_hz, load.rate_hz is None or 0 < load.rate_hz <= 1e9),
+    ):
+        if not right:
+            raise ToolkitError(f"{what} cannot be measured with", found=value, allowed="numbers above 0")
+    if graph not in GRAPHS:
+        raise ToolkitError("unknown choice of CUDA graphs", found=graph, allowed=", ".join(GRAPHS))
+
+
+def _warnings(
+    rows: list[Latency], conditions: dict[str, Any], state: MachineState, entrants: Entrants, graph: str
+) -> tuple[Warned, ...]:
+    found = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
+    if conditions["jetson"] or any(on_device(row.runner) for row in rows):
+        found += warnings_of_gpu(state.states, os.getpid())
+    if graph != "on" and not entrants.has_graphs:
+        found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
+    return tuple(found)
 
 
 def _with_commas(names: str | Sequence[str]) -> str:
