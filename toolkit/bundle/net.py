@@ -144,29 +144,38 @@ def load(
     precision: str = "best",
     strict: bool = True,
     threads: int = 0,
+    key: str | os.PathLike[str] | None = None,
 ) -> Net:
     """Opens a bundle for use in a program; every file's hash is checked first.
 
     Args:
-        bundle: the folder that `toolkit export` wrote.
+        bundle: the folder that `toolkit export` wrote, or the `.tar` of `toolkit bundle pack`.
         backend: "trt", "ort", or "auto": TensorRT where it can run, then ONNX Runtime; `Net.backend` says which.
         precision: of the file that answers, or "best": for ONNX Runtime on the CPU int8-cpu, else fp32.
         strict: with "auto", a backend that is here and fails is an error. False passes it over with a warning.
             One that is not here is passed over either way, and named in `Net.passed_over`.
         threads: of ONNX Runtime; 0 takes every core.
+        key: a public ed25519 key that must have signed the tar; checked before anything in it is read.
 
     Raises:
-        BundleError: not a bundle, or changed since it was written. BackendUnavailable: no backend can run.
+        BundleError: not a bundle, changed since it was written, or not signed with `key`.
+        BackendUnavailable: no backend can run.
         ToolkitError: an unknown backend or precision, or a backend that failed.
     """
+    if key is not None:
+        from toolkit.bundle.signing import require_signature
+
+        require_signature(Path(bundle), Path(key))
     opened = bundle_from_folder(Path(bundle))
     if backend != "auto" and backend not in BACKENDS:
         raise ToolkitError("unknown backend", found=backend, allowed="auto, " + ", ".join(BACKENDS))
+    if precision != "best":
+        opened.onnx_file(precision)  # refuses what the bundle lacks
     names = BACKENDS if backend == "auto" else (backend,)
     passed_over: dict[str, str] = {}
     for name in names:
-        chosen = _precision(opened, name, precision)
         try:
+            chosen = _precision(opened, name, precision)
             return Net(opened, _opened(opened, name, chosen, threads), name, chosen, passed_over)
         except BackendUnavailable as error:
             if backend != "auto":
@@ -186,9 +195,15 @@ def load(
 
 def _precision(bundle: Bundle, backend: str, wanted: str) -> str:
     if wanted != "best":
-        bundle.onnx_file(wanted)  # refuses what the bundle lacks
         return wanted
-    return next(precision for precision in BEST[backend] if precision in bundle.precisions)
+    found = next((precision for precision in BEST[backend] if precision in bundle.precisions), None)
+    if found is None:
+        raise BackendUnavailable(
+            f"the bundle has no {' or '.join(BEST[backend])} model, which {backend} runs unless told otherwise",
+            found=", ".join(bundle.precisions),
+            fix="toolkit.load(..., precision=) names another",
+        )
+    return found
 
 
 def _opened(bundle: Bundle, backend: str, precision: str, threads: int) -> Runner:

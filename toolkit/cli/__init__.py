@@ -10,7 +10,20 @@ from typing import Any
 import typer
 
 from toolkit import __version__
-from toolkit.cli import bench, build, calibrate, doctor, export, init, inspect, selftest, sensitivity, train, verify
+from toolkit.cli import (
+    bench,
+    build,
+    bundle,
+    calibrate,
+    doctor,
+    export,
+    init,
+    inspect,
+    selftest,
+    sensitivity,
+    train,
+    verify,
+)
 from toolkit.errors import ToolkitError
 
 app = typer.Typer(
@@ -27,6 +40,7 @@ INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 UsageError: Any = typer.BadParameter.__base__
 for verb in (train, calibrate, sensitivity, export, build, inspect, verify, bench, selftest, doctor, init):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
+app.add_typer(bundle.app, name="bundle")
 
 
 def _print_version(wanted: bool) -> None:

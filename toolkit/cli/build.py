@@ -41,7 +41,7 @@ def command(
     from toolkit.cli.console import note, steps
     from toolkit.export.target import batch_from_text, target_from_name
 
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, packed=False)
     note(f"bundle: {opened.folder}")
     chosen = target_from_name(target)
     if batch is not None:
