@@ -22,6 +22,7 @@ from toolkit.cli import (
     selftest,
     sensitivity,
     train,
+    triton,
     verify,
 )
 from toolkit.errors import ToolkitError
@@ -38,7 +39,7 @@ app = typer.Typer(
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
-for verb in (train, calibrate, sensitivity, export, build, inspect, verify, bench, selftest, doctor, init):
+for verb in (train, calibrate, sensitivity, export, build, inspect, verify, bench, selftest, triton, doctor, init):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.add_typer(bundle.app, name="bundle")
 
