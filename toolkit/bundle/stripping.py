@@ -49,7 +49,8 @@ def _manifest_of(
     gone = {ONNX_FILES[p] for p in bundle.precisions if p not in precisions}
     for entry in bundle.engines():
         if entry not in engines:
-            gone |= {entry["file"], f"{entry['file']}.json"}
+            stem = entry["file"].removesuffix("engine")  # the plan, its sidecar, and what else lies beside it
+            gone |= {name for name in bundle.manifest["files"] if name.startswith((stem + "engine", stem + "log"))}
     manifest = bundle.manifest
     return {
         **manifest,

@@ -23,7 +23,6 @@ from toolkit.workspace import MANIFEST
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
 LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"
-WARMUP_IMAGE = "golden-0"
 WORKSPACE_BYTES = 1 << 30
 ACCELERATED = {"fp16": "FP16", "int8": "INT8"}  # TensorRT inside ONNX Runtime: precision_mode of the backend
 LEFT_OUT = "ONNX Runtime's TensorRT takes one precision_mode and this file needs FP16 and INT8; its engine serves"
@@ -138,7 +137,8 @@ def _write_model(folder: Path, bundle: Bundle, config: str, file: str, source: P
     (folder / WARMUP).mkdir()
     (folder / CONFIG).write_text(config)
     (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels))
-    (folder / WARMUP / WARMUP_IMAGE).write_bytes(bundle.golden()[0].images_nhwc[0].tobytes())
+    # Named as the input, so that `perf_analyzer --input-data` of this folder sends the same pixels.
+    (folder / WARMUP / bundle.preprocessing.as_dict()["input"]).write_bytes(bundle.golden()[0].images_nhwc[0].tobytes())
     (folder / VERSION / file).write_bytes(source.read_bytes())
 
 
@@ -161,7 +161,7 @@ instance_group [ {{ count: {serving.instances} kind: {kind} }} ]
 
 def _warmup(name: str, dims: str, batch: int) -> str:
     """A golden image, which Triton repeats to the batch."""
-    data = f'data_type: TYPE_UINT8 dims: [ {dims} ] input_data_file: "{WARMUP_IMAGE}"'
+    data = f"data_type: TYPE_UINT8 dims: [ {dims} ] input_data_file: {_quoted(name)}"
     return f"""model_warmup [
   {{ name: "golden, batch {batch}" batch_size: {batch} inputs {{ key: {_quoted(name)} value {{ {data} }} }} }}
 ]
