@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,7 @@ def test_a_call_costs_little_beside_the_session_itself(net: Net) -> None:
     """The least of many turns: what other processes take from this one is only ever added."""
     image = np.zeros((1, 16, 16, 3), np.uint8)
     runner: Any = net._runner
-    calls = (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: runner.session.run(runner.outputs[:1], {runner.input: image}),
         lambda: net.logits(image),
         lambda: net.classify(image),
