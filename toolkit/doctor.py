@@ -20,6 +20,7 @@ from pathlib import Path
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
+from toolkit.runtime.ort_biases import OPTIMISER, SWITCH, breaks_half_biases
 
 TIMEOUT_S = 120  # a cold import of torch on an SD card takes most of a minute
 NEEDED_FREE_GIB = 1.0
@@ -282,7 +283,10 @@ def _relu(provider: str) -> Answer:
 
 
 def _onnxruntime_cpu() -> Answer:
-    return _relu("CPUExecutionProvider")
+    version, detail = _relu("CPUExecutionProvider")
+    if breaks_half_biases():
+        detail += f"; outside the toolkit it computes FP16 with Q/DQ wrongly unless {SWITCH} is {OPTIMISER}"
+    return version, detail
 
 
 def _onnxruntime_cuda() -> Answer:

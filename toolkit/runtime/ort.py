@@ -10,6 +10,7 @@ import numpy as np
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
+from toolkit.runtime.ort_biases import keep_float_biases
 from toolkit.runtime.runner import ClosesItself
 
 
@@ -20,8 +21,8 @@ class OrtRunner(ClosesItself):
         model: a path, or the bytes of an ONNX file.
         provider: "CPUExecutionProvider" or "CUDAExecutionProvider"; it runs there or the runner is not made.
         threads: of one operator; 0 lets ONNX Runtime take every core.
-        optimize: ONNX Runtime's graph optimisations. Off for files that mix FP16 with Q/DQ.
-            With ONNX Runtime 1.32 such files answer differently with them; without, the graph is run as it stands.
+        optimize: ONNX Runtime's graph optimisations, except the one that rounds float biases to int32, which never
+            runs (see `toolkit.runtime.ort_biases`). Off, the graph is run as it stands.
 
     Raises:
         BackendUnavailable: this onnxruntime lacks the provider.
@@ -50,6 +51,7 @@ class OrtRunner(ClosesItself):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings about foreign metadata are not for users
         options.intra_op_num_threads = threads
+        keep_float_biases(options)
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         source = str(model) if isinstance(model, Path) else model
