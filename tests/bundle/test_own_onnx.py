@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.bundle.own_onnx import Opened, Pixels, default_name, opened_from_file
+from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.placement import convolutions_in_graph
 from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
@@ -164,6 +165,20 @@ def test_int8_quantises_every_convolution_of_a_repaired_file(variant: str, tmp_p
     with OrtRunner(found.graph.SerializeToString()) as fp32, OrtRunner(quantised.SerializeToString()) as int8:
         expected, got = fp32.logits(IMAGES), int8.logits(IMAGES)
     assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
+
+
+@pytest.mark.parametrize("variant", [{}, {"nhwc": True}], ids=["NCHW", "NHWC"])
+def test_the_cpu_form_scales_pixels_by_whole_images_of_the_same_numbers(
+    variant: dict[str, Any], tmp_path: Path
+) -> None:
+    found = opened(classifier(**variant), tmp_path)
+    record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
+    written = {t.name: numpy_helper.to_array(t) for t in cpu_from_ranges(found.graph, record).graph.initializer}
+    for name, values in zip(("scale", "shift"), found.preprocessing.scale_and_shift(), strict=True):
+        whole = written[f"preprocess.{name}"]
+        assert whole.size == 16 * 16 * 3
+        rows = whole.reshape(3, -1).T if whole.shape[-3:] == (3, 16, 16) else whole.reshape(-1, 3)
+        assert (rows == values.astype(np.float32)).all()
 
 
 def test_pixels_to_255_are_the_same_model_said_otherwise(tmp_path: Path) -> None:
