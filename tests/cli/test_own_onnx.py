@@ -79,3 +79,22 @@ def test_a_file_needs_images_and_exists(toolkit: Toolkit, theirs: Path) -> None:
     assert "needs --data" in toolkit("export", theirs, *NUMBERS).text
     missing = toolkit("export", theirs.with_name("none.onnx"), "--data", "cifar10", *NUMBERS)
     assert (missing.code, "none.onnx" in missing.text) == (1, True)
+
+
+def test_calibrate_and_sensitivity_take_what_export_takes_and_export_takes_their_record(
+    toolkit: Toolkit, theirs: Path
+) -> None:
+    folder, data = theirs.parent, ("--data", theirs.parent / "set.npz")
+    measured = toolkit("calibrate", theirs, *data, *NUMBERS, "--method", "mse", "-o", folder / "r")
+    assert measured.code == 0, measured.text
+    record = ("--record", folder / "r/record.json")
+    written = toolkit("export", theirs, *data, *NUMBERS, "--int8", *record, "--no-engines", "-o", folder / "b")
+    assert written.code == 0, written.text
+    assert written.document["calibration"]["key"] == measured.document["key"]
+    ranked = toolkit("sensitivity", theirs, *data, *NUMBERS, "-o", folder / "s")
+    assert ranked.code == 0, ranked.text
+    assert len(ranked.document["layers"]) == 2
+    for verb in ("calibrate", "sensitivity"):
+        assert "does not say what its pixels are" in toolkit(verb, theirs, *data, "-o", folder / "x").text
+        assert "takes no images" in toolkit(verb, theirs, *data, *NUMBERS, "--layout", "nchw", "-o", folder / "x").text
+        assert not (folder / "x").exists()
