@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := bundles/demo-results
 
-.PHONY: demo test lint format wheel clean help
+# Of a machine with a GPU: a Python with TensorRT, and one with torch and onnxruntime-gpu. They may be one.
+TRT_PYTHON ?= $(PYTHON)
+TORCH_PYTHON ?= $(PYTHON)
+
+.PHONY: demo test gpu lint format wheel clean help
 
 help:  ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,21 +19,25 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,rtx]' --group dev --group oracles
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --group zoo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --group zoo --group schemas
 	@touch $@
 
-demo: $(INSTALLED)  ## Install, then export, verify and bench the embedded default
+demo: $(INSTALLED)  ## Install, then export, verify, bench and report the embedded default
 	@mkdir -p $(DEMO)
 	$(BIN)/toolkit export --int8 --fp16 > $(DEMO)/export.json
 	$(BIN)/toolkit verify > $(DEMO)/verify.json
 	$(BIN)/toolkit bench > $(DEMO)/bench.json
+	$(BIN)/toolkit report --verify $(DEMO)/verify.json --bench $(DEMO)/bench.json -o $(DEMO)/report.html > $(DEMO)/report.json
 	@echo
-	@echo "The bundle is bundles/resnet32x32-fashion/, the results as JSON are in $(DEMO)/."
+	@echo "The bundle is bundles/resnet32x32-fashion/, the results as JSON and report.html are in $(DEMO)/."
 	@echo "Next: . $(BIN)/activate && toolkit train my-net --help   (your own images)"
 	@echo "      copy the bundle to the device                      (see README.md)"
 
 test: $(INSTALLED)  ## Run every test
 	$(BIN)/python -m pytest
+
+gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/gpu.md)
+	@$(TORCH_PYTHON) benchmarks/gpu_check.py --trt-python '$(TRT_PYTHON)' --torch-python '$(TORCH_PYTHON)'
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -56,10 +56,10 @@ def measure(method: str, file: Path, count: int) -> dict[str, float]:
     with OrtRunner(file) as runner:
         runner.logits(images[:BATCH])
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
-        before, started = _memory_kib("VmRSS"), time.perf_counter()
+        before, started, cpu = _memory_kib("VmRSS"), time.perf_counter(), time.process_time()
         call()
-        seconds = time.perf_counter() - started
-    return {"seconds": seconds, "mib": (_memory_kib("VmHWM") - before) / 1024}
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return {"seconds": seconds, "cpu_seconds": cpu, "mib": (_memory_kib("VmHWM") - before) / 1024}
 
 
 def _calls(model: Any, file: Path, images: Any, preprocessing: Any) -> dict[str, Callable[[], Any]]:
@@ -159,11 +159,12 @@ def compare(models: list[str], counts: list[int], rounds: int, limit_gib: float)
                 for _ in range(rounds):
                     for method in fitting:
                         found[method].append(_child(method, file, count))
-                plain = min(one["seconds"] for one in found[METHODS[0]])
+                plain, plain_cpu = (min(one[key] for one in found[METHODS[0]]) for key in ("seconds", "cpu_seconds"))
                 for method, runs in found.items():
                     seconds = min(one["seconds"] for one in runs)
                     row = {"model": name, "images": count, "method": method, "seconds": round(seconds, 3)}
                     row |= {"ms_an_image": round(1000 * seconds / count, 3), "against_plain": round(seconds / plain, 2)}
+                    row["cpu_against_plain"] = round(min(one["cpu_seconds"] for one in runs) / plain_cpu, 2)
                     rows.append(row | {"mib": round(max(one["mib"] for one in runs), 1)})
                     print("  ".join(f"{value!s:>14}" for value in rows[-1].values()), file=sys.stderr, flush=True)
     return rows

@@ -1,22 +1,25 @@
 """What `toolkit.load` costs a program: time to the first answer, overhead of a call, memory over many calls.
 
     python benchmarks/embedding.py BUNDLE [--calls 100000]
+    python benchmarks/embedding.py tests/bundle/format-1 --calls 1000000    # a tiny net: a minute
 
 Overhead is the difference of the medians of `net.logits(image)` (or `classify`) and a bare `session.run` over the same
-session and image at batch 1, in interleaved rounds with one thread; its spread is over rounds. Load times are of fresh
-processes: import onnxruntime, then import toolkit, load and answer once. Prints a table on stderr, JSON on stdout.
+session and image at batch 1; the three take turns call by call, with one thread, and its spread is over rounds. Memory
+is the resident set after a tenth of the calls, when caches and arenas are full, and at the end. Load times are of
+fresh processes: import onnxruntime, then import toolkit, load and answer once. A table on stderr, JSON on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,25 +51,46 @@ def milliseconds_of_fresh_processes(bundle: str, times: int) -> dict[str, float]
     }
 
 
-def median_us(call: Callable[[], Any]) -> float:
-    """Microseconds of a call, median of `CALLS`."""
-    times = []
-    for _ in range(CALLS):
-        began = time.perf_counter_ns()
-        call()
-        times.append(time.perf_counter_ns() - began)
-    return statistics.median(times) / 1000
-
-
 def overhead_us(net: Any, image: Any) -> dict[str, list[float]]:
     """Median, least and most of the rounds' differences to the bare session."""
     session, names, feed = net._runner.session, net._runner.outputs[:1], {net._runner.input: image}
+    calls = (lambda: session.run(names, feed), lambda: net.logits(image), lambda: net.classify(image))
     found: dict[str, list[float]] = {"logits": [], "classify": []}
     for _ in range(ROUNDS):
-        bare = median_us(lambda: session.run(names, feed))
-        found["logits"].append(median_us(lambda: net.logits(image)) - bare)
-        found["classify"].append(median_us(lambda: net.classify(image)) - bare)
+        times: tuple[list[int], ...] = ([], [], [])
+        for _ in range(CALLS):
+            for call, taken in zip(calls, times, strict=True):
+                began = time.perf_counter_ns()
+                call()
+                taken.append(time.perf_counter_ns() - began)
+        bare, logits, classify = (statistics.median(taken) / 1000 for taken in times)
+        found["logits"].append(logits - bare)
+        found["classify"].append(classify - bare)
     return {name: [round(f(values), 2) for f in (statistics.median, min, max)] for name, values in found.items()}
+
+
+def resident_kib() -> int:
+    """Memory of this process now; on systems without /proc, its peak."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory(net: Any, image: Any, calls: int) -> dict[str, Any]:
+    """Resident memory over many calls, and microseconds a call."""
+    for _ in range(calls // 10):
+        net.classify(image)
+    before, began = resident_kib(), time.perf_counter()
+    for _ in range(calls - calls // 10):
+        net.classify(image)
+    seconds, after = time.perf_counter() - began, resident_kib()
+    return {
+        "calls": calls,
+        "us_a_call": round(1e6 * seconds / (calls - calls // 10), 1),
+        "resident_kib": after,
+        "grown_kib": after - before,
+    }
 
 
 def main() -> None:
@@ -80,11 +104,7 @@ def main() -> None:
     with toolkit.load(options.bundle, threads=1) as net:
         image = np.zeros((1, *net.preprocessing.shape), np.uint8)
         answer["overhead_us"] = overhead_us(net, image)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(options.calls):
-            net.classify(image)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
-        answer |= {"calls": options.calls, "peak_memory_grown_kib": grown, "runner": net.description}
+        answer |= memory(net, image, options.calls) | {"runner": net.description}
     for name, value in answer.items():
         print(f"{name:28}{value}", file=sys.stderr)
     print(json.dumps(answer))

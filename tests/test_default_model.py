@@ -56,6 +56,25 @@ def test_the_card_says_at_least_94_percent_with_its_interval() -> None:
     assert low < CARD.accuracy["top1_percent"] < high
 
 
+def test_pytorch_and_onnx_runtime_answer_all_embedded_images_alike() -> None:
+    from toolkit.bundle.graphs import fp32_graph_of_model
+    from toolkit.models.checkpoint import load_model
+    from toolkit.runtime.pytorch import TorchRunner
+
+    images = images_from_folder(ROOT / "calibration" / DEFAULT_MODEL).evaluation
+    model = load_model(ROOT / "models" / DEFAULT_MODEL)
+    with (
+        TorchRunner(model.classifier) as torch_runner,
+        OrtRunner(fp32_graph_of_model(model).SerializeToString()) as ort_runner,
+    ):
+        expected = logits_in_batches(torch_runner, images.images_nhwc)
+        got = logits_in_batches(ort_runner, images.images_nhwc)
+    parity = parity_from_logits("torch fp32", "ort fp32", expected, got, images.labels)
+    assert parity.reference_score.images == 2000
+    assert (parity.flips, parity.nonfinite) == (0, 0)
+    assert parity.relative_l2 < 1e-5
+
+
 def test_the_images_are_512_to_calibrate_and_2000_to_evaluate_and_none_is_both() -> None:
     images = images_from_folder(ROOT / "calibration" / DEFAULT_MODEL)
     assert (len(images.calibration), len(images.evaluation)) == (512, 2000)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -221,8 +222,30 @@ def test_a_missing_driver_is_absent_with_its_reason(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_tensorrt_that_only_runs_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.export import engine_from_onnx  # noqa: F401  # imported first, it does not keep the stand-in below
     from toolkit.runtime import trt
 
     found: Any = trt.TensorRT(None, "lean", "11.4", can_build=False, strongly_typed_only=True)
     monkeypatch.setattr(trt, "find_tensorrt", lambda: found)
     assert answered("tensorrt").detail == "lean: runs engines, cannot build them"
+
+
+def test_a_provider_that_leaves_the_work_to_the_cpu_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="asks real providers")
+    pytest.importorskip("onnx", reason="makes a model")
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no provider that takes no node")
+    finding = _with(monkeypatch, partial(doctor._relu, "AzureExecutionProvider"), "onnxruntime cuda")
+    assert (finding.ok, finding.fix) == (False, doctor.FIXES["onnxruntime cuda"])
+    assert "fallback to CPU EP has been explicitly disabled" in finding.detail
+
+
+@pytest.mark.parametrize(("name", "provider"), [("cuda", "CUDA"), ("tensorrt", "Tensorrt")])
+def test_gpu_providers_that_are_not_installed_are_absent_with_the_command(name: str, provider: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="asks real providers")
+    if f"{provider}ExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has {provider}")
+    finding = answered(f"onnxruntime {name}")
+    assert finding.ok is None
+    assert f"has no {provider}ExecutionProvider" in finding.detail
+    assert "trt-edge-toolkit[gpu]" in str(finding.fix)

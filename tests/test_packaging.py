@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.errors import ToolkitError
+from toolkit.files import read_toml
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -58,6 +61,9 @@ def test_the_wheel_has_the_default_model_its_images_and_targets(bare: Path, tmp_
         "from toolkit.export.target import target_from_name\n"
         "card = card_from_folder(find_in_room('models', DEFAULT_MODEL))\n"
         "images = images_from_folder(find_in_room('calibration', DEFAULT_MODEL))\n"
+        "import pathlib, toolkit.report\n"
+        "parts = {path.name for path in pathlib.Path(toolkit.report.__file__).parent.iterdir()}\n"
+        "assert {'style.css', 'page.js'} <= parts, parts\n"
         "print(card.name, len(images.calibration), len(images.evaluation), target_from_name('rtx').name)\n"
     )
     done = subprocess.run([bare, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -81,3 +87,74 @@ def test_the_wheel_lives_beside_an_apps_own_models(bare: Path, tmp_path: Path) -
     code = "import models, export, calibration, toolkit.bundle; print(models.MINE, export.MINE, calibration.MINE)"
     done = subprocess.run([bare, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["1", "2", "3"], done.stderr
+
+
+@pytest.fixture(scope="module")
+def with_onnxruntime(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a device that has ONNX Runtime as well, installed beside the venv: that stays bare."""
+    folder = tmp_path_factory.mktemp("device")
+    command = [str(bare), "-m", "pip", "install", "--quiet", "--target", str(folder / "site"), "onnxruntime"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {
+        "PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder / "site"),
+        "TOOLKIT_CACHE": str(folder / "cache"), "TOOLKIT_WORKSPACE": str(folder),
+    }  # fmt: skip
+
+
+def test_a_packed_bundle_is_loaded_tested_verified_and_benched_with_onnxruntime_alone(
+    bare: Path, with_onnxruntime: dict[str, str], tmp_path: Path
+) -> None:
+    bundle = ROOT / "tests/bundle/format-1"
+    for words in (
+        f"bundle pack {bundle} -o tiny.tar",
+        "selftest tiny.tar --backend ort --seconds 0.02",
+        "verify tiny.tar --backend ort",
+        "bench tiny.tar --backend ort --batch 1,8 --seconds 0.05",
+        "bundle show tiny.tar",
+        "triton tiny.tar",
+    ):
+        command = [str(bare.parent / "toolkit"), *words.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=with_onnxruntime, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}\n{done.stderr}"
+        assert json.loads(done.stdout.splitlines()[-1])["ok"] is True
+    code = (
+        "import sys, numpy, toolkit\n"
+        "with toolkit.load('tiny.tar') as net: print(net.classify(numpy.zeros((16, 16, 3), numpy.uint8)).labels)\n"
+        "assert not {'torch', 'onnx', 'PIL', 'typer'} & {name.partition('.')[0] for name in sys.modules}\n"
+    )
+    done = subprocess.run([bare, "-c", code], cwd=tmp_path, env=with_onnxruntime, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.replace("'", '"'))[0] in ("rows", "columns", "diagonals")
+
+
+NO_INDEX = (
+    "Connection",
+    "resolution",
+    "unreachable",
+    "Max retries",
+    "timed out",
+)
+
+
+@pytest.mark.parametrize(("python", "cuda"), [("3.10", "cuda-python>=12.6,<13"), ("3.12", "cuda-python>=13")])
+def test_every_runtime_wheel_exists_for_a_jetson(python: str, cuda: str, tmp_path: Path) -> None:
+    project = read_toml(ROOT / "pyproject.toml", ToolkitError)["project"]
+    # pip asks the running Python for markers, not the one of --python-version: tomli is for 3.10 alone.
+    needed = [text.partition(";")[0].strip() for text in project["dependencies"]]
+    needed = [text for text in needed if python == "3.10" or not text.startswith("tomli")]
+    assert {text.partition(">")[0] for text in needed} >= {"numpy", "typer"}
+    command = [
+        sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--report", str(tmp_path / "report.json"),
+        "--target", str(tmp_path / "site"), "--only-binary=:all:", "--python-version", python, "--implementation", "cp",
+        "--platform", "manylinux_2_28_aarch64", "--platform", "manylinux2014_aarch64",
+        *needed, *project["optional-dependencies"]["sign"], "onnxruntime", cuda,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode and any(word in done.stderr for word in NO_INDEX):
+        pytest.skip("no package index can be reached from here")
+    assert done.returncode == 0, done.stderr
+    installed = json.loads((tmp_path / "report.json").read_text())["install"]
+    wheels = {entry["metadata"]["name"].lower(): entry["download_info"]["url"] for entry in installed}
+    assert {"numpy", "typer", "onnxruntime", "cryptography", "cuda-python"} <= wheels.keys()
+    assert all(url.endswith(("any.whl", "aarch64.whl")) for url in wheels.values()), wheels

@@ -132,3 +132,28 @@ def test_batches_cover_every_image_once_in_order() -> None:
     assert np.array_equal(got, NullRunner(4).logits(images))
     assert runner.sizes == [BATCH, BATCH, 3]
     assert seen == [(BATCH, len(images)), (2 * BATCH, len(images)), (len(images), len(images))]
+
+
+def test_cosine_finds_the_worst_image_and_noise_is_in_decibels() -> None:
+    expected, labels = _random(2)
+    got = expected.copy()
+    got[7] = -got[7]
+    parity = parity_from_logits("a", "b", expected, got, labels)
+    assert parity.worst_cosine_image == 7
+    assert parity.worst_cosine == pytest.approx(-1)
+    assert parity.mean_cosine == pytest.approx(1 - 2 / len(labels))
+    assert parity.snr_db == pytest.approx(-20 * np.log10(parity.relative_l2))
+
+
+def test_equal_logits_have_a_cosine_of_one_and_no_noise() -> None:
+    logits = np.zeros((3, 4), np.float32)
+    parity = parity_from_logits("a", "b", logits, logits.copy(), np.zeros(3, np.int64))
+    assert (parity.worst_cosine, parity.snr_db) == (1, np.inf)
+    assert parity.as_dict()["snr_db"] is None
+
+
+def test_retention_has_a_paired_interval() -> None:
+    logits, labels = _random(3, 400)
+    parity = parity_from_logits("a", "b", logits, logits.copy(), labels)
+    assert parity.retention_low_percent < 100 < parity.retention_high_percent
+    assert parity.both_right == parity.reference_score.correct

@@ -76,8 +76,13 @@ def test_the_program_of_the_readme_runs(clone: Path) -> None:
 def test_every_command_of_the_table_exists_and_every_command_is_in_the_table() -> None:
     from toolkit.cli import app
 
-    named = set(re.findall(r"^\| `toolkit (\w+)", README, re.MULTILINE))
-    assert named == {command.name for command in app.registered_commands}
+    named = re.findall(r"^\| `toolkit (\w+)(?: (\w+(?:\\\|\w+)+))?", README, re.MULTILINE)
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    assert {name for name, _ in named} == {command.name for command in app.registered_commands} | groups.keys()
+    for name, verbs in named:
+        if name in groups:
+            wanted = {command.name or command.callback.__name__ for command in groups[name].registered_commands}  # type: ignore[union-attr]
+            assert set(verbs.split("\\|")) == wanted
 
 
 def test_every_file_that_the_readme_names_is_written_by_export(clone: Path) -> None:

@@ -16,6 +16,7 @@ from toolkit.errors import DataError, ModelError
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 
 def sha256_of_images(images_nhwc: UInt8, labels: Int64) -> str:

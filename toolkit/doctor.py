@@ -15,11 +15,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
+from toolkit.runtime.ort_biases import OPTIMISER, SWITCH, breaks_half_biases
 
 TIMEOUT_S = 120  # a cold import of torch on an SD card takes most of a minute
 NEEDED_FREE_GIB = 1.0
@@ -262,7 +264,9 @@ def _require_driver() -> None:
 
 
 def _relu(provider: str) -> Answer:
-    """Makes a Relu model in memory, runs it with one provider of ONNX Runtime, and checks that this one ran it."""
+    """Makes a Relu model in memory and runs it with one provider of ONNX Runtime, which leaves nothing to the CPU."""
+    from toolkit.runtime.ort import require_provider
+
     with needs("run ONNX files"):
         import numpy as np
         import onnx
@@ -271,9 +275,11 @@ def _relu(provider: str) -> Answer:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    if provider not in onnxruntime.get_available_providers():
-        raise Absent(f"this onnxruntime has no {provider}", "pip install 'trt-edge-toolkit[gpu]'")
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[provider])
+    require_provider(onnxruntime, provider)
+    options = onnxruntime.SessionOptions()
+    if provider != "CPUExecutionProvider":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[provider], enable_fallback=0)
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} did not start, onnxruntime fell back to {session.get_providers()[0]}")
     (answer,) = session.run(None, {"x": np.array([-1, 0, 1, 2], np.float32)})
@@ -282,11 +288,10 @@ def _relu(provider: str) -> Answer:
 
 
 def _onnxruntime_cpu() -> Answer:
-    return _relu("CPUExecutionProvider")
-
-
-def _onnxruntime_cuda() -> Answer:
-    return _relu("CUDAExecutionProvider")
+    version, detail = _relu("CPUExecutionProvider")
+    if breaks_half_biases():
+        detail += f"; outside the toolkit it computes FP16 with Q/DQ wrongly unless {SWITCH} is {OPTIMISER}"
+    return version, detail
 
 
 def _driver() -> Answer:
@@ -344,7 +349,8 @@ CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
     "torch cpu": (True, _torch_cpu),
     "torch cuda": (True, _torch_cuda),
     "onnxruntime cpu": (True, _onnxruntime_cpu),
-    "onnxruntime cuda": (True, _onnxruntime_cuda),
+    "onnxruntime cuda": (True, partial(_relu, "CUDAExecutionProvider")),
+    "onnxruntime tensorrt": (True, partial(_relu, "TensorrtExecutionProvider")),
     "cuda driver": (True, _driver),
     "tensorrt": (True, _tensorrt),
     "pycuda": (True, _pycuda),
@@ -362,7 +368,8 @@ FIXES = {
     "torch cpu": "pip install --force-reinstall torch",
     "torch cuda": "install a torch whose CUDA the driver speaks (nvidia-smi shows it)",
     "onnxruntime cpu": "pip install --force-reinstall onnx onnxruntime",
-    "onnxruntime cuda": "pip uninstall onnxruntime; pip install --force-reinstall onnxruntime-gpu",
+    "onnxruntime cuda": "pip uninstall onnxruntime; pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'",
+    "onnxruntime tensorrt": "install the TensorRT that this onnxruntime-gpu was built with",
     "tensorrt": "pip install --force-reinstall 'trt-edge-toolkit[rtx]'",
     "pycuda": "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall 'trt-edge-toolkit[pycuda]'",
     "cuda-python": "pip install --force-reinstall cuda-python",

@@ -120,7 +120,7 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
     lock = target.parent / f".{target.name}.lock"
     with os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(lock):  # another process may be changing folders right now
+        with locked(lock):  # another process may be changing folders right now
             _require_ours(target, owned_by)
         fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
     try:
@@ -128,7 +128,7 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
             yield fresh
             _sync(fresh)
             os.chmod(fresh, 0o755)
-        with os_errors(target), _lock(lock):
+        with os_errors(target), locked(lock):
             aside = fresh.with_suffix(".old")
             try:
                 if target.exists():
@@ -151,7 +151,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock that other processes wait for; the file goes when it is given back."""
     try:
         import fcntl
     except ImportError:  # no fcntl on Windows: renames stay whole, only the order is up to the system

@@ -20,6 +20,7 @@ EXTRAS = {
     "tensorrt_rtx_bindings": "rtx",
     "cuda": "trt",
     "pycuda": "pycuda",
+    "cryptography": "sign",
 }
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +151,7 @@ class OnAGpu:
         (np.zeros((1, 3, 16, 16), np.uint8), "transpose"),
         (np.zeros((1, 16, 16, 4), np.uint8), "uint8 (N, 16, 16, 3)"),
         (np.zeros((16, 16), np.uint8), "uint8 (N, 16, 16, 3)"),
+        (np.zeros((5, 16, 16), np.uint8), "without an axis of channels"),
         ([np.zeros((16, 16, 3), np.uint8), np.zeros((15, 16, 3), np.uint8)], "images of one size"),
         ("frame.png", "uint8 (N, 16, 16, 3)"),
         (None, "uint8 (N, 16, 16, 3)"),
@@ -247,3 +251,50 @@ def test_a_program_that_loads_a_net_imports_numpy_and_onnxruntime_alone(bundle_f
 def test_the_module_has_nothing_else_by_accident() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = toolkit.lode
+
+
+def test_a_call_costs_little_beside_the_session_itself(net: Net) -> None:
+    """The least of many turns: what other processes take from this one is only ever added."""
+    image = np.zeros((1, 16, 16, 3), np.uint8)
+    runner: Any = net._runner
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: runner.session.run(runner.outputs[:1], {runner.input: image}),
+        lambda: net.logits(image),
+        lambda: net.classify(image),
+    )
+    least = [float("inf")] * 3
+    for _ in range(1000):
+        for index, call in enumerate(calls):
+            began = time.perf_counter_ns()
+            call()
+            least[index] = min(least[index], (time.perf_counter_ns() - began) / 1000)
+    bare, logits, classify = least
+    assert logits - bare < 10
+    assert classify - bare < 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_memory_stays_flat_over_many_calls(net: Net) -> None:
+    image = np.zeros((1, 16, 16, 3), np.uint8)
+
+    def resident_pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    for _ in range(5_000):
+        net.classify(image)
+    before = resident_pages()
+    for _ in range(20_000):
+        net.classify(image)
+    assert (resident_pages() - before) * os.sysconf("SC_PAGE_SIZE") < 1 << 20  # 52 bytes a call would be more
+
+
+@pytest.mark.parametrize(
+    "bad", [np.nan * np.ones((1, 3), np.float32), np.array([[np.inf, 0, 0]], np.float32)], ids=["nan", "inf"]
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_an_engine_that_answers_nonsense_is_not_made_to_look_sound(
+    net: Net, bad: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert net._runner is not None
+    monkeypatch.setattr(net._runner, "logits", lambda images: bad.copy())
+    assert np.isnan(net.classify(np.zeros((16, 16, 3), np.uint8)).probabilities).any()

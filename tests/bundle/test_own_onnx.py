@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from toolkit.bundle.own_onnx import Opened, Pixels, default_name, opened_from_file
+from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.placement import convolutions_in_graph
 from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
@@ -104,7 +108,7 @@ def opened(model: onnx.ModelProto, folder: Path, pixels: Pixels = PIXELS) -> Ope
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{f"opset {opset}": {"opset": opset} for opset in (9, 11, 13, 17, 18, 21, 23)},
+    **{f"opset {opset}": {"opset": opset} for opset in (9, 11, 13, 17, 18, 21, 23, 25)},
     "a batch of one": {"batch": 1},
     "a batch of one, reshaped to it": {"batch": 1, "tail": "fixed"},
     "a batch of four": {"batch": 4},
@@ -164,6 +168,47 @@ def test_int8_quantises_every_convolution_of_a_repaired_file(variant: str, tmp_p
     with OrtRunner(found.graph.SerializeToString()) as fp32, OrtRunner(quantised.SerializeToString()) as int8:
         expected, got = fp32.logits(IMAGES), int8.logits(IMAGES)
     assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
+
+
+@pytest.mark.parametrize("variant", [{}, {"nhwc": True}], ids=["NCHW", "NHWC"])
+def test_the_cpu_form_scales_pixels_by_whole_images_of_the_same_numbers(
+    variant: dict[str, Any], tmp_path: Path
+) -> None:
+    found = opened(classifier(**variant), tmp_path)
+    record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
+    written = {t.name: numpy_helper.to_array(t) for t in cpu_from_ranges(found.graph, record).graph.initializer}
+    for name, values in zip(("scale", "shift"), found.preprocessing.scale_and_shift(), strict=True):
+        whole = written[f"preprocess.{name}"]
+        assert whole.size == 16 * 16 * 3
+        rows = whole.reshape(3, -1).T if whole.shape[-3:] == (3, 16, 16) else whole.reshape(-1, 3)
+        assert (rows == values.astype(np.float32)).all()
+
+
+def test_a_file_of_torchs_dynamo_exporter_answers_as_it_did_and_is_quantised(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="torch's dynamo exporter needs onnxscript (the dev group)")
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    layers = (nn.Conv2d(3, 8, 3, 2, 1, bias=False), norm, nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU())
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
+    path, example = tmp_path / "dynamo.onnx", torch.rand(2, 3, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the exporter says of its own parts
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(net, (example,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    found = opened_from_file(path, PIXELS)
+    assert found.file.opset >= 18
+    found.require_same(IMAGES)
+    values = ((IMAGES[:7] / 255 - np.array(PIXELS.mean)) / np.array(PIXELS.std)).astype(np.float32)
+    with torch.inference_mode(), OrtRunner(found.graph.SerializeToString()) as runner:
+        expected = net(torch.from_numpy(values.transpose(0, 3, 1, 2).copy())).numpy()
+        assert np.abs(runner.logits(IMAGES[:7]) - expected).max() < 1e-4
+    record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
+    quantised = qdq_from_ranges(found.graph, record)
+    makers = {name: node.op_type for node in quantised.graph.node for name in node.output}
+    convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 2
+    assert all(makers[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
 
 
 def test_pixels_to_255_are_the_same_model_said_otherwise(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,86 @@ def test_an_engine_with_one_flipped_byte_is_refused_by_inspect_and_by_the_bundle
     done = toolkit("inspect", engine)
     assert (done.code, "changed since it was built" in done.text) == (1, True)
     assert toolkit("verify", bundle, "--backend", "ort").code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--dla", "0"), "builds for the GPU"),
+        (("--compatible", "version"), "no lean runtime"),
+        (("--compatible", "everything"), "there is no such compatibility"),
+        (("--opt-level", "9"), "there is no such optimisation level"),
+        (("--workspace-mib", "0"), "workspace_mib is too small"),
+        (("--verify",), "cannot run an engine here"),
+        (("--repeat", "3"), "--repeat N --verify"),
+        (("--target", "jetpack46"), "opset 13"),
+    ],
+)
+def test_what_this_tensorrt_cannot_do_is_refused_in_words(
+    toolkit: Toolkit, bundle: Path, words: tuple[str, ...], said: str
+) -> None:
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    done = toolkit("build", bundle, *words)
+    assert done.code == 1
+    assert said in " ".join(done.text.split())
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+
+
+def test_memory_and_level_are_in_the_sidecar_and_the_log_is_in_no_manifest(toolkit: Toolkit, bundle: Path) -> None:
+    done = toolkit("build", bundle, "--precision", "fp16", "--workspace-mib", "64", "--opt-level", "1")
+    assert done.code == 0, done.text
+    log = bundle / "engines/model.fp16.engine.log"
+    assert "Opset version" in log.read_text()
+    assert not any(name.endswith(".log") for name in bundle_from_folder(bundle).manifest["files"])
+    log.write_text("somebody else's words")
+    bundle_from_folder(bundle)  # still whole
+    log.unlink()
+    bundle_from_folder(bundle)
+    sidecar = toolkit("inspect", bundle / "engines/model.fp16.engine", "--all").document["sidecar"]
+    assert (sidecar["workspace_mib"], sidecar["optimisation_level"]) == (64, 1)
+    assert sidecar["dla_core"] is sidecar["timing_cache"] is None
+
+
+def test_the_record_of_a_device_is_in_no_manifest_and_can_be_made_again(toolkit: Toolkit, bundle: Path) -> None:
+    for words in (["selftest", "--record"], ["build", "--precision", "fp32"], ["selftest", "--record"], ["selftest"]):
+        assert toolkit(words[0], bundle, *words[1:], *["--max-slowdown", "1000"] * (words[0] == "selftest")).code == 0
+    assert not [name for name in json.loads((bundle / "manifest.json").read_text())["files"] if "selftest" in name]
+
+
+def test_a_build_that_fails_leaves_its_log_in_the_bundle_and_names_it(
+    toolkit: Toolkit, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/turing.toml").write_text('batch = [1, 2, 4]\ncompute_capabilities = ["SM75"]\n')
+    before = (bundle / "manifest.json").read_bytes()
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    done = toolkit("build", bundle, "--target", "turing", "--precision", "fp32")
+    assert done.code == 1
+    assert "Turing" in done.document["what"]
+    log = bundle / "engines/model.engine.log"
+    assert str(log) in done.document["found"]
+    assert "FP32 GEMM is not supported" in log.read_text()
+    assert (bundle / "manifest.json").read_bytes() == before
+    bundle_from_folder(bundle)
+
+
+def test_inspect_shows_fusions_and_needs_no_tensorrt(bundle: Path) -> None:
+    program = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.startswith('tensorrt'): raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from toolkit.cli import run\n"
+        "run(['inspect', sys.argv[1]])\n"
+    )
+    engine = bundle / "engines/model.int8-fp16.engine"
+    done = subprocess.run([sys.executable, "-c", program, str(engine)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document["runs_here"] is False
+    assert "no TensorRT" in document["obstacle"]
+    assert "6 of 6 convolutions read int8" in done.stderr
+    fused = document["sidecar"]["census"]["fused"]
+    assert any("Conv" in node for entry in fused for node in entry["nodes"])
+    assert all(len(entry["nodes"]) > 1 for entry in fused)

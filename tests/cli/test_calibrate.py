@@ -173,12 +173,14 @@ def test_a_foreign_file_with_its_normalisation_has_the_ranges_of_the_model(
     assert amax[0] == pytest.approx(amax[1], rel=1e-6)
 
 
-def test_a_forgotten_normalisation_is_refused(toolkit: Toolkit, tmp_path: Path, foreign: Path) -> None:
+def test_a_forgotten_or_wrong_normalisation_is_refused(toolkit: Toolkit, tmp_path: Path, foreign: Path) -> None:
     words = ("calibrate", foreign, "--data", "set.npz", "--images", "40", "-o", tmp_path / "r")
-    refused(toolkit(*words), "not normalised", "--mean", "--force")
-    forced = toolkit(*words, "--force")
+    refused(toolkit(*words), "does not say what its pixels are", "--mean", "--pixels")
+    wrong = ("--mean", "0", "--std", "1")
+    refused(toolkit(*words, *wrong), "not normalised", "--mean", "--force")
+    forced = toolkit(*words, *wrong, "--force")
     assert forced.code == 0
     assert "not normalised" in forced.document["notes"]["forced"][0]
-    refused(toolkit("calibrate", foreign, "-o", tmp_path / "r"), "no images to calibrate")
+    refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "toolkit calibrate")
     refused(toolkit(*words, "--mean", "a"), "--mean cannot be read")
-    refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "for ONNX files with a float input")
+    refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "for somebody else's ONNX file")

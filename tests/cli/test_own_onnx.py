@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from tests.bundle.test_own_onnx import classifier
 from tests.cli.conftest import Toolkit
@@ -79,3 +81,51 @@ def test_a_file_needs_images_and_exists(toolkit: Toolkit, theirs: Path) -> None:
     assert "needs --data" in toolkit("export", theirs, *NUMBERS).text
     missing = toolkit("export", theirs.with_name("none.onnx"), "--data", "cifar10", *NUMBERS)
     assert (missing.code, "none.onnx" in missing.text) == (1, True)
+
+
+def test_calibrate_and_sensitivity_take_what_export_takes_and_export_takes_their_record(
+    toolkit: Toolkit, theirs: Path
+) -> None:
+    folder, data = theirs.parent, ("--data", theirs.parent / "set.npz")
+    measured = toolkit("calibrate", theirs, *data, *NUMBERS, "--method", "mse", "-o", folder / "r")
+    assert measured.code == 0, measured.text
+    record = ("--record", folder / "r/record.json")
+    written = toolkit("export", theirs, *data, *NUMBERS, "--int8", *record, "--no-engines", "-o", folder / "b")
+    assert written.code == 0, written.text
+    assert written.document["calibration"]["key"] == measured.document["key"]
+    ranked = toolkit("sensitivity", theirs, *data, *NUMBERS, "-o", folder / "s")
+    assert ranked.code == 0, ranked.text
+    assert len(ranked.document["layers"]) == 2
+    for verb in ("calibrate", "sensitivity"):
+        assert "does not say what its pixels are" in toolkit(verb, theirs, *data, "-o", folder / "x").text
+        assert "takes no images" in toolkit(verb, theirs, *data, *NUMBERS, "--layout", "nchw", "-o", folder / "x").text
+        assert not (folder / "x").exists()
+
+
+def test_one_weight_one_pixel_or_the_mean_changed_are_three_refusals(toolkit: Toolkit, theirs: Path) -> None:
+    folder, data = theirs.parent, theirs.parent / "set.npz"
+    made = toolkit("calibrate", theirs, "--data", data, *NUMBERS, "--method", "minmax", "-o", folder / "r")
+    assert made.code == 0, made.text
+
+    model = onnx.load(theirs)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "w2")
+    values = numpy_helper.to_array(weights).copy()
+    values[3, 2, 1, 0] = np.nextafter(values[3, 2, 1, 0], np.float32(1))
+    weights.CopyFrom(numpy_helper.from_array(values, "w2"))
+    onnx.save(model, folder / "other.onnx")
+    with np.load(data) as arrays:
+        changed = dict(arrays)
+    changed["train_images"][7, 3, 3, 0] ^= 1
+    np.savez(folder / "other.npz", **changed)
+
+    def found(file: Path, images: Path, mean: str) -> str:
+        words = ("--data", images, "--mean", mean, "--std", NUMBERS[3], "--record", folder / "r/record.json")
+        answer = toolkit("export", file, *words, "--int8", "--no-engines", "-o", folder / "b")
+        assert (answer.code, (folder / "b").exists()) == (1, False), answer.text
+        return str(answer.document["found"])
+
+    network, images = "the network (weights or graph)", "the calibration images"
+    assert found(folder / "other.onnx", data, NUMBERS[1]) == f"changed: {network}"
+    assert found(theirs, folder / "other.npz", NUMBERS[1]) == f"changed: {images}"
+    # The mean is in the graph too: nobody can forget it.
+    assert found(theirs, data, "0.4,0.5,0.61") == f"changed: {network}; the preprocessing (size, mean or std)"

@@ -54,6 +54,20 @@ def test_what_was_asked_for_by_name_must_run(toolkit: Toolkit, bundle: Path) -> 
     assert [check["what"] for check in answer.document["checks"] if check["verdict"] == "failed"] == ["backends"]
 
 
+def test_one_of_several_that_were_named_must_run_too(toolkit: Toolkit, bundle: Path) -> None:
+    answer = toolkit("selftest", bundle, "--backend", "ort,ort-cuda", "--seconds", "0.02")
+    verdicts = {check["what"]: check["verdict"] for check in answer.document["checks"]}
+    if verdicts.get("ort-cuda fp32") == "ok":
+        pytest.skip("this machine has a GPU and an ONNX Runtime for it")
+    assert (answer.code, verdicts["ort fp32"], verdicts["ort-cuda"]) == (1, "ok", "failed")
+
+
+def test_a_backend_that_no_device_has_is_one_error(toolkit: Toolkit, bundle: Path) -> None:
+    answer = toolkit("selftest", bundle, "--backend", "torch")
+    assert answer.code == 1
+    assert answer.document["allowed"] == "all, ort, trt, ort-cuda, ort-trt"
+
+
 def test_other_logits_than_the_golden_ones_are_named(toolkit: Toolkit, bundle: Path) -> None:
     with np.load(bundle / "golden.npz") as stored:
         logits = stored["logits_int8-cpu"]

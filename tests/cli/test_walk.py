@@ -45,7 +45,9 @@ def test_a_bundle_holds_what_the_manifest_says(tiny_workspace: Path) -> None:
     assert set(logits) == PRECISIONS
     assert bundle.manifest["calibration"]["images"] == 64
     on_disk = {p.relative_to(bundle.folder).as_posix() for p in bundle.folder.rglob("*") if p.is_file()}
-    assert on_disk == {*bundle.manifest["files"], "manifest.json"}
+    logs = {name for name in on_disk if name.endswith(".engine.log")}
+    assert on_disk - logs == {*bundle.manifest["files"], "manifest.json"}
+    assert {f"{name}.log" for name in on_disk if name.endswith(".engine")} == logs
 
 
 def test_export_names_each_file_with_top1_and_agreement(toolkit: Toolkit, tmp_path: Path) -> None:
@@ -106,6 +108,16 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Tool
     assert answer.document["ok"] is False
     assert set(answer.document["passed"]) == {f"ort {precision}" for precision in ON_ORT}
     assert "trt" in answer.text
+
+
+@pytest.mark.parametrize("backend", ["ort-cuda", "ort-trt"])
+def test_a_gpu_provider_that_is_not_here_is_named_and_not_replaced(toolkit: Toolkit, backend: str) -> None:
+    answer = toolkit("bench", "--backend", f"ort,{backend}", "--precision", "fp32", "--batch", "1", "--seconds", "0.05")
+    if backend not in answer.document["unavailable"]:
+        pytest.skip(f"{backend} runs here")
+    assert answer.code == 1
+    assert set(answer.document["runners"]) == {"ort fp32"}
+    assert answer.text.count(f"not run: {backend}") == 1
 
 
 @pytest.mark.parametrize("verb", ["verify", "bench"])

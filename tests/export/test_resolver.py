@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from toolkit.errors import EngineError
-from toolkit.export.engine_from_onnx import network_flags
-from toolkit.export.resolver import resolve
+from toolkit.export.dla import EXPLICIT, IMPLICIT, dla_form, require_dla
+from toolkit.export.network import network_flags
+from toolkit.export.requirements import why_not_compatible
+from toolkit.export.resolver import resolve, resolve_for_dla
+from toolkit.export.timing_cache import why_no_timing_cache
+from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import TensorRT, described
 
 RECORDED = json.loads((Path(__file__).parent / "capabilities.json").read_text())
@@ -83,3 +87,96 @@ def test_what_is_not_there_is_refused(precision: str, there: tuple[str, ...]) ->
 
 def test_a_lean_runtime_builds_nothing() -> None:
     assert not recorded("lean11.4").can_build
+
+
+# --- a DLA, timings, compatibility: what each version answers -----------------------------------------------------
+
+ORIN = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
+FULL = [version for version in BUILDING if not version.startswith("rtx")]
+
+
+@pytest.mark.parametrize(
+    ("version", "form"),
+    [
+        ("8.6.1", IMPLICIT),
+        ("10.3", IMPLICIT),
+        ("10.13", IMPLICIT),
+        ("10.16", IMPLICIT),
+        ("11.0", EXPLICIT),
+        ("11.4", EXPLICIT),
+    ],
+)
+def test_int8_reaches_a_dla_through_calib_cache_where_there_are_calibrators_and_by_qdq_where_not(
+    version: str, form: str
+) -> None:
+    assert dla_form(recorded(version)) == form
+    found = resolve_for_dla(recorded(version), "int8", EVERYTHING, has_calib_cache=True)
+    if form == IMPLICIT:
+        assert (found.source, found.strongly_typed, found.flags) == ("fp32", False, ("FP16", "INT8"))
+        assert found.calib_cache
+    else:
+        assert (found.source, found.strongly_typed, found.flags) == ("int8-fp16", True, ())
+        assert not found.calib_cache
+    assert all(hasattr(recorded(version).module.BuilderFlag, flag) for flag in (*found.flags, "GPU_FALLBACK"))
+    assert found.opset_limit == (17 if version == "8.6.1" else None)
+
+
+@pytest.mark.parametrize("version", FULL)
+def test_best_on_a_dla_is_int8_where_it_has_ranges_and_fp16_where_not(version: str) -> None:
+    implicit = dla_form(recorded(version)) == IMPLICIT
+    with_ranges = resolve_for_dla(recorded(version), "best", EVERYTHING, has_calib_cache=True)
+    without = resolve_for_dla(recorded(version), "best", ("fp32", "fp16"), has_calib_cache=False)
+    assert (with_ranges.precision, without.precision) == ("int8", "fp16")
+    assert without.flags == (("FP16",) if implicit else ())
+    assert without.source == ("fp32" if implicit else "fp16")
+
+
+def test_what_a_dla_cannot_do_is_refused_in_words() -> None:
+    with pytest.raises(EngineError, match="no float32"):
+        resolve_for_dla(recorded("10.3"), "fp32", EVERYTHING, has_calib_cache=True)
+    with pytest.raises(EngineError, match=r"needs calib\.cache"):
+        resolve_for_dla(recorded("10.3"), "int8", EVERYTHING, has_calib_cache=False)
+    with pytest.raises(EngineError, match="builds for the GPU"):
+        resolve_for_dla(recorded("rtx1.7"), "int8", EVERYTHING, has_calib_cache=True)
+    with pytest.raises(EngineError, match="cannot build"):
+        resolve_for_dla(recorded("lean11.4"), "int8", EVERYTHING, has_calib_cache=True)
+
+
+def _builder(cores: int, most: int = 16) -> Any:
+    return SimpleNamespace(num_DLA_cores=cores, max_DLA_batch_size=most)
+
+
+@pytest.mark.parametrize(
+    ("cores", "core", "batch", "said"),
+    [
+        (0, 0, (4, 4, 4), "reports no DLA core on Orin"),
+        (2, 2, (4, 4, 4), "there is no such DLA core"),
+        (2, 0, (1, 4, 16), "--batch 4:4:4"),
+        (2, 0, (64, 64, 64), "1 to 16"),
+    ],
+)
+def test_the_builder_says_which_cores_there_are(cores: int, core: int, batch: tuple[int, int, int], said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        require_dla(recorded("10.3"), _builder(cores), ORIN, core, batch)
+    require_dla(recorded("10.3"), _builder(2), ORIN, 1, (4, 4, 4))
+
+
+@pytest.mark.parametrize("version", BUILDING)
+def test_timings_are_kept_by_every_full_tensorrt_and_not_by_rtx(version: str) -> None:
+    reason = why_no_timing_cache(recorded(version), ORIN)
+    assert (reason == "") == (version in FULL)
+    assert why_no_timing_cache(recorded(version), Driver(False, "none"))
+
+
+@pytest.mark.parametrize("version", BUILDING)
+@pytest.mark.parametrize("how", ["version", "hardware"])
+def test_compatible_engines_come_from_every_full_tensorrt_from_8_6_on_and_not_from_rtx(version: str, how: str) -> None:
+    assert (why_not_compatible(recorded(version), how) == "") == (version in FULL)
+    before = described(SimpleNamespace(__version__="8.5.2", BuilderFlag=SimpleNamespace(FP16=0)), "tensorrt")
+    assert "came with 8.6" in why_not_compatible(before, how)
+
+
+@pytest.mark.parametrize("version", FULL)
+def test_a_weak_network_for_a_dla_needs_a_flag_only_where_there_is_one(version: str) -> None:
+    expected = 0 if version.startswith("11") else 1
+    assert network_flags(recorded(version).module, weak=True) == expected

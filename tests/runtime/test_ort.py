@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,8 +14,13 @@ import pytest
 
 from toolkit.contracts import LabelledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.driver import Device, Driver
+from toolkit.runtime.ort import CUDA, TENSORRT, OrtRunner
+from toolkit.runtime.ort_biases import keep_float_biases
+from toolkit.runtime.placement import CPU, nodes_from_profile
 from toolkit.runtime.runner import Runner
+
+AZURE = "AzureExecutionProvider"
 
 
 def test_a_path_and_its_bytes_answer_alike(
@@ -77,10 +86,118 @@ def test_a_provider_that_is_not_here_is_unavailable_and_not_replaced(tiny_graph_
 
 def test_a_provider_that_falls_back_is_refused(tiny_graph_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     session = onnxruntime.InferenceSession(tiny_graph_bytes, providers=["CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with_cuda(monkeypatch)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
-    with pytest.raises(BackendUnavailable, match="fell back to CPUExecutionProvider"):
+    with pytest.raises(BackendUnavailable, match="fell back to CPUExecutionProvider") as caught:
         OrtRunner(tiny_graph_bytes, provider="CUDAExecutionProvider")
+    assert "onnxruntime-gpu[cuda,cudnn]" in str(caught.value.fix)
+
+
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An onnxruntime that says it has the GPU's providers, on a machine that says it has a GPU."""
+    gpu = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, TENSORRT, CPU])
+    monkeypatch.setattr("toolkit.runtime.ort.probe_driver", lambda: gpu)
+
+
+def test_a_gpu_provider_without_a_driver_is_not_even_tried(
+    tiny_graph_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr("toolkit.runtime.ort.probe_driver", lambda: Driver(False, "there is no NVIDIA driver"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
+    with pytest.raises(BackendUnavailable, match="CUDAExecutionProvider cannot run here") as caught:
+        OrtRunner(tiny_graph_bytes, provider=CUDA)
+    assert caught.value.found == "there is no NVIDIA driver"
+
+
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_a_provider_that_this_build_cannot_start_is_refused_and_prints_nothing(
+    tiny_graph_bytes: bytes, provider: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if provider in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has {provider}")
+    with_cuda(monkeypatch)
+    monkeypatch.setattr("toolkit.runtime.ort._load_libraries", lambda _: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnxruntime's own, about a name that its build does not have
+        with pytest.raises(ToolkitError, match=r"fell back to CPU|does not run"):
+            OrtRunner(tiny_graph_bytes, provider=provider)
+    assert capfd.readouterr().out == ""  # stdout is for one JSON document
+
+
+# Azure's provider is in every build and computes nothing but calls to Azure: a real provider that takes no node here.
+needs_azure = pytest.mark.skipif(AZURE not in onnxruntime.get_available_providers(), reason=f"no {AZURE} in this build")
+
+
+@needs_azure
+def test_a_provider_that_leaves_the_nodes_to_the_cpu_is_refused_with_their_names(tiny_graph_bytes: bytes) -> None:
+    with pytest.raises(ToolkitError, match="Azure does not run all of mine") as caught:
+        OrtRunner(tiny_graph_bytes, provider=AZURE, label="mine")
+    found = str(caught.value.found)
+    assert found.startswith("the CPU computes ")
+    assert "Cast preprocess/Cast" in found
+    assert "more" in found
+    session = onnxruntime.InferenceSession(tiny_graph_bytes, providers=[AZURE])
+    assert session.get_providers()[0] == AZURE  # which is why its list is not enough
+
+
+@needs_azure
+def test_onnxruntime_itself_refuses_nodes_on_the_cpu_where_it_is_told_to(tiny_graph_bytes: bytes) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    with pytest.raises(Exception, match="fallback to CPU EP has been explicitly disabled"):
+        onnxruntime.InferenceSession(tiny_graph_bytes, options, providers=[AZURE], enable_fallback=0)
+
+
+@needs_azure
+def test_a_gpu_gets_no_int32_biases_that_it_has_no_kernel_for() -> None:
+    model = Path(__file__).parents[1] / "bundle" / "format-1" / "model.int8.onnx"
+
+    def kernels(prepare: Callable[[Any], None]) -> int:
+        options = onnxruntime.SessionOptions()
+        prepare(options)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = onnxruntime.InferenceSession(str(model), options, providers=[CPU])
+        nodes = [node for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()]
+        return len([node for node in nodes if node.op_type == "DequantizeLinear" and "bias" in node.name])
+
+    assert kernels(lambda options: None) > 0  # what ONNX Runtime adds by itself
+    assert kernels(keep_float_biases) == 0
+    with pytest.raises(ToolkitError, match="does not run all of") as caught:
+        OrtRunner(model, provider=AZURE)
+    assert f"of {nodes_without_biases(model)} nodes" in str(caught.value.found)
+
+
+def nodes_without_biases(model: Path) -> int:
+    """Nodes that a session of this file runs without the int32 biases, off a real profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/p"
+        keep_float_biases(options)
+        session = onnxruntime.InferenceSession(str(model), options, providers=[CPU])
+        entry = session.get_inputs()[0]
+        session.run(None, {entry.name: np.zeros((1, *entry.shape[1:]), np.uint8)})
+        return len(nodes_from_profile(Path(session.end_profiling())))
+
+
+def test_batches_above_the_largest_are_split_and_answer_alike(
+    tiny_graph_bytes: bytes, structured_images: LabelledImages
+) -> None:
+    images = structured_images.images_nhwc
+    with OrtRunner(tiny_graph_bytes) as whole, OrtRunner(tiny_graph_bytes, largest_batch=7) as parts:
+        session, sizes = parts.session, []
+
+        class Spy:
+            def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
+                sizes.append(len(feed["images"]))
+                return session.run(outputs, feed)
+
+        parts.session = Spy()
+        expected, got = whole.logits(images), parts.logits(images)
+    assert sizes == [7] * 8 + [4]
+    assert np.abs(expected - got).max() <= 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("part", [0, 1, 0.5, 0.99])

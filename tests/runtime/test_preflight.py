@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.runtime import preflight
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.preflight import obstacle_to_running, require_runs_here, sidecar_of_plan, sidecar_path
+from toolkit.runtime.preflight import (
+    obstacle_to_running,
+    require_runs_here,
+    sidecar_of_plan,
+    sidecar_path,
+    tensorrt_for_plan,
+)
 from toolkit.runtime.trt import TensorRT
 
 PLAN = bytes(range(256)) * 8
@@ -144,3 +152,74 @@ def test_the_error_says_what_rebuilds_it(plan: Path) -> None:
     with pytest.raises(BackendUnavailable):
         require_runs_here(plan, sidecar(), tensorrt("10.3.0"), Driver(False, "no driver"), "")
     require_runs_here(plan, sidecar(), tensorrt("10.3.0"), HERE, "")
+
+
+def test_of_several_tensorrts_the_one_that_the_plan_is_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, rtx, lean = tensorrt("8.6.1"), tensorrt("1.7.1", "tensorrt-rtx"), tensorrt("11.4.0", "lean")
+    monkeypatch.setattr(preflight, "installed_tensorrts", lambda: [full, rtx, lean])
+    monkeypatch.setattr(preflight, "find_tensorrt", lambda driver: full)
+    for_rtx = sidecar(tensorrt={"kind": "tensorrt-rtx", "version": "1.7.1"}, compute_capabilities=["SM87"])
+    assert tensorrt_for_plan(for_rtx, HERE) is rtx
+    assert tensorrt_for_plan(sidecar(flags=["VERSION_COMPATIBLE"]), HERE) is lean
+    assert tensorrt_for_plan(sidecar(), HERE) is full  # none is; what goes furthest names the obstacle
+
+
+def test_a_hardware_compatible_plan_goes_to_other_gpus_from_ampere_on() -> None:
+    plan = sidecar(compatible="hardware")
+    for capability, fits in (("SM75", False), ("SM80", True), ("SM120", True)):
+        here = Driver(True, "", "13.0", (Device("B", capability, 1),))
+        assert (obstacle_to_running(plan, tensorrt("10.3.0"), here) == "") == fits
+    assert obstacle_to_running(plan, tensorrt("10.3.1"), HERE)
+
+
+class Untouchable:
+    """A TensorRT module that nobody may touch."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} of TensorRT was touched")
+
+
+def _refusal(plan: Path) -> tuple[str, float]:
+    """Sentence and best seconds of three refusals, by the whole pre-flight."""
+    best, here = 1e9, TensorRT(Untouchable(), "tensorrt", "10.3.0", True, False)
+    for _ in range(3):
+        started = time.perf_counter()
+        with pytest.raises(EngineError) as caught:
+            require_runs_here(plan, sidecar_of_plan(plan), here, HERE, "rebuild")
+        best = min(best, time.perf_counter() - started)
+    return caught.value.what, best
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("flipped", "changed since it was built"),
+        ("cut", "was cut short"),
+        ("replaced", "was cut short or replaced"),
+        ("older", "is not for this machine"),
+        ("other gpu", "is not for this machine"),
+        ("rtx", "is not for this machine"),
+        ("sidecar", "lacks entries"),
+    ],
+)
+def test_a_plan_that_is_not_this_machines_is_refused_at_once_without_tensorrt(
+    fault: str, said: str, tmp_path: Path
+) -> None:
+    content = bytearray(b"\x5a" * (4 << 20))  # larger than any engine of a shipped model
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    changes: dict[str, dict[str, Any]] = {
+        "older": {"tensorrt": {"kind": "tensorrt", "version": "8.6.2"}},
+        "other gpu": {"builder": {"device": "B", "compute_capability": "SM90", "machine": platform.machine()}},
+        "rtx": {"tensorrt": {"kind": "tensorrt-rtx", "version": "1.7.1"}},
+    }
+    document = sidecar(plan=entry, **changes.get(fault, {}))
+    if fault == "sidecar":
+        del document["flags"]
+    content[1 << 20] ^= fault == "flipped"
+    path = tmp_path / "model.engine"
+    path.write_bytes(bytes({"cut": content[:-1], "replaced": b"ONNX"}.get(fault, content)))
+    sidecar_path(path).write_text(json.dumps(document))
+    sentence, seconds = _refusal(path)
+    assert said in sentence
+    assert "\n" not in sentence
+    assert seconds < 0.1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.errors import BackendUnavailable
+from toolkit.errors import BackendUnavailable, EngineError
 from toolkit.runtime import trt as room
 from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Device, Driver
@@ -19,9 +19,9 @@ from toolkit.runtime.trt import (
     Log,
     find_tensorrt,
     require_can_run,
-    runner_from_engine,
     why_no_tensorrt,
 )
+from toolkit.runtime.trt_runner import TrtRunner
 
 GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
 NO_GPU = Driver(False, "there is no NVIDIA driver")
@@ -133,17 +133,14 @@ def test_running_without_a_driver_gives_the_probes_reason() -> None:
     assert "--backend ort" in (caught.value.fix or "")
 
 
-@needs_rtx
-def test_running_with_everything_there_is_honest_about_this_version() -> None:
-    with pytest.raises(BackendUnavailable, match="does not run them yet"):
-        require_can_run(GPU)
+def test_running_with_everything_there_gives_the_tensorrt_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "find_tensorrt", lambda **_: find_tensorrt(_loader(tensorrt=FULL_11), GPU))
+    assert require_can_run(GPU).name == "tensorrt 11.0.0.114"
 
 
-@needs_rtx
-def test_a_runner_is_refused_for_the_same_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "probe_driver", lambda: NO_GPU)
-    with pytest.raises(BackendUnavailable, match="cannot run an engine here"):
-        runner_from_engine(Path("model.plan"))
+def test_a_runner_of_no_plan_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="there is no engine"):
+        TrtRunner(tmp_path / "model.plan")
 
 
 class _Trt:

@@ -33,7 +33,7 @@ def evaluation_images(
         images = _own_images(bundle)
     require_images(images.images_nhwc, bundle.preprocessing, f"model '{bundle.model}'")
     require_labels(images, bundle.labels, bundle.model)
-    images = _without_calibration_images(bundle, images)
+    images = without_calibration_images(bundle, images)
     if count is not None:
         return sample(images, count, seed=0)
     if data is None and len(images) > QUICK:
@@ -55,7 +55,7 @@ def _own_images(bundle: Bundle) -> LabelledImages:
     return images if images.sha256 == bundle.manifest["evaluation"]["sha256"] else golden
 
 
-def _without_calibration_images(bundle: Bundle, images: LabelledImages) -> LabelledImages:
+def without_calibration_images(bundle: Bundle, images: LabelledImages) -> LabelledImages:
     """Leaves out images whose pixels were measured for the ranges, by the hashes in the record."""
     if not (bundle.folder / RECORD).is_file():
         return images

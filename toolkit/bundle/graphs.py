@@ -188,4 +188,5 @@ def _quantise(made: Graphs, images: ModelImages, options: Options, on_step: Step
     except ExportError as error:  # nobody asked for FP16: INT8 with float32 layers serves every TensorRT
         made.left_out["int8-fp16"] = f"{error.what}; found {error.found}"
     made.onnx["int8-cpu"] = cpu_from_ranges(graph, record, keep_float=made.keep_float)
-    made.calib_cache = cache_from_ranges(graph, record, options.tensorrt_version or JETPACK_6_TENSORRT)
+    version = options.tensorrt_version if len(options.tensorrt_version) == 3 else JETPACK_6_TENSORRT
+    made.calib_cache = cache_from_ranges(graph, record, version)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from toolkit.bundle.ort_on_gpu import open_ort_cuda, open_ort_trt
 from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, Bundle
+from toolkit.conditions.host import resident_mib
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 
-BACKENDS = ("torch", "ort", "trt")
+BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
+ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
+
+
+class NoEngine(BackendUnavailable):
+    """TensorRT runs here and the bundle has engines, but none of this precision."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What opening one runner took: time, memory of this process, memory of the GPU where somebody reads it.
+
+    The first of a backend pays for its libraries.
+    """
+
+    load_ms: float
+    host_mib: float | None
+    device_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -18,6 +38,7 @@ class Opened:
 
     runners: dict[str, Runner]
     unavailable: dict[str, str]
+    openings: dict[str, Opening] = field(default_factory=dict)
 
     def close(self) -> None:
         """Closes every runner."""
@@ -25,14 +46,18 @@ class Opened:
             runner.close()
 
 
-def require_backends(wanted: str) -> tuple[str, ...]:
-    """`all` or a comma-separated list to backend names, in the order given."""
+def require_backends(wanted: str, known: tuple[str, ...] = BACKENDS) -> tuple[str, ...]:
+    """`all` or a comma-separated list to backend names, in the order given.
+
+    Raises:
+        ToolkitError: one is not known.
+    """
     names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
     if names == ("all",):
-        return BACKENDS
-    unknown = [name for name in names if name not in BACKENDS]
+        return known
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ToolkitError("unknown backend", found=wanted, allowed="all, " + ", ".join(BACKENDS))
+        raise ToolkitError("unknown backend", found=wanted, allowed="all, " + ", ".join(known))
     return names
 
 
@@ -42,6 +67,7 @@ def open_runners(
     precisions: tuple[str, ...],
     run_builder: bool = False,
     by_name: bool = True,
+    device_mib: Callable[[], float | None] = lambda: None,
 ) -> Opened:
     """Opens every runner that can run here.
 
@@ -49,34 +75,55 @@ def open_runners(
         run_builder: import and call the Python that a bundle of somebody's own network names. A bundle may come from
             anybody, so this is never done unasked.
         by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
+        device_mib: reads how much of the GPU's memory is used now.
 
     Raises:
         BackendUnavailable: none can; the message holds every reason.
     """
     runners: dict[str, Runner] = {}
     unavailable: dict[str, str] = {}
+    openings: dict[str, Opening] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_foreign(bundle) else {})
     for backend in backends:
-        for precision in _precisions_of(backend, precisions, by_name):
+        for precision in _precisions_of(bundle, backend, precisions, by_name):
+            before, started = (resident_mib(), device_mib()), time.perf_counter()
             try:
                 runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
+                openings[f"{backend} {precision}"] = Opening(
+                    1000 * (time.perf_counter() - started),
+                    _grown(before[0], resident_mib()),
+                    _grown(before[1], device_mib()),
+                )
             except ToolkitError as error:
                 reason = "; ".join(
                     part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
                 )
-                unavailable[backend if isinstance(error, BackendUnavailable) else f"{backend} {precision}"] = reason
+                whole = isinstance(error, BackendUnavailable) and not isinstance(error, NoEngine)
+                unavailable[backend if whole else f"{backend} {precision}"] = reason
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:
             found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
         raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
-    return Opened(runners, unavailable)
+    return Opened(runners, unavailable, openings)
 
 
-def _precisions_of(backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
-    """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT."""
+def _grown(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _precisions_of(bundle: Bundle, backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
+    """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT.
+
+    Unless they were named, engines that were never built are not missed: a TensorRT builds int8 or int8-fp16, not both.
+    """
     everything = tuple(p for p in precisions if by_name or p not in NEVER_OPTIMISED)
-    return tuple(p for p in precisions if p in {"torch": ("fp32",), "trt": FOR_TENSORRT}.get(backend, everything))
+    if backend in ("ort", "ort-cuda"):
+        precisions = everything
+    if backend == "trt" and not by_name:
+        built = {entry["precision"] for entry in bundle.engines()}
+        precisions = tuple(p for p in precisions if p in built) or precisions
+    return tuple(p for p in precisions if p in ONLY.get(backend, precisions))
 
 
 def _is_foreign(bundle: Bundle) -> bool:
@@ -155,9 +202,25 @@ def open_ort(bundle: Bundle, precision: str, threads: int = 0) -> Runner:
 
 
 def _open_trt(bundle: Bundle, precision: str) -> Runner:
+    """The engine of a precision that was built last; never that of another precision."""
     from toolkit.runtime.trt import require_can_run
+    from toolkit.runtime.trt_runner import TrtRunner
 
     require_can_run()
+    engines = [entry for entry in bundle.engines() if entry["precision"] == precision]
+    engines = sorted(engines, key=lambda entry: entry.get("dla_core") is None)  # the GPU's last, which is taken
+    rebuild = f"toolkit build {bundle.folder} --precision {precision.partition('-')[0]}"
+    if not engines:
+        there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
+        kind = NoEngine if there else BackendUnavailable
+        raise kind(f"{bundle.folder} has no {precision} engine", found=there or "no engines", fix=rebuild)
+    return TrtRunner(bundle.folder / engines[-1]["file"], rebuild=rebuild)
 
 
-OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {"torch": _open_torch, "ort": open_ort, "trt": _open_trt}
+OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {
+    "torch": _open_torch,
+    "ort": open_ort,
+    "trt": _open_trt,
+    "ort-cuda": open_ort_cuda,
+    "ort-trt": open_ort_trt,
+}

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle.reading import Bundle
+from toolkit.bundle.reading import RECORDS, Bundle
 from toolkit.bundle.runners import Opened, open_runners
+from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import LabelledImages
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
-from toolkit.latency import bench, host_conditions
+from toolkit.latency import bench
 from toolkit.parity import parity_from_logits
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan
-from toolkit.runtime.trt import find_tensorrt
+from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
 FORMAT = 1
@@ -59,12 +59,6 @@ class Recorded:
     p50_ms: dict[str, float]
 
 
-def device_fingerprint(driver: Driver) -> dict[str, str]:
-    """What must be equal for two latencies to be of one device: processor and GPUs, not versions."""
-    gpus = ", ".join(device.name for device in driver.devices) if driver.available else ""
-    return {"machine": platform.machine(), "cpu": host_conditions()["cpu"] or "", "gpu": gpus}
-
-
 def versions_here() -> dict[str, str]:
     """What an upgrade changes: Python, numpy, and the engines that were imported."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
@@ -77,7 +71,7 @@ def versions_here() -> dict[str, str]:
 def record_file(bundle: Bundle, fingerprint: dict[str, str]) -> Path:
     """One file a device, beside the manifest and not in it: a bundle that moves on takes its records along."""
     digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
-    return bundle.folder / f"selftest-{digest[:12]}.json"
+    return bundle.folder / f"{RECORDS}{digest[:12]}.json"
 
 
 def selftest(
@@ -87,14 +81,16 @@ def selftest(
     seconds: float = 0.3,
     max_slowdown: float = SLOWER,
     record: bool = False,
+    must_run: bool = False,
 ) -> list[Check]:
     """Every check that this device can make. The files' hashes were checked when the bundle was opened.
 
     Args:
-        backends: of "ort" and "trt".
+        backends: of "ort", "trt", "ort-cuda" and "ort-trt".
         seconds: measuring time of each runner.
         max_slowdown: times the recorded median that a median may reach.
         record: keep this device's versions and medians for later runs, if nothing failed.
+        must_run: a backend or file that cannot run here has failed.
 
     Raises:
         ToolkitError: the record of this device cannot be read or written.
@@ -115,7 +111,8 @@ def selftest(
         versions = versions_here()
     finally:
         opened.close()
-    checks += [Check(name, NOT_RUN, reason) for name, reason in opened.unavailable.items()]
+    absent = FAILED if must_run else NOT_RUN
+    checks += [Check(name, absent, reason) for name, reason in opened.unavailable.items()]
     fingerprint = device_fingerprint(driver)
     path = record_file(bundle, fingerprint)
     checks += _against_record(path, versions, medians, max_slowdown, record)
@@ -157,7 +154,7 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
             if not driver.available:
                 checks.append(Check(name, NOT_RUN, f"whole; {driver.reason}"))
                 continue
-            obstacle = obstacle_to_running(sidecar, find_tensorrt(driver=driver), driver)
+            obstacle = obstacle_to_running(sidecar, tensorrt_for_plan(sidecar, driver), driver)
         except EngineError as error:
             checks.append(Check(name, FAILED, error.what, error.fix or rebuild))
             continue

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
     from toolkit.bundle.own_onnx import OnnxModel
+    from toolkit.calibration.sensitivity import Budget
     from toolkit.models.checkpoint import LoadedModel
 
 GOLDEN_IMAGES = 64
@@ -107,6 +108,7 @@ def bundle_from_model(
             else {"key": record.key, **record.belongs_to, "images": len(record.images), "notes": record.notes},
             "kept_in_float": sorted(made.keep_float),
             "left_out": made.left_out,
+            **({"budget": _budget(made.budget)} if made.budget is not None else {}),
             "evaluation": {
                 "source": images.evaluation.source,
                 "images": len(images.evaluation),
@@ -134,6 +136,14 @@ def _write_graphs(folder: Path, made: Graphs) -> None:
                 [(point.int8_percent, point.agreement.percent) for point in made.budget.curve],
             )
         )
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    """What was measured to meet --max-drop: each convolution alone in INT8, and each share of INT8 that was tried."""
+    return {
+        "layers": [layer.as_dict() for layer in budget.layers],
+        "curve": [point.as_dict() for point in budget.curve],
+    }
 
 
 def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> None:

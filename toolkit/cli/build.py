@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from toolkit.bundle.building import Built
     from toolkit.export.resolver import Resolved
+    from toolkit.export.target import Target
 
 
 def command(
@@ -22,45 +23,90 @@ def command(
     batch: str | None = typer.Option(
         None, "--batch", help="Smallest, best served and largest batch. (default: the target's, 1:8:64)"
     ),
+    dla: int | None = typer.Option(
+        None, "--dla", help="Put layers on this core of a Jetson's DLA; the GPU takes the rest, and which is said."
+    ),
+    workspace_mib: int | None = typer.Option(
+        None, "--workspace-mib", help="Scratch memory that a layer may use. (default: the target's)"
+    ),
+    opt_level: int | None = typer.Option(
+        None, "--opt-level", help="0 builds fastest, 5 tries most kernels. (default: TensorRT's, 3)"
+    ),
+    compatible: str | None = typer.Option(
+        None, "--compatible", help="version: the plan also loads in later TensorRTs. hardware: also on other GPUs."
+    ),
+    verify: bool = typer.Option(
+        False, "--verify", help="Run each engine on the golden images; one that answers otherwise is not kept."
+    ),
+    repeat: int = typer.Option(1, "--repeat", help="With --verify: build so often and keep the fastest that passes."),
     explain: bool = typer.Option(False, "--explain", help="Say what would be built and why, and build nothing."),
 ) -> dict[str, Any]:
     """Build engines into BUNDLE/engines/, each with a JSON sidecar; the files that TensorRT reads decide the precision.
 
     An engine runs on the TensorRT version and the GPU that built it: run this on the device. TensorRT-RTX also builds
-    on a machine without a GPU.
+    on a machine without a GPU. TensorRT's whole log lies beside each engine.
 
     Examples:
       toolkit build
 
       toolkit build bundles/my-net --target rtx --precision fp16,int8
 
+      toolkit build --target jetpack61 --dla 0 --precision int8 --batch 4:4:4
+
+      toolkit build --precision int8 --repeat 5 --verify
+
       toolkit build --explain
     """
-    from toolkit.bundle.building import build_engines, resolved_for, tensorrt_for_target
+    from toolkit.bundle.building import build_engines, tensorrt_for_target
+    from toolkit.bundle.orders import resolved_for
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.repeating import Trials
     from toolkit.cli.console import note, steps
-    from toolkit.export.target import batch_from_text, target_from_name
+    from toolkit.errors import ToolkitError
+    from toolkit.export.target import target_from_name
 
-    opened = bundle_from_folder(bundle)
+    if repeat != 1 and not verify:
+        raise ToolkitError("which of several builds is best shows only when they run", fix="--repeat N --verify")
+    opened = bundle_from_folder(bundle, packed=False)
     note(f"bundle: {opened.folder}")
-    chosen = target_from_name(target)
-    if batch is not None:
-        chosen = replace(chosen, batch=batch_from_text(batch))
+    told = {
+        "workspace_mib": workspace_mib,
+        "optimisation_level": opt_level,
+        "compatible": compatible,
+        "dla_core": dla,
+    }
+    chosen = _told(target_from_name(target), batch, told)
     wanted = tuple(dict.fromkeys(part.strip() for part in precision.split(",")))
     if explain:
         tensorrt = tensorrt_for_target(chosen)
-        resolved = resolved_for(opened, wanted, tensorrt)
+        resolved = resolved_for(opened, wanted, tensorrt, chosen)
         _show_reasons(resolved, (*tensorrt.reasons, f"{tensorrt.name} builds for target {chosen.name}"))
         return {"ok": True, "tensorrt": tensorrt.name, "resolved": [_as_dict(answer) for answer in resolved]}
     with steps() as step:
-        built = build_engines(opened, wanted, chosen, step)
+        built = build_engines(opened, wanted, chosen, step, Trials(repeat) if verify else None)
     _show(opened.folder, built)
     return {
         "ok": True,
         "bundle": str(opened.folder.resolve()),
         "engines": list(built.engines),
         "resolved": [_as_dict(answer) for answer in built.resolved],
+        "notes": list(built.notes),
     }
+
+
+def _told(target: Target, batch: str | None, told: dict[str, Any]) -> Target:
+    """The target with what the command line says instead. A DLA takes one batch size: the best served, unless asked."""
+    from toolkit.cli.console import note
+    from toolkit.export.target import batch_from_text
+
+    chosen = replace(target, **{name: value for name, value in told.items() if value is not None})
+    if batch is not None:
+        return replace(chosen, batch=batch_from_text(batch))
+    if chosen.dla_core is None:
+        return chosen
+    size = chosen.batch[1]
+    note(f"the DLA takes one batch size: {size}, which the target serves best; --batch 8:8:8 says another")
+    return replace(chosen, batch=(size, size, size))
 
 
 def _as_dict(answer: Resolved) -> dict[str, Any]:
@@ -82,7 +128,7 @@ def _show_reasons(resolved: tuple[Resolved, ...], facts: tuple[str, ...]) -> Non
 
 
 def _show(folder: Path, built: Built) -> None:
-    from toolkit.cli.console import say, table
+    from toolkit.cli.console import note, say, table
 
     rows = []
     for entry in built.engines:
@@ -95,4 +141,7 @@ def _show(folder: Path, built: Built) -> None:
         )  # fmt: skip
     columns = ("engine", "size", "build", "convolutions in int8")
     table(f"{folder}, built with {built.tensorrt.name}", columns, rows)
+    for sentence in built.notes:
+        note(sentence)
+    note(f"TensorRT's words: {folder / 'engines'}/*.log")
     say("Next: [bold]toolkit inspect[/bold] an engine, and [bold]toolkit verify[/bold] on the device.")

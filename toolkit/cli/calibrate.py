@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import own_onnx
+
 if TYPE_CHECKING:
     from toolkit.calibration.auto import Choice
 
 
 def command(
     model: str | None = typer.Argument(
-        None, help="A name in models/, a model folder, an fp32 FILE.onnx, or nothing: the shipped default."
+        None,
+        help="A name in models/, a model folder, anybody's fp32 FILE.onnx, or nothing: the shipped default.",
     ),
     data: str | None = typer.Option(
         None, "--data", help="Images: fashion-mnist, cifar10, a folder, a .npz. (default: calibration/MODEL)"
@@ -32,10 +35,16 @@ def command(
     merge: tuple[Path, Path] | None = typer.Option(
         None, "--merge", help="Two folders with histograms of parts of one set: the ranges of both together."
     ),
-    mean: str | None = typer.Option(None, "--mean", help="For FILE.onnx with a float input: of pixels from 0 to 1."),
-    std: str | None = typer.Option(None, "--std", help="For FILE.onnx with a float input: as 0.23 or 0.23,0.22,0.23."),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    skip_bad: bool = own_onnx.SKIP_BAD,
+    name: str | None = own_onnx.NAME,
+    labels: str | None = own_onnx.LABELS,
+    mean: str | None = own_onnx.MEAN,
+    std: str | None = own_onnx.STD,
+    size: str | None = own_onnx.SIZE,
+    pixels: str | None = own_onnx.PIXELS,
+    layout: str | None = own_onnx.LAYOUT,
 ) -> dict[str, Any]:
     """Measure ranges in one pass over the images: every method reads the same histograms.
 
@@ -44,12 +53,10 @@ def command(
 
       toolkit calibrate my-net --method mse --keep-histograms -o shard-1
 
-      toolkit calibrate foreign.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+      toolkit calibrate theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 
       toolkit calibrate --merge shard-1 shard-2 -o whole
     """
-    from toolkit.bundle.calibrating import subject_of
-    from toolkit.bundle.foreign import numbers_from_text
     from toolkit.calibration.auto import ranges_by_agreement
     from toolkit.calibration.store import write_record
     from toolkit.calibration.suspicion import require_plausible
@@ -58,14 +65,16 @@ def command(
 
     if merge is not None:
         return _merge(merge, output, method, percentile)
+    own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
     with steps() as step:
-        subject = subject_of(
+        subject = own_onnx.subject_from_words(
             model,
-            data=data,
+            data,
+            own,
+            "calibrate",
             count=images,
             convert=convert,
-            mean=numbers_from_text(mean, "--mean"),
-            std=numbers_from_text(std, "--std"),
+            skip_bad=skip_bad,
             on_progress=lambda done, total: step("read images", done, total),
         )
         notes = require_plausible(subject.images.images_nhwc, force, subject.typed)

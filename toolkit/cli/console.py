@@ -58,7 +58,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 @contextmanager
 def steps() -> Iterator[Step]:
-    """A progress bar for work in named steps: call it with (what, done, total)."""
+    """A progress bar for work in named steps: call it with (what, done, total); a total of 0 is not known: it spins."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -85,8 +85,8 @@ def steps() -> Iterator[Step]:
             if what not in tasks:
                 for task in tasks.values():
                     bars.update(task, completed=bars.tasks[task].total)
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
 
         yield step
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import own_onnx
+from toolkit.cli.own_onnx import onnx_request
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
     from toolkit.bundle.foreign import Request
     from toolkit.bundle.images import ModelImages
-    from toolkit.bundle.own_onnx import OnnxModel, OnnxRequest
+    from toolkit.bundle.own_onnx import OnnxModel
     from toolkit.bundle.writing import Written
     from toolkit.calibration.sensitivity import Budget
     from toolkit.models.checkpoint import LoadedModel
@@ -53,7 +55,7 @@ def command(
         True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
+    skip_bad: bool = own_onnx.SKIP_BAD,
     checkpoint: Path | None = typer.Option(
         None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
     ),
@@ -76,12 +78,8 @@ def command(
     kwargs: str | None = typer.Option(
         None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=OWN
     ),
-    pixels: str | None = typer.Option(
-        None, "--pixels", help="What FILE.onnx sees before mean and std: 0-1 or 0-255.", rich_help_panel=OWN
-    ),
-    layout: str | None = typer.Option(
-        None, "--layout", help="Of FILE.onnx: nchw or nhwc. (default: by its input's shape)", rich_help_panel=OWN
-    ),
+    pixels: str | None = own_onnx.PIXELS,
+    layout: str | None = own_onnx.LAYOUT,
 ) -> dict[str, Any]:
     """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.
 
@@ -118,7 +116,7 @@ def command(
         built_for = replace(built_for, batch=batch_from_text(batch))
     own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
     own |= {"kwargs": kwargs, "pixels": pixels, "layout": layout}
-    from_onnx = _onnx_request(model, data, own) if model is not None and model.endswith(".onnx") else None
+    from_onnx = onnx_request(model, data, own, "export") if model is not None and model.endswith(".onnx") else None
     request = _request(model or "", data, own) if from_onnx is None and is_import_path(model or "") else None
     if request is None and from_onnx is None:
         _refuse_own(own)
@@ -212,26 +210,6 @@ def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
         std=numbers_from_text(own["std"], "--std"),
         size=size_from_text(own["size"]),
     )
-
-
-def _onnx_request(model: str, data: str | None, own: dict[str, Any]) -> OnnxRequest:
-    """What was asked for of somebody's ONNX file."""
-    from toolkit.bundle.foreign import labels_from_text, numbers_from_text, size_from_text
-    from toolkit.bundle.own_onnx import OnnxRequest, Pixels
-
-    alien = [f"--{option}" for option in ("checkpoint", "kwargs") if own[option] is not None]
-    if alien:
-        raise ToolkitError(f"{', '.join(alien)} does not go with an ONNX file", found=model, fix="leave it out")
-    if data is None:
-        raise ToolkitError(
-            f"{model} needs --data",
-            found="no --data",
-            allowed="images to calibrate with and to judge every file on",
-            fix=f"toolkit export {model} --data FOLDER (or FILE.npz, cifar10, fashion-mnist)",
-        )
-    mean, std = (numbers_from_text(own[option], f"--{option}") for option in ("mean", "std"))
-    pixels = Pixels(mean, std, own["pixels"], own["layout"], size_from_text(own["size"]))
-    return OnnxRequest(Path(model), data, pixels, own["name"], labels_from_text(own["labels"]))
 
 
 def _refuse_own(own: dict[str, Any]) -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from toolkit.runtime.census import Census
+
+SHOWN_FUSIONS = 12  # a ResNet-56 has 59; --all shows them
 
 
 def command(
     engine: Path = typer.Argument(..., help="A plan with its sidecar, as in bundles/NAME/engines/model.int8.engine."),
+    all_layers: bool = typer.Option(False, "--all", help="List every fused layer, not the first dozen."),
 ) -> dict[str, Any]:
-    """Say which convolutions really run in INT8, how many layers only reformat, and whether this machine can run it.
+    """Say which convolutions really run in INT8, what was fused, what only reformats, and whether it can run here.
+
+    The layers are those that TensorRT named when it built the engine: no TensorRT is needed to read them.
 
     Examples:
       toolkit inspect bundles/resnet32x32-fashion/engines/model.int8.engine
     """
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import note, plain, say
     from toolkit.errors import BackendUnavailable
     from toolkit.runtime.census import census_from_dict, warnings_of_census
     from toolkit.runtime.driver import probe_driver
@@ -29,29 +37,73 @@ def command(
         obstacle = obstacle_to_running(sidecar, find_tensorrt(driver=driver), driver)
     except BackendUnavailable as error:
         obstacle = error.what
-    built, maker = sidecar["tensorrt"], sidecar["builder"]
-    where = maker.get("device") or f"a {maker.get('machine')} machine without a GPU"
-    note(f"{built['kind']} {built['version']} built it from {sidecar['onnx']['file']} on {where}")
+    _show_maker(sidecar)
     census = census_from_dict(sidecar.get("census"))
     warnings: tuple[str, ...] = ()
     if census is None:
         say(f"[yellow]layers unknown[/yellow]: {plain(str(sidecar.get('census_reason')))}")
     else:
-        rows = [(kind, reads or "-", writes or "-", f"{count}") for kind, reads, writes, count in census.kinds]
-        table(f"{engine}: {census.layers} layers", ("layer", "reads<", "writes<", "count"), rows)
-        quantised = "int8" in sidecar["onnx"]["file"]
-        say(f"{census.convolutions('Int8')} of {census.convolutions()} convolutions read int8; "
-            f"{census.conversions} layers only convert.")  # fmt: skip
-        warnings = warnings_of_census(census, quantised)
-        for warning in warnings:
-            say(f"[yellow]{plain(warning)}[/yellow]")
+        _show_census(engine, census, None if all_layers else SHOWN_FUSIONS)
+        warnings = warnings_of_census(census, _is_int8(sidecar))
+    for warning in warnings:
+        say(f"[yellow]{plain(warning)}[/yellow]")
     note(f"it cannot run here: {obstacle}" if obstacle else "it can run here")
     return {
         "ok": True,
         "engine": str(engine.resolve()),
         "sidecar": sidecar,
         "conversions": None if census is None else census.conversions,
+        "reformats": None if census is None else census.reformats,
         "warnings": list(warnings),
         "runs_here": not obstacle,
         "obstacle": obstacle or None,
     }
+
+
+def _is_int8(sidecar: dict[str, Any]) -> bool:
+    """By its file, or by the flag of a build that took its ranges from calib.cache."""
+    return "int8" in sidecar["onnx"]["file"] or "INT8" in sidecar["flags"]
+
+
+def _show_maker(sidecar: dict[str, Any]) -> None:
+    """What built it, from what, where, how; and the draws, where there were several."""
+    from toolkit.cli.console import note, table
+
+    built, maker = sidecar["tensorrt"], sidecar["builder"]
+    where = maker.get("device") or f"a {maker.get('machine')} machine without a GPU"
+    note(f"{built['kind']} {built['version']} built it from {sidecar['onnx']['file']} on {where}")
+    dla = sidecar.get("dla")
+    if dla:
+        note(
+            f"DLA core {dla['core']} takes {dla['layers'] - len(dla['layers_on_gpu'])} of {dla['layers']} layers; "
+            f"the GPU keeps {', '.join(dla['layers_on_gpu']) or 'none'}"
+        )
+    trials = sidecar.get("trials")
+    if trials:
+        rows = [
+            (f"{index + 1}{' (kept)' if index == sidecar['trials_kept'] else ''}", f"{trial['build_seconds']:.1f} s",
+             _number(trial["p50_ms"], ".3f"), _number(trial["relative_l2"], ".1e"), trial["reason"] or "passes")
+            for index, trial in enumerate(trials)
+        ]  # fmt: skip
+        table("builds", ("build", "took", f"median ms at batch {trials[0]['batch']}", "relative L2", "verdict<"), rows)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _show_census(engine: Path, census: Census, most: int | None) -> None:
+    from toolkit.cli.console import note, plain, say, table
+
+    rows = [(kind, reads or "-", writes or "-", f"{count}") for kind, reads, writes, count in census.kinds]
+    table(f"{engine}: {census.layers} layers", ("layer", "reads<", "writes<", "count"), rows)
+    say(
+        f"{census.convolutions('Int8')} of {census.convolutions()} convolutions read int8; "
+        f"{census.conversions} layers only convert, {census.reformats} of them by name reformats"
+        + (f"; {census.on_dla} are on the DLA." if census.on_dla else ".")
+    )
+    if census.fused:
+        shown = census.fused[:most]
+        table("fused", ("layer", "ONNX nodes<"), [(plain(name), plain(", ".join(nodes))) for name, nodes in shown])
+        if len(shown) < len(census.fused):
+            note(f"and {len(census.fused) - len(shown)} more: --all")

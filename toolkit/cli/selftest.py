@@ -12,7 +12,9 @@ COLOURS = {"ok": "green", "failed": "red", "not run": "yellow"}
 
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest of the workspace)"),
-    backend: str = typer.Option("all", "--backend", help="all, ort or trt; one that is named must run."),
+    backend: str = typer.Option(
+        "all", "--backend", help="all, or of ort, trt, ort-cuda, ort-trt, with commas; one that is named must run."
+    ),
     seconds: float = typer.Option(0.3, "--seconds", min=0.01, max=60, help="Measuring time of each runner."),
     max_slowdown: float = typer.Option(
         1.5, "--max-slowdown", min=1.0, help="Times the recorded median that a runner may take."
@@ -33,16 +35,17 @@ def command(
     """
     from toolkit import __version__
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.runners import BACKENDS, require_backends
     from toolkit.bundle.selftest import FAILED, NOT_RUN, selftest
     from toolkit.cli.console import note, plain, say, table
-    from toolkit.errors import ToolkitError
 
-    backends = {"all": ("ort", "trt"), "ort": ("ort",), "trt": ("trt",)}.get(backend)
-    if backends is None:
-        raise ToolkitError("unknown backend", found=backend, allowed="all, ort, trt")
+    here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
+    backends = require_backends(backend, here)
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
-    checks = selftest(opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record)
+    checks = selftest(
+        opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record, must_run=backend != "all"
+    )
     rows = [
         (check.what, f"[{COLOURS[check.verdict]}]{check.verdict}[/{COLOURS[check.verdict]}]", plain(check.found))
         for check in checks

@@ -7,10 +7,13 @@ from typing import Any
 
 import typer
 
+from toolkit.cli import own_onnx
+
 
 def command(
     model: str | None = typer.Argument(
-        None, help="A name in models/, a model folder, a bundle's model.onnx, or nothing: the shipped default."
+        None,
+        help="A name in models/, a model folder, anybody's fp32 FILE.onnx, or nothing: the shipped default.",
     ),
     data: str | None = typer.Option(
         None, "--data", help="Images: fashion-mnist, cifar10, a folder, a .npz. (default: calibration/MODEL)"
@@ -22,6 +25,14 @@ def command(
     ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    skip_bad: bool = own_onnx.SKIP_BAD,
+    name: str | None = own_onnx.NAME,
+    labels: str | None = own_onnx.LABELS,
+    mean: str | None = own_onnx.MEAN,
+    std: str | None = own_onnx.STD,
+    size: str | None = own_onnx.SIZE,
+    pixels: str | None = own_onnx.PIXELS,
+    layout: str | None = own_onnx.LAYOUT,
 ) -> dict[str, Any]:
     """Quantise each convolution alone and rank them by how far the logits move, by ONNX node name.
 
@@ -29,8 +40,9 @@ def command(
       toolkit sensitivity my-net
 
       toolkit sensitivity bundles/my-net/model.onnx --data photos/ --images 1024
+
+      toolkit sensitivity theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from toolkit.bundle.calibrating import subject_of
     from toolkit.calibration.agreement import held_out
     from toolkit.calibration.auto import ranges_by_agreement
     from toolkit.calibration.sensitivity import sensitivities_of_layers
@@ -41,27 +53,31 @@ def command(
     from toolkit.files import folder_replaced, json_text
     from toolkit.workspace import workspace
 
+    own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
     with steps() as step:
-        subject = subject_of(
+        subject = own_onnx.subject_from_words(
             model,
-            data=data,
+            data,
+            own,
+            "sensitivity",
             count=images,
             convert=convert,
+            skip_bad=skip_bad,
             on_progress=lambda done, total: step("read images", done, total),
         )
-        pixels = subject.images.images_nhwc
+        chosen = subject.images.images_nhwc
         choice = ranges_by_agreement(
             subject.graph,
-            pixels,
+            chosen,
             subject.preprocessing,
             method=method or subject.recipe.method,
             percentile=subject.recipe.percentile,
-            notes=require_plausible(pixels, force),
+            notes=require_plausible(chosen, force, subject.typed),
             on_step=step,
         )
-        judges = pixels[held_out(pixels)]
+        judges = chosen[held_out(chosen)]
         if len(judges) == 0:
-            raise CalibrationError("too few images to hold some out", found=len(pixels), allowed="at least 8")
+            raise CalibrationError("too few images to hold some out", found=len(chosen), allowed="at least 8")
         layers = sensitivities_of_layers(
             subject.graph, choice.record, judges, lambda done, total: step("quantise each layer", done, total)
         )
@@ -82,6 +98,6 @@ def command(
     with folder_replaced(folder, owned_by="sensitivity.json") as fresh:
         (fresh / "sensitivity.json").write_text(json_text(document))
         (fresh / "sensitivity.png").write_bytes(png_of_bars(f"{subject.name}: {title}", bars))
-    name = f"{model} " if model else ""
-    say(f"{folder}/sensitivity.png. Next: [bold]toolkit export {name}--int8 --max-drop 0.1[/bold]")
+    what = f"{model} " if model else ""
+    say(f"{folder}/sensitivity.png. Next: [bold]toolkit export {what}--int8 --max-drop 0.1[/bold]")
     return {"ok": True, "folder": str(folder.resolve()), **document}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,34 @@ if TYPE_CHECKING:
     from toolkit.contracts import LabelledImages
 
 TOLERANCE_POINTS = 0.01
+
+
+def is_model(path: Path) -> bool:
+    """A model folder, or the name of one that is no folder here."""
+    from toolkit.card import CARD
+    from toolkit.workspace import find_in_room
+
+    if path.is_dir():
+        return (path / CARD).is_file()
+    return len(path.parts) == 1 and find_in_room("models", path.name) is not None
+
+
+def require_only_torch(model: str, backend: str, precision: str, other: Path | None) -> None:
+    """A model is no bundle: it runs on PyTorch in fp32, and is compared with its card alone."""
+    from toolkit.errors import ToolkitError
+
+    if other is not None:
+        raise ToolkitError(
+            f"'{model}' is a model, and only bundles are compared with each other",
+            found=other,
+            fix=f"toolkit export {model}, then toolkit verify bundles/{model} {other}",
+        )
+    if backend not in ("all", "torch") or precision not in ("all", "fp32"):
+        raise ToolkitError(
+            f"'{model}' is a model, not a bundle: it runs on torch in fp32 only",
+            found=f"--backend {backend} --precision {precision}",
+            fix=f"toolkit export {model} --int8 --fp16, then toolkit verify bundles/{model} --backend {backend}",
+        )
 
 
 def verify_model(name: str, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> dict[str, Any]:

@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.contracts import Preprocessing
-from toolkit.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
-
-
-def preprocessing_of_float_input(
-    model: onnx.ModelProto, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> tuple[Preprocessing, bool]:
-    """What uint8 images need to become the model's input, and whether that is NCHW (else NHWC).
-
-    Args:
-        mean, std: of pixels scaled to 0..1, a channel each or one for all; None for 0 and 1: no normalisation.
-
-    Raises:
-        ModelError: not one float32 input of rank 4 with a fixed size, 1 or 3 channels and an open batch.
-    """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
-    shape = [dim.dim_value for dim in kind.shape.dim] if kind is not None else []
-    usable = kind is not None and kind.elem_type == 1 and len(shape) == 4 and shape[0] == 0 and all(shape[1:])
-    if not usable or (shape[1] not in (1, 3) and shape[3] not in (1, 3)):
-        raise ModelError(
-            "this ONNX file takes no images that the toolkit can make",
-            found=", ".join(f"{value.name} {_words(value)}" for value in inputs) or "no input",
-            allowed="one float32 input (batch, C, H, W) or (batch, H, W, C), batch dynamic, C 1 or 3, H and W fixed",
-            fix="export the model again with a dynamic batch",
-        )
-    nchw = shape[1] in (1, 3)
-    channels, height, width = (shape[1], shape[2], shape[3]) if nchw else (shape[3], shape[1], shape[2])
-    means, stds = (_for_each(values, channels, default) for values, default in ((mean, 0.0), (std, 1.0)))
-    return Preprocessing(height, width, channels, means, stds), nchw
-
-
-def _words(value: Any) -> str:
-    kind = value.type.tensor_type
-    return f"type {kind.elem_type} {[dim.dim_value or dim.dim_param or '?' for dim in kind.shape.dim]}"
-
-
-def _for_each(values: tuple[float, ...] | None, channels: int, default: float) -> tuple[float, ...]:
-    if values is None:
-        return (default,) * channels
-    return values * channels if len(values) == 1 else values
 
 
 def with_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing, nchw: bool) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.errors import EngineError
+from toolkit.export.dla import IMPLICIT, dla_form, why_no_dla
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -22,6 +23,7 @@ class Resolved:
         flags: names of builder flags that the file needs.
         opset_limit: the newest opset that is read rightly; None where the parser names its own.
         reasons: a sentence for each choice.
+        calib_cache: the ranges come from the bundle's `calib.cache`, not from the file.
     """
 
     precision: str
@@ -30,6 +32,7 @@ class Resolved:
     flags: tuple[str, ...]
     opset_limit: int | None
     reasons: tuple[str, ...]
+    calib_cache: bool = False
 
 
 def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> Resolved:
@@ -45,16 +48,10 @@ def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> R
     reasons: list[str] = []
     if precision == "best":
         precision = _best(tensorrt, in_bundle, reasons)
-    if precision not in PRECISIONS:
-        raise EngineError("unknown precision", found=precision, allowed=", ".join((*PRECISIONS, "best")))
-    strong = hasattr(tensorrt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    _require_known(precision)
+    strong = _has_strong_typing(tensorrt)
     source = _source(precision, strong, in_bundle, reasons)
-    if source not in in_bundle:
-        raise EngineError(
-            f"this bundle has no {precision} model",
-            found=", ".join(in_bundle),
-            fix=f"toolkit export --{precision.partition('-')[0]}" if precision != "fp32" else "toolkit export",
-        )
+    _require_file(source, precision, in_bundle)
     if strong:
         only = ", and has no other way" if tensorrt.strongly_typed_only else ""
         reasons.append(f"strongly typed: {tensorrt.name} takes the precision from the file{only}")
@@ -63,6 +60,65 @@ def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> R
     reasons.append(f"weakly typed: {tensorrt.name} has no STRONGLY_TYPED; flags {', '.join(flags) or 'none'}")
     reasons.append(f"opset {WEAK_OPSET_LIMIT} at most: its ReduceMean ignores the axes input of opset 18")
     return Resolved(precision, source, False, flags, WEAK_OPSET_LIMIT, tuple(reasons))
+
+
+def resolve_for_dla(
+    tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...], has_calib_cache: bool = False
+) -> Resolved:
+    """The same for an engine whose layers go to a DLA, which computes FP16 and INT8 only.
+
+    Whether the device has a DLA is asked of the builder, later: `toolkit.export.dla.require_dla`.
+
+    Args:
+        has_calib_cache: the bundle holds a `calib.cache`.
+
+    Raises:
+        EngineError: this TensorRT serves no DLA, the precision is none of a DLA, or the bundle lacks what it needs.
+    """
+    reason = why_no_dla(tensorrt)
+    if reason:
+        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave --dla out")
+    implicit = dla_form(tensorrt) == IMPLICIT
+    ready = has_calib_cache if implicit else "int8" in in_bundle
+    if precision == "best":
+        precision = "int8" if ready else "fp16"
+    _require_known(precision)
+    if precision == "fp32":
+        raise EngineError("the DLA computes no float32", found=precision, allowed="fp16, int8 or best")
+    if not implicit:
+        found = resolve(tensorrt, precision, in_bundle)
+        how = f"{tensorrt.name} has no calibrators: INT8 reaches its DLA by Q/DQ"
+        return Resolved(precision, found.source, True, (), None, (*found.reasons, how))
+    if precision == "int8" and not has_calib_cache:
+        raise EngineError("INT8 on this DLA needs calib.cache", found="none in the bundle", fix="toolkit export --int8")
+    _require_file("fp32", precision, in_bundle)
+    int8 = precision == "int8"
+    flags = ("FP16", "INT8") if int8 else ("FP16",)
+    reasons = [
+        f"weakly typed: the DLA of {tensorrt.name} takes its precision from flags {', '.join(flags)} and model.onnx"
+    ]
+    reasons += ["INT8 is implicit there: the ranges come from calib.cache, not from Q/DQ"] if int8 else []
+    limit = None if _has_strong_typing(tensorrt) else WEAK_OPSET_LIMIT
+    return Resolved(precision, "fp32", False, flags, limit, tuple(reasons), calib_cache=int8)
+
+
+def _has_strong_typing(tensorrt: TensorRT) -> bool:
+    return hasattr(tensorrt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def _require_known(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise EngineError("unknown precision", found=precision, allowed=", ".join((*PRECISIONS, "best")))
+
+
+def _require_file(source: str, precision: str, in_bundle: tuple[str, ...]) -> None:
+    if source in in_bundle:
+        return
+    raise EngineError(
+        f"this bundle has no {precision} model",
+        found=", ".join(in_bundle),
+        fix=f"toolkit export --{precision.partition('-')[0]}" if precision != "fp32" else "toolkit export",
+    )
 
 
 def _best(tensorrt: TensorRT, in_bundle: tuple[str, ...], reasons: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import EngineError
 from toolkit.files import read_toml
@@ -11,7 +12,8 @@ from toolkit.workspace import find_in_room, shipped, workspace
 
 DEFAULT_TARGET = "default"
 ENTRIES = (
-    "description", "tensorrt", "tensorrt_version", "machine", "batch", "compute_capabilities", "workspace_mib",
+    "description", "tensorrt", "tensorrt_version", "machine", "gpus", "batch", "compute_capabilities", "workspace_mib",
+    "optimisation_level", "compatible", "dla", "refused",
 )  # fmt: skip
 KINDS = ("tensorrt", "tensorrt-rtx")
 MACHINES = ("aarch64", "x86_64")
@@ -23,11 +25,17 @@ class Target:
 
     Attributes:
         tensorrt: kinds of TensorRT that may build for it.
-        tensorrt_version: of the device, as in (10, 3, 0); () takes any. An engine runs on the version that built it.
+        tensorrt_version: of the device, as in (10, 3, 0), or its first numbers; () takes any. An engine runs on the
+            version that built it.
         machine: of the device, "aarch64" or "x86_64"; None takes any. No TensorRT builds for another.
+        gpus: of the device, such as ("SM87",); () takes any. Full TensorRT builds for the GPU that it runs on.
         batch: smallest, best served and largest batch.
         compute_capabilities: for TensorRT-RTX, such as ("SM86",); none makes a plan for all that it supports.
         workspace_mib: scratch memory that a layer may use; None leaves it to TensorRT.
+        optimisation_level: 0 (builds fastest) to 5 (tries most); None leaves it to TensorRT.
+        compatible: "version" (plans outlive an upgrade), "hardware" (plans move to another GPU), or None.
+        dla_core: of the DLA that takes what layers it can; None builds for the GPU alone.
+        refused: why no engine of a bundle is built for it at all; empty where they are.
     """
 
     name: str
@@ -38,13 +46,21 @@ class Target:
     workspace_mib: int | None = None
     tensorrt_version: tuple[int, ...] = ()
     machine: str | None = None
+    gpus: tuple[str, ...] = ()
+    optimisation_level: int | None = None
+    compatible: str | None = None
+    dla_core: int | None = None
+    refused: str = ""
 
-    def obstacle(self, tensorrt: str, version: str, machine: str) -> str:
+    def obstacle(self, tensorrt: str, version: str, machine: str, gpu: str | None = None) -> str:
         """Why the TensorRT that is here cannot build for this target, and where it can be done; empty if it can.
 
         Args:
             tensorrt: its kind, see `KINDS`. version: as its module says. machine: as `platform.machine()` says.
+            gpu: the compute capability of the GPU that is here; None where there is none.
         """
+        if self.refused:
+            return self.refused
         here = f"{tensorrt} {version} on {machine} is what can build here"
         wanted = ".".join(map(str, self.tensorrt_version))
         if tensorrt not in self.tensorrt and self.machine in (None, machine):
@@ -52,6 +68,11 @@ class Target:
         if self.machine not in (None, machine) or not f"{version}.".startswith(f"{wanted}." if wanted else ""):
             of = " ".join(part for part in (wanted and f"TensorRT {wanted}", self.machine) if part)
             return f"target {self.name} is {of}, and {here}: copy the bundle there and build on the device"
+        if self.gpus and gpu not in self.gpus:
+            return (
+                f"target {self.name} is for a GPU of {' or '.join(self.gpus)}, and {gpu or 'no GPU'} is here: copy the "
+                "bundle there and build on the device"
+            )
         return ""
 
 
@@ -85,18 +106,30 @@ def target_from_name(name: str) -> Target:
         tensorrt=tuple(kinds),
         batch=require_batch(*batch),
         compute_capabilities=tuple(str(c) for c in values.get("compute_capabilities", [])),
-        workspace_mib=values.get("workspace_mib"),
+        workspace_mib=_number(path, values, "workspace_mib"),
+        optimisation_level=_number(path, values, "optimisation_level"),
+        dla_core=_number(path, values, "dla"),
+        compatible=values.get("compatible"),
+        gpus=tuple(str(gpu) for gpu in values.get("gpus", [])),
+        refused=str(values.get("refused", "")),
         tensorrt_version=_version(path, values.get("tensorrt_version", "")),
         machine=machine,
     )
 
 
+def _number(path: Path, values: dict[str, Any], entry: str) -> int | None:
+    value = values.get(entry)
+    if value is not None and (type(value) is not int or value < 0):
+        raise EngineError(f"{path}: '{entry}' cannot be read", found=value, allowed="a whole number from 0")
+    return value
+
+
 def _version(path: Path, text: object) -> tuple[int, ...]:
-    """Three numbers of a text such as 10.3.0; an empty text is ()."""
+    """The numbers of a text such as 10.3.0, or its first ones; an empty text is ()."""
     parts = text.split(".") if isinstance(text, str) and text else []
-    if not isinstance(text, str) or len(parts) not in (0, 3) or not all(part.isdecimal() for part in parts):
+    if not isinstance(text, str) or len(parts) > 3 or not all(part.isdecimal() for part in parts):
         raise EngineError(
-            f"{path}: 'tensorrt_version' cannot be read", found=text, allowed='three numbers, as in "10.3.0"'
+            f"{path}: 'tensorrt_version' cannot be read", found=text, allowed='up to three numbers, as in "10.3.0"'
         )
     return tuple(int(part) for part in parts)
 

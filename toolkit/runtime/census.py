@@ -18,9 +18,12 @@ class Census:
     Attributes:
         kinds: (layer kind, types read, types written, how many), the most frequent first; types as TensorRT names
             them, several joined by "+".
+        fused: (layer, the ONNX nodes that it computes) of every layer that computes more than one, in the engine's
+            order; empty where the build kept no node names.
     """
 
     kinds: tuple[tuple[str, str, str, int], ...]
+    fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def layers(self) -> int:
@@ -32,6 +35,16 @@ class Census:
         return sum(
             count for kind, read, _, count in self.kinds if kind in CONVOLUTIONS and reads in (None, read.split("+")[0])
         )
+
+    @property
+    def reformats(self) -> int:
+        """Layers that only move data into another layout or type, by their own name."""
+        return sum(count for kind, *_, count in self.kinds if "reformat" in kind.lower())
+
+    @property
+    def on_dla(self) -> int:
+        """Layers that a DLA computes; each may hold many of the network's."""
+        return sum(count for kind, *_, count in self.kinds if kind == "DLA")
 
     @property
     def conversions(self) -> int:
@@ -52,7 +65,9 @@ class Census:
             "convolutions": self.convolutions(),
             "convolutions_reading": reading,
             "conversions": self.conversions,
+            "reformats": self.reformats,
             "kinds": kinds,
+            "fused": [{"layer": layer, "nodes": list(nodes)} for layer, nodes in self.fused],
         }
 
 
@@ -65,27 +80,79 @@ def census_from_log(lines: Iterable[str]) -> Census | None:
     if listing is None:
         return None
     layer = re.compile(
-        r"Name: .*?, LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], Tactic"
+        r"Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], Tactic(.*)"
     )
-    kinds: Counter[tuple[str, str, str]] = Counter()
+    found = []
     for line in listing.split("I/O Tensors:")[0].splitlines():
         if match := layer.match(line):
-            reads, writes = ("+".join(re.findall(r"Datatype: (\w+)", match[i])) for i in (2, 3))
-            kinds[match[1], reads, writes] += 1
-    return Census(tuple((*kind, count) for kind, count in kinds.most_common())) if kinds else None
+            reads, writes = (tuple(re.findall(r"Datatype: (\w+)", match[i])) for i in (3, 4))
+            found.append(Layer(match[1], match[2], reads, writes, _nodes(match[5])))
+    return _census(found)
+
+
+def census_from_inspector(document: dict[str, Any]) -> Census | None:
+    """The layers of `EngineInspector.get_engine_information(JSON)`; None where it lists none.
+
+    Three forms are read, told apart by their fields: 8.6 and 10 put a tensor's type into "Format/Datatype", as words
+    ("Thirty-two wide channel vectorized row major Int8 format"); 11 has "Datatype" by itself; an engine that was not
+    built with ProfilingVerbosity.DETAILED lists bare names, which say nothing. NVIDIA's guide describes the first
+    ("Engine Inspector") and the change ("TensorRT 10.x to 11.x, IEngineInspector").
+    """
+    found = []
+    for layer in document.get("Layers") or ():
+        if not isinstance(layer, dict):
+            return None
+        kind = str(layer.get("LayerType", ""))
+        if layer.get("ParameterType") == "Convolution" or "convolution" in kind.lower():
+            kind = "convolution"
+        reads, writes = (tuple(map(_type_of_tensor, layer.get(end) or ())) for end in ("Inputs", "Outputs"))
+        nodes = layer.get("Metadata") or ""
+        found.append(Layer(str(layer.get("Name", "")), kind, reads, writes, _nodes(str(nodes))))
+    return _census(found)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an engine: its name, its kind, the types of its tensors, and the ONNX nodes that it computes."""
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+def _census(layers: list[Layer]) -> Census | None:
+    kinds = Counter((layer.kind, "+".join(layer.reads), "+".join(layer.writes)) for layer in layers)
+    fused = tuple((layer.name, layer.nodes) for layer in layers if len(layer.nodes) > 1)
+    return Census(tuple((*kind, count) for kind, count in kinds.most_common()), fused) if layers else None
+
+
+def _nodes(metadata: str) -> tuple[str, ...]:
+    """The ONNX nodes of "[ONNX Layer: a][ONNX Layer: b]", each once; full TensorRT puts control characters between."""
+    return tuple(dict.fromkeys(re.findall(r"\[ONNX Layer: (.*?)\](?=\[|\s|[\x00-\x1f]|$)", metadata)))
+
+
+def _type_of_tensor(tensor: dict[str, Any]) -> str:
+    """Int8, Half, Float, ... of one tensor, in the words of any version; the words themselves where none is known."""
+    words = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
+    names = (("Int8", "Int8"), ("FP16", "Half"), ("Half", "Half"), ("BF16", "BFloat16"), ("FP32", "Float"),
+             ("Float", "Float"))  # fmt: skip
+    return next((name for sign, name in names if sign in words), words)
 
 
 def census_from_dict(document: dict[str, Any] | None) -> Census | None:
     """The census of a sidecar; None where the build listed no layers."""
     if document is None:
         return None
-    return Census(tuple((k["kind"], k["reads"], k["writes"], int(k["count"])) for k in document["kinds"]))
+    kinds = tuple((k["kind"], k["reads"], k["writes"], int(k["count"])) for k in document["kinds"])
+    return Census(kinds, tuple((f["layer"], tuple(f["nodes"])) for f in document.get("fused", ())))
 
 
 def warnings_of_census(census: Census, quantised: bool) -> tuple[str, ...]:
     """What makes INT8 not pay, in sentences; nothing for a file that is not quantised."""
     total, int8 = census.convolutions(), census.convolutions("Int8")
-    if not quantised or total == 0:
+    if not quantised or total == 0:  # a DLA's layers say nothing about their convolutions
         return ()
     if int8 == 0:
         return ("No convolution reads int8: Q/DQ costs here and gains nothing. Build the FP16 file.",)

@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.errors import BackendUnavailable, EngineError
 from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.runtime.driver import Driver
-from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT
+from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt, installed_tensorrts
 
 SIDECAR_FORMAT = 1
 ENTRIES = ("tensorrt", "builder", "compute_capabilities", "onnx", "plan", "flags", "profile")
@@ -96,12 +96,20 @@ def obstacle_to_running(sidecar: dict[str, Any], tensorrt: TensorRT, driver: Dri
         return (
             "" if here in targets else f"it was built for {', '.join(targets)}, and {driver.devices[0].name} is {here}"
         )
+    if sidecar.get("compatible") == "hardware" and _is_ampere_or_later(here):
+        return ""
     if maker.get("compute_capability") != here or maker.get("device") != driver.devices[0].name:
         return (
             f"it was built for {maker.get('device')} ({maker.get('compute_capability')}), "
             f"and {driver.devices[0].name} ({here}) is here"
         )
     return ""
+
+
+def _is_ampere_or_later(compute_capability: str) -> bool:
+    """HardwareCompatibilityLevel.AMPERE_PLUS: SM80 and up."""
+    number = compute_capability.removeprefix("SM")
+    return number.isdecimal() and int(number) >= 80
 
 
 def _version_fits(built: str, here: str, compatible: bool) -> bool:
@@ -128,3 +136,13 @@ def require_runs_here(plan: Path, sidecar: dict[str, Any], tensorrt: TensorRT, d
             f"{plan.name} cannot run here", found=obstacle, allowed="a machine with an NVIDIA GPU and its driver"
         )
     raise EngineError(f"{plan.name} is not for this machine", found=obstacle, fix=rebuild)
+
+
+def tensorrt_for_plan(sidecar: dict[str, Any], driver: Driver) -> TensorRT:
+    """Of the TensorRTs that are installed, the one that the plan is for; where none is, the one that gets furthest.
+
+    Raises:
+        BackendUnavailable: none imports.
+    """
+    fitting = (found for found in installed_tensorrts() if not obstacle_to_running(sidecar, found, driver))
+    return next(fitting, None) or find_tensorrt(driver=driver)

@@ -18,7 +18,9 @@ class Runner(Protocol):
     """
 
     name: str
-    description: str
+
+    @property
+    def description(self) -> str: ...
 
     def logits(self, images_nhwc: UInt8) -> Float32:
         """Images uint8 (N, H, W, C) to logits float32 (N, classes), a fresh array."""

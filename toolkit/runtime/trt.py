@@ -7,12 +7,11 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from toolkit.errors import BackendUnavailable
+from toolkit.runtime.causes import cause_of
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.runner import Runner
 
 # The front module of each distribution first, then the bindings that it wraps (they also install alone).
 MODULES = {
@@ -25,6 +24,7 @@ MODULES = {
     "tensorrt_dispatch": "dispatch",
     "tensorrt_dispatch_bindings": "dispatch",
 }
+_MOST_LINES = 20_000
 NEEDS_NO_GPU = "tensorrt-rtx"  # the one kind whose Builder works without a driver
 
 
@@ -67,7 +67,9 @@ def find_tensorrt(load: Callable[[str], Any] = importlib.import_module, driver: 
     driver = probe_driver() if driver is None else driver
     found, reasons = _installed(load)
     if not found:
-        raise BackendUnavailable("no TensorRT can be imported here", found="; ".join(reasons), fix=_install())
+        cause = cause_of(reasons)
+        fix = cause.cure if cause else _install()
+        raise BackendUnavailable("no TensorRT can be imported here", found="; ".join(reasons), fix=fix)
     if not driver.available and found[0][0] != NEEDS_NO_GPU and NEEDS_NO_GPU in dict(found):
         found.sort(key=lambda entry: entry[0] != NEEDS_NO_GPU)
         reasons.append(f"{NEEDS_NO_GPU} is preferred, because it builds without a GPU and {driver.reason}")
@@ -85,6 +87,11 @@ def described(module: Any, kind: str, reasons: tuple[str, ...] = ()) -> TensorRT
         strongly_typed_only=not hasattr(module.BuilderFlag, "FP16"),
         reasons=reasons,
     )
+
+
+def installed_tensorrts() -> list[TensorRT]:
+    """Every kind that imports here, in the order of `MODULES`."""
+    return [described(module, kind) for kind, module in _installed(importlib.import_module)[0]]
 
 
 def why_no_tensorrt() -> str:
@@ -133,6 +140,8 @@ class Log:
     def add(self, severity: str, message: str) -> None:
         """Keeps a line; `severity` is a name of `ILogger.Severity`."""
         if severity != "VERBOSE" or self.verbose or message.startswith("Layers:"):
+            if len(self.lines) == _MOST_LINES:  # a program may run for months
+                del self.lines[: _MOST_LINES // 2]
             self.lines.append((severity, message))
 
     def errors(self) -> tuple[str, ...]:
@@ -162,11 +171,11 @@ def _logger(trt: Any, add: Callable[[str, str], None]) -> Any:
     return Logger()
 
 
-def require_can_run(driver: Driver | None = None) -> NoReturn:
-    """Says why no engine runs here. Building needs less: see `toolkit.export.engine_from_onnx`.
+def require_can_run(driver: Driver | None = None) -> TensorRT:
+    """The TensorRT that runs engines here. Building needs less: see `toolkit.export.engine_from_onnx`.
 
     Raises:
-        BackendUnavailable: no TensorRT, no driver, or that running engines is not in this version.
+        BackendUnavailable: no TensorRT, or no driver.
     """
     driver = probe_driver() if driver is None else driver
     found = find_tensorrt(driver=driver)
@@ -177,17 +186,4 @@ def require_can_run(driver: Driver | None = None) -> NoReturn:
             allowed="a machine with an NVIDIA GPU and its driver",
             fix="use --backend ort here, or copy the bundle to the device",
         )
-    raise BackendUnavailable(
-        "this version of the toolkit builds TensorRT engines but does not run them yet",
-        found=f"{found.name}, {driver.devices[0].name}",
-        fix="use --backend ort, or run the engine with trtexec --loadEngine=FILE",
-    )
-
-
-def runner_from_engine(engine: Path) -> Runner:
-    """A runner of a plan on this machine's GPU.
-
-    Raises:
-        BackendUnavailable: always in this version, with the reason of `require_can_run`.
-    """
-    require_can_run()
+    return found

@@ -1,0 +1,94 @@
+"""`toolkit bench` as people type it: options, exit codes, files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.cli.conftest import Toolkit
+from toolkit.files import write_json
+
+SCHEMA = Path(__file__).parents[2] / "docs/schema/bench.v1.json"
+SHORT = ("--backend", "ort", "--precision", "fp32", "--batch", "1", "--seconds", "0.1")
+
+
+def test_what_is_printed_and_what_is_saved_have_the_published_schema(toolkit: Toolkit, tmp_path: Path) -> None:
+    answer = toolkit("bench", *SHORT, "--save", tmp_path / "run.json")
+    assert answer.code == 0
+    schema = json.loads(SCHEMA.read_text())
+    for document in (answer.document, json.loads((tmp_path / "run.json").read_text())):
+        jsonschema.validate(document, schema, jsonschema.Draft202012Validator)
+    assert "saved:" in answer.text
+
+
+def test_a_saved_run_gates_the_next_one(toolkit: Toolkit, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    document = toolkit("bench", *SHORT, "--save", path).document
+    same = toolkit("bench", *SHORT, "--baseline", path, "--max-regression", "900%")
+    assert same.code == 0
+    assert "now over" in same.text
+    for row in document["latency"]:
+        row["round_medians_ms"] = [value / 50 for value in row["round_medians_ms"]]
+    write_json(path, document)
+    slower = toolkit("bench", *SHORT, "--baseline", path, "--max-regression", "3%")
+    assert slower.code == 1
+    assert slower.document["ok"] is False
+    assert slower.document["comparison"]["changes"][0]["verdict"] == "slower"
+    assert "Slower by more than 3 %" in slower.text
+
+
+def test_a_baseline_of_another_device_model_or_set_of_runners_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    document = toolkit("bench", *SHORT, "--save", path).document
+    write_json(path, document | {"device": document["device"] | {"cpu": "a CPU of 1999"}})
+    answer = toolkit("bench", *SHORT, "--baseline", path)
+    assert answer.code == 1
+    assert "another device" in answer.document["what"]
+    assert "a CPU of 1999" in answer.document["found"]
+    write_json(path, document | {"weights_sha256": "0" * 64})
+    assert "another model" in toolkit("bench", *SHORT, "--baseline", path).document["what"]
+    write_json(path, document)
+    answer = toolkit("bench", *SHORT[:-4], "--batch", "2", "--seconds", "0.1", "--baseline", path)
+    assert answer.document["found"] == "only there: ort fp32 at batch 1; only here: ort fp32 at batch 2"
+
+
+def test_the_same_bundle_beside_itself_is_within_a_wide_limit(toolkit: Toolkit) -> None:
+    answer = toolkit("bench", *SHORT, "--against", "bundles/tiny", "--max-regression", "300%")
+    assert answer.code == 0
+    assert answer.document["comparison"]["paired"] is True
+    assert "99.8 % interval" in answer.text
+
+
+def test_a_rate_that_cannot_be_held_is_said_and_fails(toolkit: Toolkit) -> None:
+    answer = toolkit("bench", *SHORT, "--rate", "1000000")
+    assert answer.code == 1
+    assert answer.document["latency"][0]["rate_held"] is False
+    assert "cannot be held" in answer.text
+
+
+def test_a_rate_that_is_held_counts_from_when_calls_were_due(toolkit: Toolkit) -> None:
+    answer = toolkit("bench", *SHORT[:-1], "0.5", "--rate", "10")
+    assert answer.code == 0
+    (row,) = answer.document["latency"]
+    assert (row["calls"], row["rate_hz"], row["rate_held"]) == (5, 10, True)
+
+
+def test_threads_are_in_every_row(toolkit: Toolkit) -> None:
+    answer = toolkit("bench", *SHORT, "--threads", "2")
+    assert [row["threads"] for row in answer.document["latency"]] == [2]
+
+
+@pytest.mark.parametrize("text", ["much", "-1%", "2000%", "nan"])
+def test_a_limit_that_is_no_percentage_is_refused(toolkit: Toolkit, text: str) -> None:
+    answer = toolkit("bench", *SHORT, f"--max-regression={text}")
+    assert answer.code == 1
+    assert "--max-regression" in answer.document["what"]
+
+
+def test_a_baseline_that_is_not_there_is_one_error(toolkit: Toolkit, tmp_path: Path) -> None:
+    answer = toolkit("bench", *SHORT, "--baseline", tmp_path / "none.json")
+    assert answer.code == 1
+    assert "cannot read" in answer.document["what"]

@@ -1,0 +1,158 @@
+"""A made-up bundle and what verify and bench say of it, in the very form that those commands give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from toolkit.flips import flips_from_logits
+from toolkit.gate import verdict_from_counts
+from toolkit.order_statistics import percentile_interval, quantiles_from_sorted
+from toolkit.parity import parity_from_logits
+from toolkit.report.evidence import Evidence
+from toolkit.runtime.census import Census
+
+SHA = "ab" * 32
+FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "int8-cpu": "model.int8-cpu.onnx"}
+SIZES = {"model.onnx": 1_800_000, "model.int8.onnx": 1_850_000, "model.int8-cpu.onnx": 500_000, "record.json": 15_000}
+MEDIANS_MS = {"torch fp32": 2.5, "ort fp32": 1.0, "ort int8": 2.4, "ort int8-cpu": 0.4}
+NOISE = {"torch fp32": 0.0, "ort fp32": 1e-6, "ort int8": 0.5, "ort int8-cpu": 0.5}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What to make a report of; each part can be changed before `evidence` joins them."""
+
+    model: str = "tiny-net"
+    labels: tuple[str, ...] = ("cat", "dog", "ship", "truck")
+    images: int = 400
+    shape: tuple[int, int, int] = (16, 16, 3)
+    seed: int = 0
+    medians_ms: dict[str, float] = field(default_factory=lambda: dict(MEDIANS_MS))
+    noise: dict[str, float] = field(default_factory=lambda: dict(NOISE))
+
+    def manifest(self) -> dict[str, Any]:
+        """`manifest.json`."""
+        height, width, channels = self.shape
+        kinds = (
+            ("correlation", "Int8", "Float", 12),
+            ("correlation", "Float", "Float", 3),
+            ("kgen", "Float", "Int8", 7),
+        )
+        engine = {
+            "file": "engines/model.int8.engine",
+            "precision": "int8",
+            "tensorrt": {"kind": "tensorrt-rtx", "version": "1.7.1.116"},
+            "census": Census(kinds).as_dict(),
+            "build_seconds": 0.25,
+        }
+        sizes = SIZES | {"engines/model.int8.engine": 2_500_000}
+        return {
+            "format": 1,
+            "model": {"name": self.model, "arch": {"family": "resnet"}},
+            "labels": list(self.labels),
+            "preprocessing": {"height": height, "width": width, "channels": channels},
+            "files": {name: {"sha256": SHA, "bytes": count} for name, count in sizes.items()},
+            "engines": [engine],
+            "calibration": {"key": SHA, "method": "mse", "images": 512, "graph_sha256": SHA, "images_sha256": SHA},
+            "kept_in_float": [],
+        }
+
+    def record(self) -> dict[str, Any]:
+        """`record.json`."""
+        names = [f"stage.{n}/Relu_output" for n in range(9)]
+        amax = {name: 2.0 + n for n, name in enumerate(names)}
+        return {"key": SHA, "amax": amax, "largest": {name: 1.5 * value for name, value in amax.items()}}
+
+    def verify(self, gate: float = 99.0) -> dict[str, Any]:
+        """What toolkit verify prints."""
+        draws = np.random.default_rng(self.seed)
+        labels = draws.integers(0, len(self.labels), self.images)
+        exact = draws.normal(0, 1, (self.images, len(self.labels))).astype(np.float32)
+        exact[np.arange(self.images), labels] += 2.5
+        rows, words, passed = [], {}, {}
+        for name in self.medians_ms:
+            got = exact + draws.normal(0, 1, exact.shape).astype(np.float32) * self.noise.get(name, 0.3)
+            parity = parity_from_logits("torch fp32", name, exact, got, labels)
+            verdict = verdict_from_counts(parity.both_right, parity.lost, parity.gained, self.images, gate)
+            flips = flips_from_logits(exact, got, labels)
+            rows.append({**parity.as_dict(), **flips.as_dict(), "verdict": verdict.as_dict()})
+            words[name], passed[name] = verdict.word, verdict.holds(strict=False)
+        return {
+            "schema": "toolkit/verify/1",
+            "ok": True,
+            "bundle": "/bundles/tiny-net",
+            "other": None,
+            "manifest_sha256": SHA,
+            "images": {"source": "a test set", "count": self.images, "sha256": SHA},
+            "gate_percent": gate,
+            "passed": passed,
+            "verdicts": words,
+            "parity": rows,
+            "sources": [{"kind": "quantisation", **rows[-1]}],
+            "likely_causes": [],
+            "unavailable": {"trt": "no NVIDIA driver: libcuda.so.1: cannot open; try: use --backend ort here"},
+        }
+
+    def bench(self) -> dict[str, Any]:
+        """What toolkit bench prints."""
+        draws = np.random.default_rng(self.seed)
+        rows = [self._row(draws, name, ms, batch) for batch in (1, 8) for name, ms in self.medians_ms.items()]
+        return {
+            "schema": "toolkit/bench/1",
+            "ok": True,
+            "bundle": "/bundles/tiny-net",
+            "manifest_sha256": SHA,
+            "host": {"cpu": "A CPU", "cores": 2, "load_1min": 0.1, "absent": {"governor": "no cpufreq"}},
+            "conditions": {"during": {"busy_cores": 0.1}, "gpu": None, "absent": {"gpu": "there is no NVML"}},
+            "runners": {name: f"an engine, {name}" for name in self.medians_ms},
+            "openings": {name: {"load_ms": 20.5, "host_mib": 12.5} for name in self.medians_ms},
+            "warnings": [{"kind": "busy-machine", "about": "", "text": "others take 0.3 of 2 cores"}],
+            "latency": rows,
+            "comparison": None,
+            "unavailable": {},
+        }
+
+    def _row(self, draws: np.random.Generator, name: str, median_ms: float, batch: int) -> dict[str, Any]:
+        values = median_ms * batch * (0.97 + draws.gamma(1.2, 0.03, 2000))
+        ordered = np.sort(values)
+        quantiles = quantiles_from_sorted(ordered)
+        middle = percentile_interval(values, ordered, 50)
+        return {
+            "runner": name,
+            "batch": batch,
+            "calls": len(values),
+            "p50_ms": quantiles[50],
+            "p90_ms": quantiles[90],
+            "p95_ms": quantiles[95],
+            "p99_ms": quantiles[99],
+            "p99_9_ms": None,
+            "intervals_ms": {"p50": middle, "p99_9": None},
+            "quantiles_ms": quantiles,
+            "images_per_s": 1000 * batch / quantiles[50],
+            "stable": True,
+            "first_ms": 3 * median_ms,
+            "phases": None,
+            "energy_mj": None,
+        }
+
+    def pixels(self) -> Any:
+        """The judged images, uint8 (N, H, W, C): noise, which no PNG makes smaller."""
+        return np.random.default_rng(self.seed).integers(0, 256, (self.images, *self.shape), dtype=np.uint8)
+
+    def evidence(self, **changes: Any) -> Evidence:
+        """All of it joined; `changes` replace parts."""
+        parts: dict[str, Any] = {
+            "folder": f"bundles/{self.model}",
+            "manifest": self.manifest(),
+            "manifest_sha256": SHA,
+            "files": FILES,
+            "record": self.record(),
+            "verify": self.verify(),
+            "bench": self.bench(),
+            "pixels_nhwc": self.pixels(),
+            "images_options": f"--images {self.images}",
+        }
+        return Evidence(**(parts | changes))

@@ -1,0 +1,468 @@
+/* A stand-in for libcuda.so.1 on host memory: what the CUDA seam, cuda-python and pycuda call, and nothing that a GPU does.
+ *
+ * It is lazy where a GPU is asynchronous: what is put into a stream is done when somebody waits for it, so that a missing
+ * wait gives stale bytes every time and not once in a thousand. It refuses what a driver refuses: a call without a
+ * context, after a fork, on memory that nobody allocated, or forbidden during a capture. It counts everything that is
+ * alive. `stub_*` are its own functions for tests. Names and numbers are those of cuda.h 13.0.
+ *
+ *   gcc -shared -fPIC -O2 -Wl,-soname,libcuda.so.1 -o libcuda.so.1 libcuda.c -lpthread
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef int Result;
+typedef unsigned long long Address;
+enum { OK = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
+       INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801,
+       CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_UNMATCHED = 903 };
+
+/* **** what is alive **** */
+
+enum { DEVICE_MEMORY, HOST_MEMORY, STREAMS, EVENTS, GRAPHS, EXECS, RETAINS, COUNTS };
+static long alive[COUNTS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
+static pid_t started_in; /* the process that called cuInit */
+static int sticky;       /* an error of work on the "GPU": every later wait returns it */
+
+void stub_counts(long *out) { memcpy(out, alive, sizeof alive); }
+
+typedef struct Block { char *begin; size_t bytes; int kind, ordinal; struct Block *next; } Block;
+static Block *blocks;
+
+static Block *block_of(const void *address, size_t bytes) {
+  for (Block *b = blocks; b; b = b->next)
+    if ((const char *)address >= b->begin && (const char *)address + bytes <= b->begin + b->bytes) return b;
+  return NULL;
+}
+int stub_is_device(Address address, size_t bytes) {
+  pthread_mutex_lock(&lock);
+  Block *b = block_of((void *)address, bytes);
+  int answer = b && b->kind == DEVICE_MEMORY;
+  pthread_mutex_unlock(&lock);
+  return answer;
+}
+
+/* **** calls are counted and can be told to fail **** */
+
+typedef struct Call { const char *name; long count; int code, skip, times; struct Call *next; } Call;
+static Call *calls;
+
+static Call *call_named(const char *name) {
+  for (Call *c = calls; c; c = c->next)
+    if (!strcmp(c->name, name)) return c;
+  Call *c = calloc(1, sizeof *c);
+  c->name = strdup(name), c->next = calls, calls = c;
+  return c;
+}
+long stub_calls(const char *name) {
+  pthread_mutex_lock(&lock);
+  long count = call_named(name)->count;
+  pthread_mutex_unlock(&lock);
+  return count;
+}
+/* Of the next calls of `name`, `skip` go well and then `times` return `code`. */
+void stub_fail(const char *name, int code, int skip, int times) {
+  pthread_mutex_lock(&lock);
+  Call *c = call_named(name);
+  c->code = code, c->skip = skip, c->times = times;
+  pthread_mutex_unlock(&lock);
+}
+void stub_heal(void) { sticky = 0; }
+void stub_nothing(void *unused) {} /* a host function for who measures what surrounds it */
+
+typedef struct Context { int ordinal; long retained; } Context;
+static Context primary[2] = {{0, 0}, {1, 0}};
+static __thread Context *stack[64];
+static __thread int depth;
+
+static Result begun(Call *c, int needs_context) {
+  c->count++;
+  if (!started_in || started_in != getpid()) return NOT_INITIALIZED;
+  if (needs_context && (!depth || !stack[depth - 1]->retained)) return INVALID_CONTEXT;
+  if (c->times > 0 && c->skip-- <= 0) { c->times--; return c->code; }
+  return OK;
+}
+#define BEGIN(NEEDS_CONTEXT)                                                   \
+  static Call *self;                                                           \
+  pthread_mutex_lock(&lock);                                                   \
+  if (!self) self = call_named(__func__);                                      \
+  Result result = begun(self, NEEDS_CONTEXT);                                  \
+  if (result != OK) goto end
+#define END end: pthread_mutex_unlock(&lock); return result
+#define REFUSE(CODE) do { result = (CODE); goto end; } while (0)
+
+/* **** driver and devices **** */
+
+static int devices(void) { const char *n = getenv("STUB_DEVICES"); return n ? atoi(n) : 1; }
+
+Result cuInit(unsigned flags) {
+  if (started_in && started_in != getpid()) return NOT_INITIALIZED;
+  started_in = getpid();
+  pthread_mutex_lock(&lock);
+  Call *c = call_named("cuInit");
+  Result result = begun(c, 0);
+  pthread_mutex_unlock(&lock);
+  return result;
+}
+Result cuDriverGetVersion(int *version) { *version = 13000; return OK; }
+Result cuDeviceGetCount(int *count) { BEGIN(0); *count = devices(); END; }
+Result cuDeviceGet(int *device, int ordinal) {
+  BEGIN(0);
+  if (ordinal < 0 || ordinal >= devices()) REFUSE(INVALID_DEVICE);
+  *device = ordinal;
+  END;
+}
+Result cuDeviceGetName(char *name, int length, int device) { BEGIN(0); snprintf(name, length, "Stand-in %d", device); END; }
+Result cuDeviceTotalMem_v2(size_t *bytes, int device) { BEGIN(0); *bytes = 1ul << 30; END; }
+Result cuDeviceGetAttribute(int *value, int attribute, int device) {
+  BEGIN(0);
+  *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 41 ? 1 : 0;
+  END;
+}
+Result cuDeviceComputeCapability(int *major, int *minor, int device) { *major = 8, *minor = 7; return OK; }
+Result cuDevicePrimaryCtxRetain(Context **context, int device) {
+  BEGIN(0);
+  *context = &primary[device], primary[device].retained++, alive[RETAINS]++;
+  END;
+}
+Result cuDevicePrimaryCtxRelease_v2(int device) {
+  BEGIN(0);
+  if (!primary[device].retained) REFUSE(INVALID_CONTEXT);
+  primary[device].retained--, alive[RETAINS]--;
+  END;
+}
+Result cuCtxPushCurrent_v2(Context *context) {
+  BEGIN(0);
+  if (!context || !context->retained || depth == 64) REFUSE(INVALID_CONTEXT);
+  stack[depth++] = context;
+  END;
+}
+Result cuCtxPopCurrent_v2(Context **context) {
+  BEGIN(0);
+  if (!depth) REFUSE(INVALID_CONTEXT);
+  *context = stack[--depth];
+  END;
+}
+Result cuCtxSetCurrent(Context *context) {
+  BEGIN(0);
+  if (depth) depth--;
+  if (context) stack[depth++] = context;
+  END;
+}
+Result cuCtxGetCurrent(Context **context) { BEGIN(0); *context = depth ? stack[depth - 1] : NULL; END; }
+Result cuCtxGetDevice(int *device) { BEGIN(1); *device = stack[depth - 1]->ordinal; END; }
+Result cuCtxGetApiVersion(Context *context, unsigned *version) { *version = 3020; return OK; }
+
+/* **** streams: what is put in is done when somebody waits **** */
+
+enum Kind { COPY, HOST_FUNCTION, RECORD, WAIT, GRAPH };
+typedef struct Op {
+  enum Kind kind;
+  void *to; const void *from; size_t bytes;
+  void (*function)(void *); void *data;
+  struct Event *event; struct Stream *stream; unsigned long upto;
+  struct Op *parts, *next;
+} Op;
+typedef struct Stream { Op *head, **tail, *written, **written_tail; unsigned long put, done; int running, capturing, broken, gone; } Stream;
+typedef struct Event { Stream *stream; unsigned long upto; int recorded; struct timespec passed; } Event;
+typedef struct Graph { Op *ops; } Graph;
+static Stream defaults[3];
+static __thread Stream *capturing_here;
+
+static Stream *stream_of(Stream *handle) { return (size_t)handle <= 2 ? &defaults[(size_t)handle] : handle; }
+
+static int copy_is_legal(const Op *op) {
+  Block *to = block_of(op->to, op->bytes), *from = block_of(op->from, op->bytes);
+  return to && from;
+}
+static void drain(Stream *stream, unsigned long upto);
+
+/* With the lock held; lets go of it while it works, because a host function may need Python's lock. */
+static void perform(Op *op) {
+  switch (op->kind) {
+  case COPY:
+    if (copy_is_legal(op)) memmove(op->to, op->from, op->bytes);
+    else sticky = ILLEGAL_ADDRESS;
+    break;
+  case HOST_FUNCTION:
+    pthread_mutex_unlock(&lock);
+    op->function(op->data);
+    pthread_mutex_lock(&lock);
+    break;
+  case RECORD: clock_gettime(CLOCK_MONOTONIC, &op->event->passed); break;
+  case WAIT: drain(op->stream, op->upto); break;
+  case GRAPH: for (Op *part = op->parts; part; part = part->next) perform(part); break;
+  }
+}
+static void freed(Op *op) {
+  while (op) { Op *next = op->next; if (op->parts) freed(op->parts); free(op); op = next; }
+}
+static void drain(Stream *stream, unsigned long upto) {
+  while (stream->done < upto) {
+    if (stream->running) { pthread_cond_wait(&moved, &lock); continue; }
+    Op *op = stream->head;
+    stream->head = op->next;
+    if (!stream->head) stream->tail = NULL;
+    op->next = NULL, stream->running = 1;
+    perform(op);
+    stream->running = 0, stream->done++;
+    freed(op);
+    pthread_cond_broadcast(&moved);
+  }
+}
+static Result put(Stream *stream, Op op) {
+  Op *kept = malloc(sizeof op);
+  *kept = op, kept->next = NULL;
+  if (stream->capturing) {
+    if (op.kind == WAIT || op.kind == GRAPH) { free(kept); stream->broken = 1; return CAPTURE_UNSUPPORTED; }
+    if (stream->written) *stream->written_tail = kept; else stream->written = kept;
+    stream->written_tail = &kept->next;
+    return OK;
+  }
+  if (stream->tail) *stream->tail = kept; else stream->head = kept;
+  stream->tail = &kept->next, stream->put++;
+  return OK;
+}
+#define STREAM Stream *stream = stream_of(handle); if (stream->gone) REFUSE(INVALID_HANDLE)
+/* What may wait for the GPU breaks a capture of the same thread (capture mode "thread local"). */
+#define NOT_IN_CAPTURE if (capturing_here) { capturing_here->broken = 1; REFUSE(CAPTURE_UNSUPPORTED); }
+
+Result cuStreamCreate(Stream **handle, unsigned flags) { BEGIN(1); *handle = calloc(1, sizeof(Stream)), alive[STREAMS]++; END; }
+Result cuStreamDestroy_v2(Stream *handle) {
+  BEGIN(1);
+  STREAM;
+  drain(stream, stream->put);
+  stream->gone = 1, alive[STREAMS]--; /* the struct stays: an event may still name it */
+  END;
+}
+Result cuStreamSynchronize(Stream *handle) {
+  BEGIN(1);
+  STREAM;
+  if (stream->capturing) { stream->broken = 1; REFUSE(CAPTURE_UNSUPPORTED); }
+  drain(stream, stream->put);
+  result = sticky;
+  END;
+}
+Result cuStreamQuery(Stream *handle) { BEGIN(1); STREAM; if (stream->done < stream->put) REFUSE(NOT_READY); END; }
+Result cuCtxSynchronize(void) { BEGIN(1); NOT_IN_CAPTURE; for (int i = 0; i < 3; i++) drain(&defaults[i], defaults[i].put); result = sticky; END; }
+Result cuLaunchHostFunc(Stream *handle, void (*function)(void *), void *data) {
+  BEGIN(1);
+  STREAM;
+  result = put(stream, (Op){.kind = HOST_FUNCTION, .function = function, .data = data});
+  END;
+}
+
+/* **** events **** */
+
+Result cuEventCreate(Event **event, unsigned flags) { BEGIN(1); *event = calloc(1, sizeof(Event)), alive[EVENTS]++; END; }
+Result cuEventDestroy_v2(Event *event) { BEGIN(1); alive[EVENTS]--; END; } /* stays, as above: it is small */
+Result cuEventRecord(Event *event, Stream *handle) {
+  BEGIN(1);
+  STREAM;
+  result = put(stream, (Op){.kind = RECORD, .event = event});
+  event->stream = stream, event->upto = stream->put, event->recorded = 1;
+  END;
+}
+Result cuEventSynchronize(Event *event) { BEGIN(1); if (event->recorded) drain(event->stream, event->upto); result = sticky; END; }
+Result cuEventQuery(Event *event) { BEGIN(1); if (event->recorded && event->stream->done < event->upto) REFUSE(NOT_READY); END; }
+Result cuEventElapsedTime_v2(float *ms, Event *before, Event *after) {
+  BEGIN(1);
+  if (!before->recorded || !after->recorded) REFUSE(INVALID_HANDLE);
+  if (before->stream->done < before->upto || after->stream->done < after->upto) REFUSE(NOT_READY);
+  *ms = (after->passed.tv_sec - before->passed.tv_sec) * 1e3f + (after->passed.tv_nsec - before->passed.tv_nsec) * 1e-6f;
+  END;
+}
+Result cuEventElapsedTime(float *ms, Event *before, Event *after) { return cuEventElapsedTime_v2(ms, before, after); }
+Result cuStreamWaitEvent(Stream *handle, Event *event, unsigned flags) {
+  BEGIN(1);
+  STREAM;
+  if (event->recorded) result = put(stream, (Op){.kind = WAIT, .stream = event->stream, .upto = event->upto});
+  END;
+}
+
+/* **** memory **** */
+
+static Result allocated(void **address, size_t bytes, int kind, int ordinal) {
+  if (!bytes) return INVALID_VALUE;
+  Block *b = malloc(sizeof *b);
+  *b = (Block){NULL, bytes, kind, ordinal, blocks};
+  if (posix_memalign((void **)&b->begin, 512, bytes)) { free(b); return NO_MEMORY; }
+  memset(b->begin, 0xA5, bytes); /* memory of a GPU is not zero */
+  blocks = b, alive[kind]++, *address = b->begin;
+  return OK;
+}
+static Result released(void *address, int kind) {
+  for (Block **at = &blocks; *at; at = &(*at)->next)
+    if ((*at)->begin == address && (*at)->kind == kind) {
+      Block *b = *at;
+      *at = b->next, alive[kind]--;
+      memset(b->begin, 0x5A, b->bytes);
+      free(b->begin), free(b);
+      return OK;
+    }
+  return INVALID_VALUE;
+}
+Result cuMemAlloc_v2(void **address, size_t bytes) {
+  BEGIN(1);
+  NOT_IN_CAPTURE;
+  if (bytes > 1ul << 30) REFUSE(NO_MEMORY);
+  result = allocated(address, bytes, DEVICE_MEMORY, stack[depth - 1]->ordinal);
+  END;
+}
+Result cuMemFree_v2(void *address) { BEGIN(1); NOT_IN_CAPTURE; result = released(address, DEVICE_MEMORY); END; }
+Result cuMemHostAlloc(void **address, size_t bytes, unsigned flags) { BEGIN(1); NOT_IN_CAPTURE; result = allocated(address, bytes, HOST_MEMORY, 0); END; }
+Result cuMemFreeHost(void *address) { BEGIN(1); NOT_IN_CAPTURE; result = released(address, HOST_MEMORY); END; }
+Result cuMemGetInfo_v2(size_t *unused, size_t *total) { BEGIN(1); *unused = *total = 1ul << 30; END; }
+Result cuPointerGetAttribute(void *value, int attribute, Address address) {
+  BEGIN(0);
+  Block *b = block_of((void *)address, 1);
+  if (!b) REFUSE(INVALID_VALUE);
+  if (attribute == 2) *(int *)value = b->kind == DEVICE_MEMORY ? 2 : 1;
+  else if (attribute == 9) *(int *)value = b->ordinal;
+  else REFUSE(INVALID_VALUE);
+  END;
+}
+/* Memory of a test, on this GPU or on another one that the process has no context of. */
+Address stub_memory_of(int ordinal, size_t bytes) {
+  void *address = NULL;
+  pthread_mutex_lock(&lock);
+  allocated(&address, bytes, DEVICE_MEMORY, ordinal), alive[DEVICE_MEMORY]--; /* the test's, not counted */
+  pthread_mutex_unlock(&lock);
+  return (Address)address;
+}
+static Result copied(Stream *handle, void *to, const void *from, size_t bytes) {
+  Stream *stream = stream_of(handle);
+  Op op = {.kind = COPY, .to = to, .from = from, .bytes = bytes};
+  if (stream->gone) return INVALID_HANDLE;
+  return copy_is_legal(&op) ? put(stream, op) : INVALID_VALUE;
+}
+Result cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *handle) { BEGIN(1); result = copied(handle, to, from, bytes); END; }
+Result cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Stream *handle) { BEGIN(1); result = copied(handle, to, from, bytes); END; }
+Result cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *handle) { BEGIN(1); result = copied(handle, to, from, bytes); END; }
+Result cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) {
+  BEGIN(1);
+  NOT_IN_CAPTURE;
+  if (!block_of(to, bytes)) REFUSE(INVALID_VALUE);
+  memcpy(to, from, bytes); /* from any host memory */
+  END;
+}
+Result cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes) {
+  BEGIN(1);
+  NOT_IN_CAPTURE;
+  if (!block_of(from, bytes)) REFUSE(INVALID_VALUE);
+  drain(&defaults[0], defaults[0].put);
+  memcpy(to, from, bytes);
+  END;
+}
+
+/* **** capture and graphs **** */
+
+static Op *copies_of(const Op *ops) {
+  Op *first = NULL, **tail = &first;
+  for (; ops; ops = ops->next) { *tail = malloc(sizeof **tail); **tail = *ops; (*tail)->next = NULL; tail = &(*tail)->next; }
+  return first;
+}
+Result cuStreamBeginCapture_v2(Stream *handle, int mode) {
+  BEGIN(1);
+  STREAM;
+  if (stream->capturing || (size_t)handle <= 2) REFUSE(CAPTURE_UNSUPPORTED);
+  stream->capturing = 1, stream->broken = 0, stream->written = NULL, capturing_here = stream;
+  END;
+}
+Result cuStreamIsCapturing(Stream *handle, int *status) { BEGIN(1); STREAM; *status = stream->capturing; END; }
+Result cuStreamEndCapture(Stream *handle, Graph **graph) {
+  BEGIN(1);
+  STREAM;
+  *graph = NULL;
+  if (!stream->capturing || capturing_here != stream) REFUSE(CAPTURE_UNMATCHED);
+  stream->capturing = 0, capturing_here = NULL;
+  if (stream->broken) { freed(stream->written); stream->written = NULL; REFUSE(CAPTURE_INVALIDATED); }
+  *graph = malloc(sizeof(Graph)), (*graph)->ops = stream->written, stream->written = NULL, alive[GRAPHS]++;
+  END;
+}
+Result cuGraphInstantiateWithFlags(Graph **exec, Graph *graph, unsigned long long flags) {
+  BEGIN(1);
+  *exec = malloc(sizeof(Graph)), (*exec)->ops = copies_of(graph->ops), alive[EXECS]++;
+  END;
+}
+Result cuGraphDestroy(Graph *graph) { BEGIN(1); freed(graph->ops), free(graph), alive[GRAPHS]--; END; }
+Result cuGraphExecDestroy(Graph *exec) { BEGIN(1); freed(exec->ops), free(exec), alive[EXECS]--; END; }
+Result cuGraphLaunch(Graph *exec, Stream *handle) {
+  BEGIN(1);
+  STREAM;
+  result = put(stream, (Op){.kind = GRAPH, .parts = copies_of(exec->ops)});
+  END;
+}
+
+/* **** names, and the functions that are there to be found only **** */
+
+static const struct { int code; const char *name, *text; } ERRORS[] = {
+  {0, "CUDA_SUCCESS", "no error"}, {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+  {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}, {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+  {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}, {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+  {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"}, {600, "CUDA_ERROR_NOT_READY", "device not ready"},
+  {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+  {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}, {801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+  {900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+  {901, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"}};
+
+Result cuGetErrorName(int code, const char **name) {
+  for (size_t i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++) if (ERRORS[i].code == code) { *name = ERRORS[i].name; return OK; }
+  *name = NULL;
+  return INVALID_VALUE;
+}
+Result cuGetErrorString(int code, const char **text) {
+  for (size_t i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++) if (ERRORS[i].code == code) { *text = ERRORS[i].text; return OK; }
+  *text = NULL;
+  return INVALID_VALUE;
+}
+/* cuda-python asks for functions by the names that programs write, which cuda.h maps to the newest of their versions. */
+Result cuGetProcAddress_v2(const char *symbol, void **function, int version, unsigned long long flags, int *status) {
+  static const char *ENDINGS[] = {"", "_v2", "_v4", "WithFlags"};
+  char name[128];
+  *function = NULL;
+  for (int i = 3; i >= 0 && !*function; i--) {
+    snprintf(name, sizeof name, "%s%s", symbol, ENDINGS[i]);
+    *function = dlsym(RTLD_DEFAULT, name);
+    Dl_info where, here;
+    if (*function && (!dladdr(*function, &where) || !dladdr((void *)cuInit, &here) || where.dli_fbase != here.dli_fbase)) *function = NULL;
+  }
+  if (status) *status = *function ? 0 : 1;
+  return *function ? OK : NOT_FOUND;
+}
+
+/* pycuda's module must find them to be imported at all (pycuda 2026.1). */
+#define ABSENT(NAME) Result NAME(void) { return NOT_SUPPORTED; }
+ABSENT(cuArray3DCreate_v2) ABSENT(cuArray3DGetDescriptor_v2) ABSENT(cuArrayCreate_v2) ABSENT(cuArrayDestroy)
+ABSENT(cuArrayGetDescriptor_v2) ABSENT(cuCtxAttach) ABSENT(cuCtxCreate_v4) ABSENT(cuCtxDetach)
+ABSENT(cuCtxDisablePeerAccess) ABSENT(cuCtxEnablePeerAccess) ABSENT(cuCtxGetCacheConfig) ABSENT(cuCtxGetLimit)
+ABSENT(cuCtxGetSharedMemConfig) ABSENT(cuCtxSetCacheConfig) ABSENT(cuCtxSetLimit) ABSENT(cuCtxSetSharedMemConfig)
+ABSENT(cuDeviceCanAccessPeer) ABSENT(cuDeviceGetByPCIBusId) ABSENT(cuDeviceGetPCIBusId) ABSENT(cuFuncGetAttribute)
+ABSENT(cuFuncSetAttribute) ABSENT(cuFuncSetBlockShape) ABSENT(cuFuncSetCacheConfig) ABSENT(cuFuncSetSharedSize)
+ABSENT(cuIpcCloseMemHandle) ABSENT(cuIpcGetEventHandle) ABSENT(cuIpcGetMemHandle) ABSENT(cuIpcOpenEventHandle)
+ABSENT(cuIpcOpenMemHandle_v2) ABSENT(cuLaunch) ABSENT(cuLaunchGrid) ABSENT(cuLaunchGridAsync) ABSENT(cuLaunchKernel)
+ABSENT(cuLinkAddData_v2) ABSENT(cuLinkAddFile_v2) ABSENT(cuLinkComplete) ABSENT(cuLinkCreate_v2) ABSENT(cuLinkDestroy)
+ABSENT(cuMemAllocManaged) ABSENT(cuMemAllocPitch_v2) ABSENT(cuMemGetAddressRange_v2)
+ABSENT(cuMemHostGetDevicePointer_v2) ABSENT(cuMemHostGetFlags) ABSENT(cuMemHostRegister_v2)
+ABSENT(cuMemHostUnregister) ABSENT(cuMemcpy2DAsync_v2) ABSENT(cuMemcpy2DUnaligned_v2) ABSENT(cuMemcpy2D_v2)
+ABSENT(cuMemcpy3DAsync_v2) ABSENT(cuMemcpy3DPeer) ABSENT(cuMemcpy3DPeerAsync) ABSENT(cuMemcpy3D_v2)
+ABSENT(cuMemcpyAtoA_v2) ABSENT(cuMemcpyAtoD_v2) ABSENT(cuMemcpyAtoH_v2) ABSENT(cuMemcpyDtoA_v2)
+ABSENT(cuMemcpyDtoD_v2)  ABSENT(cuMemcpyHtoA_v2) ABSENT(cuMemcpyPeer) ABSENT(cuMemcpyPeerAsync)
+ABSENT(cuMemsetD16Async) ABSENT(cuMemsetD16_v2) ABSENT(cuMemsetD2D16Async) ABSENT(cuMemsetD2D16_v2)
+ABSENT(cuMemsetD2D32Async) ABSENT(cuMemsetD2D32_v2) ABSENT(cuMemsetD2D8Async) ABSENT(cuMemsetD2D8_v2)
+ABSENT(cuMemsetD32Async) ABSENT(cuMemsetD32_v2) ABSENT(cuMemsetD8Async) ABSENT(cuMemsetD8_v2)
+ABSENT(cuModuleGetFunction) ABSENT(cuModuleGetGlobal_v2) ABSENT(cuModuleGetSurfRef) ABSENT(cuModuleGetTexRef)
+ABSENT(cuModuleLoad) ABSENT(cuModuleLoadData) ABSENT(cuModuleLoadDataEx) ABSENT(cuModuleUnload) ABSENT(cuParamSetSize)
+ABSENT(cuParamSetTexRef) ABSENT(cuParamSetf) ABSENT(cuParamSeti) ABSENT(cuParamSetv) ABSENT(cuProfilerInitialize)
+ABSENT(cuProfilerStart) ABSENT(cuProfilerStop) ABSENT(cuStreamAttachMemAsync) ABSENT(cuSurfRefGetArray)
+ABSENT(cuSurfRefSetArray) ABSENT(cuTexRefCreate) ABSENT(cuTexRefDestroy) ABSENT(cuTexRefGetAddressMode)
+ABSENT(cuTexRefGetAddress_v2) ABSENT(cuTexRefGetArray) ABSENT(cuTexRefGetFilterMode) ABSENT(cuTexRefGetFlags)
+ABSENT(cuTexRefGetFormat) ABSENT(cuTexRefSetAddress2D_v3) ABSENT(cuTexRefSetAddressMode) ABSENT(cuTexRefSetAddress_v2)
+ABSENT(cuTexRefSetArray) ABSENT(cuTexRefSetFilterMode) ABSENT(cuTexRefSetFlags) ABSENT(cuTexRefSetFormat)

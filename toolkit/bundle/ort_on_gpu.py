@@ -1,0 +1,48 @@
+"""ONNX Runtime's GPU providers over a bundle's files: CUDA, and TensorRT with caches of this user."""
+
+from __future__ import annotations
+
+from toolkit.bundle.reading import NEVER_OPTIMISED, Bundle
+from toolkit.data.places import cache_home
+from toolkit.errors import BackendUnavailable, MissingPackage
+from toolkit.export.target import DEFAULT_TARGET, target_from_name
+from toolkit.lazy import needs
+from toolkit.runtime.driver import probe_driver
+from toolkit.runtime.runner import Runner
+
+
+def open_ort_cuda(bundle: Bundle, precision: str) -> Runner:
+    """ONNX Runtime's CUDA provider with the bundle's file of a precision.
+
+    Raises:
+        BackendUnavailable: it is not installed, or there is no GPU. ToolkitError: it does not take the whole file.
+    """
+    from toolkit.runtime.ort import CUDA, OrtRunner
+
+    try:
+        optimize = precision not in NEVER_OPTIMISED
+        return OrtRunner(bundle.onnx_file(precision), provider=CUDA, optimize=optimize)
+    except MissingPackage as error:
+        raise BackendUnavailable(error.what, fix=error.fix) from error
+
+
+def open_ort_trt(bundle: Bundle, precision: str) -> Runner:
+    """ONNX Runtime's TensorRT provider; it builds its engines itself, for the batches of the target `default`.
+
+    TensorRT gets the graph as it stands: ONNX Runtime's own rewrites around Q/DQ are made for its own kernels.
+
+    Raises:
+        BackendUnavailable: it is not installed, or there is no GPU. ToolkitError: it does not take the whole file.
+    """
+    from toolkit.runtime.ort import TENSORRT, OrtRunner, require_provider
+    from toolkit.runtime.ort_trt import tensorrt_options
+
+    try:
+        with needs("run ONNX files"):
+            import onnxruntime
+        require_provider(onnxruntime, TENSORRT)
+        model, batch = bundle.onnx_file(precision), target_from_name(DEFAULT_TARGET).batch
+        options = tensorrt_options(model, precision, batch, cache_home() / "ort-trt", probe_driver().devices[0].name)
+        return OrtRunner(model, provider=TENSORRT, provider_options=options, largest_batch=batch[2], optimize=False)
+    except MissingPackage as error:
+        raise BackendUnavailable(error.what, fix=error.fix) from error

@@ -1,0 +1,86 @@
+"""What one device needs of a bundle: some precisions, the engines of some targets, and a manifest that says so."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from toolkit.bundle.reading import ONNX_FILES, Bundle
+from toolkit.errors import EngineError, ToolkitError
+from toolkit.export.target import target_from_name
+from toolkit.files import json_text
+from toolkit.workspace import MANIFEST
+
+# `toolkit build --precision int8` takes the one or the other, as the device's TensorRT wants it.
+FAMILIES = {"int8": ("int8", "int8-fp16")}
+
+
+def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
+    """The manifest of the part that `only` names; its `stripped` entry says what it is a part of.
+
+    Names of precisions keep their ONNX files ("int8" also the int8-fp16 file, which TensorRT 10 and later build from)
+    and engines; names of targets keep the engines that were built for them. Without the one kind of name, all of that
+    kind stay. Golden vectors, calibration cache and record always stay.
+
+    Raises:
+        ToolkitError: a name that is neither, or nothing would be left.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in only.split(",") if part.strip()))
+    targets = tuple(name for name in names if name not in ONNX_FILES)
+    for target in targets:
+        _require_target(target, bundle, names)
+    wanted = {p for name in names if name in ONNX_FILES for p in FAMILIES.get(name, (name,))}
+    precisions = tuple(p for p in bundle.precisions if not wanted or p in wanted)
+    if not precisions or not names:
+        raise ToolkitError(
+            "--only leaves nothing of this bundle", found=only, allowed=", ".join(bundle.precisions) + ", and targets"
+        )
+    engines = [
+        entry
+        for entry in bundle.engines()
+        if entry["precision"] in precisions and (not targets or entry["target"] in targets)
+    ]
+    return _manifest_of(bundle, names, precisions, engines)
+
+
+def _manifest_of(
+    bundle: Bundle, names: tuple[str, ...], precisions: tuple[str, ...], engines: list[dict[str, Any]]
+) -> dict[str, Any]:
+    gone = {ONNX_FILES[p] for p in bundle.precisions if p not in precisions}
+    for entry in bundle.engines():
+        if entry not in engines:
+            stem = entry["file"].removesuffix("engine")  # the plan, its sidecar, and what else lies beside it
+            gone |= {name for name in bundle.manifest["files"] if name.startswith((stem + "engine", stem + "log"))}
+    manifest = bundle.manifest
+    return {
+        **manifest,
+        "files": {name: entry for name, entry in manifest["files"].items() if name not in gone},
+        "engines": engines,
+        "accuracy": {p: found for p, found in manifest.get("accuracy", {}).items() if p in precisions},
+        "stripped": {
+            "only": list(names),
+            "without": sorted(gone & manifest["files"].keys()),
+            "of_manifest_sha256": hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
+        },
+    }
+
+
+def _require_target(name: str, bundle: Bundle, names: tuple[str, ...]) -> None:
+    """A target whose engines are here, or one that is known, so that a bundle without engines can go to its device."""
+    if any(entry["target"] == name for entry in bundle.engines()):
+        return
+    try:
+        target_from_name(name)
+    except EngineError as error:
+        raise ToolkitError(
+            f"--only names neither a precision nor a target: {name}",
+            found=", ".join(names),
+            allowed=f"{', '.join(ONNX_FILES)}; {error.allowed}",
+        ) from error
+
+
+def manifest_bytes(bundle: Bundle, only: str | None) -> bytes:
+    """The manifest to pack: as it stands, or stripped."""
+    if only is None:
+        return (bundle.folder / MANIFEST).read_bytes()
+    return json_text(stripped_manifest(bundle, only)).encode()

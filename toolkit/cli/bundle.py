@@ -1,0 +1,207 @@
+"""`toolkit bundle`: one file that crosses to the device: packed, signed, checked, unpacked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from toolkit.bundle.packing import Packed
+
+app = typer.Typer(no_args_is_help=True, help="Pack a bundle into one file, sign it, check it, unpack it.")
+SIGNED, UNSIGNED, UNCHECKED = "signed with this key", "not signed", "signed; not checked without --key"
+
+
+@app.command()
+def pack(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
+    output: Path | None = typer.Option(None, "-o", "--output", help="The tar. (default: BUNDLE.tar)"),
+    only: str | None = typer.Option(
+        None, "--only", help="Precisions and targets of one device, with commas: jetpack61,int8."
+    ),
+) -> dict[str, Any]:
+    """Write one reproducible .tar: the same files give the same bytes, and the manifest of all hashes comes first.
+
+    What the manifest does not name, such as the records of a device, stays behind. A stripped tar is another file: sign
+    it after stripping.
+
+    Examples:
+      toolkit bundle pack bundles/my-net -o my-net.tar
+
+      toolkit bundle pack bundles/my-net --only jetpack61,int8 -o orin.tar
+    """
+    import hashlib
+
+    from toolkit.bundle.packing import SUFFIX, tar_of_files
+    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.stripping import manifest_bytes
+    from toolkit.cli.console import say
+    from toolkit.files import write_bytes
+
+    opened = bundle_from_folder(bundle)
+    target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
+    data = tar_of_files(opened.folder, manifest_bytes(opened, only))
+    write_bytes(target, data)
+    digest = hashlib.sha256(data).hexdigest()
+    say(f"{target}: {len(data):,} bytes, sha256 {digest}")
+    return {"ok": True, "tar": str(target.resolve()), "bytes": len(data), "sha256": digest, "only": only}
+
+
+@app.command()
+def unpack(
+    tar: Path = typer.Argument(..., help="A packed bundle."),
+    output: Path | None = typer.Option(None, "-o", "--output", help="The folder. (default: TAR without .tar)"),
+    key: Path | None = typer.Option(None, "--key", help="A public key that must have signed it."),
+) -> dict[str, Any]:
+    """Unpack a tar whole or not at all, every hash checked; with --key, its signature before anything else.
+
+    Examples:
+      toolkit bundle unpack my-net.tar -o bundles/my-net
+
+      toolkit bundle unpack my-net.tar -o bundles/my-net --key vendor.pub
+    """
+    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.unpacking import unpack as unpack_tar
+    from toolkit.cli.console import say
+    from toolkit.errors import ToolkitError
+
+    target = output or tar.with_suffix("")
+    if target == tar:
+        raise ToolkitError(f"{tar} has no suffix, so the folder has no name", fix="-o FOLDER")
+    packed = unpack_tar(tar, target, key)
+    bundle_from_folder(target)
+    signature = _signature(tar, key)
+    say(f"{target}: {len(packed.sizes) + 1} files, {signature}")
+    say(f"Next: [bold]toolkit selftest {target}[/bold]")
+    return {"ok": True, "bundle": str(target.resolve()), "files": len(packed.sizes) + 1, "signature": signature}
+
+
+@app.command()
+def show(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
+) -> dict[str, Any]:
+    """Say what a bundle holds: files, accuracy, engines. Every hash is checked; nothing is unpacked.
+
+    Examples:
+      toolkit bundle show bundles/my-net
+
+      toolkit bundle show my-net.tar
+    """
+    from toolkit.errors import BundleError
+
+    manifest, where = _manifest(bundle)
+    try:
+        _show(manifest, where)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BundleError(
+            f"the manifest of {where} lacks an entry or has a wrong one", found=f"{type(error).__name__}: {error}"
+        ) from error
+    keys = ("model", "labels", "preprocessing", "files", "engines", "accuracy", "stripped")
+    return {"ok": True, "bundle": where, **{name: manifest[name] for name in keys if name in manifest}}
+
+
+@app.command()
+def sign(
+    tar: Path = typer.Argument(..., help="A packed bundle."),
+    key: Path = typer.Option(..., "--key", help="An ed25519 private key, PEM without a passphrase."),
+    new_key: bool = typer.Option(False, "--new-key", help="Make the key first, with its public half in KEY.pub."),
+) -> dict[str, Any]:
+    """Write TAR.sig: an ed25519 signature over every byte of the tar. openssl reads keys and signature as well.
+
+    Examples:
+      toolkit bundle sign my-net.tar --key vendor.pem --new-key
+
+      toolkit bundle sign my-net.tar --key vendor.pem
+    """
+    from toolkit.bundle import signing
+    from toolkit.bundle.packing import check_tar
+    from toolkit.cli.console import say
+
+    check_tar(tar)  # nobody should put their name to a broken file
+    if new_key:
+        say(f"{signing.new_key(key)} is for the devices; keep {key} to yourself")
+    signature = signing.sign(tar, key)
+    say(f"{signature} signs {tar}; a device checks it with --key")
+    return {"ok": True, "tar": str(tar.resolve()), "signature": str(signature.resolve())}
+
+
+@app.command()
+def check(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
+    key: Path | None = typer.Option(None, "--key", help="A public key that must have signed the tar."),
+) -> dict[str, Any]:
+    """Compare every byte with the manifest's hashes; with --key, the tar with its signature before anything else.
+
+    Examples:
+      toolkit bundle check my-net.tar --key vendor.pub
+
+      toolkit bundle check bundles/my-net
+    """
+    from toolkit.bundle.signing import require_signature
+    from toolkit.cli.console import say
+    from toolkit.workspace import newest_bundle
+
+    bundle = bundle or newest_bundle()
+    if key is not None:
+        require_signature(bundle, key)
+    manifest, where = _manifest(bundle)
+    signature = _signature(bundle, key)
+    say(f"{where}: {len(manifest['files'])} files have the hashes of the manifest; {signature}")
+    return {"ok": True, "bundle": where, "files": len(manifest["files"]), "signature": signature}
+
+
+def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
+    """Beside the bundle and never onto the tar that is read."""
+    from toolkit.errors import ToolkitError
+
+    if stripped or bundle.is_file():
+        raise ToolkitError("a part of a bundle needs a name of its own", fix="-o TAR")
+    return bundle.with_name(f"{bundle.resolve().name}{suffix}")
+
+
+def _manifest(bundle: Path | None) -> tuple[dict[str, Any], str]:
+    from toolkit.bundle.packing import check_tar
+    from toolkit.bundle.reading import bundle_from_folder, require_format
+
+    if bundle is not None and bundle.is_file():
+        packed: Packed = check_tar(bundle)
+        require_format(packed.manifest, bundle)
+        return packed.manifest, str(bundle.resolve())
+    opened = bundle_from_folder(bundle)
+    return opened.manifest, str(opened.folder.resolve())
+
+
+def _signature(bundle: Path, key: Path | None) -> str:
+    """What is known of it once a check with a key has passed."""
+    from toolkit.bundle.signing import signature_path
+
+    if key is not None:
+        return SIGNED
+    return UNCHECKED if signature_path(bundle).is_file() else UNSIGNED
+
+
+def _show(manifest: dict[str, Any], where: str) -> None:
+    from toolkit.cli.console import note, say, table
+
+    shape = "x".join(str(manifest["preprocessing"][name]) for name in ("height", "width", "channels"))
+    note(f"{where}: {manifest['model']['name']}, uint8 images of {shape}, {len(manifest['labels'])} classes")
+    if "stripped" in manifest:
+        note(f"stripped to {', '.join(manifest['stripped']['only'])}")
+    files = [(name, f"{entry['bytes'] / 1024:,.0f} KiB", entry["sha256"][:16]) for name, entry in
+             manifest["files"].items()]  # fmt: skip
+    table("Files", ("file", "size", "sha256<"), files)
+    scores = [
+        (precision, f"{found['candidate_score']['top1_percent']:.2f} %", f"{found['candidate_score']['images']:,}",
+         f"{found['agreement_percent']:.2f} %")
+        for precision, found in manifest["accuracy"].items()
+    ]  # fmt: skip
+    table(f"Accuracy on {manifest['evaluation']['source']}", ("file", "top-1", "images", "agrees with fp32"), scores)
+    engines = [
+        (e["file"], e["target"], f"{e['tensorrt']['kind']} {e['tensorrt']['version']}") for e in manifest["engines"]
+    ]
+    if engines:
+        table("Engines", ("engine", "target<", "built with<"), engines)
+    else:
+        say("No engines: [bold]toolkit build[/bold] on the device makes them.")

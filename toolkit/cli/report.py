@@ -1,0 +1,140 @@
+"""`toolkit report`: one page that a manager and an engineer both use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from toolkit.bundle.reading import Bundle
+    from toolkit.report.evidence import Evidence
+
+SCHEMA = "toolkit/report/1"
+
+
+def command(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
+    output: Path = typer.Option(Path("report.html"), "-o", "--output", help="The page to write."),
+    verify: Path | None = typer.Option(
+        None, "--verify", help="What toolkit verify printed. (default: it is run now, on every backend here)"
+    ),
+    bench: Path | None = typer.Option(None, "--bench", help="What toolkit bench printed. (default: it is run now)"),
+    sensitivity: Path | None = typer.Option(
+        None, "--sensitivity", help="sensitivity.json. (default: that of calibration/MODEL.sensitivity, if any)"
+    ),
+    markdown: Path | None = typer.Option(None, "--markdown", help="Write a model card in Markdown too."),
+    data: str | None = typer.Option(
+        None, "--data", help="The images that judge, as in toolkit verify. (default: the model's own)"
+    ),
+    images: int | None = typer.Option(None, "--images", min=1, help="Draw so many of the images."),
+    gate: float | None = typer.Option(
+        None, "--gate", min=0, max=100, help="Percent of fp32's right answers to keep, as in toolkit verify."
+    ),
+) -> dict[str, Any]:
+    """Write one self-contained HTML page: what to deploy, what it costs, how that was measured.
+
+    Examples:
+      toolkit report
+
+      toolkit report bundles/my-net -o my-net.html --markdown CARD.md --data fashion-mnist
+
+      toolkit report bundles/my-net --verify verify.json --bench bench.json
+    """
+    from toolkit import __version__
+    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.cli.console import note, plain, say
+    from toolkit.files import write_bytes
+    from toolkit.report.markdown import card_from_evidence
+    from toolkit.report.page import page_from_evidence
+    from toolkit.report.verdict import choice_from_evidence, reservations, sentence
+
+    opened = bundle_from_folder(bundle)
+    note(f"bundle: {opened.folder}")
+    evidence = _evidence(opened, verify, bench, sensitivity, data, images, gate)
+    pages = [(output, page_from_evidence(evidence))]
+    pages += [(markdown, card_from_evidence(evidence))] if markdown else []
+    files = []
+    for path, text in pages:
+        content = text.encode()
+        write_bytes(path, content)
+        files.append({"file": str(path.resolve()), "bytes": len(content)})
+    choice = choice_from_evidence(evidence)
+    say(plain(f"{output}: {sentence(evidence, choice)}"))
+    return {
+        "schema": SCHEMA,
+        "ok": True,
+        "tool": __version__,
+        "bundle": str(opened.folder.resolve()),
+        "model": opened.model,
+        "manifest_sha256": evidence.manifest_sha256,
+        "verdict": sentence(evidence, choice),
+        "deploy": None if choice is None else {"runner": choice.runner, "file": evidence.file_of(choice.runner)},
+        "not_covered": reservations(evidence, choice),
+        "files": files,
+    }
+
+
+def _evidence(
+    bundle: Bundle,
+    verify: Path | None,
+    bench: Path | None,
+    sensitivity: Path | None,
+    data: str | None,
+    images: int | None,
+    gate: float | None,
+) -> Evidence:
+    from toolkit.bundle.reading import ONNX_FILES
+    from toolkit.cli.report_evidence import (
+        benched_now,
+        document_from_file,
+        judged_images,
+        record_of,
+        sensitivity_of_model,
+        sidecars_of,
+        verified_now,
+    )
+    from toolkit.errors import ToolkitError
+    from toolkit.files import sha256_of_file
+    from toolkit.report.evidence import Evidence
+    from toolkit.workspace import MANIFEST
+
+    if verify is not None and gate is not None:
+        raise ToolkitError(
+            "a saved document of toolkit verify has its own gate", found=f"--verify and --gate {gate:g}", allowed="one"
+        )
+    # What a user gave is read before anything is measured: a wrong file must not cost a minute.
+    saved = {
+        name: document_from_file(path, name)
+        for name, path in (("verify", verify), ("bench", bench))
+        if path is not None
+    }
+    known = Evidence(
+        folder=_as_typed(bundle.folder),
+        manifest=bundle.manifest,
+        manifest_sha256=sha256_of_file(bundle.folder / MANIFEST),
+        files=dict(ONNX_FILES),
+        record=record_of(bundle),
+        sidecars=sidecars_of(bundle),
+        verify=saved.get("verify"),
+        bench=saved.get("bench"),
+        sensitivity=sensitivity_of_model(sensitivity, bundle),
+    )
+    judged = known.verify or verified_now(bundle, data, images, gate)
+    timed = known.bench or benched_now(bundle)
+    shown = judged_images(bundle, judged, data, images)
+    return replace(
+        known,
+        verify=judged,
+        bench=timed,
+        pixels_nhwc=shown.pixels_nhwc if shown else None,
+        images_options=shown.options if shown else None,
+    )
+
+
+def _as_typed(folder: Path) -> str:
+    """Relative to the current folder where it lies inside."""
+    here = Path.cwd()
+    return str(folder.resolve().relative_to(here)) if folder.resolve().is_relative_to(here) else str(folder)

@@ -1,0 +1,155 @@
+"""Joins a bundle's files with documents of verify and bench, saved or measured now, into a report's evidence."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.bundle.reading import Bundle
+    from toolkit.contracts import UInt8
+
+
+def document_from_file(path: Path, command: str) -> dict[str, Any]:
+    """What a command printed: the last line of its stdout, or that document alone.
+
+    Raises:
+        ToolkitError: the file cannot be read, is no such document, or the command had failed.
+    """
+    from toolkit.files import os_errors
+
+    with os_errors(path, "read"):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        document = json.loads(text if text.startswith("{") else text.splitlines()[-1])
+    except (ValueError, IndexError, RecursionError) as error:
+        raise ToolkitError(
+            f"{path} is not a document of toolkit {command}", found=error, fix=f"toolkit {command} > {path.name}"
+        ) from error
+    _require_kind(document, path, command)
+    return dict(document)
+
+
+def _require_kind(document: Any, path: Path, command: str) -> None:
+    wanted = {"verify": "parity", "bench": "latency", "sensitivity": "layers"}[command]
+    found = document.get("schema") if isinstance(document, dict) else type(document).__name__
+    other = found is not None and not str(found).startswith(f"toolkit/{command}/")
+    if not isinstance(document, dict) or other or not isinstance(document.get(wanted), list):
+        raise ToolkitError(
+            f"{path} is not a document of toolkit {command}",
+            found=(document.get("what") if isinstance(document, dict) else None) or found or "another JSON document",
+            allowed=f"a JSON object with a list '{wanted}'",
+            fix=f"toolkit {command} > {path.name}",
+        )
+
+
+def sensitivity_of_model(path: Path | None, bundle: Bundle) -> dict[str, Any] | None:
+    """A document of toolkit sensitivity for the bundle's network; without `path` what the workspace has, if it fits.
+
+    Raises:
+        ToolkitError: `path` belongs to another calibration.
+    """
+    from toolkit.workspace import workspace
+
+    lying = workspace() / "calibration" / f"{bundle.model}.sensitivity" / "sensitivity.json"
+    if path is None and not lying.is_file():
+        return None
+    document = document_from_file(path or lying, "sensitivity")
+    key = (bundle.manifest.get("calibration") or {}).get("key")
+    if document.get("key") == key:
+        return document
+    if path is None:
+        return None  # of another calibration of this model: it says nothing about this bundle
+    raise ToolkitError(
+        f"{path} was measured with another calibration than this bundle's",
+        found=f"key {document.get('key')}",
+        allowed=f"key {key}",
+        fix=f"toolkit sensitivity {bundle.model}",
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The images that a document of verify judged, uint8 (N, H, W, C) in its order, and the options that draw them."""
+
+    pixels_nhwc: UInt8
+    options: str
+
+
+def judged_images(bundle: Bundle, document: dict[str, Any], data: str | None, images: int | None) -> Judged | None:
+    """Draws the images that a document of verify judged again; None where they are not at hand.
+
+    Raises:
+        ToolkitError: `data` or `images` was given, and the document judged others.
+    """
+    from toolkit.bundle.evaluation import evaluation_images
+
+    wanted = document.get("images") or {}
+    asked = data is not None or images is not None
+    for count in (images,) if images is not None else (None, int(wanted.get("count") or 1)):
+        try:
+            found = evaluation_images(bundle, data, count)
+        except ToolkitError:
+            if asked:
+                raise
+            continue  # the images have gone, or were never here: the page says so
+        if found.sha256 == wanted.get("sha256"):
+            return Judged(found.images_nhwc, _options(data, count))
+    if not asked:
+        return None
+    raise ToolkitError(
+        "these are not the images that toolkit verify judged",
+        found=_options(data, images),
+        allowed=f"{wanted.get('count')} images of {wanted.get('source')}, sha256 {wanted.get('sha256')}",
+        fix="the same --data and --images as for toolkit verify",
+    )
+
+
+def _options(data: str | None, images: int | None) -> str:
+    """As they are typed."""
+    parts = [f"--data {shlex.quote(data)}"] if data is not None else []
+    return " ".join([*parts, *([f"--images {images}"] if images is not None else [])])
+
+
+def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
+    from toolkit.errors import EngineError
+    from toolkit.files import read_json
+
+    found = {}
+    for engine in bundle.engines():
+        path = bundle.folder / f"{engine['file']}.json"
+        if path.is_file():
+            found[str(engine["file"])] = read_json(path, EngineError)
+    return found
+
+
+def record_of(bundle: Bundle) -> dict[str, Any] | None:
+    """The calibration record, checked; None where the bundle has none."""
+    from toolkit.calibration.record import RECORD, record_from_file
+
+    path = bundle.folder / RECORD
+    return record_from_file(path).as_dict() if path.is_file() else None
+
+
+def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float | None) -> dict[str, Any]:
+    """What toolkit verify would print."""
+    from toolkit.bundle.verifying import GATE, verify
+    from toolkit.cli.console import steps
+
+    with steps() as step:
+        return verify(bundle, data=data, images=images, gate=GATE if gate is None else gate, on_step=step).as_dict()
+
+
+def benched_now(bundle: Bundle) -> dict[str, Any]:
+    """What toolkit bench would print."""
+    from toolkit.bundle.benching import bench
+    from toolkit.cli.console import steps
+
+    with steps() as step:
+        return bench(bundle, on_progress=lambda done, total: step("measure", done, total)).as_dict()

@@ -1,0 +1,55 @@
+"""`toolkit triton`: a bundle as a model repository of Triton Inference Server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+ONLY_A_SERVER = (
+    "that the server's backends read these files, and that its TensorRT is the engines' own",
+    "that its answers are the golden logits: the warm-up runs golden images, it does not compare",
+    "throughput and latency: perf_analyzer, see docs/scale.md",
+)
+
+
+def command(
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
+    output: Path = typer.Option(Path("model_repository"), "-o", "--output", help="The repository to write."),
+    precision: str = typer.Option(
+        "all", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, several with commas, or all."
+    ),
+    max_batch: int = typer.Option(64, "--max-batch", min=1, max=4096, help="Largest batch of the ONNX models."),
+    delay: int = typer.Option(100, "--delay", min=0, max=1_000_000, help="Microseconds a request waits for others."),
+    instances: int = typer.Option(1, "--instances", min=1, max=64, help="Copies of each model on each device."),
+) -> dict[str, Any]:
+    """Write a folder a model: ONNX files and full-TensorRT engines, dynamic batching, labels, warm-up on golden images.
+
+    A server without a GPU loads fp32 and int8-cpu: --precision fp32,int8-cpu.
+
+    Examples:
+      toolkit triton bundles/my-net -o model_repository
+
+      toolkit triton bundles/my-net --precision fp32,int8-cpu --instances 2
+    """
+    from toolkit.bundle.reading import bundle_from_folder, require_precisions
+    from toolkit.bundle.triton import Serving, repository_from_bundle
+    from toolkit.cli.console import note, plain, say, table
+
+    opened = bundle_from_folder(bundle)
+    note(f"bundle: {opened.folder}")
+    wanted = require_precisions(precision, opened)
+    made = repository_from_bundle(opened, output, wanted, Serving(max_batch, delay, instances))
+    rows = [(model.name, model.backend, model.source, model.needs) for model in made.models]
+    table(f"{output}", ("model", "backend<", "from<", "needs<"), rows)
+    for file, reason in made.left_out.items():
+        say(f"[yellow]left out: {plain(file)}[/yellow]: {plain(reason)}")
+    note("Only a running server can show " + "; ".join(ONLY_A_SERVER))
+    return {
+        "ok": True,
+        "repository": str(output.resolve()),
+        "models": [model.name for model in made.models],
+        "left_out": made.left_out,
+        "only_a_server_can_show": list(ONLY_A_SERVER),
+    }

@@ -1,0 +1,172 @@
+"""What people see of a verification: verdicts, where a difference comes from, classes that moved, named faults."""
+
+from __future__ import annotations
+
+import math
+
+from toolkit.bundle.verification import Pair, Verification
+from toolkit.cli.console import note, plain, say, table
+from toolkit.gate import FAIL, PASS, UNDECIDED
+from toolkit.layers import Layers
+from toolkit.parity import Parity, Score
+
+COLOURS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
+MOST_CONFUSIONS = 3
+MOST_LAYERS = 5
+
+
+def show(found: Verification) -> None:
+    """Prints tables and sentences to stderr."""
+    _pairs(found)
+    _sources(found)
+    for name, pair in found.pairs.items():
+        _flips(found, name, pair)
+    for layers in found.layers:
+        _layers(layers)
+    for name, reason in {**found.unavailable, **found.not_checked}.items():
+        say(f"[yellow]not run: {plain(name)}[/yellow]: {plain(reason)}")
+    _undecided(found)
+    _conclusion(found)
+
+
+def _pairs(found: Verification) -> None:
+    against = f"against {found.reference}" if found.other is None else f"{found.other} (B) against {found.bundle}"
+    rows = [
+        (
+            plain(name),
+            f"{pair.parity.candidate_score.top1_percent:.2f} %",
+            _interval(pair.parity.candidate_score),
+            _flips_in_words(pair.parity),
+            f"{pair.parity.mcnemar_p:.2g}",
+            *([] if found.other is None else [f"{pair.parity.relative_l2:.1e}"]),
+            f"{pair.verdict.retention_percent:.2f} %",
+            f"{pair.verdict.low_percent:.2f}-{pair.verdict.high_percent:.2f}",
+            f"[{COLOURS[pair.verdict.word]}]{_word(found, name)}[/{COLOURS[pair.verdict.word]}]",
+        )
+        for name, pair in found.pairs.items()
+    ]
+    # Of one bundle the distances stand in the table of steps below.
+    distance = [] if found.other is None else ["rel. L2"]
+    gate = f"gate {found.gate_percent:g} %<"
+    columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
+    table(f"{found.model} on {len(found.images):,} images of {found.images.source}, {against}", columns, rows)
+
+
+def _interval(score: Score) -> str:
+    return f"{score.low_percent:.1f}-{score.high_percent:.1f}"
+
+
+def _flips_in_words(parity: Parity) -> str:
+    """All, those that were right before, those that are right now."""
+    return f"{parity.flips} (-{parity.lost} +{parity.gained})"
+
+
+def _decibels(value: float) -> str:
+    return "equal" if math.isinf(value) else "" if math.isnan(value) else f"{value:.0f} dB"
+
+
+def _word(found: Verification, name: str) -> str:
+    verdict = found.pairs[name].verdict
+    return {PASS: "pass", FAIL: "FAIL"}.get(verdict.word, "undecided" if found.passed[name] else "UNDECIDED")
+
+
+def _sources(found: Verification) -> None:
+    """The steps, each alone: which part of a difference is the file's, and which the engine's."""
+    if not found.sources:
+        return
+    rows = [
+        (
+            source.kind,
+            f"{source.parity.reference} > {source.parity.candidate}",
+            _flips_in_words(source.parity),
+            f"{source.parity.relative_l2:.1e}",
+            f"{source.parity.max_abs_dlogit:.2g}",
+            _decibels(source.parity.snr_db),
+            f"{source.parity.worst_cosine:.4f}",
+        )
+        for source in found.sources
+    ]
+    columns = ("error of", "from > to<", "flips", "rel. L2", "max |dlogit|", "SNR", "worst cosine")
+    table("Where a difference comes from, each step alone", columns, rows)
+
+
+def _flips(found: Verification, name: str, pair: Pair) -> None:
+    """Where the flips are, if there are any."""
+    flips = pair.flips
+    for row in flips.per_class:
+        if row.moved:
+            say(
+                f"[red]{plain(name)}: {plain(found.labels[row.label])}[/red] {row.reference_correct} to "
+                f"{row.candidate_correct} right of {row.images}: more than noise (p {row.p_holm:.1g} over all classes)"
+            )
+    if not flips.flipped:
+        return
+    confusions = ", ".join(
+        f"{_label(found, c.reference_answer)} to {_label(found, c.candidate_answer)} {c.count}"
+        for c in flips.confusion[:MOST_CONFUSIONS]
+    )
+    note(
+        f"{name}: {confusions}; the reference was sure of them by a median margin of {flips.median_margin:.2g} "
+        f"(all images: {flips.median_margin_of_all:.2g})"
+    )
+
+
+def _label(found: Verification, answer: int) -> str:
+    return found.labels[answer] if answer >= 0 else "no answer"
+
+
+def _layers(layers: Layers) -> None:
+    """The layers whose difference grew most, and the one that the rule names."""
+    grown = sorted(
+        (row for row in layers.layers if row.output_l2 is None or row.output_l2 > 0),
+        key=lambda row: _growth(row.input_l2, row.output_l2),
+        reverse=True,
+    )
+    rows = [
+        (plain(row.node), row.operator, _figure(row.input_l2, "unknown"), _figure(row.output_l2, "not finite"))
+        for row in grown[:MOST_LAYERS]
+    ]
+    columns = ("node", "operator<", "off before", "off after")
+    table(f"{layers.candidate} against {layers.reference}, {layers.images} images: where it grows most", columns, rows)
+    if layers.parted is None:
+        note(f"They part nowhere: no node has {layers.rule}.")
+    else:
+        say(f"[red]They part at '{plain(layers.parted)}'[/red], the first node with {layers.rule}.")
+
+
+def _growth(before: float | None, after: float | None) -> float:
+    if after is None:
+        return float("inf") if before is not None else 0.0
+    return 0.0 if before is None else after / max(before, 1e-6)
+
+
+def _figure(value: float | None, otherwise: str) -> str:
+    return otherwise if value is None else f"{value:.1e}"
+
+
+def _undecided(found: Verification) -> None:
+    for name in found.undecided:
+        verdict = found.pairs[name].verdict
+        more = (
+            "no number of images would, so near to the gate is it"
+            if verdict.images_needed is None
+            else f"about {verdict.images_needed:,} images would, if it goes on like this"
+        )
+        say(f"[yellow]{plain(name)}: {len(found.images):,} images are too few to decide[/yellow] ({more}).")
+
+
+def _conclusion(found: Verification) -> None:
+    below = [name for name, good in found.passed.items() if not good]
+    for cause in found.causes:
+        say(f"[red]likely cause: {plain(cause.name)}[/red] ({plain(cause.where)}): {plain(cause.evidence)}")
+        say(f"  try: {plain(cause.fix)}")
+    if found.missing:
+        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+    elif below:
+        say(f"[red]Below the gate: {plain(', '.join(below))}[/red]")
+    elif found.causes:
+        say("[red]The answers are near enough, but not from what they should be.[/red]")
+    elif found.undecided:
+        say("What was measured reaches the gate; with --strict, undecided is no success.")
+    else:
+        say("[green]Every runner is still the same model.[/green] Next: [bold]toolkit bench[/bold]")

@@ -1,0 +1,141 @@
+"""What INT8 rests on: the calibration record with its ranges, and what the engines made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.report.drawing import (
+    Frame,
+    chart,
+    figure,
+    for_desk_and_phone,
+    left_axis,
+    line,
+    tip,
+    words,
+)
+from toolkit.report.evidence import Evidence
+from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table, unfolded
+from toolkit.report.scales import Scale, scale_of
+from toolkit.report.words import percent, three_digits
+from toolkit.runtime.census import census_from_dict, warnings_of_census
+
+
+def calibration_section(evidence: Evidence) -> Markup:
+    """What the ranges were measured with, and the ranges themselves as a strip."""
+    record, entry = evidence.record, evidence.manifest.get("calibration")
+    if record is None or not entry:
+        return paragraph("No calibration record: this bundle holds no INT8 file.", class_="absent")
+    facts = definitions(
+        [
+            ("Method", entry.get("method", "not known")),
+            ("Images", f"{int(entry.get('images', 0)):,}, none of them among those that judge"),
+            ("Key", element("code", record.get("key", "not known"), class_="hash")),
+            ("Network", element("code", entry.get("graph_sha256", "not known"), class_="hash")),
+            ("Images' sha256", element("code", entry.get("images_sha256", "not known"), class_="hash")),
+            ("Made by", f"toolkit {entry.get('tool', 'of unknown version')}"),
+            *_notes(entry.get("notes") or {}),
+        ]
+    )
+    ranges = [
+        (str(n), float(v), float(record["largest"].get(n, v))) for n, v in record.get("amax", {}).items() if v > 0
+    ]
+    if not ranges:
+        return joined([facts, paragraph("The record holds no ranges.", class_="absent")])
+    caption = (
+        "One column a tensor, in the order of the network. The dot is the range that int8 covers, the line above it "
+        "reaches the largest value seen: what lies on the line is clipped."
+    )
+    strip = for_desk_and_phone(lambda width: _strip(ranges, width))
+    rows = [(n, three_digits(v), three_digits(most), percent(100 * v / most, 0)) for n, v, most in ranges]
+    figures = table("Ranges", ("tensor", "int8 covers", "largest seen", "covered"), rows)
+    return joined(
+        [facts, figure("Ranges of the activations", caption, strip), unfolded("The ranges as a table", figures)]
+    )
+
+
+def _notes(notes: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(str(name).replace("_", " "), str(value)) for name, value in notes.items() if not isinstance(value, dict)]
+
+
+def _strip(ranges: list[tuple[str, float, float]], width: float) -> Markup:
+    frame = Frame(52, 26, width - 10, 176)
+    y = scale_of([v for _, low, high in ranges for v in (low, high)], frame.bottom, frame.top, log=True, spare=0.1)
+    step = (frame.right - frame.left) / len(ranges)
+    columns = [_column(entry, y, frame.left + step * (index + 0.5)) for index, entry in enumerate(ranges)]
+    least, most = min(v for _, v, _ in ranges), max(v for _, v, _ in ranges)
+    says = f"Ranges of {len(ranges)} tensors, from {least:.3g} to {most:.3g}"
+    ends = joined(
+        [
+            words(frame.left, frame.bottom + 16, "input", class_="tick"),
+            words(frame.right, frame.bottom + 16, "output", anchor="end", class_="tick"),
+        ]
+    )
+    return chart(width, 200, says, left_axis(frame, y, "|x| (log)"), element("g", *columns, class_="is-ort"), ends)
+
+
+def _column(entry: tuple[str, float, float], y: Scale, x: float) -> Markup:
+    name, covered, largest = entry
+    says = f"{name}: int8 covers {three_digits(covered)}, largest seen {three_digits(largest)}"
+    return element(
+        "g",
+        line(x, y(covered), x, y(largest), "clipped"),
+        line(x - 3, y(largest), x + 3, y(largest), "clipped"),
+        element("circle", tip(says), cx=x, cy=y(covered), r=4, class_="dot"),
+    )
+
+
+def engines_section(evidence: Evidence) -> Markup:
+    """What each TensorRT engine in the bundle is made of, and what makes INT8 not pay."""
+    engines = evidence.manifest.get("engines") or []
+    if not engines:
+        command = element("code", "toolkit build")
+        return paragraph(
+            "No TensorRT engine is in this bundle: ", command, " makes them on the device.", class_="absent"
+        )
+    rows = [_engine_row(engine, evidence.sidecars.get(str(engine.get("file"))) or {}) for engine in engines]
+    columns = ("engine", "TensorRT<", "built on<", "layers", "convolutions<", "conversions", "seconds")
+    warned = [
+        element("li", element("strong", engine["file"]), ": ", text) for engine in engines for text in _warned(engine)
+    ]
+    warnings = element("ul", *warned, class_="warnings") if warned else Markup("")
+    types = [element("li", f"reads {name}", class_=f"key reads-{name}") for name in ("int8", "half", "float")]
+    key = element("ul", *types, class_="legend")
+    return joined([key, table("Engines in the bundle", columns, rows, class_="wide"), warnings])
+
+
+def _engine_row(engine: dict[str, Any], sidecar: dict[str, Any]) -> tuple[object, ...]:
+    tensorrt, builder = engine.get("tensorrt") or {}, sidecar.get("builder") or {}
+    census = engine.get("census")
+    where = builder.get("device") or builder.get("note") or builder.get("machine") or "not known"
+    return (
+        str(engine.get("file", "")).removeprefix("engines/"),
+        f"{tensorrt.get('kind', '')} {tensorrt.get('version', '')}".strip() or "not known",
+        where,
+        f"{census['layers']}" if census else "\u2013",
+        _share_of_types(census) if census else "the build listed no layers",
+        f"{census['conversions']}" if census else "\u2013",
+        f"{engine['build_seconds']:.1f}" if engine.get("build_seconds") is not None else "\u2013",
+    )
+
+
+def _share_of_types(census: dict[str, Any]) -> Markup:
+    """A bar of the convolutions by what they read, with the numbers in words."""
+    reading, total = census.get("convolutions_reading") or {}, census.get("convolutions") or 0
+    kinds = [(kind, int(reading.get(kind, 0))) for kind in ("Int8", "Half", "Float")]
+    says = ", ".join(f"{count} {kind.lower()}" for kind, count in kinds if count) or "none"
+    if not total:
+        return Markup(says)
+    parts, at = [], 0.0
+    for kind, count in kinds:
+        width = 90.0 * count / total
+        if count:
+            parts.append(element("rect", x=at, y=0, width=width, height=10, class_=f"reads-{kind.lower()}"))
+        at += width
+    bar = element("svg", *parts, viewBox="0 0 90 10", class_="bar", aria_hidden="true", width=90, height=10)
+    return element("span", bar, f" {says}", class_="whole")
+
+
+def _warned(engine: dict[str, Any]) -> tuple[str, ...]:
+    census = census_from_dict(engine.get("census"))
+    return () if census is None else warnings_of_census(census, str(engine.get("precision", "")).startswith("int8"))

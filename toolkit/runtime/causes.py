@@ -1,0 +1,160 @@
+"""What TensorRT's words mean: a row for each failure that people meet, with its cause and what to do about it.
+
+TensorRT reports a build that ran out of memory as "could not find any implementation", a missing library as an import
+error and a foreign plan as a tag that does not match. The rows are in the order in which they are believed: evidence
+before symptom. The words were read in the threads named beside each row, or seen on TensorRT-RTX 1.7.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why something failed, as a clause, and what to do; `signs` are parts of TensorRT's own messages."""
+
+    means: str
+    cure: str
+    signs: tuple[str, ...]
+
+
+CAUSES = (
+    # github.com/onnx/onnx-tensorrt 758, open-mmlab/mmdeploy 48 and 1059, NVIDIA/TensorRT 477 and 4258,
+    # marcoslucianops/DeepStream-Yolo 366. "insuficient" is how TensorRT spelt it up to 8.4.
+    Cause(
+        "the memory ran out",
+        "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
+        "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
+        (
+            "insuficient memory on requested size", "insufficient memory on requested size",
+            "Device memory is insufficient to use tactic", "Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory",
+            "could not be allocated. There may not be enough free memory", "error allocating", "out of memory",
+        ),
+    ),
+    # OE4T/meta-tegra 1281, NVIDIA/nvidia-container-runtime 181.
+    Cause(
+        "TensorRT's library for the DLA is missing, which a Jetson's host system lends to its containers",
+        "start the container with --runtime nvidia on the Jetson itself, or install what JetPack's "
+        "nvidia-l4t-dla-compiler holds",
+        ("libnvdla_compiler.so",),
+    ),
+    # NVIDIA/TensorRT 2319, onnx/tensorflow-onnx 1632.
+    Cause(
+        "the DLA takes no open batch",
+        "build for one batch size, as in --batch 4:4:4",
+        ("does not support dynamic shapes in any dimension",),
+    ),
+    Cause(
+        "no layer of this network can run on the DLA",
+        "leave --dla out: the GPU would do all the work",
+        ("no layer in the network can run on DLA",),
+    ),
+    # NVIDIA/TensorRT 1827, ELS-RD/transformer-deploy 43, tensorflow/tensorrt 119.
+    Cause(
+        "TensorRT took no range from the calibration cache: its header is of another version, or its tensors have "
+        "other names than the ONNX file's",
+        "export the bundle again, with --int8, and build from it",
+        ("no scaling factors detected", "Calibration table does not match", "failed while configuring INT8"),
+    ),
+    # marcoslucianops/DeepStream-Yolo 77, NVIDIA/retinanet-examples 314, NVIDIA/TensorRT 2195, GeekAlexis/FastMOT 127.
+    Cause(
+        "another version of TensorRT built this plan",
+        "build it again on this machine: toolkit build",
+        ("plan file is not compatible with this version of TensorRT", "Version tag does not match"),
+    ),
+    # NVIDIA/TensorRT 1384, lix19937/tensorrt-insight 65.
+    Cause(
+        "these bytes are no plan of this TensorRT: another file, one that was cut short or copied as text, or a plan "
+        "of TensorRT-RTX given to TensorRT",
+        "copy it again in binary, or build it again: toolkit build",
+        ("Magic tag does not match", "magicTagRead == kMAGIC_TAG"),
+    ),
+    Cause(  # RTX 1.7.1
+        "weights of the ONNX file could not be read: the file beside it that holds them is missing or cut short",
+        "copy the ONNX file together with its data file",
+        ("Failed to import initializer",),
+    ),
+    Cause(  # RTX 1.7.1
+        "the file is in the operator format of quantisation (QLinearConv), and TensorRT takes Q/DQ only",
+        "quantise the float32 file with toolkit export --int8",
+        ("QLinearConv", "QLinearMatMul", "QLinearAdd"),
+    ),
+    # onnx/onnx-tensorrt 800, open-mmlab/mmdeploy 2398 and 2758, TrojanXu/onnxparser-trt-plugin-sample 2; RTX's words
+    # are those of TensorRT 10.
+    Cause(
+        "TensorRT has no such operator",
+        "export the model without it, from operators that onnx-tensorrt's docs/operators.md lists",
+        ("Plugin not found", "could not find plugin", "No importer registered for op", "UNSUPPORTED_NODE"),
+    ),
+    # RTX 1.7.1; collabora/WhisperLive 277 and the-database/mpv-AnimeJaNai 36 for the last two.
+    Cause(
+        "a layer gets tensors of two types, and a strongly typed network casts nothing by itself",
+        "cast weights and biases together with their layer's input, or build from the bundle's own files",
+        (
+            "must be of same type", "must have same input types", "but second input has type",
+            "element type (half) differs from",
+        ),
+    ),
+    # RTX 1.7.1; onnx/onnx-tensorrt 850 and microsoft/onnxruntime 14229 for the first.
+    Cause(
+        "the file quantises a bias, which TensorRT does not take",
+        "quantise it without biases: toolkit export --int8 does",
+        ("only activation types allowed as input", "has type Int32 but must have type FP8"),
+    ),
+    Cause(  # RTX 1.7.1
+        "the layer does not compute with the type that reaches it",
+        "cast in front of it: uint8 images, for one, before they are transposed",
+        ("but must have type", "Unsupported data type"),
+    ),
+    Cause(  # RTX 1.7.1
+        "a scale or zero point of the file is not what TensorRT takes: int8, zero points of 0, as many of them as "
+        "scales, scales above 0",
+        "quantise it with toolkit export --int8",
+        (
+            "Non-zero zero point is not supported", "Scale coefficients must all be positive",
+            "scale and zero point must have the same volume",
+        ),
+    ),
+    Cause(  # RTX 1.7.1
+        "the ONNX graph contradicts itself: a tensor that nothing makes, or weights of another shape than their input",
+        "export it again, and check it with onnx.checker",
+        ("Node input was not registered", "failed to broadcast to input"),
+    ),
+    Cause(  # RTX 1.7.1
+        "TensorRT-RTX computes no float32 product on Turing cards",
+        "leave SM75 out of the compute capabilities, or build the FP16 file",
+        ("for Turing",),
+    ),
+    Cause(  # RTX 1.7.1 with VERSION_COMPATIBLE
+        "the plan would carry a lean runtime, whose library is not installed",
+        "leave --compatible version out, or install the lean runtime of the same version (tensorrt-lean)",
+        ("libnvinfer_lean.so",),
+    ),
+    Cause("the file is cut short, or no ONNX file", "export it again", ("Failed to parse the ONNX model",)),
+    # NVIDIA/TensorRT 2879, 149 and 1786; code 35 is cudaErrorInsufficientDriver, 100 cudaErrorNoDevice.
+    Cause(
+        "the driver is older than the CUDA that this TensorRT was made for, or there is none",
+        "update the NVIDIA driver (nvidia-smi shows the newest CUDA that it speaks), or install the TensorRT wheels "
+        "for an older CUDA, such as tensorrt-cu12; on a Jetson driver and TensorRT come with JetPack, not from pip",
+        ("failure with error: 35", "failure with error 35", "CUDA driver version is insufficient"),
+    ),
+    Cause(
+        "the driver sees no GPU",
+        "check nvidia-smi, CUDA_VISIBLE_DEVICES, and in a container --gpus all (on a Jetson --runtime nvidia)",
+        ("failure with error: 100", "failure with error 100"),
+    ),
+    # NVIDIA/TensorRT 2929, 4255 and 1917: no word about memory beside it.
+    Cause(
+        "no kernel of this TensorRT computes the layer; often the memory ran out while it tried them",
+        "raise --workspace-mib if it is set, close what else uses the GPU, or build the FP16 file",
+        ("ould not find any implementation",),
+    ),
+)  # fmt: skip
+
+
+def cause_of(lines: Iterable[str]) -> Cause | None:
+    """The first row of which a sign is in one of TensorRT's messages; None where none is known."""
+    said = list(lines)
+    return next((cause for cause in CAUSES if any(sign in line for sign in cause.signs for line in said)), None)

@@ -1,0 +1,274 @@
+"""TensorRT engines as runners: images in host or device memory, CUDA graphs, several threads at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.contracts import Float32, UInt8
+from toolkit.errors import DataError, EngineError, ToolkitError
+from toolkit.runtime.cuda import CudaOutOfMemory
+from toolkit.runtime.device_images import DeviceImages, device_images
+from toolkit.runtime.runner import ClosesItself, Phases
+from toolkit.runtime.trt_engine import LoadedEngine
+from toolkit.runtime.trt_lane import GraphUse, Lane
+
+CONTEXTS = 4
+_UINT8 = np.dtype(np.uint8)  # compared for every call; the type itself would be converted each time
+
+
+class TrtRunner(ClosesItself):
+    """Runs a plan on this machine's first GPU; safe to call from several threads.
+
+    A batch above the plan's largest is split. Memory and streams are made once and used again; a batch size that comes
+    a second time is captured as a CUDA graph and replayed from then on.
+
+    Args:
+        engine: a plan with its sidecar beside it, as `toolkit build` leaves them.
+        graph: use CUDA graphs.
+        cuda: "cuda-python", "pycuda" (no CUDA graphs), or "auto": the first of them that is installed.
+        contexts: calls that may run on the GPU at once; further threads wait. Made when they are needed.
+        rebuild: what to type where the plan cannot be used.
+
+    Attributes:
+        description: TensorRT, GPU, plan, CUDA package, and whether CUDA graphs are used, or why not.
+
+    Raises:
+        EngineError: the plan is cut short, changed, or for another machine. BackendUnavailable: no driver, no TensorRT,
+            or no CUDA for Python. CudaOutOfMemory and other CudaErrors: by their names.
+    """
+
+    name = "trt"
+
+    def __init__(
+        self,
+        engine: Path,
+        *,
+        graph: bool = True,
+        cuda: str = "auto",
+        contexts: int = CONTEXTS,
+        rebuild: str = "toolkit build BUNDLE",
+    ) -> None:
+        if contexts < 1:
+            raise ToolkitError("a runner needs a context", found=contexts, allowed="at least 1")
+        self._start(LoadedEngine(Path(engine), cuda, rebuild), graph, contexts)
+
+    def _start(self, engine: LoadedEngine, graph: bool, contexts: int) -> None:
+        self._engine, self._process = engine, os.getpid()
+        self._graphs = _graph_use(engine, graph)
+        self._shape, self._smallest, self._largest = engine.input.shape, engine.smallest, engine.largest
+        self._changed, self._waiting, self._closed = threading.Condition(), 0, False
+        self._most, self._fewer = contexts, ""
+        try:
+            self._lanes = [Lane(engine, self._graphs)]
+        except BaseException:
+            engine.close()
+            raise
+        self._free = list(self._lanes)
+        # Also at the end of a program that forgot to close: before Python takes TensorRT apart in any order.
+        self._finalizer = weakref.finalize(self, _give_back, self._lanes, engine, self._process)
+
+    @property
+    def graph(self) -> str:
+        """Either "on", or "off" and why, or that TensorRT-RTX has its own; it may go off at a capture that fails."""
+        return str(self._graphs)
+
+    @property
+    def description(self) -> str:
+        """For people and logs."""
+        engine = self._engine
+        return (
+            f"{engine.tensorrt.name} on {engine.device}, {engine.plan.name}, "
+            f"batch {self._smallest} to {self._largest}, {engine.cuda.name} ({engine.cuda.reason}), "
+            f"CUDA graphs {self.graph}{self._fewer}"
+        )
+
+    def logits(self, images_nhwc: Any) -> Float32:
+        """Logits float32 (N, classes), a fresh array.
+
+        Args:
+            images_nhwc: uint8 (N, H, W, C): a numpy array, or memory of this GPU with `__cuda_array_interface__` or
+                DLPack, which is read where it lies, after what its stream has been given before.
+
+        Raises:
+            DataError: another form, another GPU's memory, or fewer images than the plan takes.
+            CudaError, EngineError: the call failed, by name. ToolkitError: closed, or used after a fork.
+        """
+        if os.getpid() != self._process:
+            raise _forked()
+        if type(images_nhwc) is not np.ndarray:
+            return self._of_anything(images_nhwc)
+        if images_nhwc.dtype != _UINT8 or images_nhwc.shape[1:] != self._shape:
+            raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
+        if not self._smallest <= len(images_nhwc) <= self._largest:
+            return self._in_parts(images_nhwc)
+        try:
+            lane = self._free.pop()  # of a closed runner there are none
+        except IndexError:
+            lane = self._take()
+        try:
+            return lane.logits(images_nhwc)
+        finally:
+            self._give(lane)
+
+    def phases(self, images_nhwc: Any) -> Phases:
+        """Milliseconds of the call's parts on the device: copy in, compute, copy out; of images that one call takes.
+
+        With graphs, compute is a graph of its own. Copy in is empty for images in device memory.
+        """
+        if os.getpid() != self._process:
+            raise _forked()
+        images = device_images(images_nhwc)
+        shape = np.shape(images_nhwc) if images is None else images.shape
+        if shape[1:] != self._shape or not self._smallest <= shape[0] <= self._largest:
+            raise self._refused(str(shape))
+        lane = self._take()
+        try:
+            return lane.phases(np.asarray(images_nhwc) if images is None else images)
+        finally:
+            self._give(lane)
+
+    def without_graph(self) -> TrtRunner:
+        """The same engine, each call enqueued anew; closed on its own, before or after this one."""
+        self._require_open()
+        runner = TrtRunner.__new__(TrtRunner)
+        try:
+            runner._start(self._engine.shared(), False, self._most)
+        except EngineError:  # no room for a second context: before TensorRT 10 that is the rule
+            runner._start(self._engine.again(), False, self._most)
+        return runner
+
+    def close(self) -> None:
+        """Waits for calls that run, then gives everything back. May be called twice, and does nothing after a fork."""
+        if self._closed or os.getpid() != self._process:
+            return
+        with self._changed:
+            already, self._closed = self._closed, True
+            self._waiting += 1
+            self._changed.notify_all()  # whoever waits for a lane is told that it is closed
+            for _ in () if already else self._lanes:
+                while not self._free:
+                    self._changed.wait()
+                self._free.pop()
+            self._waiting -= 1
+        if not already:
+            self._finalizer()
+
+    def _of_anything(self, images: Any) -> Float32:
+        found = images if isinstance(images, DeviceImages) else device_images(images)
+        return self.logits(np.asarray(images)) if found is None else self._of_device(found)
+
+    def _of_device(self, found: DeviceImages) -> Float32:
+        if found.shape == self._shape:
+            found = replace(found, shape=(1, *found.shape))
+        if found.shape[1:] != self._shape:
+            raise self._refused(str(found.shape))
+        if self._engine.input.dtype != "UINT8":
+            raise self._refused(f"uint8 on the GPU, and the engine reads {self._engine.input.dtype}")
+        if not self._smallest <= found.shape[0] <= self._largest:
+            return self._in_parts(found)
+        lane = self._take()
+        try:
+            return lane.logits_of_device(found)
+        finally:
+            self._give(lane)
+
+    def _in_parts(self, images: UInt8 | DeviceImages) -> Float32:
+        """Batches that the plan takes, in order; no images give no rows."""
+        parts = [np.zeros((0, *self._engine.outputs[0].shape), np.float32)]
+        for start, stop in self._cuts(images.shape[0]):
+            part = images.part(start, stop) if isinstance(images, DeviceImages) else images[start:stop]
+            parts.append(self._of_device(part) if isinstance(part, DeviceImages) else self.logits(part))
+        return np.concatenate(parts)
+
+    def _cuts(self, count: int) -> list[tuple[int, int]]:
+        """Where to cut: the largest batches and a rest; a rest that is too small takes some of the batch before."""
+        if count == 0:
+            return []
+        stops = [*range(self._largest, count, self._largest), count]
+        if len(stops) > 1 and stops[-1] - stops[-2] < self._smallest:
+            stops[-2] = count - self._smallest
+        cuts = list(zip([0, *stops[:-1]], stops, strict=True))
+        if any(stop - start < self._smallest for start, stop in cuts):
+            raise DataError(
+                f"{self._engine.plan.name} takes no batch this small",
+                found=f"{count} images",
+                allowed=f"{self._smallest} to {self._largest} in a call, or multiples",
+                fix=f"build it for smaller batches: toolkit build BUNDLE --batch 1:8:{self._largest}",
+            )
+        return cuts
+
+    def _take(self) -> Lane:
+        """A lane that nobody uses: a free one, a new one, or the first that is given back."""
+        with self._changed:
+            self._waiting += 1  # before looking again, so that who gives one back from here on wakes this thread
+            try:
+                while True:
+                    self._require_open()
+                    if self._free:
+                        return self._free.pop()
+                    if len(self._lanes) < self._most and (lane := self._another()):
+                        return lane
+                    self._changed.wait()
+            finally:
+                self._waiting -= 1
+
+    def _another(self) -> Lane | None:
+        """One more lane, unless the plan or the memory has no room for it: then there are as many as there are."""
+        try:
+            self._lanes.append(Lane(self._engine, self._graphs))
+            return self._lanes[-1]
+        except (EngineError, CudaOutOfMemory) as error:
+            self._most, self._fewer = len(self._lanes), f", {len(self._lanes)} at once: {error.what}"
+            return None
+
+    def _give(self, lane: Lane) -> None:
+        self._free.append(lane)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ToolkitError("this runner is closed", fix="open the engine again")
+
+    def _refused(self, found: str) -> DataError:
+        height, width, channels = (*self._shape, 0, 0, 0)[:3]
+        return DataError(
+            f"{self._engine.plan.name} does not take these images",
+            found=found,
+            allowed=f"uint8 (N, {height}, {width}, {channels})",
+        )
+
+
+def _give_back(lanes: list[Lane], engine: LoadedEngine, process: int) -> None:
+    """Lanes, then the engine. In a forked child CUDA does not work: there they are kept, so that nothing calls it."""
+    if os.getpid() != process:
+        for kept in (lanes, engine):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        return
+    while lanes:
+        lanes.pop().close()
+    engine.close()
+
+
+def _graph_use(engine: LoadedEngine, wanted: bool) -> GraphUse:
+    if not wanted:
+        return GraphUse("not asked for")
+    if engine.is_rtx and not engine.leaves_memory_to_caller:
+        return GraphUse(own=True)
+    return GraphUse("" if engine.cuda.has_graphs else f"{engine.cuda.name} has none")
+
+
+def _forked() -> ToolkitError:
+    return ToolkitError(
+        "this runner was opened before the process forked, and CUDA does not work on in the child",
+        fix="open the engine in each worker, or start them with multiprocessing's 'spawn'",
+    )
