@@ -52,7 +52,7 @@ class _OnDevice(NullRunner):
 
     def __init__(self, gpu_ms: float = 1.0) -> None:
         super().__init__(4)
-        self.gpu_ms, self.closed = gpu_ms, 0
+        self.gpu_ms, self.closed, self.streams = gpu_ms, 0, 0
         self.variants: list[_OnDevice] = []
 
     def phases(self, images_nhwc: UInt8) -> Phases:
@@ -61,6 +61,9 @@ class _OnDevice(NullRunner):
     def without_graph(self) -> Runner:
         self.variants.append(_OnDevice(self.gpu_ms))
         return self.variants[-1]
+
+    def allow_streams(self, count: int) -> None:
+        self.streams = count
 
     def close(self) -> None:
         self.closed += 1
@@ -108,6 +111,16 @@ def test_graph_both_measures_each_with_and_without_and_closes_all(monkeypatch: p
     _valid(found)
     off = toolkit.bench(BUNDLE, backends="ort", precisions="fp32", batches=(1,), seconds=0.05, graph="off")
     assert list(off.runners) == ["ort fp32 without graph"]
+
+
+def test_a_gpu_gets_a_stream_for_each_caller_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _OnDevice()
+    monkeypatch.setitem(OPENERS, "ort", lambda bundle, precision: made)
+    asked = {"backends": "ort", "precisions": "fp32", "batches": (1,), "seconds": 0.05}
+    assert toolkit.bench(BUNDLE, threads=3, **asked).settings["streams"] == made.streams == 3  # type: ignore[arg-type]
+    assert toolkit.bench(BUNDLE, threads=3, streams=2, **asked).settings["streams"] == made.streams == 2  # type: ignore[arg-type]
+    with pytest.raises(ToolkitError, match="streams"):
+        toolkit.bench(BUNDLE, streams=0, **asked)  # type: ignore[arg-type]
 
 
 def test_a_batch_whose_parts_cannot_be_timed_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,9 @@ class _OnDevice(NullRunner):
     def without_graph(self) -> Runner:
         return self
 
+    def allow_streams(self, count: int) -> None:
+        """It has as many as there are callers."""
+
 
 @pytest.fixture(autouse=True)
 def trt(monkeypatch: pytest.MonkeyPatch) -> None:

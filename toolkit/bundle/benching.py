@@ -85,6 +85,7 @@ def bench(
     batches: Sequence[int] = BATCHES,
     seconds: float = 0.3,
     threads: int = 1,
+    streams: int | None = None,
     rate_hz: float | None = None,
     graph: str = "on",
     energy: bool = False,
@@ -103,6 +104,7 @@ def bench(
         batches: images in a call.
         seconds: most measuring time of a runner at a batch size; less where the median is known to 1 % before.
         threads: callers at once.
+        streams: calls that an engine runs at once on a GPU; None: one for each thread. Runners on the host have none.
         rate_hz: calls a second on a schedule; a latency then counts from when its call was due. None: back to back.
         graph: "on", "off" or "both", for runners that replay a CUDA graph.
         energy: also measure millijoules a call where the device has a meter; about a second a row.
@@ -117,7 +119,7 @@ def bench(
         BackendUnavailable: nothing can run here.
     """
     opened, load, sizes = _opened(bundle), Load(threads, rate_hz), tuple(batches)
-    _require_sane(load, sizes, seconds, graph)
+    _require_sane(load, sizes, seconds, graph, streams)
     before = _checked_baseline(baseline, against, opened, load)
     state = MachineState()
     entrants = Entrants(state.device_mib)
@@ -132,6 +134,7 @@ def bench(
             require_same_runners(before, list(entrants.runners), sizes)
         if against is not None:
             entrants.open_rivals(_opened(against), opened, names, by_name, graph)
+        entrants.allow_streams(streams or threads)
         descriptions = {name: runner.description for name, runner in entrants.runners.items()}
         compared = comparable or before is not None or against is not None
         if compared and against is None:
@@ -156,7 +159,14 @@ def bench(
         weights_sha256=_weights(opened),
         tool=__version__,
         device=device_fingerprint(probe_driver()),
-        settings={"seconds": seconds, "threads": threads, "rate_hz": rate_hz, "graph": graph, "batches": list(sizes)},
+        settings={
+            "seconds": seconds,
+            "threads": threads,
+            "streams": streams or threads,
+            "rate_hz": rate_hz,
+            "graph": graph,
+            "batches": list(sizes),
+        },
         runners=descriptions,
         openings=entrants.openings,
         latency=tuple(rows),
@@ -172,12 +182,13 @@ def _opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else bundle_from_folder(Path(bundle))
 
 
-def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str) -> None:
+def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str, streams: int | None) -> None:
     """What the command line refuses in its own words, for callers in Python."""
     for what, value, right in (
         ("batches", batches, bool(batches) and all(batch >= 1 for batch in batches)),
         ("seconds", seconds, 0 < seconds < float("inf")),
         ("threads", load.threads, load.threads >= 1),
+        ("streams", streams, streams is None or streams >= 1),
         ("rate_hz", load.rate_hz, load.rate_hz is None or 0 < load.rate_hz <= 1e9),
     ):
         if not right:

@@ -93,6 +93,12 @@ class Entrants:
         self.openings |= {self.rivals[name]: taken for name, taken in opened.openings.items() if name in self.rivals}
         self.runners = both
 
+    def allow_streams(self, count: int) -> None:
+        """Lets every runner on a GPU run so many calls at once."""
+        for runner in self.runners.values():
+            if timed := times_phases(runner):
+                timed.allow_streams(count)
+
     @property
     def has_graphs(self) -> bool:
         """Whether a runner here also runs without its CUDA graph."""

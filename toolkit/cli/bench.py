@@ -23,6 +23,9 @@ def command(
     batch: str = typer.Option("1,8,64", "--batch", help="Batch sizes, with commas."),
     seconds: float = typer.Option(0.3, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
     threads: int = typer.Option(1, "--threads", min=1, max=64, help="Callers at once."),
+    streams: int | None = typer.Option(
+        None, "--streams", min=1, max=64, help="Calls that TensorRT runs at once. (default: one for each thread)"
+    ),
     rate: float | None = typer.Option(
         None, "--rate", min=0.01, max=1e6, help="Calls a second on a schedule; latency counts from when a call was due."
     ),
@@ -74,6 +77,7 @@ def command(
             batches=batches,
             seconds=seconds,
             threads=threads,
+            streams=streams,
             rate_hz=rate,
             graph=graph,
             energy=energy,

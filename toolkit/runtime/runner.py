@@ -57,6 +57,10 @@ class TimesPhases(Protocol):
         """The same engine, each call enqueued anew instead of replayed from a CUDA graph."""
         ...
 
+    def allow_streams(self, count: int) -> None:
+        """Lets so many calls of different threads run on the device at once."""
+        ...
+
 
 class ClosesItself:
     """The context-manager half of a runner."""

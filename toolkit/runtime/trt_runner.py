@@ -90,6 +90,17 @@ class TrtRunner(ClosesItself):
             f"CUDA graphs {self.graph}{self._fewer}"
         )
 
+    @property
+    def streams(self) -> int:
+        """Calls that may run on the GPU at once, each in an execution context and a stream of its own."""
+        return self._most
+
+    def allow_streams(self, count: int) -> None:
+        """As many from now on as `contexts` of a new runner; those that are there already stay."""
+        if count < 1:
+            raise ToolkitError("a runner needs a stream", found=count, allowed="at least 1")
+        self._most = max(count, len(self._lanes))
+
     def logits(self, images_nhwc: Any) -> Float32:
         """Logits float32 (N, classes), a fresh array.
 

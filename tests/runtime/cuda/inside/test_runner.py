@@ -166,6 +166,13 @@ def test_eight_threads_get_the_answers_of_one(
         thread.join()
     assert wrong == []
     assert 1 <= len(runner._lanes) <= 4
+    there = len(runner._lanes)
+    runner.allow_streams(1)
+    assert runner.streams == there  # what is there stays
+    runner.allow_streams(9)
+    assert runner.streams == 9
+    with pytest.raises(ToolkitError, match="needs a stream"):
+        runner.allow_streams(0)
     runner.close()
 
 
