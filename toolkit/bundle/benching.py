@@ -24,17 +24,15 @@ from toolkit.bundle.baseline import (
 from toolkit.bundle.bench_warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.entrants import GRAPHS, Entrants, on_device
 from toolkit.bundle.machine import Machine, MachineState
-from toolkit.bundle.reading import Bundle, bundle_from_folder, require_precisions
+from toolkit.bundle.reading import ALL, Bundle, bundle_from_folder, names_of, require_precisions
 from toolkit.bundle.runners import Opening, require_backends
 from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
-from toolkit.files import sha256_of_file
 from toolkit.latency import Latency, Load, phases_of, times_phases
 from toolkit.latency import bench as measure
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
-from toolkit.workspace import MANIFEST
 
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03
@@ -124,9 +122,8 @@ def bench(
     try:
         if energy:
             state.measure_idle()
-        wanted = _with_commas(precisions)
-        names, chosen = require_backends(_with_commas(backends)), require_precisions(wanted, opened)
-        by_name = wanted != "all"
+        names, chosen = require_backends(backends), require_precisions(precisions, opened)
+        by_name = names_of(precisions) != ALL
         entrants.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
             require_same_runners(before, list(entrants.runners), sizes)
@@ -152,7 +149,7 @@ def bench(
     return Benchmark(
         bundle=str(opened.folder.resolve()),
         model=opened.model,
-        manifest_sha256=sha256_of_file(opened.folder / MANIFEST),
+        manifest_sha256=opened.manifest_sha256,
         weights_sha256=_weights(opened),
         tool=__version__,
         device=device_fingerprint(probe_driver()),
@@ -195,10 +192,6 @@ def _warnings(
     if graph != "on" and not entrants.has_graphs:
         found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
     return tuple(found)
-
-
-def _with_commas(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)
 
 
 def _weights(bundle: Bundle) -> str:

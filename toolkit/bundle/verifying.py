@@ -10,18 +10,16 @@ from pathlib import Path
 from toolkit.bundle.evaluation import evaluation_images, without_calibration_images
 from toolkit.bundle.explaining import Evidence, causes_from_evidence
 from toolkit.bundle.other import Other, opened_other, other_bundle
-from toolkit.bundle.reading import NEVER_OPTIMISED, Bundle, bundle_from_folder, require_precisions
+from toolkit.bundle.reading import ALL, NEVER_OPTIMISED, Bundle, bundle_from_folder, names_of, require_precisions
 from toolkit.bundle.runners import open_ort, open_runners, require_backends
 from toolkit.bundle.verification import Pair, Source, Verification
 from toolkit.contracts import Float32, LabelledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.files import sha256_of_file
 from toolkit.flips import flips_from_logits
 from toolkit.gate import verdict_from_counts, verdict_of_itself
 from toolkit.layers import Layers, layers_of_files, layers_of_optimised
 from toolkit.parity import logits_in_batches, parity_from_logits
 from toolkit.runtime.runner import Runner
-from toolkit.workspace import MANIFEST
 
 GATE = 99.0  # MLPerf's lower tier; its higher one is 99.9
 FP32_ONNX = "ort fp32"
@@ -66,8 +64,8 @@ def verify(
     """
     first = bundle if isinstance(bundle, Bundle) else bundle_from_folder(None if bundle is None else Path(bundle))
     second = None if other is None else other_bundle(Path(other), first)
-    wanted, names = require_precisions(_listed(precisions), first), require_backends(_listed(backends))
-    by_name = precisions != "all"
+    wanted, names = require_precisions(precisions, first), require_backends(backends)
+    by_name = names_of(precisions) != ALL
     with ExitStack() as stack:
         opened = open_runners(first, names, wanted, run_builder, by_name)
         stack.callback(opened.close)
@@ -97,7 +95,7 @@ def verify(
         other=None if other is None else Path(other),
         model=first.model,
         labels=first.labels,
-        manifest_sha256=sha256_of_file(first.folder / MANIFEST),
+        manifest_sha256=first.manifest_sha256,
         images=judged,
         gate_percent=gate,
         strict=strict,
@@ -108,12 +106,8 @@ def verify(
         not_checked=not_checked,
         layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
         unavailable=unavailable,
-        missing=bool(unavailable) and backends != "all",
+        missing=bool(unavailable) and names_of(backends) != ALL,
     )
-
-
-def _listed(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)
 
 
 def _with_reference(bundle: Bundle, runners: dict[str, Runner], stack: ExitStack) -> tuple[str, dict[str, Runner]]:

@@ -97,9 +97,7 @@ def _evidence(
         verified_now,
     )
     from toolkit.errors import ToolkitError
-    from toolkit.files import sha256_of_file
     from toolkit.report.evidence import Evidence
-    from toolkit.workspace import MANIFEST
 
     if verify is not None and gate is not None:
         raise ToolkitError(
@@ -114,7 +112,7 @@ def _evidence(
     known = Evidence(
         folder=_as_typed(bundle.folder),
         manifest=bundle.manifest,
-        manifest_sha256=sha256_of_file(bundle.folder / MANIFEST),
+        manifest_sha256=bundle.manifest_sha256,
         files=dict(ONNX_FILES),
         record=record_of(bundle),
         sidecars=sidecars_of(bundle),
