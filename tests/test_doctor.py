@@ -49,6 +49,7 @@ def test_every_check_gives_one_finding_and_whatever_fails_says_why() -> None:
         ("pillow", "PIL"),
         ("safetensors", "safetensors"),
         ("torch cpu", "torch"),
+        ("onnx", "onnx"),
         ("onnxruntime cpu", "onnxruntime"),
         ("tensorrt", "tensorrt_rtx_bindings"),
     ],
@@ -149,6 +150,15 @@ def test_importing_the_doctor_imports_no_backend() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(doctor.__file__).parent.parent)}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert run.stderr.strip() == ""
+
+
+def test_onnxruntime_is_found_to_work_where_there_is_no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the built-in model")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    finding = answered("onnxruntime cpu")
+    assert (finding.ok, finding.version) == (True, onnxruntime.__version__)
+    assert finding.detail == "Relu with CPUExecutionProvider is right"
+    assert answered("onnx").ok is None
 
 
 def test_the_built_in_convolution_is_the_model_that_it_says_it_is() -> None:
