@@ -16,7 +16,7 @@ SCHEMA = "toolkit/report/1"
 
 
 def command(
-    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="The page to write."),
     verify: Path | None = typer.Option(
         None, "--verify", help="What toolkit verify printed. (default: it is run now, on every backend here)"

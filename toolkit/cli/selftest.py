@@ -11,7 +11,7 @@ COLOURS = {"ok": "green", "failed": "red", "not run": "yellow"}
 
 
 def command(
-    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest of the workspace)"),
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
     backend: str = typer.Option(
         "all", "--backend", help="all, or of ort, trt, ort-cuda, ort-trt, with commas; one that is named must run."
     ),
