@@ -24,7 +24,7 @@ from toolkit.bundle.baseline import (
 from toolkit.bundle.bench_warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.entrants import GRAPHS, Entrants, on_device
 from toolkit.bundle.machine import Machine, MachineState
-from toolkit.bundle.reading import ALL, Bundle, bundle_from_folder, names_of, require_precisions
+from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
 from toolkit.bundle.runners import Opening, require_backends
 from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import UInt8
@@ -76,7 +76,7 @@ class Benchmark:
 
 
 def bench(
-    bundle: str | os.PathLike[str] | Bundle,
+    bundle: str | os.PathLike[str] | Bundle | None = None,
     *,
     backends: str | Sequence[str] = "all",
     precisions: str | Sequence[str] = "all",
@@ -96,7 +96,7 @@ def bench(
     """Measures whole calls, host memory to host memory, of every runner that a bundle has here.
 
     Args:
-        bundle: the folder, or an opened bundle.
+        bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         backends: "all", or names, with commas or as a sequence; precisions likewise.
         batches: images in a call.
         seconds: most measuring time of a runner at a batch size; less where the median is known to 1 % before.
@@ -114,7 +114,7 @@ def bench(
         ToolkitError: an unknown name; a baseline of another device, model, load or set of runners.
         BackendUnavailable: nothing can run here.
     """
-    opened, load, sizes = _opened(bundle), Load(threads, rate_hz), tuple(batches)
+    opened, load, sizes = opened_bundle(bundle), Load(threads, rate_hz), tuple(batches)
     _require_sane(load, sizes, seconds, graph)
     before = _checked_baseline(baseline, against, opened, load)
     state = MachineState()
@@ -128,7 +128,7 @@ def bench(
         if before:
             require_same_runners(before, list(entrants.runners), sizes)
         if against is not None:
-            entrants.open_rivals(_opened(against), opened, names, by_name, graph)
+            entrants.open_rivals(opened_bundle(against), opened, names, by_name, graph)
         descriptions = {name: runner.description for name, runner in entrants.runners.items()}
         compared = comparable or before is not None or against is not None
         if compared and against is None:
@@ -163,10 +163,6 @@ def bench(
         comparison=_comparison(before, entrants, rows, machine, max_regression),
         unavailable=entrants.unavailable,
     )
-
-
-def _opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
-    return bundle if isinstance(bundle, Bundle) else bundle_from_folder(Path(bundle))
 
 
 def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str) -> None:

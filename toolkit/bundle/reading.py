@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,6 +118,13 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True) -> Bu
         raise BundleError(
             f"{folder / MANIFEST} lacks an entry or has a wrong one", found=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
+    """An opened bundle as it is, else `bundle_from_folder`."""
+    if isinstance(bundle, Bundle):
+        return bundle
+    return bundle_from_folder(None if bundle is None else Path(bundle))
 
 
 def require_format(manifest: dict[str, Any], bundle: Path) -> None:

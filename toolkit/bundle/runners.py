@@ -13,6 +13,7 @@ from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
+HOST_BACKENDS = ("torch", "ort")  # they compute on the CPU
 ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
 
 
