@@ -19,6 +19,7 @@ from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.flips import flips_from_logits
 from toolkit.gate import verdict_from_counts, verdict_of_itself
 from toolkit.layers import Layers, layers_of_files, layers_of_optimised
+from toolkit.lazy import needs
 from toolkit.parity import logits_in_batches, parity_from_logits
 from toolkit.runtime.runner import Runner
 
@@ -63,6 +64,9 @@ def verify(
         BundleError: not a bundle, or changed. BackendUnavailable: nothing that was asked for can run. DataError: images
             that do not fit. ToolkitError: an unknown backend or precision, or another net in `other`.
     """
+    if layers:
+        with needs("compare layers"):  # a device has no onnx: said before minutes of work, not behind them
+            import onnx  # noqa: F401
     first = opened_bundle(bundle)
     second = None if other is None else other_bundle(Path(other), first)
     wanted, names = require_precisions(precisions, first), require_backends(backends)

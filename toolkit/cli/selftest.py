@@ -59,6 +59,8 @@ def command(
     return {
         "ok": not failed,
         "bundle": str(opened.folder.resolve()),
+        "model": opened.model,
+        "manifest_sha256": opened.manifest_sha256,
         "tool": __version__,
         "recorded": record and not failed,
         "checks": [check.as_dict() for check in checks],
