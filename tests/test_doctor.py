@@ -15,14 +15,15 @@ from typing import Any, NoReturn
 
 import pytest
 
-from toolkit import doctor
-from toolkit.doctor import Absent, Check, answered, check, checks, in_own_process, l4t_version
+from toolkit import doctor, doctor_checks
+from toolkit.doctor import Check, answered, check, checks, in_own_process
+from toolkit.doctor_checks import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
 
 
-def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], doctor.Answer], name: str = "numpy") -> Check:
+def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Answer], name: str = "numpy") -> Check:
     monkeypatch.setitem(doctor.CHECKS, name, (False, function))
     return check(name)
 
@@ -48,6 +49,7 @@ def test_every_check_gives_one_finding_and_whatever_fails_says_why() -> None:
         ("pillow", "PIL"),
         ("safetensors", "safetensors"),
         ("torch cpu", "torch"),
+        ("onnx", "onnx"),
         ("onnxruntime cpu", "onnxruntime"),
         ("tensorrt", "tensorrt_rtx_bindings"),
     ],
@@ -60,7 +62,7 @@ def test_an_installed_backend_computes(name: str, module: str) -> None:
 
 
 def test_a_missing_package_is_absent_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> doctor.Answer:
+    def absent() -> Answer:
         with needs("test"):
             raise ModuleNotFoundError("No module named 'safetensors'", name="safetensors")
 
@@ -69,7 +71,7 @@ def test_a_missing_package_is_absent_with_its_pip_command(monkeypatch: pytest.Mo
 
 
 def test_a_package_whose_library_is_missing_is_broken_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> doctor.Answer:
+    def broken() -> Answer:
         with needs("test"):
             raise ImportError("libcudart.so.13: cannot open shared object file", name="torch")
 
@@ -78,7 +80,7 @@ def test_a_package_whose_library_is_missing_is_broken_not_absent(monkeypatch: py
 
 
 def test_numpy_is_not_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> doctor.Answer:
+    def absent() -> Answer:
         with needs("test"):
             raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
 
@@ -134,8 +136,8 @@ def test_what_a_library_prints_does_not_hide_the_answer(monkeypatch: pytest.Monk
 
 
 def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong() -> doctor.Answer:
-        doctor._expect(False, "Relu gave -1")
+    def wrong() -> Answer:
+        doctor_checks._expect(False, "Relu gave -1")
         return None, ""
 
     finding = _with(monkeypatch, wrong)
@@ -150,9 +152,18 @@ def test_importing_the_doctor_imports_no_backend() -> None:
     assert run.stderr.strip() == ""
 
 
+def test_onnxruntime_is_found_to_work_where_there_is_no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the built-in model")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    finding = answered("onnxruntime cpu")
+    assert (finding.ok, finding.version) == (True, onnxruntime.__version__)
+    assert finding.detail == "Relu with CPUExecutionProvider is right"
+    assert answered("onnx").ok is None
+
+
 def test_the_built_in_convolution_is_the_model_that_it_says_it_is() -> None:
     onnx = pytest.importorskip("onnx", reason="reads the model back")
-    model = onnx.load_from_string(doctor.TINY_CONV)
+    model = onnx.load_from_string(doctor_checks.TINY_CONV)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Conv"]
     assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [[[[2.0]]]]
@@ -173,7 +184,7 @@ def test_l4t_is_read_off_the_release_file(release: str, version: str | None) -> 
 
 
 def _files(monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
-    monkeypatch.setattr(doctor, "_text", lambda path: texts.get(Path(path).name, ""))
+    monkeypatch.setattr(doctor_checks, "_text", lambda path: texts.get(Path(path).name, ""))
 
 
 def test_a_jetson_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,14 +210,14 @@ def test_a_full_disk_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 100 << 20
 
-    monkeypatch.setattr("toolkit.doctor.shutil.disk_usage", lambda path: Usage)
+    monkeypatch.setattr("toolkit.doctor_checks.shutil.disk_usage", lambda path: Usage)
     finding = answered("disk space")
     assert (finding.ok, finding.fix) == (False, doctor.FIXES["disk space"])
     assert "0.1 GiB free" in finding.detail
 
 
 def _driver(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
-    monkeypatch.setattr(doctor, "probe_driver", lambda: driver)
+    monkeypatch.setattr(doctor_checks, "probe_driver", lambda: driver)
 
 
 def test_gpus_are_listed_with_capability_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +246,7 @@ def test_a_provider_that_leaves_the_work_to_the_cpu_is_broken(monkeypatch: pytes
     pytest.importorskip("onnx", reason="makes a model")
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no provider that takes no node")
-    finding = _with(monkeypatch, partial(doctor._relu, "AzureExecutionProvider"), "onnxruntime cuda")
+    finding = _with(monkeypatch, partial(doctor_checks.relu_with, "AzureExecutionProvider"), "onnxruntime cuda")
     assert (finding.ok, finding.fix) == (False, doctor.FIXES["onnxruntime cuda"])
     assert "fallback to CPU EP has been explicitly disabled" in finding.detail
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import signal, stats
 
+from toolkit.contracts import Float64
 from toolkit.order_statistics import (
-    Float64,
     fewest_for,
     inflation,
     interval_ranks,

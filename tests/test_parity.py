@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.contracts import Float32, Int64, UInt8
-from toolkit.parity import BATCH, Parity, logits_in_batches, parity_from_logits, score_from_logits
+from toolkit.parity import BATCH, Parity, logits_in_batches, parity_from_logits, relative_l2, score_from_logits
 from toolkit.runtime.null import NullRunner
 from toolkit.stats import mcnemar_exact_p, wilson_interval
 
@@ -157,3 +157,8 @@ def test_retention_has_a_paired_interval() -> None:
     parity = parity_from_logits("a", "b", logits, logits.copy(), labels)
     assert parity.retention_low_percent < 100 < parity.retention_high_percent
     assert parity.both_right == parity.reference_score.correct
+
+
+def test_a_tensor_that_is_not_finite_is_infinitely_far_away() -> None:
+    assert relative_l2(np.ones(3, np.float32), np.array([1, np.nan, 1], np.float32)) == np.inf
+    assert relative_l2(np.zeros(3, np.float32), np.zeros(3, np.float32)) == 0

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from toolkit.contracts import Float32, Int64, UInt8
-from toolkit.parity import BATCH, answers_of
+from toolkit.parity import BATCH, answers_of, relative_l2
 from toolkit.stats import mcnemar_exact_p, wilson_interval
 
 Ask = Callable[[UInt8], Float32]
@@ -67,21 +67,13 @@ def hypotheses_for(shape: tuple[int, int, int]) -> tuple[Hypothesis, ...]:
     return tuple(found)
 
 
-def distance(reference: Float32, candidate: Float32) -> float:
-    """Relative L2 of two sets of logits; infinite where the candidate is not finite."""
-    if not (np.isfinite(candidate).all() and np.isfinite(reference).all()):
-        return float("inf")
-    norm = max(float(np.linalg.norm(candidate.astype(np.float64))), 1e-30)
-    return float(np.linalg.norm(reference.astype(np.float64) - candidate)) / norm
-
-
 def _agreement(a: Float32, b: Float32) -> float:
     return float((answers_of(a) == answers_of(b)).mean())
 
 
 def explained(name: str, where: str, predicted: Float32, expected: Float32, got: Float32, fix: str) -> Cause | None:
     """A cause, if `predicted` is as near to the candidate's `got` as the reference's `expected` is not."""
-    before, after = distance(expected, got), distance(predicted, got)
+    before, after = relative_l2(got, expected), relative_l2(got, predicted)
     if not (after < EXPLAINS * before and _agreement(predicted, got) >= AGREES):
         return None
     evidence = (
@@ -133,7 +125,7 @@ def cause_in_repetition(where: str, wanted: Float32, again: Float32, before: Flo
     if again.shape == wanted.shape and _same(wanted, again):
         return None
     rows = min(len(before), len(again))
-    stale = distance(before[:rows], again[:rows]) < EXPLAINS * distance(wanted[:rows], again[:rows])
+    stale = relative_l2(again[:rows], before[:rows]) < EXPLAINS * relative_l2(again[:rows], wanted[:rows])
     if stale or again.shape != wanted.shape:
         return Cause(
             "it returns the previous answer",
@@ -144,7 +136,7 @@ def cause_in_repetition(where: str, wanted: Float32, again: Float32, before: Flo
     return Cause(
         "its answers change from call to call",
         where,
-        f"{len(wanted)} images, asked again, got logits {distance(wanted, again):.1e} away",
+        f"{len(wanted)} images, asked again, got logits {relative_l2(again, wanted):.1e} away",
         "look for memory that is read before it is written",
     )
 
@@ -154,7 +146,7 @@ def _same(wanted: Float32, again: Float32) -> bool:
     finite = np.isfinite(wanted)
     if not (finite == np.isfinite(again)).all():
         return False
-    return distance(np.where(finite, again, 0), np.where(finite, wanted, 0)) < REPEATS
+    return relative_l2(np.where(finite, wanted, 0), np.where(finite, again, 0)) < REPEATS
 
 
 def _reordered(where: str, expected: Float32, got: Float32) -> Cause | None:
@@ -205,7 +197,7 @@ def cause_in_input(where: str, ask: Ask, images_nhwc: UInt8, expected: Float32, 
         fix = f"the preprocessing in front of it is not the model's; {hypothesis.fix}"
         cause = explained(hypothesis.name, where, predicted, expected, got, fix)
         if cause is not None:
-            causes.append((distance(predicted, got), cause))
+            causes.append((relative_l2(got, predicted), cause))
     return min(causes, key=lambda entry: entry[0])[1] if causes else None
 
 

@@ -24,6 +24,10 @@ class ToolkitError(Exception):
         lines += [f"  try:     {fix}"] if fix else []
         super().__init__("\n".join(lines))
 
+    def in_one_line(self) -> str:
+        """Why something is left out, where the rest goes on: what was wrong, what was found, what to type."""
+        return "; ".join(part for part in (self.what, self.found, self.fix and f"try: {self.fix}") if part)
+
     def as_dict(self) -> dict[str, str | None]:
         """The same four parts for machines, with the error's name."""
         return {

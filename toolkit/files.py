@@ -68,6 +68,13 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+def make_private(folder: Path) -> None:
+    """Makes a folder with whatever is missing above it, for this user alone (mode 0700), as a cache should be."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def json_text(document: Any) -> str:
     """Indented JSON with a newline; NaN and Infinity are refused, because JSON has none."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

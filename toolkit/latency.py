@@ -15,9 +15,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from toolkit.contracts import UInt8
+from toolkit.contracts import Float64, UInt8
 from toolkit.order_statistics import (
-    Float64,
     fewest_for,
     percentile_interval,
     percentile_nearest_rank,

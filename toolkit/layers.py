@@ -15,6 +15,7 @@ import numpy as np
 
 from toolkit.contracts import Float32, UInt8
 from toolkit.lazy import needs
+from toolkit.parity import relative_l2
 from toolkit.runtime.ort import OrtRunner
 
 if TYPE_CHECKING:
@@ -195,11 +196,3 @@ def _plain(tensor: str) -> str:
 
 def _json(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def relative_l2(expected: Float32, got: Float32) -> float:
-    """||got - expected|| / ||expected|| over all elements; infinite where one is not finite."""
-    a, b = expected.astype(np.float64), got.astype(np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("inf")
-    return float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-30))

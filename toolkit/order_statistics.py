@@ -17,9 +17,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from toolkit.contracts import Float64
+
 LEVEL = 0.95
 MOST_LAG_PAIRS = 100  # a dependence over more than 200 calls is drift, and rounds show that
 

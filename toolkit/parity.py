@@ -152,6 +152,14 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     )
 
 
+def relative_l2(expected: Float32, got: Float32) -> float:
+    """||got - expected|| / ||expected|| over all elements; infinite where one is not finite."""
+    a, b = expected.astype(np.float64), got.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf")
+    return float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-30))
+
+
 def _cosines(expected: Float32, got: Float32) -> Float64:
     """Cosine of each image's two logit vectors, (N,); 1 where they are equal, NaN where one is not finite."""
     a, b = expected.astype(np.float64), got.astype(np.float64)

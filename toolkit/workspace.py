@@ -1,4 +1,4 @@
-"""Where things lie: the rooms of the user's workspace first, then those shipped with the package."""
+"""Where things lie: the rooms of the user's workspace first, then those shipped with the package; the user's cache."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ MANIFEST = "manifest.json"
 def workspace() -> Path:
     """The folder that holds the user's rooms: `TOOLKIT_WORKSPACE`, or the current folder."""
     return Path(os.environ.get("TOOLKIT_WORKSPACE") or Path.cwd())
+
+
+def cache_folder() -> Path:
+    """Where all that can be had again is kept for this user: downloads, unpacked tars, engines and timings.
+
+    `TOOLKIT_CACHE`, or `trt-edge-toolkit` in $XDG_CACHE_HOME, else in ~/.cache. A relative $XDG_CACHE_HOME is ignored,
+    as the XDG base directory specification asks.
+    """
+    if chosen := os.environ.get("TOOLKIT_CACHE"):
+        return Path(chosen).expanduser()
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = configured if configured.is_absolute() else Path("~/.cache").expanduser()
+    return base / "trt-edge-toolkit"
 
 
 def shipped() -> Path:

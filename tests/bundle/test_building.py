@@ -40,7 +40,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Makes a stand-in the TensorRT of this machine."""
 
     def used(trt: Trt) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
         for module in (building, room):
             monkeypatch.setattr(module, "probe_driver", lambda: GPU)
             monkeypatch.setattr(module, "find_tensorrt", lambda driver: described(trt, "tensorrt"))
@@ -67,7 +67,7 @@ def test_the_ranges_of_the_bundle_reach_a_dla_under_the_header_of_the_version(
 def test_timings_go_to_the_users_cache_folder(bundle: Bundle, use: Any, tmp_path: Path) -> None:
     use(Trt("10.3"))
     build_engines(bundle, ("fp32",), replace(TARGET, dla_core=None))
-    (file,) = (tmp_path / "cache/toolkit/timing").iterdir()
+    (file,) = (tmp_path / "cache/timing").iterdir()
     assert file.name == "tensorrt_10.3.0_SM87_Orin.cache"
 
 

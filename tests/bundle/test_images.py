@@ -74,7 +74,7 @@ def test_a_recipe_without_images_draws_the_same_ones_again(tmp_path: Path) -> No
 
 def test_a_recipe_whose_set_is_not_here_says_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.toml").write_text(Recipe("cifar10").text())
     with pytest.raises(DataError, match="CIFAR-10 is not installed"):

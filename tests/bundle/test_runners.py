@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
         return NullRunner(classes=10)
 
     gpu = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, TENSORRT])
     monkeypatch.setattr("toolkit.runtime.ort.probe_driver", lambda: gpu)
     monkeypatch.setattr("toolkit.runtime.ort._load_libraries", lambda _: None)
@@ -65,7 +65,7 @@ def test_tensorrt_gets_the_graphs_as_they_stand_with_the_targets_batches(
     for call in asked:
         options = call["provider_options"]
         assert options["trt_profile_max_shapes"].startswith("images:64x")
-        assert Path(options["trt_engine_cache_path"]).parent == tmp_path / "trt-edge-toolkit" / "ort-trt"
+        assert Path(options["trt_engine_cache_path"]).parent == tmp_path / "ort-trt"
     assert len({call["provider_options"]["trt_engine_cache_path"] for call in asked}) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from toolkit.bundle.sheets import LISTED, write_sheets
 from toolkit.bundle.verification import Verification
 from toolkit.bundle.verifying import verify
 from toolkit.contracts import Float32, LabelledImages, UInt8
-from toolkit.errors import ToolkitError
+from toolkit.errors import MissingPackage, ToolkitError
 from toolkit.gate import UNDECIDED
 from toolkit.runtime.ort import OrtRunner
 
@@ -228,3 +229,13 @@ def test_a_bundle_that_was_tampered_with_is_refused_before_anything_runs(healthy
     rehashed(tmp_path / "b")
     with pytest.raises(ToolkitError, match="ONNX Runtime cannot read"):
         verify(tmp_path / "b", data=str(healthy.data), backends="ort", precisions="int8")
+
+
+def test_layers_are_refused_where_there_is_no_onnx_before_anything_runs(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    done: list[str] = []
+    with pytest.raises(MissingPackage, match="onnx is needed to compare layers"):
+        verify(healthy.bundle, layers=True, on_step=lambda what, *_: done.append(what))
+    assert done == []

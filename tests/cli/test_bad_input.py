@@ -163,7 +163,7 @@ def test_other_classes_than_the_models_are_refused(toolkit: Toolkit, tmp_path: P
 
 def test_a_data_set_that_is_not_there_says_how_to_get_it(toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_DATA", "/nowhere")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
+    monkeypatch.setenv("TOOLKIT_CACHE", "/nowhere")
     refused(toolkit("train", "net", "--data", "cifar10"), "cifar", "--download")
 
 

@@ -35,7 +35,7 @@ def test_without_the_set_a_bundle_is_judged_on_its_golden_images_and_says_so(
 ) -> None:
     recipe = recipe_alone / "calibration/tiny/recipe.toml"
     recipe.write_text(recipe.read_text().replace('data = "set.npz"', 'data = "cifar10"'))
-    for variable in ("TOOLKIT_DATA", "XDG_CACHE_HOME"):
+    for variable in ("TOOLKIT_DATA", "TOOLKIT_CACHE"):
         monkeypatch.setenv(variable, str(recipe_alone))
     monkeypatch.setenv("TOOLKIT_WORKSPACE", str(recipe_alone))
     monkeypatch.chdir(recipe_alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -28,8 +29,6 @@ def record_of(bundle: Path) -> Path:
 
 def with_golden(bundle: Path, **changed: object) -> None:
     """Writes other golden arrays and makes the manifest agree, as if the host had said so."""
-    import hashlib
-
     with np.load(bundle / "golden.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
     np.savez_compressed(bundle / "golden.npz", **(arrays | changed))
@@ -44,6 +43,8 @@ def test_a_sound_bundle_passes_and_says_what_did_not_run(toolkit: Toolkit, bundl
     verdicts = {check["what"]: check["verdict"] for check in answer.document["checks"]}
     assert {"files": "ok", "ort fp32": "ok", "ort int8-cpu": "ok", "speed": "not run"}.items() <= verdicts.items()
     assert "trt" in answer.document["not_run"]
+    assert answer.document["model"] == "tiny"
+    assert answer.document["manifest_sha256"] == hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
     assert "speed" in answer.document["not_run"]
     assert not list(bundle.glob("selftest-*"))
 

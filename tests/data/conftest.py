@@ -37,7 +37,8 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
 @pytest.fixture
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing installed anywhere; returns the cache folder that downloads would go to."""
-    monkeypatch.delenv("TOOLKIT_DATA", raising=False)
+    for chosen in ("TOOLKIT_DATA", "TOOLKIT_CACHE"):
+        monkeypatch.delenv(chosen, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("toolkit.data.fashion_mnist.DEBIAN", tmp_path / "no-debian")
     (tmp_path / "cwd").mkdir()

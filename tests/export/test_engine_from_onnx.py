@@ -16,6 +16,7 @@ import pytest
 
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.export import engine_from_onnx as room
+from toolkit.export.build import BuildSettings
 from toolkit.export.engine_from_onnx import engine_from_onnx
 from toolkit.runtime.preflight import sidecar_path
 
@@ -122,7 +123,9 @@ def test_convolutions_run_in_the_precision_of_the_file(file: Path, plan: Path, p
 
 @needs_rtx
 def test_the_sidecar_says_what_the_plan_is(file: Path, plan: Path) -> None:
-    engine = engine_from_onnx(file, plan, batch=(1, 4, 32), compute_capabilities=("SM86", "SM89"), workspace_mib=64)
+    engine = engine_from_onnx(
+        file, plan, batch=(1, 4, 32), settings=BuildSettings(compute_capabilities=("SM86", "SM89"), workspace_mib=64)
+    )
     sidecar = json.loads(sidecar_path(plan).read_text())
     assert sidecar == engine.sidecar
     assert sidecar["format"] == 1
@@ -239,7 +242,7 @@ def test_an_unknown_operator_is_refused_by_its_nodes_name(file: Path, plan: Path
 
 @needs_rtx
 def test_a_failed_build_gives_tensorrts_words_and_a_cure(file: Path, plan: Path) -> None:
-    error = _refused(file, plan, compute_capabilities=("SM75",))
+    error = _refused(file, plan, settings=BuildSettings(compute_capabilities=("SM75",)))
     assert "FP32 GEMM is not supported" in str(error.found)
     assert "SM75" in str(error.fix)
 
@@ -249,7 +252,7 @@ def test_a_failed_build_gives_tensorrts_words_and_a_cure(file: Path, plan: Path)
 def test_an_unknown_compute_capability_is_refused_with_the_allowed_ones(
     file: Path, plan: Path, names: tuple[str, ...]
 ) -> None:
-    error = _refused(file, plan, compute_capabilities=names)
+    error = _refused(file, plan, settings=BuildSettings(compute_capabilities=names))
     assert "SM86, SM89, SM120" in str(error.allowed)
     assert "NONE" not in str(error.allowed)
 
@@ -260,7 +263,7 @@ def test_a_batch_range_that_is_none_is_refused(file: Path, plan: Path, batch: An
 
 
 def test_a_workspace_of_nothing_is_refused(file: Path, plan: Path) -> None:
-    assert "at least 1 MiB" in str(_refused(file, plan, workspace_mib=0).allowed)
+    assert "at least 1 MiB" in str(_refused(file, plan, settings=BuildSettings(workspace_mib=0)).allowed)
 
 
 @needs_rtx

@@ -83,7 +83,7 @@ def test_8_6_builds_with_explicit_batch_and_flags_by_name(
     trt = Trt("8.6.1")
     trt.layer = Layer.QUANTIZE
     _use(monkeypatch, trt)
-    engine = engine_from_onnx(file, plan, workspace_mib=16)
+    engine = engine_from_onnx(file, plan, settings=BuildSettings(workspace_mib=16))
     assert (trt.created, trt.config.pool) == (1, (0, 16 << 20))
     assert engine.sidecar["flags"] == ["FP16", "INT8"]
     assert engine.sidecar["builder"]["device"] == "Orin"
@@ -148,7 +148,7 @@ def test_full_tensorrt_is_not_touched_without_a_driver(file: Path, plan: Path, m
 
 def test_full_tensorrt_builds_for_its_own_gpu_only(file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _use(monkeypatch, Trt("11.0"))
-    error = _refused(file, plan, compute_capabilities=("SM87",))
+    error = _refused(file, plan, settings=BuildSettings(compute_capabilities=("SM87",)))
     assert error.allowed == "none: it builds for the GPU that it runs on"
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from toolkit.export.build import BuildSettings
 from toolkit.export.engine_from_onnx import engine_from_onnx
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def test_every_file_builds_and_every_convolution_computes_in_its_type(name: str,
     for precision, graph in _graphs(name):
         path.write_bytes(graph.SerializeToString())
         convolutions = convolutions or sum(node.op_type == "Conv" for node in graph.graph.node)
-        engine = engine_from_onnx(path, tmp_path / f"{precision}.engine", compute_capabilities=CAPABILITIES)
+        engine = engine_from_onnx(path, tmp_path / f"{precision}.engine", settings=BuildSettings(CAPABILITIES))
         assert engine.sidecar["compute_capabilities"] == list(CAPABILITIES)
         assert engine.census is not None
         assert engine.census.convolutions() == convolutions >= 15

@@ -17,7 +17,6 @@ from tests.export.standin import Cache
 from toolkit.export.timing_cache import (
     keep_timing_cache,
     timing_cache_file,
-    timing_cache_folder,
     use_timing_cache,
 )
 from toolkit.runtime.causes import cause_of
@@ -141,13 +140,6 @@ def test_each_device_kind_and_version_has_a_file_of_its_own(tmp_path: Path) -> N
     assert named("tensorrt", "10.3.0", orin) == "tensorrt_10.3.0_SM87_Orin-nvgpu-.cache"
     names = {named(kind, version, gpu) for kind in ("tensorrt", "x") for version in "12" for gpu in (orin, other)}
     assert len(names) == 8
-
-
-@pytest.mark.parametrize(("value", "folder"), [("/c", "/c/toolkit/timing"), ("", "/h/.cache/toolkit/timing")])
-def test_the_folder_follows_xdg(value: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/h")
-    monkeypatch.setenv("XDG_CACHE_HOME", value)
-    assert timing_cache_folder() == Path(folder)
 
 
 def test_what_is_given_to_tensorrt_is_never_told_to_ignore_a_mismatch(file: Path) -> None:

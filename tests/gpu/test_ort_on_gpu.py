@@ -45,7 +45,7 @@ def test_a_provider_runs_every_node_and_answers_as_the_cpu_does(
 def test_the_second_session_of_the_tensorrt_provider_takes_the_cached_engine(
     gpu: Device, inputs: Inputs, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
     for _ in range(2):
         with opened("ort-trt", inputs, MODELS[0], "fp32") as one:
             one.logits(inputs.images[:8])

@@ -152,6 +152,10 @@ def test_onnxruntime_itself_refuses_nodes_on_the_cpu_where_it_is_told_to(tiny_gr
 
 
 @needs_azure
+@pytest.mark.skipif(
+    not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"),
+    reason="asks ONNX Runtime 1.24 and later where it puts nodes; for Python 3.10 there is 1.23 at most",
+)
 def test_a_gpu_gets_no_int32_biases_that_it_has_no_kernel_for() -> None:
     model = Path(__file__).parents[1] / "bundle" / "format-1" / "model.int8.onnx"
 

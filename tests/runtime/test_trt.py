@@ -19,7 +19,6 @@ from toolkit.runtime.trt import (
     Log,
     find_tensorrt,
     require_can_run,
-    why_no_tensorrt,
 )
 from toolkit.runtime.trt_runner import TrtRunner
 
@@ -109,14 +108,10 @@ def test_a_front_module_without_its_bindings_is_named() -> None:
         find_tensorrt(_loader(tensorrt=broken), NO_GPU)
 
 
-@needs_rtx
-def test_there_is_no_reason_where_a_tensorrt_imports() -> None:
-    assert why_no_tensorrt() == ""
-
-
-def test_the_reason_lists_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.runtime.trt.importlib.import_module", _loader())
-    assert why_no_tensorrt() == "not installed: tensorrt, tensorrt-rtx, lean, dispatch"
+def test_the_reason_lists_what_is_not_installed() -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        find_tensorrt(_loader(), NO_GPU)
+    assert caught.value.found == "not installed: tensorrt, tensorrt-rtx, lean, dispatch"
 
 
 def test_running_without_tensorrt_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,7 @@ class Warned:
 
     Attributes:
         kind: "launch-bound", "unstable", "rate-not-held", "throttled", "power-limited", "shared-gpu", "governor",
-            "busy-machine", "stolen-time", "cpu-quota" or
-            "no-graph".
+            "busy-machine", "stolen-time", "cpu-quota" or "no-graph".
         about: the runner and batch, or "" for the machine.
     """
 

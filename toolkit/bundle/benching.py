@@ -24,17 +24,15 @@ from toolkit.bundle.baseline import (
 from toolkit.bundle.bench_warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.entrants import GRAPHS, Entrants, on_device
 from toolkit.bundle.machine import Machine, MachineState
-from toolkit.bundle.reading import Bundle, bundle_from_folder, require_precisions
+from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
 from toolkit.bundle.runners import Opening, require_backends
 from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
-from toolkit.files import sha256_of_file
 from toolkit.latency import Latency, Load, phases_of, times_phases
 from toolkit.latency import bench as measure
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
-from toolkit.workspace import MANIFEST
 
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03
@@ -78,7 +76,7 @@ class Benchmark:
 
 
 def bench(
-    bundle: str | os.PathLike[str] | Bundle,
+    bundle: str | os.PathLike[str] | Bundle | None = None,
     *,
     backends: str | Sequence[str] = "all",
     precisions: str | Sequence[str] = "all",
@@ -99,7 +97,7 @@ def bench(
     """Measures whole calls, host memory to host memory, of every runner that a bundle has here.
 
     Args:
-        bundle: the folder, or an opened bundle.
+        bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         backends: "all", or names, with commas or as a sequence; precisions likewise.
         batches: images in a call.
         seconds: most measuring time of a runner at a batch size; less where the median is known to 1 % before.
@@ -118,7 +116,7 @@ def bench(
         ToolkitError: an unknown name; a baseline of another device, model, load or set of runners.
         BackendUnavailable: nothing can run here.
     """
-    opened, load, sizes = _opened(bundle), Load(threads, rate_hz), tuple(batches)
+    opened, load, sizes = opened_bundle(bundle), Load(threads, rate_hz), tuple(batches)
     _require_sane(load, sizes, seconds, graph, streams)
     before = _checked_baseline(baseline, against, opened, load)
     state = MachineState()
@@ -126,14 +124,13 @@ def bench(
     try:
         if energy:
             state.measure_idle()
-        wanted = _with_commas(precisions)
-        names, chosen = require_backends(_with_commas(backends)), require_precisions(wanted, opened)
-        by_name = wanted != "all"
+        names, chosen = require_backends(backends), require_precisions(precisions, opened)
+        by_name = names_of(precisions) != ALL
         entrants.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
             require_same_runners(before, list(entrants.runners), sizes)
         if against is not None:
-            entrants.open_rivals(_opened(against), opened, names, by_name, graph)
+            entrants.open_rivals(opened_bundle(against), opened, names, by_name, graph)
         entrants.allow_streams(streams or threads)
         descriptions = {name: runner.description for name, runner in entrants.runners.items()}
         compared = comparable or before is not None or against is not None
@@ -155,7 +152,7 @@ def bench(
     return Benchmark(
         bundle=str(opened.folder.resolve()),
         model=opened.model,
-        manifest_sha256=sha256_of_file(opened.folder / MANIFEST),
+        manifest_sha256=opened.manifest_sha256,
         weights_sha256=_weights(opened),
         tool=__version__,
         device=device_fingerprint(probe_driver()),
@@ -176,10 +173,6 @@ def bench(
         comparison=_comparison(before, entrants, rows, machine, max_regression),
         unavailable=entrants.unavailable,
     )
-
-
-def _opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
-    return bundle if isinstance(bundle, Bundle) else bundle_from_folder(Path(bundle))
 
 
 def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str, streams: int | None) -> None:
@@ -206,10 +199,6 @@ def _warnings(
     if graph != "on" and not entrants.has_graphs:
         found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
     return tuple(found)
-
-
-def _with_commas(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)
 
 
 def _weights(bundle: Bundle) -> str:

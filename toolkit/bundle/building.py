@@ -20,11 +20,10 @@ from toolkit.export.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.export.requirements import require_can_build
 from toolkit.export.resolver import Resolved
 from toolkit.export.target import Target
-from toolkit.export.timing_cache import timing_cache_folder
 from toolkit.files import folder_replaced, json_text, sha256_of_file
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
-from toolkit.workspace import MANIFEST
+from toolkit.workspace import MANIFEST, cache_folder
 
 Step = Callable[[str, int, int], None]
 
@@ -153,7 +152,7 @@ class _Maker:
             optimisation_level=self.target.optimisation_level,
             compatible=self.target.compatible,
             dla=order.dla,
-            timing_cache=timing_cache_folder() if keep_timings else None,
+            timing_cache=cache_folder() / "timing" if keep_timings else None,
         )
 
 

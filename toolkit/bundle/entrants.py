@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from toolkit.bundle.reading import Bundle
-from toolkit.bundle.runners import Opened, Opening, open_runners
+from toolkit.bundle.runners import HOST_BACKENDS, Opened, Opening, open_runners
 from toolkit.errors import ToolkitError
 from toolkit.latency import times_phases
 from toolkit.runtime.runner import Runner
 
-ON_THE_HOST = ("torch", "ort")  # backends that compute on the CPU
 GRAPHS = ("on", "off", "both")
 AGAINST, WITHOUT_GRAPH = " (against)", " without graph"
 
 
 def on_device(name: str) -> bool:
     """Whether a runner of this name computes on a GPU."""
-    return name.split()[0] not in ON_THE_HOST
+    return name.split()[0] not in HOST_BACKENDS
 
 
 class Entrants:

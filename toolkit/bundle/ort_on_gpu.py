@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from toolkit.bundle.reading import NEVER_OPTIMISED, Bundle
-from toolkit.data.places import cache_home
 from toolkit.errors import BackendUnavailable, MissingPackage
 from toolkit.export.target import DEFAULT_TARGET, target_from_name
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
+from toolkit.workspace import cache_folder
 
 
 def open_ort_cuda(bundle: Bundle, precision: str) -> Runner:
@@ -42,7 +42,7 @@ def open_ort_trt(bundle: Bundle, precision: str) -> Runner:
             import onnxruntime
         require_provider(onnxruntime, TENSORRT)
         model, batch = bundle.onnx_file(precision), target_from_name(DEFAULT_TARGET).batch
-        options = tensorrt_options(model, precision, batch, cache_home() / "ort-trt", probe_driver().devices[0].name)
+        options = tensorrt_options(model, precision, batch, cache_folder() / "ort-trt", probe_driver().devices[0].name)
         return OrtRunner(model, provider=TENSORRT, provider_options=options, largest_batch=batch[2], optimize=False)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error

@@ -38,11 +38,6 @@ class Packed:
     manifest_bytes: bytes
     sizes: dict[str, int]
 
-    @property
-    def total_bytes(self) -> int:
-        """Of the files, without the manifest."""
-        return sum(self.sizes.values())
-
 
 def tar_of_files(folder: Path, manifest: bytes) -> bytes:
     """The tar of a manifest and of the files in `folder` that it names; others stay behind.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ ONNX_FILES = {
     "int8-fp16": "model.int8-fp16.onnx",
     "int8-cpu": "model.int8-cpu.onnx",
 }
+ALL = ("all",)  # what a choice of backends or precisions is unless it names some
 FOR_TENSORRT = ("fp32", "fp16", "int8", "int8-fp16")
 # ONNX Runtime from 1.21 on computes such a file wrongly with its own defaults (see `toolkit.runtime.ort_biases`).
 # Without any optimisation it answers as the graph stands, to the last bit, and is as fast as with the others.
@@ -45,6 +48,11 @@ class Bundle:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     precisions: tuple[str, ...]
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Of the manifest's bytes as they lie in the folder: what says in documents which bundle they are about."""
+        return sha256_of_file(self.folder / MANIFEST)
 
     def onnx_file(self, precision: str) -> Path:
         """The ONNX file of a precision.
@@ -112,6 +120,13 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True) -> Bu
         ) from error
 
 
+def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
+    """An opened bundle as it is, else `bundle_from_folder`."""
+    if isinstance(bundle, Bundle):
+        return bundle
+    return bundle_from_folder(None if bundle is None else Path(bundle))
+
+
 def require_format(manifest: dict[str, Any], bundle: Path) -> None:
     """Refuses a manifest that a later version wrote."""
     if manifest.get("format") != FORMAT:
@@ -155,18 +170,24 @@ def _require_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def require_precisions(wanted: str, bundle: Bundle) -> tuple[str, ...]:
-    """`all` or a comma-separated list to precisions that the bundle holds.
+def names_of(wanted: str | Sequence[str]) -> tuple[str, ...]:
+    """The names in a text with commas or in a sequence, each once, in the order given."""
+    text = wanted if isinstance(wanted, str) else ",".join(wanted)
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def require_precisions(wanted: str | Sequence[str], bundle: Bundle) -> tuple[str, ...]:
+    """`all` or names to precisions that the bundle holds.
 
     Raises:
         ToolkitError: an unknown precision, or one that the bundle lacks.
     """
-    if wanted == "all":
+    names = names_of(wanted)
+    if names == ALL:
         return bundle.precisions
-    names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
     unknown = [name for name in names if name not in ONNX_FILES]
     if unknown or not names:
-        raise ToolkitError("unknown precision", found=wanted, allowed="all, " + ", ".join(ONNX_FILES))
+        raise ToolkitError("unknown precision", found=",".join(names), allowed="all, " + ", ".join(ONNX_FILES))
     for name in names:
         bundle.onnx_file(name)
     return names

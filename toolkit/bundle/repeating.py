@@ -33,11 +33,6 @@ from toolkit.runtime.trt_runner import TrtRunner
 MOST_REPEATS = 50
 
 
-def open_engine(plan: Path) -> Runner:
-    """A runner of a plan on this machine's GPU."""
-    return TrtRunner(plan)
-
-
 @dataclass(frozen=True)
 class Trials:
     """How often to build, and how to judge.
@@ -45,12 +40,12 @@ class Trials:
     Attributes:
         repeats: builds of each engine, 1 to `MOST_REPEATS`.
         seconds: measuring time of each engine, at the best-served batch.
-        open_engine: a plan's runner.
+        open_engine: a plan's runner on this machine's GPU.
     """
 
     repeats: int = 1
     seconds: float = 0.5
-    open_engine: Callable[[Path], Runner] | None = None
+    open_engine: Callable[[Path], Runner] = TrtRunner
 
     def require_can_run(self, tensorrt: TensorRT) -> None:
         """Engines can run here, so that judging them makes sense; asked before anything is built.
@@ -143,7 +138,7 @@ def judged(engine: Engine, bundle: Bundle, precision: str, trials: Trials) -> Tr
         raise EngineError(f"the bundle has no golden logits of {precision}", found=", ".join(golden))
     batch = _best_served_batch(engine)
     seconds = engine.sidecar["build_seconds"]
-    with (trials.open_engine or open_engine)(engine.path) as runner:
+    with trials.open_engine(engine.path) as runner:
         got = runner.logits(images.images_nhwc)
         parity = parity_from_logits("golden", "trt", golden[precision], got, images.labels)
         most, part = LIMITS[precision]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from toolkit.bundle.ort_on_gpu import open_ort_cuda, open_ort_trt
-from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, Bundle
+from toolkit.bundle.reading import ALL, FOR_TENSORRT, NEVER_OPTIMISED, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
+HOST_BACKENDS = ("torch", "ort")  # they compute on the CPU
 ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
 
 
@@ -46,18 +47,18 @@ class Opened:
             runner.close()
 
 
-def require_backends(wanted: str, known: tuple[str, ...] = BACKENDS) -> tuple[str, ...]:
-    """`all` or a comma-separated list to backend names, in the order given.
+def require_backends(wanted: str | Sequence[str], known: tuple[str, ...] = BACKENDS) -> tuple[str, ...]:
+    """`all` or names to backends, in the order given.
 
     Raises:
         ToolkitError: one is not known.
     """
-    names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
-    if names == ("all",):
+    names = names_of(wanted)
+    if names == ALL:
         return known
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ToolkitError("unknown backend", found=wanted, allowed="all, " + ", ".join(known))
+        raise ToolkitError("unknown backend", found=",".join(names), allowed="all, " + ", ".join(known))
     return names
 
 
@@ -95,11 +96,8 @@ def open_runners(
                     _grown(before[1], device_mib()),
                 )
             except ToolkitError as error:
-                reason = "; ".join(
-                    part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part
-                )
                 whole = isinstance(error, BackendUnavailable) and not isinstance(error, NoEngine)
-                unavailable[backend if whole else f"{backend} {precision}"] = reason
+                unavailable[backend if whole else f"{backend} {precision}"] = error.in_one_line()
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:

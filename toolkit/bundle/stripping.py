@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-from toolkit.bundle.reading import ONNX_FILES, Bundle
+from toolkit.bundle.reading import ONNX_FILES, Bundle, names_of
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.export.target import target_from_name
 from toolkit.files import json_text
@@ -25,7 +24,7 @@ def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
     Raises:
         ToolkitError: a name that is neither, or nothing would be left.
     """
-    names = tuple(dict.fromkeys(part.strip() for part in only.split(",") if part.strip()))
+    names = names_of(only)
     targets = tuple(name for name in names if name not in ONNX_FILES)
     for target in targets:
         _require_target(target, bundle, names)
@@ -60,7 +59,7 @@ def _manifest_of(
         "stripped": {
             "only": list(names),
             "without": sorted(gone & manifest["files"].keys()),
-            "of_manifest_sha256": hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
+            "of_manifest_sha256": bundle.manifest_sha256,
         },
     }
 

@@ -8,7 +8,6 @@ server loads the models and answers rightly only that server can show: it runs t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from toolkit.bundle.reading import ONNX_FILES, Bundle
 from toolkit.errors import BundleError, EngineError
 from toolkit.files import folder_replaced, json_text
 from toolkit.runtime.preflight import sidecar_of_plan
-from toolkit.workspace import MANIFEST
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
 LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"
@@ -199,7 +197,7 @@ def _mark(bundle: Bundle, models: list[Model], left_out: dict[str, str]) -> dict
         "format": 1,
         "tool": __version__,
         "model": bundle.model,
-        "manifest_sha256": hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest(),
+        "manifest_sha256": bundle.manifest_sha256,
         "models": [asdict(model) for model in models],
         "left_out": left_out,
     }

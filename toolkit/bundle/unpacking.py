@@ -11,8 +11,8 @@ from pathlib import Path
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
 from toolkit.bundle.reading import require_format
 from toolkit.bundle.signing import require_signature
-from toolkit.files import folder_replaced, sha256_of_file
-from toolkit.workspace import MANIFEST
+from toolkit.files import folder_replaced, make_private, sha256_of_file
+from toolkit.workspace import MANIFEST, cache_folder
 
 
 def unpack(tar: Path, target: Path, key: Path | None = None) -> Packed:
@@ -36,8 +36,8 @@ def unpack(tar: Path, target: Path, key: Path | None = None) -> Packed:
 def folder_in_cache(tar: Path, again: bool = False) -> Path:
     """A folder with the files of a tar, kept for later calls under the sha256 of the tar's bytes.
 
-    It is `TOOLKIT_CACHE`, or `trt-edge-toolkit` in the user's cache; where that cannot be written, a temporary folder
-    that goes with the process. Whoever opens the folder checks every hash, and the manifest is compared here.
+    It lies in `toolkit.workspace.cache_folder`; where that cannot be written, in a temporary folder that goes with the
+    process. Whoever opens the folder checks every hash, and the manifest is compared here.
 
     Args:
         again: unpack it even if it is there, because it was damaged.
@@ -66,10 +66,9 @@ def _write(packed: Packed, folder: Path) -> None:
 
 def _private_folder() -> Path | None:
     """The cache, if it is this user's own and can be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("TOOLKIT_CACHE") or Path(home) / "trt-edge-toolkit")
+    folder = cache_folder()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         mine = not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
     except OSError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -10,18 +11,17 @@ from pathlib import Path
 from toolkit.bundle.evaluation import evaluation_images, without_calibration_images
 from toolkit.bundle.explaining import Evidence, causes_from_evidence
 from toolkit.bundle.other import Other, opened_other, other_bundle
-from toolkit.bundle.reading import NEVER_OPTIMISED, Bundle, bundle_from_folder, require_precisions
-from toolkit.bundle.runners import open_ort, open_runners, require_backends
+from toolkit.bundle.reading import ALL, NEVER_OPTIMISED, Bundle, names_of, opened_bundle, require_precisions
+from toolkit.bundle.runners import HOST_BACKENDS, open_ort, open_runners, require_backends
 from toolkit.bundle.verification import Pair, Source, Verification
 from toolkit.contracts import Float32, LabelledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.files import sha256_of_file
 from toolkit.flips import flips_from_logits
 from toolkit.gate import verdict_from_counts, verdict_of_itself
 from toolkit.layers import Layers, layers_of_files, layers_of_optimised
+from toolkit.lazy import needs
 from toolkit.parity import logits_in_batches, parity_from_logits
 from toolkit.runtime.runner import Runner
-from toolkit.workspace import MANIFEST
 
 GATE = 99.0  # MLPerf's lower tier; its higher one is 99.9
 FP32_ONNX = "ort fp32"
@@ -30,8 +30,8 @@ Answers = dict[str, Float32]
 
 
 def verify(
-    bundle: str | Path | Bundle | None = None,
-    other: str | Path | None = None,
+    bundle: str | os.PathLike[str] | Bundle | None = None,
+    other: str | os.PathLike[str] | None = None,
     *,
     backends: str | Sequence[str] = "all",
     precisions: str | Sequence[str] = "all",
@@ -49,7 +49,7 @@ def verify(
     """Runs every file on every backend over the same images and compares each with fp32.
 
     Args:
-        bundle: a bundle's folder; the newest of the workspace where there is none.
+        bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
         backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
         data, images, convert, skip_bad: which images judge, see `evaluation_images`.
@@ -64,10 +64,13 @@ def verify(
         BundleError: not a bundle, or changed. BackendUnavailable: nothing that was asked for can run. DataError: images
             that do not fit. ToolkitError: an unknown backend or precision, or another net in `other`.
     """
-    first = bundle if isinstance(bundle, Bundle) else bundle_from_folder(None if bundle is None else Path(bundle))
+    if layers:
+        with needs("compare layers"):  # a device has no onnx: said before minutes of work, not behind them
+            import onnx  # noqa: F401
+    first = opened_bundle(bundle)
     second = None if other is None else other_bundle(Path(other), first)
-    wanted, names = require_precisions(_listed(precisions), first), require_backends(_listed(backends))
-    by_name = precisions != "all"
+    wanted, names = require_precisions(precisions, first), require_backends(backends)
+    by_name = names_of(precisions) != ALL
     with ExitStack() as stack:
         opened = open_runners(first, names, wanted, run_builder, by_name)
         stack.callback(opened.close)
@@ -97,7 +100,7 @@ def verify(
         other=None if other is None else Path(other),
         model=first.model,
         labels=first.labels,
-        manifest_sha256=sha256_of_file(first.folder / MANIFEST),
+        manifest_sha256=first.manifest_sha256,
         images=judged,
         gate_percent=gate,
         strict=strict,
@@ -108,12 +111,8 @@ def verify(
         not_checked=not_checked,
         layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
         unavailable=unavailable,
-        missing=bool(unavailable) and backends != "all",
+        missing=bool(unavailable) and names_of(backends) != ALL,
     )
-
-
-def _listed(names: str | Sequence[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)
 
 
 def _with_reference(bundle: Bundle, runners: dict[str, Runner], stack: ExitStack) -> tuple[str, dict[str, Runner]]:
@@ -184,7 +183,7 @@ def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: La
 
 def _supporting(bundle: Bundle, answers: Answers, judged: LabelledImages, on_step: Step) -> Answers:
     """ONNX Runtime's answers to the files that another engine ran: they tell its error from the file's."""
-    precisions = [name.rpartition(" ")[2] for name in answers if name.partition(" ")[0] not in ("torch", "ort")]
+    precisions = [name.rpartition(" ")[2] for name in answers if name.partition(" ")[0] not in HOST_BACKENDS]
     needed = dict.fromkeys(["fp32", *precisions]) if precisions else {}
     found: Answers = {}
     for precision in needed:
@@ -206,7 +205,7 @@ def _sources(answers: Answers, judged: LabelledImages) -> tuple[Source, ...]:
         backend, _, precision = name.rpartition(" ")
         if backend == "ort" and precision != "fp32":
             steps.append(("quantisation" if "int8" in precision else "half precision", FP32_ONNX, name))
-        elif backend not in ("ort", "torch"):
+        elif backend not in HOST_BACKENDS:
             steps.append(("backend", f"ort {precision}", name))
     return tuple(
         Source(kind, parity_from_logits(a, b, answers[a], answers[b], judged.labels))
@@ -218,7 +217,7 @@ def _sources(answers: Answers, judged: LabelledImages) -> tuple[Source, ...]:
 def _layers(
     first: Bundle,
     second: Bundle | None,
-    other: str | Path | None,
+    other: str | os.PathLike[str] | None,
     precisions: tuple[str, ...],
     judged: LabelledImages,
     on_step: Step,

@@ -192,7 +192,7 @@ def _build_engines(
     try:
         tensorrt = tensorrt_for_target(options.target)
     except (BackendUnavailable, EngineError) as error:
-        return [], "; ".join(part for part in (error.what, error.found, error.fix and f"try: {error.fix}") if part)
+        return [], error.in_one_line()
     return engines_of_files(folder, precisions, options.target, tensorrt, on_step), ""
 
 

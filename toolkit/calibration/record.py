@@ -124,11 +124,6 @@ def sha256_of_digests(digests: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def short_hashes(images_nhwc: UInt8) -> tuple[str, ...]:
-    """The first 16 hex digits of each image's sha256, sorted."""
-    return tuple(sorted(digest.hex()[:16] for digest in sha256_of_each(images_nhwc)))
-
-
 def sha256_of_preprocessing(preprocessing: dict[str, Any]) -> str:
     """Identity of `Preprocessing.as_dict()`."""
     return _sha256_of_json(preprocessing)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
     backend: str = typer.Option(
         "all", "--backend", help="torch, ort, trt, ort-cuda, ort-trt, several with commas, or all that run here."
     ),

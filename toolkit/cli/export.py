@@ -186,7 +186,6 @@ def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
         numbers_from_text,
         size_from_text,
     )
-    from toolkit.errors import ToolkitError
 
     alien = [f"--{option}" for option in ("pixels", "layout") if own[option] is not None]
     if alien:
@@ -214,8 +213,6 @@ def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
 
 def _refuse_own(own: dict[str, Any]) -> None:
     """A model folder has all of this in its card: an option that is silently ignored would be a trap."""
-    from toolkit.errors import ToolkitError
-
     given = [f"--{option}" for option, value in own.items() if value is not None]
     if given:
         raise ToolkitError(

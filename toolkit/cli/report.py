@@ -16,7 +16,7 @@ SCHEMA = "toolkit/report/1"
 
 
 def command(
-    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest in bundles/)"),
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="The page to write."),
     verify: Path | None = typer.Option(
         None, "--verify", help="What toolkit verify printed. (default: it is run now, on every backend here)"
@@ -97,9 +97,7 @@ def _evidence(
         verified_now,
     )
     from toolkit.errors import ToolkitError
-    from toolkit.files import sha256_of_file
     from toolkit.report.evidence import Evidence
-    from toolkit.workspace import MANIFEST
 
     if verify is not None and gate is not None:
         raise ToolkitError(
@@ -114,7 +112,7 @@ def _evidence(
     known = Evidence(
         folder=_as_typed(bundle.folder),
         manifest=bundle.manifest,
-        manifest_sha256=sha256_of_file(bundle.folder / MANIFEST),
+        manifest_sha256=bundle.manifest_sha256,
         files=dict(ONNX_FILES),
         record=record_of(bundle),
         sidecars=sidecars_of(bundle),

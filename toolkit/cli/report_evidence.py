@@ -120,10 +120,11 @@ def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
     from toolkit.errors import EngineError
     from toolkit.files import read_json
+    from toolkit.runtime.preflight import sidecar_path
 
     found = {}
     for engine in bundle.engines():
-        path = bundle.folder / f"{engine['file']}.json"
+        path = sidecar_path(bundle.folder / engine["file"])
         if path.is_file():
             found[str(engine["file"])] = read_json(path, EngineError)
     return found

@@ -11,7 +11,7 @@ COLOURS = {"ok": "green", "failed": "red", "not run": "yellow"}
 
 
 def command(
-    bundle: Path | None = typer.Argument(None, help="A bundle's folder. (default: the newest of the workspace)"),
+    bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
     backend: str = typer.Option(
         "all", "--backend", help="all, or of ort, trt, ort-cuda, ort-trt, with commas; one that is named must run."
     ),
@@ -59,6 +59,8 @@ def command(
     return {
         "ok": not failed,
         "bundle": str(opened.folder.resolve()),
+        "model": opened.model,
+        "manifest_sha256": opened.manifest_sha256,
         "tool": __version__,
         "recorded": record and not failed,
         "checks": [check.as_dict() for check in checks],

@@ -10,7 +10,7 @@ import typer
 
 def command(
     bundle: Path | None = typer.Argument(
-        None, help="A bundle's folder, or a model: is its card true? (default: the newest in bundles/)"
+        None, help="A bundle's folder or tar, or a model: is its card true? (default: the newest in bundles/)"
     ),
     other: Path | None = typer.Argument(
         None, help="A second bundle, or an ONNX file: held against the first, runner by runner."

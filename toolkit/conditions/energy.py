@@ -103,7 +103,7 @@ def rapl_meter(root: Path = ROOT) -> RaplMeter | None:
 
 def idle_watts(meter: Meter, seconds: float = 1.0) -> float | None:
     """Mean power while this process sleeps; whatever else runs is in it, and so stays out of the inferences."""
-    joules, _, passed_s = _spent(meter, lambda: time.sleep(seconds))
+    joules, passed_s = _spent(meter, lambda: time.sleep(seconds))
     return None if joules is None else joules / passed_s
 
 
@@ -123,14 +123,14 @@ def energy_mj(meter: Meter, call: Callable[[], object], idle: float, seconds: fl
             call()
             calls += 1
 
-    joules, _, passed_s = _spent(meter, work)
+    joules, passed_s = _spent(meter, work)
     if joules is None or joules <= idle * passed_s:
         return None
     return 1000 * (joules - idle * passed_s) / calls
 
 
-def _spent(meter: Meter, work: Callable[[], None]) -> tuple[float | None, int, float]:
-    """Joules while `work` ran, from how many samples (2 of a counter), and for how many seconds."""
+def _spent(meter: Meter, work: Callable[[], None]) -> tuple[float | None, float]:
+    """Joules while `work` ran, and for how many seconds it did."""
     try:
         before = meter.joules()
     except Refused:
@@ -160,5 +160,5 @@ def _spent(meter: Meter, work: Callable[[], None]) -> tuple[float | None, int, f
     if with_counter:
         after = meter.joules()
         grown = None if before is None or after is None or after < before else after - before
-        return grown, 2, passed_s
-    return (statistics.fmean(samples) * passed_s if samples else None), len(samples), passed_s
+        return grown, passed_s
+    return (statistics.fmean(samples) * passed_s if samples else None), passed_s

@@ -17,9 +17,10 @@ import numpy as np
 from toolkit.contracts import Dataset, LabelledImages
 from toolkit.data.download import Progress, fetch
 from toolkit.data.pickled_batch import records_from_pickle
-from toolkit.data.places import cache_home, configured_home, listed
+from toolkit.data.places import configured_home, listed
 from toolkit.errors import DataError
 from toolkit.files import folder_replaced, os_errors
+from toolkit.workspace import cache_folder
 
 NAME = "cifar10"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -47,7 +48,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
     Raises:
         DataError: the set is nowhere, or a file is not the published one.
     """
-    homes = [*configured_home(), cache_home(), Path("data")]
+    homes = [*configured_home(), cache_folder(), Path("data")]
     for folder in (home / version for home in homes for version in (BINARY, PYTHON)):
         if is_folder(folder):
             return from_folder(folder)
@@ -57,7 +58,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
             found=f"neither {BINARY} nor {PYTHON} in {listed(homes)}",
             fix=f"add --download (170 MB), or unpack {URL} into ./data",
         )
-    return from_folder(_downloaded(cache_home() / BINARY, on_progress))
+    return from_folder(_downloaded(cache_folder() / BINARY, on_progress))
 
 
 def is_folder(folder: Path) -> bool:

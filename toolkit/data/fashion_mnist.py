@@ -16,9 +16,10 @@ import numpy as np
 
 from toolkit.contracts import Dataset, Int64, LabelledImages, UInt8
 from toolkit.data.download import Progress, fetch
-from toolkit.data.places import cache_home, configured_home, listed
+from toolkit.data.places import configured_home, listed
 from toolkit.errors import DataError
 from toolkit.files import folder_replaced, os_errors
+from toolkit.workspace import cache_folder
 
 NAME = "fashion-mnist"
 BASE_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # https has no certificate for this host
@@ -55,7 +56,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
     Raises:
         DataError: the set is nowhere, or a file is not the published one.
     """
-    cache = cache_home() / NAME
+    cache = cache_folder() / NAME
     places = [*(home / NAME for home in configured_home()), cache, DEBIAN]
     for folder in places:
         if is_folder(folder):

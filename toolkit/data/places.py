@@ -6,16 +6,6 @@ import os
 from pathlib import Path
 
 
-def cache_home() -> Path:
-    """Where downloads are kept: `trt-edge-toolkit` in $XDG_CACHE_HOME, else in ~/.cache.
-
-    A relative $XDG_CACHE_HOME is ignored, as the XDG base directory specification asks.
-    """
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = configured if configured.is_absolute() else Path("~/.cache").expanduser()
-    return base / "trt-edge-toolkit"
-
-
 def configured_home() -> list[Path]:
     """$TOOLKIT_DATA, if it is set."""
     value = os.environ.get("TOOLKIT_DATA")

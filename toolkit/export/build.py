@@ -13,6 +13,7 @@ from toolkit.export.dla import Dla, put_on_dla, require_dla
 from toolkit.export.network import (
     Profile,
     ends_as_dict,
+    has_strong_typing,
     network_flags,
     precision_flags,
     profile_from_network,
@@ -122,8 +123,7 @@ class Build:
                 allowed="a whole ONNX file",
                 fix="export it again",
             )
-        weak = not hasattr(self.tensorrt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-        opset = self.log.opset()
+        weak, opset = not has_strong_typing(self.tensorrt.module), self.log.opset()
         if weak and opset is not None and opset > WEAK_OPSET_LIMIT:
             raise EngineError(
                 f"{self.tensorrt.name} would read {self.onnx.name} wrongly",

@@ -47,9 +47,7 @@ def engine_from_onnx(
     destination: Path,
     *,
     batch: tuple[int, int, int] = (1, 8, 64),
-    compute_capabilities: tuple[str, ...] = (),
-    workspace_mib: int | None = None,
-    settings: BuildSettings | None = None,
+    settings: BuildSettings = BuildSettings(),  # frozen
     on_progress: Progress | None = None,
     failed_log: Path | None = None,
 ) -> Engine:
@@ -60,8 +58,7 @@ def engine_from_onnx(
 
     Args:
         batch: the smallest, the best served and the largest batch; inputs of a fixed size ignore it.
-        compute_capabilities, workspace_mib: as in `BuildSettings`, for who needs no more.
-        settings: everything else; the two arguments above are then its own.
+        settings: everything else that TensorRT may be told; by default what it does by itself.
         on_progress: called with (phase, steps done, steps) from another thread.
         failed_log: where TensorRT's log goes if the build fails; None puts it where it also goes after a success.
 
@@ -71,24 +68,23 @@ def engine_from_onnx(
             they are known, TensorRT's words, and the path of its log.
     """
     onnx, destination = Path(onnx), Path(destination)
-    told = settings or BuildSettings(compute_capabilities, workspace_mib)
-    require_arguments(onnx, batch, told.workspace_mib, told.optimisation_level)
+    require_arguments(onnx, batch, settings.workspace_mib, settings.optimisation_level)
     if destination.resolve() == onnx.resolve():
         raise EngineError("the engine would overwrite its ONNX file", found=destination, fix="name another file")
     driver = probe_driver()
     tensorrt = require_can_build(find_tensorrt(driver=driver), driver)
-    require_capabilities(tensorrt, driver, told.compute_capabilities)
-    require_compatible(tensorrt, told.compatible)
-    if told.dla is not None and why_no_dla(tensorrt):
-        require_dla(tensorrt, None, driver, told.dla.core, batch)
+    require_capabilities(tensorrt, driver, settings.compute_capabilities)
+    require_compatible(tensorrt, settings.compatible)
+    if settings.dla is not None and why_no_dla(tensorrt):
+        require_dla(tensorrt, None, driver, settings.dla.core, batch)
     log, started, monitor = Log(tensorrt.module), time.perf_counter(), Monitor(on_progress)
-    build = Build(tensorrt, driver, log, onnx, batch, told, failed_log or log_path(destination))
+    build = Build(tensorrt, driver, log, onnx, batch, settings, failed_log or log_path(destination))
     plan, census, facts = interruptible(lambda: build.run(monitor), monitor)
     sidecar = {
         "format": SIDECAR_FORMAT,
         "tensorrt": {"kind": tensorrt.kind, "version": tensorrt.version},
         "builder": _builder(tensorrt, driver),
-        "compute_capabilities": list(told.compute_capabilities),
+        "compute_capabilities": list(settings.compute_capabilities),
         "onnx": {"file": onnx.name, "sha256": sha256_of_file(onnx)},
         "plan": {"sha256": hashlib.sha256(plan).hexdigest(), "bytes": len(plan)},
         **facts,

@@ -12,6 +12,11 @@ Profile = dict[str, list[list[int]]]
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "FP8": "float8", "BOOL": "bool"}
 
 
+def has_strong_typing(trt: Any) -> bool:
+    """Whether networks can take their types from the file: from 10 on, and in RTX; 8 needs builder flags."""
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
 def network_flags(trt: Any, weak: bool = False) -> int:
     """The argument of create_network: strong typing wherever it exists, explicit batch where that is still a flag.
 
@@ -19,7 +24,7 @@ def network_flags(trt: Any, weak: bool = False) -> int:
         weak: not strongly typed although it could be, for implicit INT8 on DLA.
     """
     flags = trt.NetworkDefinitionCreationFlag
-    name = "STRONGLY_TYPED" if hasattr(flags, "STRONGLY_TYPED") and not weak else "EXPLICIT_BATCH"
+    name = "STRONGLY_TYPED" if has_strong_typing(trt) and not weak else "EXPLICIT_BATCH"
     return 1 << int(getattr(flags, name)) if hasattr(flags, name) else 0
 
 
@@ -29,7 +34,7 @@ def precision_flags(trt: Any, network: Any) -> tuple[str, ...]:
     A file with QuantizeLinear needs INT8, and FP16 for the rest; one with float16 tensors needs FP16. Strongly typed
     networks refuse such flags.
     """
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+    if has_strong_typing(trt):
         return ()
     layers = layers_of_network(network)
     if any(layer.type == trt.LayerType.QUANTIZE for layer in layers):
@@ -44,8 +49,7 @@ def share_profile(trt: Any, config: Any) -> None:
 
     Without it an 8.6 engine answers one thread at a time and keeps a CUDA graph of one batch size only.
     """
-    weak = not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-    if weak and hasattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806"):
+    if not has_strong_typing(trt) and hasattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806"):
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import EngineError
 from toolkit.export.dla import IMPLICIT, dla_form, why_no_dla
+from toolkit.export.network import has_strong_typing
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -49,7 +50,7 @@ def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> R
     if precision == "best":
         precision = _best(tensorrt, in_bundle, reasons)
     _require_known(precision)
-    strong = _has_strong_typing(tensorrt)
+    strong = has_strong_typing(tensorrt.module)
     source = _source(precision, strong, in_bundle, reasons)
     _require_file(source, precision, in_bundle)
     if strong:
@@ -98,12 +99,8 @@ def resolve_for_dla(
         f"weakly typed: the DLA of {tensorrt.name} takes its precision from flags {', '.join(flags)} and model.onnx"
     ]
     reasons += ["INT8 is implicit there: the ranges come from calib.cache, not from Q/DQ"] if int8 else []
-    limit = None if _has_strong_typing(tensorrt) else WEAK_OPSET_LIMIT
+    limit = None if has_strong_typing(tensorrt.module) else WEAK_OPSET_LIMIT
     return Resolved(precision, "fp32", False, flags, limit, tuple(reasons), calib_cache=int8)
-
-
-def _has_strong_typing(tensorrt: TensorRT) -> bool:
-    return hasattr(tensorrt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 def _require_known(precision: str) -> None:

@@ -14,15 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
-from toolkit.files import locked, os_errors, write_bytes
+from toolkit.files import locked, make_private, os_errors, write_bytes
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt import NEEDS_NO_GPU, Log, TensorRT
-
-
-def timing_cache_folder() -> Path:
-    """`toolkit/timing` in the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`)."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"  # the XDG specification: empty means not set
-    return Path(home).expanduser() / "toolkit" / "timing"
 
 
 def timing_cache_file(folder: Path, tensorrt: TensorRT, driver: Driver) -> Path:
@@ -65,7 +59,7 @@ def keep_timing_cache(config: Any, file: Path, log: Log) -> str:
     note, measured = "", config.get_timing_cache()
     try:
         with os_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_private(file.parent)
             with locked(file.with_name(f".{file.name}.lock")), _quiet(log):
                 data = file.read_bytes() if file.is_file() else b""
                 others = config.create_timing_cache(data) if data else None

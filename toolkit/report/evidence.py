@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from toolkit.contracts import UInt8
+from toolkit.diagnosis import Cause
 from toolkit.errors import ToolkitError
 from toolkit.report.facts import (
     Accuracy,
-    Cause,
     Latency,
     Source,
     accuracies_from_document,

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+from toolkit.diagnosis import Cause
+from toolkit.gate import FAIL, PASS
+
 QUANTILES = 101
 
 
@@ -123,16 +125,6 @@ class Source:
     images: int
     relative_l2: float | None
     max_abs_dlogit: float | None
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A fault that verify named."""
-
-    name: str
-    where: str
-    evidence: str
-    fix: str
 
 
 def accuracies_from_document(verify: dict[str, Any] | None) -> tuple[Accuracy, ...]:

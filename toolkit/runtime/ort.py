@@ -42,6 +42,7 @@ class OrtRunner(ClosesItself):
         provider_options: of that provider.
         largest_batch: images in one call of the session; more are split. None takes any number.
         threads: of one operator; 0 lets ONNX Runtime take every core.
+        label: what to call the model; its file's name by default.
         optimize: ONNX Runtime's graph optimisations, except the one that rounds float biases to int32, which never
             runs (see `toolkit.runtime.ort_biases`). Off, the graph is run as it stands.
 

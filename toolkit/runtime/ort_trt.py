@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import os_errors, sha256_of_file
+from toolkit.files import make_private, os_errors, sha256_of_file
 from toolkit.lazy import needs
 
 LIBRARY = "libonnxruntime_providers_tensorrt.so"
@@ -59,7 +59,7 @@ def tensorrt_options(
     timings = cache / f"timings-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
     for folder in (engines, timings):
         with os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # an engine is code: nobody else may put one here
+            make_private(folder)  # an engine is code: nobody else may put one here
     return options | {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(engines),

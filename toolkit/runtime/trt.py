@@ -94,12 +94,6 @@ def installed_tensorrts() -> list[TensorRT]:
     return [described(module, kind) for kind, module in _installed(importlib.import_module)[0]]
 
 
-def why_no_tensorrt() -> str:
-    """One line saying what each TensorRT module answered to an import; empty where one imports."""
-    found, reasons = _installed(importlib.import_module)
-    return "" if found else "; ".join(reasons)
-
-
 def _installed(load: Callable[[str], Any]) -> tuple[list[tuple[str, Any]], list[str]]:
     """(kind, module) of each kind that imports, and a sentence about each that does not."""
     found: dict[str, Any] = {}
@@ -132,14 +126,13 @@ class Log:
     Verbose lines are dropped, except the list of layers: full TensorRT writes one for every tactic it times.
     """
 
-    def __init__(self, trt: Any, verbose: bool = False) -> None:
+    def __init__(self, trt: Any) -> None:
         self.lines: list[tuple[str, str]] = []
-        self.verbose = verbose
         self.logger = _logger(trt, self.add)
 
     def add(self, severity: str, message: str) -> None:
         """Keeps a line; `severity` is a name of `ILogger.Severity`."""
-        if severity != "VERBOSE" or self.verbose or message.startswith("Layers:"):
+        if severity != "VERBOSE" or message.startswith("Layers:"):
             if len(self.lines) == _MOST_LINES:  # a program may run for months
                 del self.lines[: _MOST_LINES // 2]
             self.lines.append((severity, message))

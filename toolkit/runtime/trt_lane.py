@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import DataError, EngineError
@@ -23,54 +21,11 @@ from toolkit.runtime.device_images import DeviceImages
 from toolkit.runtime.runner import Phases
 from toolkit.runtime.trt_buffers import Buffers
 from toolkit.runtime.trt_engine import LoadedEngine
+from toolkit.runtime.trt_graphs import Execution, GraphUse, Key, Replay
 
 MOST_GRAPHS = 32  # a lane's; some 100 KB of device memory each for a ResNet
 MOST_ADDRESSES = 8  # of a caller's device memory that get graphs; images at further ones are copied, on the device
 _ALIGNMENT = 256  # bytes, of every address that TensorRT takes
-
-Key = tuple[int, int]  # how many images, and where in device memory; 0: they come from the host
-
-
-@dataclass
-class GraphUse:
-    """Whether calls of a runner are replayed from graphs; `off` says why not, in a clause.
-
-    `own` is set where TensorRT-RTX captures and replays by itself; `full` and `alone` where only some calls are.
-    """
-
-    off: str = ""
-    own: bool = False
-    full: bool = False
-    alone: bool = False
-
-    def __str__(self) -> str:
-        if self.own:
-            return "TensorRT-RTX's own"
-        if self.off:
-            return f"off, {self.off}"
-        if self.alone:
-            return "on, for one batch size at a time: the plan's profile serves one execution context"
-        return f"on, for the first {MOST_GRAPHS} batch sizes" if self.full else "on"
-
-
-@dataclass
-class Execution:
-    """An execution context, what it is set to, and what the graph captured from it is of."""
-
-    context: Any
-    bound: Key | None = None
-    graph_of: Key | None = None
-
-
-@dataclass
-class Replay:
-    """A captured call: images go into `pixels`, a view of pinned memory; `fresh` copies the answers out of another."""
-
-    execution: Execution
-    pixels: NDArray[Any]
-    fresh: Callable[[], Float32]
-    whole: Any
-    compute: Any = None
 
 
 class Lane:
@@ -226,8 +181,10 @@ class Lane:
         self._seen.add(key)
         if not known:
             return None
-        self.graphs.full |= len(self._replays) == MOST_GRAPHS
-        return None if len(self._replays) == MOST_GRAPHS else self._new_replay(key)
+        if len(self._replays) == MOST_GRAPHS:
+            self.graphs.full = MOST_GRAPHS
+            return None
+        return self._new_replay(key)
 
     def _new_replay(self, key: Key) -> Replay | None:
         """Captures a call; what speaks against it turns graphs off for good, and says so."""

@@ -18,7 +18,8 @@ from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.device_images import DeviceImages, device_images
 from toolkit.runtime.runner import ClosesItself, Phases
 from toolkit.runtime.trt_engine import LoadedEngine
-from toolkit.runtime.trt_lane import GraphUse, Lane
+from toolkit.runtime.trt_graphs import graph_use
+from toolkit.runtime.trt_lane import Lane
 
 CONTEXTS = 4
 _UINT8 = np.dtype(np.uint8)  # compared for every call; the type itself would be converted each time
@@ -62,7 +63,7 @@ class TrtRunner(ClosesItself):
 
     def _start(self, engine: LoadedEngine, graph: bool, contexts: int) -> None:
         self._engine, self._process = engine, os.getpid()
-        self._graphs = _graph_use(engine, graph)
+        self._graphs = graph_use(engine, graph)
         self._shape, self._smallest, self._largest = engine.input.shape, engine.smallest, engine.largest
         self._changed, self._waiting, self._closed = threading.Condition(), 0, False
         self._most, self._fewer = contexts, ""
@@ -268,14 +269,6 @@ def _give_back(lanes: list[Lane], engine: LoadedEngine, process: int) -> None:
     while lanes:
         lanes.pop().close()
     engine.close()
-
-
-def _graph_use(engine: LoadedEngine, wanted: bool) -> GraphUse:
-    if not wanted:
-        return GraphUse("not asked for")
-    if engine.is_rtx and not engine.leaves_memory_to_caller:
-        return GraphUse(own=True)
-    return GraphUse("" if engine.cuda.has_graphs else f"{engine.cuda.name} has none")
 
 
 def _forked() -> ToolkitError:
