@@ -33,6 +33,8 @@ def new_key(private: Path) -> Path:
         from cryptography.hazmat.primitives import serialization as kinds
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     public = private.with_suffix(".pub")
+    if public == private:
+        raise ToolkitError(f"{private} is what the public half would be called", fix="--key NAME.pem")
     for path in (private, public):
         if path.exists():
             raise ToolkitError(f"{path} is there already", fix="choose another --key, or leave --new-key out")

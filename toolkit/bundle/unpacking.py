@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
-from toolkit.bundle.reading import require_format
+from toolkit.bundle.reading import require_manifest
 from toolkit.bundle.signing import require_signature
 from toolkit.files import folder_replaced, sha256_of_file
 from toolkit.workspace import MANIFEST
@@ -27,7 +27,7 @@ def unpack(tar: Path, target: Path, key: Path | None = None) -> Packed:
     if key is not None:
         require_signature(tar, key)
     packed = packed_from_tar(tar)
-    require_format(packed.manifest, tar)
+    require_manifest(packed.manifest, tar)
     with folder_replaced(target, owned_by=MANIFEST) as fresh:
         _write(packed, fresh)
     return packed

@@ -102,6 +102,14 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
     except ToolkitError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1, {"ok": False, **error.as_dict()}
+    except OSError as error:  # of a path or file that no command had looked at more closely
+        fault = ToolkitError(
+            f"cannot use {error.filename or 'a file'}",
+            found=error.strerror or error,
+            fix="check path, rights and space",
+        )
+        print(f"\nerror: {fault}", file=sys.stderr)
+        return 1, {"ok": False, **fault.as_dict()}
     except UsageError as error:
         error.show()
         return 2, {"ok": False, "error": "UsageError", "what": error.format_message()}
