@@ -12,10 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
 
 LONGEST_SHOWN = 300  # characters of a path in an error
 
@@ -30,8 +33,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 @contextmanager
-def os_errors(target: Path, doing: str = "write") -> Iterator[None]:
-    """Turns a full disk, a read-only folder or a missing one into a sentence."""
+def os_errors(target: Path | None, doing: str = "write") -> Iterator[None]:
+    """Turns a full disk, a read-only folder or a missing one into a sentence.
+
+    Args:
+        target: what the sentence is about; None takes the path that the system names.
+    """
     try:
         yield
     except OSError as error:
@@ -53,10 +60,11 @@ def os_errors(target: Path, doing: str = "write") -> Iterator[None]:
             ),
         }
         found, fix = reasons.get(error.errno or 0, (str(error), "check the path"))
-        raise ToolkitError(f"cannot {doing} {_short(target)}", found=found, fix=fix) from error
+        what = _short(target or error.filename or "a file")
+        raise ToolkitError(f"cannot {doing} {what}", found=found, fix=fix) from error
 
 
-def _short(path: Path) -> str:
+def _short(path: Path | str | bytes | int) -> str:
     """A path as it is shown: one that is too long for any system is cut."""
     text = str(path)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
@@ -160,6 +168,26 @@ def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None)
         raise error(f"{path} is not TOML", found=fault, allowed=allowed) from fault
 
 
+def read_onnx(path: Path, doing: str = "read ONNX files") -> onnx.ModelProto:
+    """An ONNX file as it stands.
+
+    Raises:
+        ToolkitError: it cannot be read, or is no ONNX file. MissingPackage: onnx cannot be imported here.
+    """
+    with needs(doing):
+        import onnx
+    try:
+        with os_errors(path, "read"):
+            model = onnx.load(path)
+    except ToolkitError:
+        raise
+    except Exception as fault:  # protobuf's DecodeError, which moved between its versions
+        raise ToolkitError(f"{path} is not an ONNX file", found=str(fault)[:200], fix="export again") from fault
+    if not model.graph.node:
+        raise ToolkitError(f"{path} is not an ONNX file", found="no graph", fix="export again")
+    return model
+
+
 @contextmanager
 def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its place when the block succeeds.
@@ -170,7 +198,7 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
     Raises:
         ToolkitError: `target` is a file or somebody else's folder, or cannot be written.
     """
-    target = Path(os.path.abspath(target))
+    target = Path(os.path.realpath(target))  # a link stays one: what it points to is replaced
     lock = target.parent / f".{target.name}.lock"
     with os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict
+from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.shapes import Each, Maybe, require_shape
@@ -81,13 +82,24 @@ class Bundle:
 
     def golden(self) -> tuple[LabelledImages, dict[str, Float32]]:
         """A few evaluation images and the logits float32 (N, classes) each precision gave for them on the host."""
-        data = (self.folder / GOLDEN).read_bytes()
+        with os_errors(self.folder / GOLDEN, "read"):
+            data = (self.folder / GOLDEN).read_bytes()
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 images = LabelledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
                 logits = {key.removeprefix("logits_"): arrays[key] for key in arrays.files if key.startswith("logits_")}
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="toolkit export") from error
+        require_images(images.images_nhwc, self.preprocessing, f"model '{self.model}', in {self.folder / GOLDEN},")
+        wanted = (len(images), len(self.labels))
+        for name, found in logits.items():
+            if found.shape != wanted or found.dtype != np.float32:
+                raise BundleError(
+                    f"{self.folder / GOLDEN} holds {name} logits of another form",
+                    found=f"{found.dtype} {found.shape}",
+                    allowed=f"float32 {wanted}",
+                    fix="toolkit export",
+                )
         return images, logits
 
 
@@ -190,8 +202,8 @@ def require_apart(bundle: Bundle, path: Path, option: str) -> None:
     Raises:
         ToolkitError: `path` is inside and one of the manifest's, or the manifest itself.
     """
-    inside = {(bundle.folder / name).resolve() for name in (MANIFEST, *bundle.manifest["files"])}
-    if path.resolve() in inside:
+    inside = {os.path.realpath(bundle.folder / name) for name in (MANIFEST, *bundle.manifest["files"])}
+    if os.path.realpath(path) in inside:  # Path.resolve raises where links go round in a circle
         raise ToolkitError(f"{path} is a file of the bundle itself", fix=f"choose another {option}")
 
 

@@ -50,8 +50,17 @@ def folder_in_cache(tar: Path, again: bool = False) -> Path:
     folder = root / sha256_of_file(tar)
     manifest = folder / MANIFEST
     if again or not manifest.is_file() or manifest.read_bytes() != packed.manifest_bytes:
+        _clear_wreck(folder)
         unpack(tar, folder)
     return folder
+
+
+def _clear_wreck(folder: Path) -> None:
+    """Takes away what stands in the cache in a bundle's place and is none, and so would never be replaced."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink(missing_ok=True)
+    elif folder.is_dir() and not (folder / MANIFEST).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(packed: Packed, folder: Path) -> None:

@@ -64,6 +64,8 @@ def verify(
         BundleError: not a bundle, or changed. BackendUnavailable: nothing that was asked for can run. DataError: images
             that do not fit. ToolkitError: an unknown backend or precision, or another net in `other`.
     """
+    if not (isinstance(gate, int | float) and 0 <= gate <= 100):  # NaN would let everything pass
+        raise ToolkitError("gate is no part of the reference's right answers", found=gate, allowed="0 to 100 percent")
     first = bundle if isinstance(bundle, Bundle) else bundle_from_folder(None if bundle is None else Path(bundle))
     second = None if other is None else other_bundle(Path(other), first)
     wanted, names = require_precisions(_listed(precisions), first), require_backends(_listed(backends))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,14 +82,14 @@ def _require_apart(bundle: Bundle, written: dict[str, Path | None], read: tuple[
     from toolkit.bundle.reading import require_apart
     from toolkit.errors import ToolkitError
 
-    taken = {path.resolve() for path in read if path is not None}
+    taken = {os.path.realpath(path) for path in read if path is not None}
     for option, path in written.items():
         if path is None:
             continue
         require_apart(bundle, path, option)
-        if path.resolve() in taken:
+        if os.path.realpath(path) in taken:
             raise ToolkitError(f"{path} is another file of this command", fix=f"choose another {option}")
-        taken.add(path.resolve())
+        taken.add(os.path.realpath(path))
 
 
 def _evidence(
