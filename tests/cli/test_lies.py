@@ -334,6 +334,15 @@ def test_a_gate_that_nothing_could_fail_is_refused(tool: Toolkit, gate: float) -
         package.verify("b", backends="ort", gate=gate)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"threads": 10**6}, {"batches": (1.5,)}, {"batches": (10**9,)}, {"max_regression": float("nan")}, {"seconds": -1}],
+)
+def test_a_bench_that_would_not_end_or_could_not_fail_is_refused(tool: Toolkit, option: dict[str, Any]) -> None:
+    with pytest.raises(ToolkitError, match=next(iter(option))):
+        package.bench("b", **{"backends": "ort", "precisions": "int8-cpu", "batches": (1,), "seconds": 0.05, **option})
+
+
 def test_numbers_that_no_backend_takes_are_refused(tool: Toolkit) -> None:
     for threads in (-1, 10**12):
         with pytest.raises(ToolkitError, match="threads"):

@@ -38,6 +38,7 @@ from toolkit.workspace import MANIFEST
 
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03
+MOST_THREADS, MOST_BATCH = 64, 4096  # as on the command line
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def bench(
         BackendUnavailable: nothing can run here.
     """
     opened, load, sizes = _opened(bundle), Load(threads, rate_hz), tuple(batches)
-    _require_sane(load, sizes, seconds, graph)
+    _require_sane(load, sizes, seconds, graph, max_regression)
     before = _checked_baseline(baseline, against, opened, load)
     state = MachineState()
     entrants = Entrants(state.device_mib)
@@ -172,16 +173,22 @@ def _opened(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else bundle_from_folder(Path(bundle))
 
 
-def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str) -> None:
+def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str, max_regression: float) -> None:
     """What the command line refuses in its own words, for callers in Python."""
     for what, value, right in (
-        ("batches", batches, bool(batches) and all(batch >= 1 for batch in batches)),
+        ("batches", batches, bool(batches) and all(batch in range(1, MOST_BATCH + 1) for batch in batches)),
         ("seconds", seconds, 0 < seconds < float("inf")),
-        ("threads", load.threads, load.threads >= 1),
+        ("threads", load.threads, load.threads in range(1, MOST_THREADS + 1)),
         ("rate_hz", load.rate_hz, load.rate_hz is None or 0 < load.rate_hz <= 1e9),
     ):
         if not right:
-            raise ToolkitError(f"{what} cannot be measured with", found=value, allowed="numbers above 0")
+            raise ToolkitError(
+                f"{what} cannot be measured with",
+                found=value,
+                allowed=f"numbers above 0; up to {MOST_THREADS} threads, batches up to {MOST_BATCH}",
+            )
+    if not 0 <= max_regression <= 10:  # NaN would let everything pass
+        raise ToolkitError("no median can be held to max_regression", found=max_regression, allowed="0 to 10, as 0.03")
     if graph not in GRAPHS:
         raise ToolkitError("unknown choice of CUDA graphs", found=graph, allowed=", ".join(GRAPHS))
 

@@ -37,7 +37,7 @@ MANIFEST_SHAPE = {
     "preprocessing": {"height": int, "width": int, "channels": int, "mean": [float], "std": [float]},
     "output?": {"name": str, "dtype": str, "shape": list},
     "files": Each({"sha256": str, "bytes": int}),
-    "engines?": [{"file": str, "precision": str, "target": str, "tensorrt?": {"kind": str, "version": str}}],
+    "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
     "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
     "evaluation?": {"source": str, "sha256": str},
     "calibration?": Maybe({"key?": str, "method?": str}),

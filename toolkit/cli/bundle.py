@@ -196,7 +196,7 @@ def _show(manifest: dict[str, Any], where: str) -> None:
     engines = [
         (
             e["file"],
-            e["target"],
+            e.get("target", "unknown"),
             f"{e['tensorrt']['kind']} {e['tensorrt']['version']}" if "tensorrt" in e else "unknown",
         )
         for e in manifest.get("engines", [])

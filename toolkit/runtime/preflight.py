@@ -71,6 +71,9 @@ def sidecar_of_plan(plan: Path, rebuild: str = "toolkit build BUNDLE") -> dict[s
         raise EngineError(
             f"{path} has a format that this version cannot read", found=sidecar.get("format"), allowed=SIDECAR_FORMAT
         )
+    missing = [entry for entry in SIDECAR_SHAPE if not entry.endswith("?") and entry not in sidecar]
+    if missing:
+        raise EngineError(f"{path} lacks entries", found=f"no {', '.join(missing)}", fix=rebuild)
     require_shape(sidecar, SIDECAR_SHAPE, str(path), EngineError, rebuild)
     size, wanted = plan.stat().st_size, sidecar["plan"]
     if size != wanted["bytes"]:
