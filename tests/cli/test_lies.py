@@ -350,6 +350,18 @@ def test_numbers_that_no_backend_takes_are_refused(tool: Toolkit) -> None:
     refused(tool("build", "b", "--target", "rtx", "--precision", "fp32", "--workspace-mib", "9" * 23), "too large")
 
 
+def test_two_builds_at_once_keep_each_others_engines(tool: Toolkit) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="engines need the TensorRT-RTX wheels (extra rtx)")
+    start = [sys.executable, "-m", "toolkit", "build", "b", "--target", "rtx", "--precision"]
+    builds = [subprocess.Popen([*start, precision], stderr=subprocess.PIPE) for precision in ("fp32", "int8")]
+    said = [build.communicate()[1].decode() for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], said
+    engines = json.loads(Path("b/manifest.json").read_text())["engines"]
+    assert sorted(entry["precision"] for entry in engines) == ["fp32", "int8-fp16"]
+    assert tool("bundle", "check", "b").code == 0
+    assert {path.name for path in Path().iterdir()} <= {"b", "cache"}
+
+
 @pytest.mark.parametrize(
     ("redirected", "code", "says"),
     [
