@@ -343,6 +343,11 @@ def test_a_bench_that_would_not_end_or_could_not_fail_is_refused(tool: Toolkit, 
         package.bench("b", **{"backends": "ort", "precisions": "int8-cpu", "batches": (1,), "seconds": 0.05, **option})
 
 
+def test_a_baseline_is_named_as_text_in_python_too(tool: Toolkit) -> None:
+    with pytest.raises(ToolkitError, match="cannot read nosuch"):
+        package.bench("b", backends="ort", precisions="int8-cpu", baseline="nosuch.json")
+
+
 def test_numbers_that_no_backend_takes_are_refused(tool: Toolkit) -> None:
     for threads in (-1, 10**12):
         with pytest.raises(ToolkitError, match="threads"):

@@ -90,7 +90,7 @@ def bench(
     graph: str = "on",
     energy: bool = False,
     comparable: bool = False,
-    baseline: Path | None = None,
+    baseline: str | os.PathLike[str] | None = None,
     against: str | os.PathLike[str] | Bundle | None = None,
     max_regression: float = MAX_REGRESSION,
     run_builder: bool = False,
@@ -212,12 +212,14 @@ def _weights(bundle: Bundle) -> str:
     return str(bundle.manifest["model"].get("weights_sha256", ""))
 
 
-def _checked_baseline(baseline: Path | None, against: object, bundle: Bundle, load: Load) -> Baseline | None:
+def _checked_baseline(
+    baseline: str | os.PathLike[str] | None, against: object, bundle: Bundle, load: Load
+) -> Baseline | None:
     if baseline is None:
         return None
     if against is not None:
         raise ToolkitError("a run is compared with one thing", found="a baseline and another bundle", allowed="one")
-    found = baseline_from_file(baseline)
+    found = baseline_from_file(Path(baseline))
     device = device_fingerprint(probe_driver())
     require_comparable(found, device, bundle.model, _weights(bundle), (load.threads, load.rate_hz))
     return found
