@@ -12,10 +12,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
+
+LONGEST_SHOWN = 300  # characters of a path in an error
 
 
 def sha256_of_file(path: Path) -> str:
@@ -28,8 +33,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 @contextmanager
-def os_errors(target: Path, doing: str = "write") -> Iterator[None]:
-    """Turns a full disk, a read-only folder or a missing one into a sentence."""
+def os_errors(target: Path | None, doing: str = "write") -> Iterator[None]:
+    """Turns a full disk, a read-only folder or a missing one into a sentence.
+
+    Args:
+        target: what the sentence is about; None takes the path that the system names.
+    """
     try:
         yield
     except OSError as error:
@@ -42,9 +51,23 @@ def os_errors(target: Path, doing: str = "write") -> Iterator[None]:
             errno.ENOENT: ("it does not exist", "check the path"),
             errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
             errno.EISDIR: ("it is a folder", "check the path"),
+            errno.EEXIST: ("a part of the path is a file, not a folder", "check the path"),
+            errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one"),
+            errno.ELOOP: ("it is a symbolic link to itself", "check the path"),
+            errno.EFBIG: (
+                "the file would be larger than this system allows",
+                "choose another folder, or raise ulimit -f",
+            ),
         }
         found, fix = reasons.get(error.errno or 0, (str(error), "check the path"))
-        raise ToolkitError(f"cannot {doing} {target}", found=found, fix=fix) from error
+        what = _short(target or error.filename or "a file")
+        raise ToolkitError(f"cannot {doing} {what}", found=found, fix=fix) from error
+
+
+def _short(path: Path | str | bytes | int) -> str:
+    """A path as it is shown: one that is too long for any system is cut."""
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,19 +76,44 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ToolkitError: the disk is full, the folder read-only or absent.
     """
-    with os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    write_together({path: data})
+
+
+def write_together(contents: dict[Path, bytes]) -> None:
+    """Writes several files, each as `write_bytes` does; where one cannot be written, none is.
+
+    Raises:
+        ToolkitError: names the file that cannot be written, and why.
+    """
+    parts: dict[Path, str] = {}
+    try:
+        for path, data in contents.items():
+            with os_errors(path):
+                parts[path] = _part_beside(path)
+                _write_part(parts[path], data)
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for path in contents:
+            with os_errors(path):
+                os.replace(parts[path], path)
+    finally:
+        for part in parts.values():
+            Path(part).unlink(missing_ok=True)
+
+
+def _part_beside(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    return name
+
+
+def _write_part(part: str, data: bytes) -> None:
+    with open(part, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.chmod(part, 0o644)
 
 
 def make_private(folder: Path) -> None:
@@ -90,12 +138,26 @@ def read_json(path: Path, error: type[ToolkitError]) -> dict[str, Any]:
     with os_errors(path, "read"):
         data = path.read_bytes()
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as fault:
+        document = from_json(data)
+    except ValueError as fault:
         raise error(f"{path} is not JSON", found=fault, fix="restore the file from its source") from fault
     if not isinstance(document, dict):
         raise error(f"{path} is not a JSON object", found=type(document).__name__)
     return document
+
+
+def from_json(data: bytes | str) -> Any:
+    """What JSON says; ValueError also for NaN and Infinity, which Python reads and JSON has not, and for nothing."""
+    if not data.strip():
+        raise ValueError("an empty file")
+    try:
+        return json.loads(data, parse_constant=_no_such_number)
+    except RecursionError as fault:
+        raise ValueError("brackets nested too deeply") from fault
+
+
+def _no_such_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None) -> dict[str, Any]:
@@ -113,6 +175,26 @@ def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None)
         raise error(f"{path} is not TOML", found=fault, allowed=allowed) from fault
 
 
+def read_onnx(path: Path, doing: str = "read ONNX files") -> onnx.ModelProto:
+    """An ONNX file as it stands.
+
+    Raises:
+        ToolkitError: it cannot be read, or is no ONNX file. MissingPackage: onnx cannot be imported here.
+    """
+    with needs(doing):
+        import onnx
+    try:
+        with os_errors(path, "read"):
+            model = onnx.load(path)
+    except ToolkitError:
+        raise
+    except Exception as fault:  # protobuf's DecodeError, which moved between its versions
+        raise ToolkitError(f"{path} is not an ONNX file", found=str(fault)[:200], fix="export again") from fault
+    if not model.graph.node:
+        raise ToolkitError(f"{path} is not an ONNX file", found="no graph", fix="export again")
+    return model
+
+
 @contextmanager
 def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its place when the block succeeds.
@@ -123,7 +205,7 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
     Raises:
         ToolkitError: `target` is a file or somebody else's folder, or cannot be written.
     """
-    target = Path(os.path.abspath(target))
+    target = Path(os.path.realpath(target))  # a link stays one: what it points to is replaced
     lock = target.parent / f".{target.name}.lock"
     with os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.contracts import Float32, UInt8
-from toolkit.lazy import needs
+from toolkit.files import read_onnx
 from toolkit.parity import relative_l2
 from toolkit.runtime.ort import OrtRunner
 
@@ -81,9 +81,7 @@ def layers_of_files(
     Args:
         precision: the candidate's; it decides what is still healthy.
     """
-    with needs("compare layers"):
-        import onnx
-    model, other = onnx.load(reference), onnx.load(candidate)
+    model, other = read_onnx(reference, "compare layers"), read_onnx(candidate, "compare layers")
     names = [name for node in model.graph.node for name in node.output]
     there = {name for node in other.graph.node for name in node.output}
     shared = [name for name in names if name in there]
@@ -104,9 +102,7 @@ def layers_of_optimised(
     A tensor that is exposed cannot be fused away, so each is exposed alone, in a session of its own: all that comes
     before it is fused as in use.
     """
-    with needs("compare layers"):
-        import onnx
-    model = onnx.load(path)
+    model = read_onnx(path, "compare layers")
     images = images_nhwc[:IMAGES]
     names = [
         name
@@ -127,9 +123,7 @@ def layers_of_optimised(
 
 def first_nonfinite(path: Path, images_nhwc: UInt8) -> tuple[str, float] | None:
     """The first node of a file whose output holds NaN or infinity, with the largest finite |value| just before it."""
-    with needs("compare layers"):
-        import onnx
-    model = onnx.load(path)
+    model = read_onnx(path, "compare layers")
     names = [name for node in model.graph.node for name in node.output]
     tensors = _exposed(model, names, images_nhwc[:IMAGES])
     for node in model.graph.node:

@@ -76,6 +76,11 @@ def toolkit(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     """Runs a command in this process, in the tiny workspace, and returns its `Answer`."""
     monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tiny_workspace))
     monkeypatch.chdir(tiny_workspace)
+    return in_this_process(capsys)
+
+
+def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
+    """Runs commands in this process, where it stands."""
 
     def call(*words: str | Path) -> Answer:
         capsys.readouterr()

@@ -10,10 +10,20 @@ from toolkit.errors import ToolkitError
 from toolkit.files import read_json
 from toolkit.latency import Latency
 from toolkit.rank_tests import Ratio, ratio_from_pairs, ratio_from_runs
+from toolkit.shapes import Above, Each, Maybe, Some, require_shape
 
 SCHEMA = "toolkit/bench/1"
 SLOWER, MACHINE, UNDECIDED, WITHIN = "slower", "the machine is slower", "undecided", "within the limit"
 Key = tuple[str, int]  # runner, batch
+MEDIANS = Some(Above(0))
+SHAPE = {
+    "device": Each(str),
+    "model": str,
+    "weights_sha256": str,
+    "settings": {"threads": int, "rate_hz": Maybe(Above(0))},
+    "latency": [{"runner": str, "batch": int, "round_medians_ms": MEDIANS}],
+    "machine": [{"batch": int, "round_medians_ms": MEDIANS}],
+}
 
 
 @dataclass(frozen=True)
@@ -84,33 +94,22 @@ def baseline_from_file(path: Path) -> Baseline:
     Raises:
         ToolkitError: it cannot be read, or is no such file.
     """
-    document = read_json(path, ToolkitError)
-    try:
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"schema {document['schema']!r}")
-        return Baseline(
-            path,
-            {str(key): str(value) for key, value in document["device"].items()},
-            str(document["model"]),
-            str(document["weights_sha256"]),
-            (int(document["settings"]["threads"]), document["settings"]["rate_hz"]),
-            {(str(row["runner"]), int(row["batch"])): _medians(row) for row in document["latency"]},
-            {int(row["batch"]): _medians(row) for row in document["machine"]},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    document, fix = read_json(path, ToolkitError), f"toolkit bench --save {path}"
+    what = f"{path} is no saved benchmark: it"
+    if document.get("schema") != SCHEMA:
         raise ToolkitError(
-            f"{path} is no saved benchmark",
-            found=f"{type(error).__name__}: {error}",
-            allowed=f"a document {SCHEMA}",
-            fix=f"toolkit bench --save {path}",
-        ) from error
-
-
-def _medians(row: dict[str, Any]) -> list[float]:
-    found = [float(value) for value in row["round_medians_ms"]]
-    if not found or min(found) <= 0:
-        raise ValueError(f"medians of rounds {found}")
-    return found
+            f"{path} is no saved benchmark", found=f"schema {document.get('schema')!r}", allowed=SCHEMA, fix=fix
+        )
+    require_shape(document, SHAPE, what, ToolkitError, fix)
+    return Baseline(
+        path,
+        document["device"],
+        document["model"],
+        document["weights_sha256"],
+        (document["settings"]["threads"], document["settings"]["rate_hz"]),
+        {(row["runner"], row["batch"]): row["round_medians_ms"] for row in document["latency"]},
+        {row["batch"]: row["round_medians_ms"] for row in document["machine"]},
+    )
 
 
 def require_comparable(

@@ -36,6 +36,7 @@ from toolkit.runtime.runner import Runner
 
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03
+MOST_THREADS, MOST_BATCH = 64, 4096  # as on the command line
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def bench(
     graph: str = "on",
     energy: bool = False,
     comparable: bool = False,
-    baseline: Path | None = None,
+    baseline: str | os.PathLike[str] | None = None,
     against: str | os.PathLike[str] | Bundle | None = None,
     max_regression: float = MAX_REGRESSION,
     run_builder: bool = False,
@@ -117,7 +118,7 @@ def bench(
         BackendUnavailable: nothing can run here.
     """
     opened, load, sizes = opened_bundle(bundle), Load(threads, rate_hz), tuple(batches)
-    _require_sane(load, sizes, seconds, graph, streams)
+    _require_sane(load, sizes, seconds, graph, streams, max_regression)
     before = _checked_baseline(baseline, against, opened, load)
     state = MachineState()
     entrants = Entrants(state.device_mib)
@@ -175,17 +176,25 @@ def bench(
     )
 
 
-def _require_sane(load: Load, batches: tuple[int, ...], seconds: float, graph: str, streams: int | None) -> None:
+def _require_sane(
+    load: Load, batches: tuple[int, ...], seconds: float, graph: str, streams: int | None, max_regression: float
+) -> None:
     """What the command line refuses in its own words, for callers in Python."""
     for what, value, right in (
-        ("batches", batches, bool(batches) and all(batch >= 1 for batch in batches)),
+        ("batches", batches, bool(batches) and all(batch in range(1, MOST_BATCH + 1) for batch in batches)),
         ("seconds", seconds, 0 < seconds < float("inf")),
-        ("threads", load.threads, load.threads >= 1),
-        ("streams", streams, streams is None or streams >= 1),
+        ("threads", load.threads, load.threads in range(1, MOST_THREADS + 1)),
+        ("streams", streams, streams is None or streams in range(1, MOST_THREADS + 1)),
         ("rate_hz", load.rate_hz, load.rate_hz is None or 0 < load.rate_hz <= 1e9),
     ):
         if not right:
-            raise ToolkitError(f"{what} cannot be measured with", found=value, allowed="numbers above 0")
+            raise ToolkitError(
+                f"{what} cannot be measured with",
+                found=value,
+                allowed=f"numbers above 0; up to {MOST_THREADS} threads, batches up to {MOST_BATCH}",
+            )
+    if not 0 <= max_regression <= 10:  # NaN would let everything pass
+        raise ToolkitError("no median can be held to max_regression", found=max_regression, allowed="0 to 10, as 0.03")
     if graph not in GRAPHS:
         raise ToolkitError("unknown choice of CUDA graphs", found=graph, allowed=", ".join(GRAPHS))
 
@@ -205,12 +214,14 @@ def _weights(bundle: Bundle) -> str:
     return str(bundle.manifest["model"].get("weights_sha256", ""))
 
 
-def _checked_baseline(baseline: Path | None, against: object, bundle: Bundle, load: Load) -> Baseline | None:
+def _checked_baseline(
+    baseline: str | os.PathLike[str] | None, against: object, bundle: Bundle, load: Load
+) -> Baseline | None:
     if baseline is None:
         return None
     if against is not None:
         raise ToolkitError("a run is compared with one thing", found="a baseline and another bundle", allowed="one")
-    found = baseline_from_file(baseline)
+    found = baseline_from_file(Path(baseline))
     device = device_fingerprint(probe_driver())
     require_comparable(found, device, bundle.model, _weights(bundle), (load.threads, load.rate_hz))
     return found

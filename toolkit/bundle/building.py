@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.bundle.orders import Order, order_from_resolved, order_of_file, resolved_for
-from toolkit.bundle.reading import ONNX_FILES, RECORDS, Bundle
+from toolkit.bundle.reading import ONNX_FILES, RECORDS, Bundle, bundle_from_folder
 from toolkit.bundle.repeating import Trials, fastest_that_passes
 from toolkit.errors import EngineError
 from toolkit.export.build import BuildSettings
@@ -20,7 +22,7 @@ from toolkit.export.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.export.requirements import require_can_build
 from toolkit.export.resolver import Resolved
 from toolkit.export.target import Target
-from toolkit.files import folder_replaced, json_text, sha256_of_file
+from toolkit.files import folder_replaced, json_text, locked, os_errors, sha256_of_file
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
 from toolkit.workspace import MANIFEST, cache_folder
@@ -79,7 +81,7 @@ def build_engines(
     if trials is not None:
         trials.require_can_run(tensorrt)
     orders = [order_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
-    with folder_replaced(bundle.folder, owned_by=MANIFEST) as fresh:
+    with _alone_with(bundle) as bundle, folder_replaced(bundle.folder, owned_by=MANIFEST) as fresh:
         shutil.copytree(bundle.folder, fresh, dirs_exist_ok=True)
         maker = _Maker(fresh, target, tensorrt, on_step, bundle.folder / "engines")
         made = [maker.built(order) if trials is None else maker.drawn(order, bundle, trials) for order in orders]
@@ -90,6 +92,16 @@ def build_engines(
         (fresh / MANIFEST).write_text(json_text(manifest))
     notes = dict.fromkeys(note for engine in made for note in engine.notes)
     return Built(tuple(entries), resolved, tensorrt, tuple(notes))
+
+
+@contextmanager
+def _alone_with(bundle: Bundle) -> Iterator[Bundle]:
+    """The bundle as it is once no other process builds into it: the second of two keeps what the first built."""
+    lock = Path(os.path.realpath(bundle.folder))
+    with ExitStack() as stack:
+        with os_errors(bundle.folder):
+            stack.enter_context(locked(lock.with_name(f".{lock.name}.build.lock")))
+        yield bundle_from_folder(bundle.folder)
 
 
 def engines_of_files(

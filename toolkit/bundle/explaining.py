@@ -24,6 +24,7 @@ from toolkit.diagnosis import (
     explained,
 )
 from toolkit.errors import MissingPackage
+from toolkit.files import read_onnx
 from toolkit.lazy import needs
 from toolkit.parity import BATCH, logits_in_batches
 from toolkit.runtime.ort import OrtRunner
@@ -152,10 +153,9 @@ def _in_normalisation(bundle: Bundle, name: str, images_nhwc: UInt8, expected: F
 def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...], images_nhwc: UInt8) -> Float32 | None:
     """Answers of the fp32 file with another normalisation; None where the file has it under other names."""
     with needs("try another normalisation"):
-        import onnx
         from onnx import numpy_helper
 
-    model = onnx.load(bundle.onnx_file("fp32"))
+    model = read_onnx(bundle.onnx_file("fp32"))
     height, width, channels = bundle.preprocessing.shape
     scale, shift = Preprocessing(height, width, channels, mean, std).scale_and_shift()
     new = {"preprocess.scale": scale, "preprocess.shift": shift}

@@ -22,8 +22,8 @@ from toolkit.calibration.record import (
 from toolkit.calibration.scales import LEVELS
 from toolkit.contracts import Float32, UInt8
 from toolkit.diagnosis import Cause
+from toolkit.files import read_onnx
 from toolkit.layers import first_nonfinite
-from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
@@ -48,15 +48,13 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     Raises:
         MissingPackage: onnx cannot be imported here. CalibrationError: the record cannot be read.
     """
-    with needs("read ONNX files"):
-        import onnx
-    fp32 = onnx.load(bundle.onnx_file("fp32"))
+    fp32 = read_onnx(bundle.onnx_file("fp32"))
     weights = _arrays(fp32)
     record = record_from_file(bundle.folder / RECORD) if (bundle.folder / RECORD).is_file() else None
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
         path = bundle.onnx_file(precision)
-        graph = fp32 if precision == "fp32" else onnx.load(path)
+        graph = fp32 if precision == "fp32" else read_onnx(path)
         # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, precision, graph)

@@ -20,6 +20,7 @@ from toolkit.runtime.runner import Runner
 BACKENDS = ("trt", "ort")  # the order of "auto"
 BEST = {"trt": ("int8-fp16", "int8", "fp16", "fp32"), "ort": ("int8-cpu", "fp32")}
 LARGEST_BATCH = 256  # images in one call of the engine; more are split, so that memory stays flat
+MOST_THREADS = 1024  # onnxruntime takes any number, and starts so many
 ON_THE_HOST = (1, 3)  # kDLCPU and kDLCUDAHost of DLPack's DLDeviceType
 
 
@@ -195,6 +196,8 @@ def load(
         raise ToolkitError("unknown backend", found=backend, allowed="auto, " + ", ".join(BACKENDS))
     if precision != "best":
         opened.onnx_file(precision)  # refuses what the bundle lacks
+    if not (isinstance(threads, int) and 0 <= threads <= MOST_THREADS):
+        raise ToolkitError("unknown number of threads", found=threads, allowed=f"0 (every core) to {MOST_THREADS}")
     names = BACKENDS if backend == "auto" else (backend,)
     passed_over: dict[str, str] = {}
     for name in names:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from toolkit.errors import BundleError
-from toolkit.files import os_errors
+from toolkit.files import from_json, os_errors
 from toolkit.workspace import MANIFEST
 
 SUFFIX = ".tar"
@@ -51,6 +51,13 @@ def tar_of_files(folder: Path, manifest: bytes) -> bytes:
             data = (folder / name).read_bytes()
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise BundleError(f"{folder / name} changed while it was packed", fix="pack again")
+        if len(data) != entry["bytes"]:
+            raise BundleError(
+                f"{MANIFEST} says another size of {folder / name}",
+                found=entry["bytes"],
+                allowed=len(data),
+                fix="export again, then pack again",
+            )
         parts += [_header(name, len(data)), data, _padding(len(data))]
     return b"".join([*parts, _end(sum(map(len, parts)))])
 
@@ -142,8 +149,8 @@ def _first_member(path: Path, stream: IO[bytes]) -> bytes:
 
 def _manifest(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        manifest = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        manifest = from_json(data)
+    except ValueError as error:
         raise BundleError(f"{MANIFEST} in {path} is not JSON", found=error, fix="copy it again") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise BundleError(f"{MANIFEST} in {path} lists no files", fix=REPACK)

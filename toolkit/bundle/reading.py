@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict
+from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
+from toolkit.shapes import Each, Maybe, require_shape
 from toolkit.workspace import MANIFEST, newest_bundle
 
 FORMAT = 1
@@ -31,6 +32,19 @@ FOR_TENSORRT = ("fp32", "fp16", "int8", "int8-fp16")
 # Without any optimisation it answers as the graph stands, to the last bit, and is as fast as with the others.
 NEVER_OPTIMISED = ("int8-fp16",)
 GOLDEN = "golden.npz"
+# What this version reads of a manifest; older ones lack what ends in "?".
+MANIFEST_SHAPE = {
+    "model": {"name": str, "arch?": dict, "weights_sha256?": str, "folder_hint?": Maybe(str)},
+    "labels": [str],
+    "preprocessing": {"height": int, "width": int, "channels": int, "mean": [float], "std": [float]},
+    "output?": {"name": str, "dtype": str, "shape": list},
+    "files": Each({"sha256": str, "bytes": int}),
+    "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
+    "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
+    "evaluation?": {"source": str, "sha256": str},
+    "calibration?": Maybe({"key?": str, "method?": str}),
+    "stripped?": {"only": [str]},
+}
 RECORDS = "selftest-"  # how the names of `toolkit selftest --record` begin: beside the manifest, not in it
 
 
@@ -75,13 +89,24 @@ class Bundle:
 
     def golden(self) -> tuple[LabelledImages, dict[str, Float32]]:
         """A few evaluation images and the logits float32 (N, classes) each precision gave for them on the host."""
-        data = (self.folder / GOLDEN).read_bytes()
+        with os_errors(self.folder / GOLDEN, "read"):
+            data = (self.folder / GOLDEN).read_bytes()
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 images = LabelledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
                 logits = {key.removeprefix("logits_"): arrays[key] for key in arrays.files if key.startswith("logits_")}
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="toolkit export") from error
+        require_images(images.images_nhwc, self.preprocessing, f"model '{self.model}', in {self.folder / GOLDEN},")
+        wanted = (len(images), len(self.labels))
+        for name, found in logits.items():
+            if found.shape != wanted or found.dtype != np.float32:
+                raise BundleError(
+                    f"{self.folder / GOLDEN} holds {name} logits of another form",
+                    found=f"{found.dtype} {found.shape}",
+                    allowed=f"float32 {wanted}",
+                    fix="toolkit export",
+                )
         return images, logits
 
 
@@ -96,28 +121,25 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True) -> Bu
         BundleError: not a bundle, a newer format, a file missing or changed since the manifest was written.
     """
     folder = folder or newest_bundle()
-    if folder.is_file():
+    with os_errors(folder, "read"):
+        is_tar, is_bundle = folder.is_file(), (folder / MANIFEST).is_file()
+    if is_tar:
         return _bundle_from_tar(folder, packed)
-    if not (folder / MANIFEST).is_file():
+    if not is_bundle:
         raise BundleError(
             f"{folder} is not a bundle", found=f"no {MANIFEST}", fix="toolkit export --int8 --fp16 -o " + str(folder)
         )
     manifest = read_json(folder / MANIFEST, BundleError)
-    require_format(manifest, folder)
-    try:
-        _require_files(folder, manifest["files"])
-        return Bundle(
-            folder=folder,
-            manifest=manifest,
-            model=str(manifest["model"]["name"]),
-            labels=tuple(str(label) for label in manifest["labels"]),
-            preprocessing=preprocessing_from_dict(manifest["preprocessing"]),
-            precisions=tuple(p for p, name in ONNX_FILES.items() if name in manifest["files"]),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{folder / MANIFEST} lacks an entry or has a wrong one", found=f"{type(error).__name__}: {error}"
-        ) from error
+    require_manifest(manifest, folder)
+    _require_files(folder, manifest["files"])
+    return Bundle(
+        folder=folder,
+        manifest=manifest,
+        model=manifest["model"]["name"],
+        labels=tuple(manifest["labels"]),
+        preprocessing=preprocessing_from_dict(manifest["preprocessing"]),
+        precisions=tuple(p for p, name in ONNX_FILES.items() if name in manifest["files"]),
+    )
 
 
 def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
@@ -127,14 +149,30 @@ def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
     return bundle_from_folder(None if bundle is None else Path(bundle))
 
 
-def require_format(manifest: dict[str, Any], bundle: Path) -> None:
-    """Refuses a manifest that a later version wrote."""
+def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
+    """Refuses a manifest that a later version wrote, or that cannot be one.
+
+    Args:
+        bundle: the folder or the tar that it is in.
+
+    Raises:
+        BundleError: names the entry, what is there and what must be.
+    """
     if manifest.get("format") != FORMAT:
         raise BundleError(
             f"{bundle} has a bundle format that this version cannot read",
             found=manifest.get("format"),
             allowed=FORMAT,
             fix="pip install -U trt-edge-toolkit",
+        )
+    what = f"{MANIFEST} of {bundle}"
+    require_shape(manifest, MANIFEST_SHAPE, what, BundleError, "copy the bundle again, or export again")
+    logits = (manifest.get("output", {}).get("shape") or [len(manifest["labels"])])[-1]
+    if not manifest["labels"] or logits != len(manifest["labels"]):
+        raise BundleError(
+            f"{what} has another number of labels than logits",
+            found=f"{len(manifest['labels'])} labels",
+            allowed=logits,
         )
 
 
@@ -155,7 +193,9 @@ def _require_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{folder / MANIFEST} names a file outside the bundle", found=name)
-        if not path.is_file():
+        with os_errors(path, "read"):
+            there = path.is_file()
+        if not there:
             raise BundleError(
                 f"{folder} is incomplete", found=f"no {name}", fix="copy the bundle again, or export again"
             )
@@ -168,6 +208,17 @@ def _require_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
                 allowed=entry["sha256"],
                 fix="copy the bundle again, or export again",
             )
+
+
+def require_apart(bundle: Bundle, path: Path, option: str) -> None:
+    """Refuses to write over a file of a bundle.
+
+    Raises:
+        ToolkitError: `path` is inside and one of the manifest's, or the manifest itself.
+    """
+    inside = {os.path.realpath(bundle.folder / name) for name in (MANIFEST, *bundle.manifest["files"])}
+    if os.path.realpath(path) in inside:  # Path.resolve raises where links go round in a circle
+        raise ToolkitError(f"{path} is a file of the bundle itself", fix=f"choose another {option}")
 
 
 def names_of(wanted: str | Sequence[str]) -> tuple[str, ...]:

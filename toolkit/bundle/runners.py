@@ -193,10 +193,22 @@ def open_ort(bundle: Bundle, precision: str, threads: int = 0) -> Runner:
     from toolkit.errors import MissingPackage
     from toolkit.runtime.ort import OrtRunner
 
+    path = bundle.onnx_file(precision)
     try:
-        return OrtRunner(bundle.onnx_file(precision), threads=threads, optimize=precision not in NEVER_OPTIMISED)
+        runner = OrtRunner(path, threads=threads, optimize=precision not in NEVER_OPTIMISED)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error
+    wanted = ("tensor(uint8)", list(bundle.preprocessing.shape), [len(bundle.labels)])
+    if not runner.has_form(*wanted):
+        found = runner.form
+        runner.close()
+        raise ToolkitError(
+            f"{path} is not the net that the manifest describes",
+            found=" ".join(map(str, found)),
+            allowed=" ".join(map(str, wanted)),
+            fix="copy the bundle again, or export again",
+        )
+    return runner
 
 
 def _open_trt(bundle: Bundle, precision: str) -> Runner:

@@ -26,9 +26,11 @@ from toolkit.latency import bench
 from toolkit.parity import parity_from_logits
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
+from toolkit.shapes import Above, Each, require_shape
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
 FORMAT = 1
+SHAPE = {"versions": Each(str), "p50_ms": Each(Above(0))}
 SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
 # Relative L2 of the logits from the golden ones of the same file, and the part of the images that may answer otherwise.
 # float32 may be computed in TF32 (10 bits of mantissa); FP16 has 11 bits; an INT8 engine may tip roundings, and may not
@@ -198,17 +200,10 @@ def _against_record(
 
 
 def _recorded(path: Path) -> Recorded:
-    document = read_json(path, ToolkitError)
-    try:
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}")
-        return Recorded(
-            {str(name): str(value) for name, value in document["versions"].items()},
-            {str(name): float(value) for name, value in document["p50_ms"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    document, fix = read_json(path, ToolkitError), f"remove it, then toolkit selftest {path.parent} --record"
+    if document.get("format") != FORMAT:
         raise ToolkitError(
-            f"{path} is no record of a selftest",
-            found=f"{type(error).__name__}: {error}",
-            fix=f"remove it, then toolkit selftest {path.parent} --record",
-        ) from error
+            f"{path} is no record of a selftest", found=f"format {document.get('format')}", allowed=FORMAT, fix=fix
+        )
+    require_shape(document, SHAPE, f"{path} is no record of a selftest: it", ToolkitError, fix)
+    return Recorded(document["versions"], document["p50_ms"])

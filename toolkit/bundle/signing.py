@@ -33,6 +33,8 @@ def new_key(private: Path) -> Path:
         from cryptography.hazmat.primitives import serialization as kinds
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     public = private.with_suffix(".pub")
+    if public == private:
+        raise ToolkitError(f"{private} is what the public half would be called", fix="--key NAME.pem")
     for path in (private, public):
         if path.exists():
             raise ToolkitError(f"{path} is there already", fix="choose another --key, or leave --new-key out")
@@ -41,9 +43,15 @@ def new_key(private: Path) -> Path:
     with os_errors(private):
         private.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as stream:
+    try:
+        with os_errors(private), os.fdopen(handle, "wb") as stream:
             stream.write(pem)
-    write_bytes(public, key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo))
+            stream.flush()
+            os.fsync(stream.fileno())
+        write_bytes(public, key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo))
+    except BaseException:  # a part of a key, or one half of it, is in the way of the next attempt
+        private.unlink(missing_ok=True)
+        raise
     return public
 
 

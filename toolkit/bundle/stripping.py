@@ -37,7 +37,7 @@ def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
     engines = [
         entry
         for entry in bundle.engines()
-        if entry["precision"] in precisions and (not targets or entry["target"] in targets)
+        if entry["precision"] in precisions and (not targets or entry.get("target") in targets)
     ]
     return _manifest_of(bundle, names, precisions, engines)
 
@@ -66,7 +66,7 @@ def _manifest_of(
 
 def _require_target(name: str, bundle: Bundle, names: tuple[str, ...]) -> None:
     """A target whose engines are here, or one that is known, so that a bundle without engines can go to its device."""
-    if any(entry["target"] == name for entry in bundle.engines()):
+    if any(entry.get("target") == name for entry in bundle.engines()):
         return
     try:
         target_from_name(name)

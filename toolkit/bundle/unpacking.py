@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
-from toolkit.bundle.reading import require_format
+from toolkit.bundle.reading import require_manifest
 from toolkit.bundle.signing import require_signature
 from toolkit.files import folder_replaced, make_private, sha256_of_file
 from toolkit.workspace import MANIFEST, cache_folder
@@ -27,7 +27,7 @@ def unpack(tar: Path, target: Path, key: Path | None = None) -> Packed:
     if key is not None:
         require_signature(tar, key)
     packed = packed_from_tar(tar)
-    require_format(packed.manifest, tar)
+    require_manifest(packed.manifest, tar)
     with folder_replaced(target, owned_by=MANIFEST) as fresh:
         _write(packed, fresh)
     return packed
@@ -50,8 +50,17 @@ def folder_in_cache(tar: Path, again: bool = False) -> Path:
     folder = root / sha256_of_file(tar)
     manifest = folder / MANIFEST
     if again or not manifest.is_file() or manifest.read_bytes() != packed.manifest_bytes:
+        _clear_wreck(folder)
         unpack(tar, folder)
     return folder
+
+
+def _clear_wreck(folder: Path) -> None:
+    """Takes away what stands in the cache in a bundle's place and is none, and so would never be replaced."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink(missing_ok=True)
+    elif folder.is_dir() and not (folder / MANIFEST).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(packed: Packed, folder: Path) -> None:

@@ -64,6 +64,8 @@ def verify(
         BundleError: not a bundle, or changed. BackendUnavailable: nothing that was asked for can run. DataError: images
             that do not fit. ToolkitError: an unknown backend or precision, or another net in `other`.
     """
+    if not (isinstance(gate, int | float) and 0 <= gate <= 100):  # NaN would let everything pass
+        raise ToolkitError("gate is no part of the reference's right answers", found=gate, allowed="0 to 100 percent")
     if layers:
         with needs("compare layers"):  # a device has no onnx: said before minutes of work, not behind them
             import onnx  # noqa: F401

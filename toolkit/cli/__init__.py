@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -27,6 +29,7 @@ from toolkit.cli import (
     verify,
 )
 from toolkit.errors import ToolkitError
+from toolkit.files import os_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,17 +66,47 @@ def _options(
 def run(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong."""
     signal.signal(signal.SIGTERM, _terminate)
+    if sys.stderr is None:  # closed, as in 2>&-: nobody listens, and the work is done all the same
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     code, document = _outcome(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):  # all is done: a late Ctrl-C must not turn that into a failure
         signal.signal(number, signal.SIG_IGN)
+    code = max(code, _printed(document))
+    _leave_the_others(code)
+    raise SystemExit(code)
+
+
+def _printed(document: dict[str, Any] | None) -> int:
+    """Writes a document as one line to stdout; 1 where stdout is there and cannot take it."""
+    if sys.stdout is None:  # closed, as in >&-
+        return 0
     try:
         if document is not None:
-            print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+            print(_line(document))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader (head, say) has gone; there is nobody to tell
         sys.stdout = None
-    _leave_the_others(code)
-    raise SystemExit(code)
+    except OSError as error:
+        _tell(f"\nerror: cannot write to stdout\n  found:   {error.strerror}")
+        sys.stdout = None
+        return 1
+    return 0
+
+
+def _line(document: dict[str, Any]) -> str:
+    """One line of JSON, with escapes where stdout's encoding, or a path that is no UTF-8, leaves no choice."""
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(document, allow_nan=False)
+    return line
+
+
+def _tell(text: str) -> None:
+    """A line for people, where stderr takes one."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _leave_the_others(code: int) -> None:
@@ -88,7 +121,7 @@ def _leave_the_others(code: int) -> None:
 
 
 def _interrupted() -> tuple[int, dict[str, Any]]:
-    print("\ninterrupted; nothing was half-written", file=sys.stderr)
+    _tell("\ninterrupted; nothing was half-written")
     return 1, {"ok": False, "error": "Interrupted", "what": "interrupted"}
 
 
@@ -98,9 +131,10 @@ def _terminate(number: int, frame: object) -> None:
 
 def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
     try:
-        answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
+        with os_errors(None, "use"):  # what no command had looked at more closely
+            answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
     except ToolkitError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        _tell(f"\nerror: {error}")
         return 1, {"ok": False, **error.as_dict()}
     except UsageError as error:
         error.show()

@@ -62,12 +62,14 @@ def command(
       toolkit bench bundles/new --against bundles/old --max-regression 1%
     """
     from toolkit.bundle.benching import bench
-    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.cli.console import note, parse_list, plain, say, steps
     from toolkit.files import write_json
 
     batches, allowed = parse_list(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle)
+    if save is not None:
+        require_apart(opened, save, "--save")
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = bench(

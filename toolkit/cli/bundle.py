@@ -35,13 +35,14 @@ def pack(
     import hashlib
 
     from toolkit.bundle.packing import SUFFIX, tar_of_files
-    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.stripping import manifest_bytes
     from toolkit.cli.console import say
     from toolkit.files import write_bytes
 
     opened = bundle_from_folder(bundle)
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
+    require_apart(opened, target, "-o")
     data = tar_of_files(opened.folder, manifest_bytes(opened, only))
     write_bytes(target, data)
     digest = hashlib.sha256(data).hexdigest()
@@ -89,15 +90,8 @@ def show(
 
       toolkit bundle show my-net.tar
     """
-    from toolkit.errors import BundleError
-
     manifest, where = _manifest(bundle)
-    try:
-        _show(manifest, where)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BundleError(
-            f"the manifest of {where} lacks an entry or has a wrong one", found=f"{type(error).__name__}: {error}"
-        ) from error
+    _show(manifest, where)
     keys = ("model", "labels", "preprocessing", "files", "engines", "accuracy", "stripped")
     return {"ok": True, "bundle": where, **{name: manifest[name] for name in keys if name in manifest}}
 
@@ -163,11 +157,11 @@ def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
 
 def _manifest(bundle: Path | None) -> tuple[dict[str, Any], str]:
     from toolkit.bundle.packing import check_tar
-    from toolkit.bundle.reading import bundle_from_folder, require_format
+    from toolkit.bundle.reading import bundle_from_folder, require_manifest
 
     if bundle is not None and bundle.is_file():
         packed: Packed = check_tar(bundle)
-        require_format(packed.manifest, bundle)
+        require_manifest(packed.manifest, bundle)
         return packed.manifest, str(bundle.resolve())
     opened = bundle_from_folder(bundle)
     return opened.manifest, str(opened.folder.resolve())
@@ -195,11 +189,17 @@ def _show(manifest: dict[str, Any], where: str) -> None:
     scores = [
         (precision, f"{found['candidate_score']['top1_percent']:.2f} %", f"{found['candidate_score']['images']:,}",
          f"{found['agreement_percent']:.2f} %")
-        for precision, found in manifest["accuracy"].items()
+        for precision, found in manifest.get("accuracy", {}).items()
     ]  # fmt: skip
-    table(f"Accuracy on {manifest['evaluation']['source']}", ("file", "top-1", "images", "agrees with fp32"), scores)
+    source = manifest.get("evaluation", {}).get("source", "unknown images")
+    table(f"Accuracy on {source}", ("file", "top-1", "images", "agrees with fp32"), scores)
     engines = [
-        (e["file"], e["target"], f"{e['tensorrt']['kind']} {e['tensorrt']['version']}") for e in manifest["engines"]
+        (
+            e["file"],
+            e.get("target", "unknown"),
+            f"{e['tensorrt']['kind']} {e['tensorrt']['version']}" if "tensorrt" in e else "unknown",
+        )
+        for e in manifest.get("engines", [])
     ]
     if engines:
         table("Engines", ("engine", "target<", "built with<"), engines)

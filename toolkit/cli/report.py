@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,21 +47,20 @@ def command(
     from toolkit import __version__
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say
-    from toolkit.files import write_bytes
+    from toolkit.files import write_together
     from toolkit.report.markdown import card_from_evidence
     from toolkit.report.page import page_from_evidence
     from toolkit.report.verdict import choice_from_evidence, reservations, sentence
 
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
+    _require_apart(opened, {"-o": output, "--markdown": markdown}, (verify, bench, sensitivity))
     evidence = _evidence(opened, verify, bench, sensitivity, data, images, gate)
     pages = [(output, page_from_evidence(evidence))]
     pages += [(markdown, card_from_evidence(evidence))] if markdown else []
-    files = []
-    for path, text in pages:
-        content = text.encode()
-        write_bytes(path, content)
-        files.append({"file": str(path.resolve()), "bytes": len(content)})
+    contents = {path: text.encode() for path, text in pages}
+    write_together(contents)
+    files = [{"file": str(path.resolve()), "bytes": len(content)} for path, content in contents.items()]
     choice = choice_from_evidence(evidence)
     say(plain(f"{output}: {sentence(evidence, choice)}"))
     return {
@@ -75,6 +75,21 @@ def command(
         "not_covered": reservations(evidence, choice),
         "files": files,
     }
+
+
+def _require_apart(bundle: Bundle, written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
+    """Two pages, and neither is what they are made from."""
+    from toolkit.bundle.reading import require_apart
+    from toolkit.errors import ToolkitError
+
+    taken = {os.path.realpath(path) for path in read if path is not None}
+    for option, path in written.items():
+        if path is None:
+            continue
+        require_apart(bundle, path, option)
+        if os.path.realpath(path) in taken:
+            raise ToolkitError(f"{path} is another file of this command", fix=f"choose another {option}")
+        taken.add(os.path.realpath(path))
 
 
 def _evidence(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,29 +20,32 @@ def document_from_file(path: Path, command: str) -> dict[str, Any]:
     Raises:
         ToolkitError: the file cannot be read, is no such document, or the command had failed.
     """
-    from toolkit.files import os_errors
+    from toolkit.files import from_json, os_errors
+    from toolkit.report.shapes import SHAPES
+    from toolkit.shapes import require_shape
 
     with os_errors(path, "read"):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
+    last = text if text.startswith("{") else "".join(text.splitlines()[-1:])
+    fix = f"toolkit {command} > {path.name}"
     try:
-        document = json.loads(text if text.startswith("{") else text.splitlines()[-1])
-    except (ValueError, IndexError, RecursionError) as error:
-        raise ToolkitError(
-            f"{path} is not a document of toolkit {command}", found=error, fix=f"toolkit {command} > {path.name}"
-        ) from error
+        document = from_json(last)
+    except ValueError as error:
+        raise ToolkitError(f"{path} is not a document of toolkit {command}", found=error, fix=fix) from error
     _require_kind(document, path, command)
+    require_shape(document, SHAPES[command], str(path), ToolkitError, fix)
     return dict(document)
 
 
 def _require_kind(document: Any, path: Path, command: str) -> None:
     wanted = {"verify": "parity", "bench": "latency", "sensitivity": "layers"}[command]
     found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-    other = found is not None and not str(found).startswith(f"toolkit/{command}/")
+    other = found is not None and found != f"toolkit/{command}/1"
     if not isinstance(document, dict) or other or not isinstance(document.get(wanted), list):
         raise ToolkitError(
             f"{path} is not a document of toolkit {command}",
             found=(document.get("what") if isinstance(document, dict) else None) or found or "another JSON document",
-            allowed=f"a JSON object with a list '{wanted}'",
+            allowed=f"toolkit/{command}/1, a JSON object with a list '{wanted}'",
             fix=f"toolkit {command} > {path.name}",
         )
 
@@ -120,13 +122,17 @@ def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
     from toolkit.errors import EngineError
     from toolkit.files import read_json
-    from toolkit.runtime.preflight import sidecar_path
+    from toolkit.runtime.preflight import SIDECAR_SHAPE, sidecar_path
+    from toolkit.shapes import require_shape
 
     found = {}
     for engine in bundle.engines():
         path = sidecar_path(bundle.folder / engine["file"])
         if path.is_file():
             found[str(engine["file"])] = read_json(path, EngineError)
+            require_shape(
+                found[str(engine["file"])], SIDECAR_SHAPE, str(path), EngineError, f"toolkit build {bundle.folder}"
+            )
     return found
 
 

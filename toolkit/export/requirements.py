@@ -11,6 +11,7 @@ from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT
 
 COMPATIBLE = ("version", "hardware")
+MOST_WORKSPACE_MIB = 1 << 20  # TensorRT takes bytes in 64 bits; no GPU has 1 TiB
 OPTIMISATION_LEVELS = range(6)  # builder_optimization_level: 0 builds fastest, 3 is the default, 5 tries most
 
 
@@ -80,6 +81,8 @@ def require_arguments(
         )
     if workspace_mib is not None and workspace_mib < 1:
         raise EngineError("workspace_mib is too small", found=workspace_mib, allowed="at least 1 MiB, or None")
+    if workspace_mib is not None and workspace_mib > MOST_WORKSPACE_MIB:
+        raise EngineError("workspace_mib is too large", found=workspace_mib, allowed=f"{MOST_WORKSPACE_MIB}, 1 TiB")
     if optimisation_level is not None and optimisation_level not in OPTIMISATION_LEVELS:
         raise EngineError(
             "there is no such optimisation level", found=optimisation_level, allowed="0 (builds fastest) to 5, or None"

@@ -93,6 +93,22 @@ class OrtRunner(ClosesItself):
             "" if optimize else ", optimisations off"
         )
 
+    @property
+    def form(self) -> tuple[str, list[Any], list[Any]]:
+        """ONNX Runtime's word for the first input's type, and shapes of first input and output without the batch."""
+        into, out = self.session.get_inputs()[0], self.session.get_outputs()[0]
+        return into.type, list(into.shape[1:]), list(out.shape[1:])
+
+    def has_form(self, kind: str, into: list[int], out: list[int]) -> bool:
+        """Whether `form` is this one, as far as the file says: a size that it leaves open fits any."""
+        here = self.form
+        pairs = [(here[1], into), (here[2], out)]
+        fits = all(
+            len(a) == len(b) and all(x == y or not isinstance(x, int) for x, y in zip(a, b, strict=True))
+            for a, b in pairs
+        )
+        return here[0] == kind and fits
+
     def _placed(self, provider: str, label: str) -> str:
         """Answers one call of zeros, and says where each node ran.
 
@@ -169,7 +185,9 @@ def _load_libraries(onnxruntime: Any) -> None:
 
 def _session(onnxruntime: Any, model: Path | bytes, options: Any, providers: list[Any], label: str) -> Any:
     """A session that does not try the CPU where its provider fails (`enable_fallback`)."""
-    source = str(model) if isinstance(model, Path) else model
+    source: Any = model
+    if isinstance(model, Path):  # onnxruntime takes no path that is not UTF-8
+        source = str(model) if _is_utf8(str(model)) else model.read_bytes()
     try:
         return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises a dozen types of its own, all RuntimeError-like
@@ -181,6 +199,11 @@ def _session(onnxruntime: Any, model: Path | bytes, options: Any, providers: lis
             found=" ".join(str(error).split())[:300],
             fix="export again",
         ) from error
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a path's name is text; a name of other bytes has lone surrogates in Python."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def _did_not_run(provider: str, label: str, error: Exception) -> ToolkitError:
