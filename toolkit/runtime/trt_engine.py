@@ -106,6 +106,7 @@ class LoadedEngine:
             runtime.DLA_core = dla_core  # before the plan is read, or it runs on core 0
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
+            del runtime  # the error's traceback would keep it, and a later collection may wait for a build's lock
             raise self.failure(f"{self.tensorrt.name} cannot read {self.plan.name}")
         return runtime, engine
 
