@@ -25,7 +25,8 @@ from benchmarks.calibration import images_like_photographs
 from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.contracts import UInt8
-from toolkit.latency import bench, host_conditions
+from toolkit.conditions.host import host_conditions
+from toolkit.latency import bench
 from toolkit.runtime.ort import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.runner import Runner
@@ -61,7 +62,7 @@ def rows_of_model(
 ) -> list[dict[str, Any]]:
     """A row a batch: the medians of each round, and how many times faster INT8 is."""
     runners, images = runners_of_model(name, threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
+    clock = time.process_time_ns if threads == 1 else time.perf_counter_ns
     rows = []
     for batch in batches:
         medians: dict[str, list[float]] = {runner: [] for runner in runners}

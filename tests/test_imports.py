@@ -58,3 +58,9 @@ def test_the_room_of_models_is_pytorch_and_needs_no_onnx(name: str) -> None:
     found = _imported_with(name)
     assert "torch" in found
     assert found & {"onnx", "onnxruntime", "PIL"} == set()
+
+
+def test_every_benchmark_imports_what_the_package_has() -> None:
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+    assert "walk" in names
+    assert "numpy" in _imported_with(*(f"benchmarks.{name}" for name in names))
