@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.calibration import images_like_photographs
 from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.contracts import UInt8
 from toolkit.conditions.host import host_conditions
+from toolkit.contracts import UInt8
 from toolkit.latency import bench
 from toolkit.runtime.ort import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
