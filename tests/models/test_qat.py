@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from toolkit.bundle.learned import fake_quantisation_of_model
+from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.record import Record
 from toolkit.calibration.scales import LEVELS, weight_scales
@@ -78,7 +81,8 @@ def test_fake_quantisation_answers_as_the_int8_file(
 
     graph = fp32_graph_of_model(model)
     record = ranges_by_agreement(graph, structured_images.images_nhwc, model.card.preprocessing).record
-    with OrtRunner(qdq_from_ranges(graph, record).SerializeToString(), optimize=False) as runner:
+    learned = replace(record, belongs_to={**record.belongs_to, "method": LEARNED})
+    with OrtRunner(qdq_from_ranges(graph, learned).SerializeToString(), optimize=False) as runner:
         expected = runner.logits(structured_images.images_nhwc)
     with OrtRunner(graph.SerializeToString()) as runner:
         float_answers = runner.logits(structured_images.images_nhwc)

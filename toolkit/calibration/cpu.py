@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.calibration.pixels import MIDDLE, drop_unread_initializers, read_bytes
 from toolkit.calibration.placement import convolutions_in_graph
-from toolkit.calibration.qdq import insert_behind_makers
+from toolkit.calibration.qdq import graph_and_ranges, insert_behind_makers
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.calibration.scales import LEVELS, SMALLEST_SCALE, quantised_weights, weight_scales
 from toolkit.contracts import Float32
@@ -25,7 +26,7 @@ from toolkit.lazy import needs
 if TYPE_CHECKING:
     import onnx
 
-UNSIGNED_LEVELS, MIDDLE = 255, 128
+UNSIGNED_LEVELS = 255
 LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
 
 
@@ -40,13 +41,12 @@ def cpu_from_ranges(
     with needs("write Q/DQ graphs"):
         import onnx
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result, amax, pixels = graph_and_ranges(model, record, keep_float)
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     scales, pairs = {}, {}
     for tensor, unsigned in _tensors(graph, convolutions).items():
-        scales[tensor] = _scale(record, tensor, unsigned)
+        scales[tensor] = _scale(amax.get(tensor) or record.largest[tensor], unsigned)
         pairs[tensor] = _pair(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
     for node in graph.node:
         if node.name not in keep_float:
@@ -55,8 +55,9 @@ def cpu_from_ranges(
                 inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs)
             node.input[:] = inputs
     insert_behind_makers(graph, pairs)
-    _write_out_preprocessing(graph)
-    _drop_unread_initializers(graph)
+    if pixels is not None:
+        read_bytes(graph, pixels)
+    drop_unread_initializers(graph)
     onnx.checker.check_model(result, full_check=True)
     return result
 
@@ -88,9 +89,10 @@ def _fused_output(graph: Any, node: Any) -> str:
     return name
 
 
-def _scale(record: Record, tensor: str, unsigned: bool) -> np.float32:
-    amax = np.float32(record.amax.get(tensor, record.largest[tensor]))
-    scale: np.float32 = np.maximum(amax / np.float32(UNSIGNED_LEVELS if unsigned else LEVELS), SMALLEST_SCALE)
+def _scale(amax: float, unsigned: bool) -> np.float32:
+    scale: np.float32 = np.maximum(
+        np.float32(amax) / np.float32(UNSIGNED_LEVELS if unsigned else LEVELS), SMALLEST_SCALE
+    )
     return np.float32(scale)
 
 
@@ -132,28 +134,3 @@ def _pair(graph: Any, tensor: str, scale: np.float32, zero_point: np.uint8) -> l
         helper.make_node("QuantizeLinear", [tensor, *parameters], [quantized], f"{tensor}/Quantize"),
         helper.make_node("DequantizeLinear", [quantized, *parameters], [dequantized], f"{tensor}/Dequantize"),
     ]
-
-
-def _write_out_preprocessing(graph: Any) -> None:
-    """Gives scale and shift of coloured pixels the size of an image, with the same values.
-
-    ONNX Runtime runs the whole graph in NHWC, where a factor a channel means a loop of three steps a pixel: of the
-    217 us that a ResNet-20 takes on one thread, 16 go.
-    """
-    from onnx import numpy_helper
-
-    height, width, channels = (dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim[1:])
-    for tensor in graph.initializer:
-        if channels > 1 and tensor.name in ("preprocess.scale", "preprocess.shift"):
-            values = numpy_helper.to_array(tensor)
-            size = (channels, height, width) if values.shape[-1] == 1 else (height, width, channels)
-            whole = np.broadcast_to(values, np.broadcast_shapes(values.shape, size))
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(whole), tensor.name))
-
-
-def _drop_unread_initializers(graph: Any) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.pixels import PIXELS, FirstConvolution, set_nodes, with_whole_pixels
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.calibration.scales import activation_scale, quantised_weights, weight_scales
+from toolkit.calibration.scales import LEVELS, activation_scale, quantised_weights, weight_scales
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -37,13 +39,12 @@ def qdq_from_ranges(
         import onnx
         from onnx import numpy_helper
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
-    placement = placement_in_graph(model, keep_float)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result, amax, _ = graph_and_ranges(model, record, keep_float)
+    placement = placement_in_graph(result, keep_float)
     graph = result.graph
     pairs: dict[str, list[Any]] = {}
     for tensor, consumers in placement.consumers.items():
-        pairs[tensor] = _pair(graph, tensor, np.asarray(activation_scale(record.amax[tensor])))
+        pairs[tensor] = _pair(graph, tensor, np.asarray(activation_scale(amax[tensor])))
         _redirect(graph, consumers, f"{tensor}_dequantized")
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for weight in placement.weights:
@@ -59,6 +60,19 @@ def qdq_from_ranges(
     insert_behind_makers(graph, pairs)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def graph_and_ranges(
+    model: onnx.ModelProto, record: Record, keep_float: frozenset[str]
+) -> tuple[onnx.ModelProto, dict[str, float], FirstConvolution | None]:
+    """A copy to quantise, the |x| that int8 127 stands for of its tensors, and how it reads whole pixels, if it does.
+
+    It does not where ranges were learned: those weights are used to the rounding that they were trained with.
+    """
+    learned = record.belongs_to.get("method") == LEARNED
+    every = frozenset(node.name for node in model.graph.node)
+    result, found = with_whole_pixels(model, every if learned else keep_float)
+    return result, record.amax if found is None else {**record.amax, PIXELS: LEVELS * found.step}, found
 
 
 def _replace_initializer(graph: Any, name: str, new_name: str, values: Any) -> None:
@@ -97,7 +111,4 @@ def insert_behind_makers(graph: Any, pairs: dict[str, list[Any]]) -> None:
         ordered.append(node)
         for name in node.output:
             ordered += pairs.get(name, [])
-    nodes = [type(node).FromString(node.SerializeToString()) for node in ordered]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.value_info[:]
+    set_nodes(graph, ordered)
