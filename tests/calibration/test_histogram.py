@@ -52,6 +52,27 @@ def test_any_split_and_any_order_give_the_histogram_of_one_pass(
     assert _same(_of(values[::-1]), whole)
 
 
+@given(
+    npst.arrays(np.float32, npst.array_shapes(min_dims=1, max_dims=4, max_side=6), elements=st.floats(-9, 9, width=32)),
+    st.integers(1, 7),
+)
+def test_a_step_counts_fewer_of_each_image_and_knows_the_largest_of_all(values: Float32, step: int) -> None:
+    some, each = Histogram(), Histogram()
+    some.add(values, step)
+    for one in values:
+        each.add(np.ravel(one)[None], step)
+    assert _same(some, each)
+    assert some.largest == np.abs(values).max()
+    assert some.counts.sum() == len(values) * -(-values[0].size // step)
+
+
+def test_what_is_not_counted_still_hides_no_nan() -> None:
+    histogram = Histogram()
+    histogram.add(np.array([[1, np.nan, 2]], np.float32), 2)
+    assert np.isnan(histogram.largest)
+    assert np.isnan(histogram.merged(_of(np.ones(1, np.float32))).largest)
+
+
 @given(ARRAYS, ARRAYS)
 def test_merging_commutes_and_changes_neither_side(a: Float32, b: Float32) -> None:
     left, right = _of(a), _of(b)

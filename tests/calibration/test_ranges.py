@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import require_method
 from toolkit.calibration.placement import float_activations, placement_in_graph
-from toolkit.calibration.ranges import BATCH, FEWEST, ranges_from_images
+from toolkit.calibration.ranges import BATCH, COUNTED, FEWEST, ranges_from_images, step_of_counting
 from toolkit.calibration.record import NAMES, Record
 from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError, DataError
@@ -77,6 +77,14 @@ def test_minmax_is_the_exact_largest_value_of_every_image_alone(
     assert set(record.amax) == set(placement_in_graph(tiny_graph).consumers)
 
 
+@pytest.mark.parametrize("size", [1, 64, COUNTED, COUNTED + 1, 16 * 32 * 32, 64 * 32 * 32, 10**7])
+def test_large_maps_are_counted_at_odd_steps_and_small_ones_whole(size: int) -> None:
+    step = step_of_counting(size)
+    assert step % 2 == 1
+    assert step == 1 or size > COUNTED
+    assert COUNTED / 3 < len(range(0, size, step)) <= COUNTED or size < COUNTED
+
+
 def test_a_percentile_clips_and_never_exceeds_the_largest(record: Record) -> None:
     assert all(0 < record.amax[name] <= record.largest[name] for name in record.amax)
     assert any(record.amax[name] < record.largest[name] for name in record.amax)
@@ -88,9 +96,9 @@ def test_the_images_that_fill_up_the_last_batch_do_not_count(
     seen: list[int] = []
     add = Histogram.add
 
-    def counted(self: Histogram, values: Float32) -> None:
+    def counted(self: Histogram, values: Float32, step: int) -> None:
         seen.append(len(values))
-        add(self, values)
+        add(self, values, step)
 
     monkeypatch.setattr(Histogram, "add", counted)
     progress: list[tuple[int, int]] = []
