@@ -46,7 +46,7 @@ def cpu_from_ranges(
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     scales, pairs = {}, {}
     for tensor, unsigned in _tensors(graph, convolutions).items():
-        scales[tensor] = _scale(amax.get(tensor) or record.largest[tensor], unsigned)
+        scales[tensor] = _scale(amax[tensor] if tensor in amax else record.largest[tensor], unsigned)
         pairs[tensor] = _pair(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
     for node in graph.node:
         if node.name not in keep_float:
