@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+WeightScales: TypeAlias = Callable[[Float32], Float32]  # weights (C_out, ...) to the scales of int8 (C_out,)
 
 
 def sha256_of_images(images_nhwc: UInt8, labels: Int64) -> str:

@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -251,26 +249,6 @@ def test_a_program_that_loads_a_net_imports_numpy_and_onnxruntime_alone(bundle_f
 def test_the_module_has_nothing_else_by_accident() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = toolkit.lode
-
-
-def test_a_call_costs_little_beside_the_session_itself(net: Net) -> None:
-    """The least of many turns: what other processes take from this one is only ever added."""
-    image = np.zeros((1, 16, 16, 3), np.uint8)
-    runner: Any = net._runner
-    calls: tuple[Callable[[], Any], ...] = (
-        lambda: runner.session.run(runner.outputs[:1], {runner.input: image}),
-        lambda: net.logits(image),
-        lambda: net.classify(image),
-    )
-    least = [float("inf")] * 3
-    for _ in range(1000):
-        for index, call in enumerate(calls):
-            began = time.perf_counter_ns()
-            call()
-            least[index] = min(least[index], (time.perf_counter_ns() - began) / 1000)
-    bare, logits, classify = least
-    assert logits - bare < 10
-    assert classify - bare < 10
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")

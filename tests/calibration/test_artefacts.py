@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from toolkit.calibration.agreement import agreement_from_logits
 from toolkit.calibration.cache import cache_from_ranges, header, scales_from_cache
-from toolkit.calibration.cpu import cpu_from_ranges
+from toolkit.calibration.cpu import cpu_from_ranges, weight_scales_in_16_bits
 from toolkit.calibration.pixels import PIXELS, with_whole_pixels
 from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph
 from toolkit.calibration.qdq import qdq_from_ranges
@@ -154,7 +154,7 @@ def test_the_cpu_form_agrees_at_least_as_well_as_int8_and_takes_the_records_rang
 
 def test_biases_are_int32_on_the_grid_of_input_and_weight_scale(tiny_graph: onnx.ModelProto, record: Record) -> None:
     model = cpu_from_ranges(tiny_graph, record)
-    whole = with_whole_pixels(tiny_graph)[0]
+    whole = with_whole_pixels(tiny_graph, scales_of=weight_scales_in_16_bits)[0]
     constants, original = _constants(model), _constants(whole)
     for node in whole.graph.node:
         if node.op_type == "Conv":

@@ -154,9 +154,18 @@ def test_one_layers_activation_scale_times_four(healthy: Healthy, plant: Plant) 
     _only(named(healthy, plant(INT8, widened)), *words)
 
 
-@pytest.mark.parametrize("file", [INT8, "model.int8-fp16.onnx", "model.int8-cpu.onnx"])
-def test_one_layers_weight_scales_times_four(healthy: Healthy, plant: Plant, file: str) -> None:
-    name = "stages.0.0.conv1/Conv/weight_scale" if "cpu" in file else "stages.0.0.conv1.weight_scale"
+@pytest.mark.parametrize(
+    ("file", "weights"),
+    [
+        (INT8, "stages.0.0.conv1.weight"),
+        (INT8, "stem.0.weight.pixels"),
+        ("model.int8-fp16.onnx", "stages.0.0.conv1.weight"),
+        ("model.int8-cpu.onnx", "stages.0.0.conv1/Conv/weight"),
+        ("model.int8-cpu.onnx", "stem.0/Conv/weight"),
+    ],
+)
+def test_one_layers_weight_scales_times_four(healthy: Healthy, plant: Plant, file: str, weights: str) -> None:
+    name = f"{weights}_scale"
 
     def widened(graph: Any) -> None:
         _replace(graph, name, 4 * _values(graph, name))

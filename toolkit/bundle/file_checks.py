@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle.reading import Bundle
+from toolkit.calibration.cpu import scales_of_pairs
+from toolkit.calibration.pixels import BYTE_PADS, with_whole_pixels
 from toolkit.calibration.record import (
     NAMES,
     RECORD,
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 LARGEST_HALF = 65504.0  # the largest finite IEEE 754 binary16 number
 LARGEST_UINT8 = 255
 TOLERANCE = 2e-3  # activation scales may be rounded up to FP16, by 0.1 % at most
-# Weight scales lie between 0.7 and 1 times the largest |w| / 127, rounded up to FP16. In a channel of nearly no weights
-# the bias may ask for more, and FP16 has few digits: those say nothing.
+# Weight scales lie between 0.7 and 1 times the largest |w| / 127, rounded up to FP16; the CPU file's may be wider. In a
+# channel of nearly no weights the bias may ask for more, and FP16 has few digits: those say nothing.
 WEIGHT_SCALES = (0.69, 1.01)
 NEARLY_NONE = 1e-5
 EXPORT_AGAIN = "toolkit export --int8 --fp16 (measures and writes again)"
@@ -49,7 +51,6 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
         MissingPackage: onnx cannot be imported here. CalibrationError: the record cannot be read.
     """
     fp32 = read_onnx(bundle.onnx_file("fp32"))
-    weights = _arrays(fp32)
     record = record_from_file(bundle.folder / RECORD) if (bundle.folder / RECORD).is_file() else None
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
@@ -59,7 +60,7 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, precision, graph)
         if "int8" in precision:
-            causes += _scales(path, graph, record, weights)
+            causes += _scales(path, graph, record, fp32)
         if "fp16" in precision:
             causes += _overflow(path, graph, record) or not_finite(path, images_nhwc)
     return tuple(causes)
@@ -107,9 +108,10 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
     return [Cause(name, str(path), evidence, EXPORT_AGAIN)]
 
 
-def _scales(path: Path, model: onnx.ModelProto, record: Record | None, weights: Arrays) -> list[Cause]:
+def _scales(path: Path, model: onnx.ModelProto, record: Record | None, fp32: onnx.ModelProto) -> list[Cause]:
     """Activation scales that are not the record's, and weight scales that do not fit their channels."""
     arrays, causes = _arrays(model), []
+    weights = _weights(fp32, arrays)
     seen = set()
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] in seen:
@@ -119,21 +121,26 @@ def _scales(path: Path, model: onnx.ModelProto, record: Record | None, weights: 
         tensor = node.input[1].removesuffix("_scale")
         if scale is None or zero is None:
             continue
-        if scale.size > 1:
-            causes += _of_weights(path, tensor, scale.astype(np.float32), _weights_of(tensor, model, weights))
-        elif record is not None and tensor in {**record.amax, **record.largest}:
+        if scale.size > 1 and tensor in weights:
+            causes += _of_weights(path, tensor, scale.astype(np.float32), weights[tensor])
+        elif scale.size == 1 and record is not None and tensor in {**record.amax, **record.largest}:
             amax = record.amax.get(tensor, record.largest.get(tensor, 0.0))
             levels = LARGEST_UINT8 if zero.dtype == np.uint8 and not zero.any() else LEVELS
             causes += _of_activation(path, tensor, float(scale.item()), amax / levels)
     return causes
 
 
-def _weights_of(tensor: str, model: onnx.ModelProto, weights: Arrays) -> Float32 | None:
-    """The fp32 weights that a per-channel scale belongs to; None for biases and what the fp32 file names otherwise."""
-    if tensor.endswith("/weight"):  # model.int8-cpu.onnx names them after the convolution
-        tensor = tensor.removesuffix("/Conv/weight") + ".weight"
-    found = weights.get(tensor)
-    return found if found is not None and found.ndim > 1 else None
+def _weights(fp32: onnx.ModelProto, arrays: Arrays) -> dict[str, Float32]:
+    """The weights that a quantised file's scales belong to, by the names that it has for them; those of biases by none.
+
+    The CPU file names them after the convolution.
+    """
+    whole = with_whole_pixels(fp32)[0]
+    found = {**_arrays(fp32), **_arrays(whole)}
+    for node in (whole if BYTE_PADS in arrays else fp32).graph.node:
+        if node.op_type == "Conv" and node.input[1] in found:
+            found[f"{node.name}/weight"] = found[node.input[1]]
+    return {name: value for name, value in found.items() if value.ndim > 1}
 
 
 def _of_activation(path: Path, tensor: str, scale: float, wanted: float) -> list[Cause]:
@@ -143,24 +150,28 @@ def _of_activation(path: Path, tensor: str, scale: float, wanted: float) -> list
     return [Cause("a layer's scale is not the record's", str(path), evidence, EXPORT_AGAIN)]
 
 
-def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32 | None) -> list[Cause]:
-    if weights is None or len(weights) != len(scales):
+def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32) -> list[Cause]:
+    if len(weights) != len(scales):
         return []
-    largest = np.abs(weights.reshape(len(weights), -1)).max(axis=1).astype(np.float32) / LEVELS
-    usable = largest > NEARLY_NONE
-    ratio = np.where(usable, scales / np.where(usable, largest, 1), 1)
-    wrong = (ratio < WEIGHT_SCALES[0]) | (ratio > WEIGHT_SCALES[1])
+    widest = np.abs(weights.reshape(len(weights), -1)).max(axis=1).astype(np.float32) / LEVELS
+    usable = widest > NEARLY_NONE
+    scales, widest = scales[usable], widest[usable]
+    least = WEIGHT_SCALES[0] * widest
+    if tensor.endswith("/weight"):
+        widest = np.maximum(widest, scales_of_pairs(weights)[usable])
+    most = WEIGHT_SCALES[1] * widest
+    wrong = (scales < least) | (scales > most)
     if not wrong.any():
         return []
-    sorted_ratio = np.sort(scales[usable]) / np.sort(largest[usable])
-    permuted = bool(((sorted_ratio > WEIGHT_SCALES[0]) & (sorted_ratio < WEIGHT_SCALES[1])).all())
-    factor = float(np.median(ratio[wrong]))
+    ordered = np.sort(scales)
+    permuted = bool((ordered >= np.sort(least)).all() and (ordered <= np.sort(most)).all())
+    factor = float(np.median(scales[wrong] / widest[wrong]))
     if permuted:
         name = "per-channel scales are permuted"
-        evidence = f"{int(wrong.sum())} of {len(scales)} scales of '{tensor}' belong to other channels"
+        evidence = f"{int(wrong.sum())} of {len(weights)} scales of '{tensor}' belong to other channels"
     else:
         name = "a layer's scale does not fit its weights"
-        evidence = f"{int(wrong.sum())} of {len(scales)} scales of '{tensor}' are about {factor:.2f} times too large"
+        evidence = f"{int(wrong.sum())} of {len(weights)} scales of '{tensor}' are about {factor:.2f} times too large"
     return [Cause(name, str(path), evidence, EXPORT_AGAIN)]
 
 

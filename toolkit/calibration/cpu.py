@@ -5,8 +5,10 @@ every convolution stands between a DequantizeLinear and a QuantizeLinear, as doe
 What a ReLU makes uses all of 0..255; everything else is symmetric about 128. Ranges are the record's; tensors that
 TensorRT's form leaves alone (convolution outputs before an Add, the last ReLU) take their largest value.
 
-x86 processors without VNNI instructions may saturate sums of two products of uint8 and int8 in 16 bits; ONNX Runtime
-documents this for U8S8, and `toolkit verify` shows it on the machine in question.
+x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
+int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
+neighbours of one sign can do it, so only the channels that have such a pair get wider scales here: the file has the
+same answers on every processor.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 UNSIGNED_LEVELS = 255
 LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
+# 255 * 128 is the last that int16 holds, and rounding adds half a step to each of the two.
+LARGEST_PAIR = 127.5
 
 
 def cpu_from_ranges(
@@ -41,7 +45,7 @@ def cpu_from_ranges(
     with needs("write Q/DQ graphs"):
         import onnx
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
-    result, amax, pixels = graph_and_ranges(model, record, keep_float)
+    result, amax, pixels = graph_and_ranges(model, record, keep_float, weight_scales_in_16_bits)
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     scales, pairs = {}, {}
@@ -60,6 +64,29 @@ def cpu_from_ranges(
     drop_unread_initializers(graph)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def weight_scales_in_16_bits(weights: Float32) -> Float32:
+    """`weight_scales`, not below `scales_of_pairs`: float32 (C_out,) of weights (C_out, ...)."""
+    scales: Float32 = np.maximum(weight_scales(weights), scales_of_pairs(weights))
+    return scales
+
+
+def scales_of_pairs(weights: Float32) -> Float32:
+    """The least scales with which 255 times the sum of any two neighbouring weights fits in int16: float32 (C_out,).
+
+    Neighbours are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
+    (kH, kW, C_in); where C_in is odd the last channel of one place goes with the first of the next.
+
+    Args:
+        weights: float32 (C_out, C_in / groups, kH, kW), or with another number of places.
+    """
+    flat = np.moveaxis(weights, 1, -1).reshape(len(weights), -1).astype(np.float64)
+    pairs = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2))).reshape(len(flat), -1, 2)
+    together = pairs.clip(min=0).sum(axis=2), pairs.clip(max=0).sum(axis=2)
+    largest = np.maximum(*(np.abs(sums).max(axis=1) for sums in together))
+    scales: Float32 = (largest / LARGEST_PAIR).astype(np.float32)
+    return scales
 
 
 def _tensors(graph: Any, convolutions: frozenset[str]) -> dict[str, bool]:
@@ -102,7 +129,7 @@ def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, 
 
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in conv.input}
     weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
-    scales = weight_scales(weights)
+    scales = weight_scales_in_16_bits(weights)
     if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
         scales = np.maximum(scales, np.abs(bias) / (input_scale * np.float32(LARGEST_BIAS))).astype(np.float32)
     names = [_constant(graph, f"{conv.name}/weight", quantised_weights(weights, scales), scales, pairs)]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.calibration.scales import LEVELS, quantised_weights, weight_scales
-from toolkit.contracts import Float32
+from toolkit.contracts import Float32, WeightScales
 
 if TYPE_CHECKING:
     import onnx
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MIDDLE = 128  # uint8 less this is int8
 MOST_CONSTANTS = 3  # channels; that many hold the mean of any RGB image, wherever it lies between black and white
 PIXELS = "preprocess/pixels"
+BYTE_PADS = "preprocess.byte_pads"  # a graph that reads the images' bytes has it
 TO_NCHW = [0, 3, 1, 2]
 
 
@@ -60,19 +61,19 @@ class FirstConvolution:
 
 
 def with_whole_pixels(
-    model: onnx.ModelProto, keep_float: frozenset[str] = frozenset()
+    model: onnx.ModelProto, keep_float: frozenset[str] = frozenset(), scales_of: WeightScales = weight_scales
 ) -> tuple[onnx.ModelProto, FirstConvolution | None]:
     """A copy to quantise whose first convolution reads `PIXELS`: float32 steps of a pixel about 128.
 
-    With weights rounded to `weight_scales` it is the same function. Where a graph does anything else with its images
-    than normalise them for one convolution, or that convolution is one of `keep_float`, the copy is unchanged, and None
-    stands beside it.
+    With weights rounded to the scales of `scales_of` it is the same function. Where a graph does anything else with its
+    images than normalise them for one convolution, or that convolution is one of `keep_float`, the copy is unchanged,
+    and None stands beside it.
     """
     import onnx
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    found = first_convolution(model)
+    found = first_convolution(model, scales_of)
     if found is None or found.name in keep_float:
         return result, None
     graph = result.graph
@@ -125,7 +126,7 @@ def read_bytes(graph: Any, found: FirstConvolution) -> None:
     from onnx import helper
 
     images, quantised = graph.input[0].name, f"{PIXELS}_quantized"
-    pad = [images, "preprocess.byte_pads", "preprocess.byte"]
+    pad = [images, BYTE_PADS, "preprocess.byte"]
     first = [
         helper.make_node("Pad", pad, ["preprocess/bytes"], "preprocess/Pad"),
         helper.make_node("Transpose", ["preprocess/bytes"], [quantised], "preprocess/Transpose", perm=TO_NCHW),
@@ -133,7 +134,7 @@ def read_bytes(graph: Any, found: FirstConvolution) -> None:
     floats = {PIXELS, quantised, *(f"{PIXELS}/{kind}_output" for kind in ("Cast", "Transpose", "Mul", "Add"))}
     set_nodes(graph, [*first, *(node for node in graph.node if node.output[0] not in floats)])
     byte = np.asarray(MIDDLE + found.constant, np.uint8)
-    add_constants(graph, {"preprocess.byte_pads": found.pads(3), "preprocess.byte": byte})
+    add_constants(graph, {BYTE_PADS: found.pads(3), "preprocess.byte": byte})
 
 
 def set_nodes(graph: Any, nodes: list[Any]) -> None:
@@ -158,7 +159,7 @@ def drop_unread_initializers(graph: Any) -> None:
     graph.initializer.extend(kept)
 
 
-def first_convolution(model: onnx.ModelProto) -> FirstConvolution | None:
+def first_convolution(model: onnx.ModelProto, scales_of: WeightScales = weight_scales) -> FirstConvolution | None:
     """The convolution that alone reads the normalised images of a graph, if it can read whole pixels."""
     from onnx import numpy_helper
 
@@ -188,7 +189,7 @@ def first_convolution(model: onnx.ModelProto) -> FirstConvolution | None:
     step = 2.0 ** round(float(np.log2(factors).mean()))
     ones = np.repeat(carried / (count * constant), count, axis=1)
     whole = (np.concatenate([scaled, ones], axis=1) / step).astype(np.float32)
-    scales = weight_scales(whole)
+    scales = scales_of(whole)
     left = whole - quantised_weights(whole, scales) * scales.reshape(-1, 1, 1, 1)
     bias = left[:, colours:].sum(axis=(1, 2, 3), dtype=np.float64) * (constant * step)
     if len(convolution.input) > 2:

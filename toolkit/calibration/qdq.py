@@ -16,6 +16,7 @@ from toolkit.calibration.pixels import PIXELS, FirstConvolution, set_nodes, with
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.calibration.scales import LEVELS, activation_scale, quantised_weights, weight_scales
+from toolkit.contracts import WeightScales
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def qdq_from_ranges(
 
 
 def graph_and_ranges(
-    model: onnx.ModelProto, record: Record, keep_float: frozenset[str]
+    model: onnx.ModelProto, record: Record, keep_float: frozenset[str], scales_of: WeightScales = weight_scales
 ) -> tuple[onnx.ModelProto, dict[str, float], FirstConvolution | None]:
     """A copy to quantise, the |x| that int8 127 stands for of its tensors, and how it reads whole pixels, if it does.
 
@@ -71,7 +72,7 @@ def graph_and_ranges(
     """
     learned = record.belongs_to.get("method") == LEARNED
     every = frozenset(node.name for node in model.graph.node)
-    result, found = with_whole_pixels(model, every if learned else keep_float)
+    result, found = with_whole_pixels(model, every if learned else keep_float, scales_of)
     return result, record.amax if found is None else {**record.amax, PIXELS: LEVELS * found.step}, found
 
 

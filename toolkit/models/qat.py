@@ -11,21 +11,20 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.contracts import Float32
+from toolkit.contracts import WeightScales
 from toolkit.errors import ModelError
 from toolkit.models.resnet import BasicBlock, Classifier, ResNet
 
 LOWEST, HIGHEST = -128, 127
 REFRESH = 32  # steps between two computations of the weight scales: they move slowly, and the search costs
 INPUT = "input"  # where the normalised images are quantised
-WeightScales = Callable[[Float32], Float32]
 
 
 @dataclass(frozen=True)
