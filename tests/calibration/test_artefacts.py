@@ -15,10 +15,11 @@ from onnx import TensorProto, numpy_helper
 from toolkit.calibration.agreement import agreement_from_logits
 from toolkit.calibration.cache import cache_from_ranges, header, scales_from_cache
 from toolkit.calibration.cpu import cpu_from_ranges, weight_scales_in_16_bits
+from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS, amax_from_histogram
 from toolkit.calibration.pixels import PIXELS, with_whole_pixels
-from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph
+from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
 from toolkit.calibration.qdq import qdq_from_ranges
-from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.ranges import observation_from_images, ranges_from_images, record_from_observation
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.contracts import LabelledImages, Preprocessing
 from toolkit.errors import CalibrationError, ExportError
@@ -150,6 +151,44 @@ def test_the_cpu_form_agrees_at_least_as_well_as_int8_and_takes_the_records_rang
         assert int(zero_point) == (0 if "relu" in name.lower() else 128)
         levels = 255 if zero_point == 0 else 127
         assert constants[f"{name}_scale"] == np.float32(amax) / np.float32(levels)
+
+
+def test_the_cpu_form_has_ranges_by_the_same_method_for_its_own_levels(
+    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+) -> None:
+    seen = observation_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
+    record = record_from_observation(seen, "mse")
+    constants = _constants(cpu_from_ranges(tiny_graph, record))
+    on_cpu = tensors_on_cpu(tiny_graph.graph, frozenset(convolutions_in_graph(tiny_graph)))
+    assert sum(on_cpu.values()) >= 4
+    for name, unsigned in on_cpu.items():
+        if name == NORMALISED:  # the CPU form reads pixels before they are normalised
+            continue
+        levels = UNSIGNED_LEVELS if unsigned else LEVELS
+        histogram = {**seen.histograms, **seen.between}[name]
+        amax = amax_from_histogram(histogram, "mse", levels)
+        assert constants[f"{name}_scale"] == np.float32(amax) / np.float32(levels)
+        # Convolution outputs before an Add and the last ReLU are TensorRT's to fuse; the CPU form's alone to round.
+        assert (name in record.amax) == (name not in seen.between)
+    assert len(seen.between) == 3
+
+
+def test_a_branch_that_is_zero_so_far_has_no_range_and_stops_nothing(
+    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+) -> None:
+    graph = onnx.ModelProto.FromString(tiny_graph.SerializeToString())
+    for tensor in graph.graph.initializer:
+        if tensor.name.startswith("stages.0.0.conv2."):
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
+    images = structured_images.images_nhwc
+    record = ranges_from_images(graph, images[:40], tiny_preprocessing, method="mse")
+    assert record.largest["stages.0.0.conv2/Conv_output"] == 0
+    assert "stages.0.0.conv2/Conv_output" not in record.cpu
+    with (
+        OrtRunner(graph.SerializeToString()) as fp32,
+        OrtRunner(cpu_from_ranges(graph, record).SerializeToString()) as cpu,
+    ):
+        assert agreement_from_logits(fp32.logits(images), cpu.logits(images)).percent >= 95
 
 
 def test_biases_are_int32_on_the_grid_of_input_and_weight_scale(tiny_graph: onnx.ModelProto, record: Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from toolkit.errors import CalibrationError
 from toolkit.files import write_json
 
 BELONGS = {part: f"value of {part}" for part in NAMES}
-RECORD = Record({"a": 0.1, "b": 3.0000000000000004}, {"a": 0.2, "b": 4.0, "c": 1e-30}, BELONGS, ("00ff", "11aa"))
+RECORD = Record(
+    {"a": 0.1, "b": 3.0000000000000004},
+    {"a": 0.2, "b": 4.0, "c": 1e-30},
+    BELONGS,
+    ("00ff", "11aa"),
+    cpu={"a": 0.15000000000000002, "c": 1e-30},
+)
 
 
 def _written(path: Path, **changes: Any) -> Path:
@@ -23,6 +30,13 @@ def _written(path: Path, **changes: Any) -> Path:
 
 def test_a_record_that_was_written_is_read_back_to_the_last_bit(tmp_path: Path) -> None:
     assert record_from_file(_written(tmp_path)) == RECORD
+
+
+def test_a_record_without_ranges_of_the_cpu_form_is_one_too(tmp_path: Path) -> None:
+    document = RECORD.as_dict()
+    del document["cpu"]
+    write_json(tmp_path / "record.json", document)
+    assert record_from_file(tmp_path / "record.json") == replace(RECORD, cpu={})
 
 
 @pytest.mark.parametrize("part", sorted(NAMES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_shards_of_different_networks_do_not_merge(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
     seen = observation_from_images(tiny_graph, images, tiny_preprocessing)
-    other = Observation(seen.histograms, seen.largest, seen.belongs_to | {"graph_sha256": "0"}, seen.digests)
+    other = replace(seen, belongs_to=seen.belongs_to | {"graph_sha256": "0"})
     with pytest.raises(CalibrationError, match="stale") as caught:
         seen.merged(other)
     assert "the network" in str(caught.value.found)

@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.cpu import scales_of_pairs
+from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS
 from toolkit.calibration.pixels import BYTE_PADS, with_whole_pixels
 from toolkit.calibration.record import (
     NAMES,
@@ -21,17 +22,16 @@ from toolkit.calibration.record import (
     sha256_of_graph,
     sha256_of_preprocessing,
 )
-from toolkit.calibration.scales import LEVELS
 from toolkit.contracts import Float32, UInt8
 from toolkit.diagnosis import Cause
 from toolkit.files import read_onnx
+from toolkit.graph_edits import arrays_of
 from toolkit.layers import first_nonfinite
 
 if TYPE_CHECKING:
     import onnx
 
 LARGEST_HALF = 65504.0  # the largest finite IEEE 754 binary16 number
-LARGEST_UINT8 = 255
 TOLERANCE = 2e-3  # activation scales may be rounded up to FP16, by 0.1 % at most
 # Weight scales lie between 0.7 and 1 times the largest |w| / 127, rounded up to FP16; the CPU file's may be wider. In a
 # channel of nearly no weights the bias may ask for more, and FP16 has few digits: those say nothing.
@@ -64,12 +64,6 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
         if "fp16" in precision:
             causes += _overflow(path, graph, record) or not_finite(path, images_nhwc)
     return tuple(causes)
-
-
-def _arrays(model: onnx.ModelProto) -> Arrays:
-    from onnx import numpy_helper
-
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
 def _stale(bundle: Bundle, record: Record, fp32: onnx.ModelProto) -> list[Cause]:
@@ -110,7 +104,7 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
 
 def _scales(path: Path, model: onnx.ModelProto, record: Record | None, fp32: onnx.ModelProto) -> list[Cause]:
     """Activation scales that are not the record's, and weight scales that do not fit their channels."""
-    arrays, causes = _arrays(model), []
+    arrays, causes = arrays_of(model.graph), []
     weights = _weights(fp32, arrays)
     seen = set()
     for node in model.graph.node:
@@ -123,10 +117,12 @@ def _scales(path: Path, model: onnx.ModelProto, record: Record | None, fp32: onn
             continue
         if scale.size > 1 and tensor in weights:
             causes += _of_weights(path, tensor, scale.astype(np.float32), weights[tensor])
-        elif scale.size == 1 and record is not None and tensor in {**record.amax, **record.largest}:
-            amax = record.amax.get(tensor, record.largest.get(tensor, 0.0))
-            levels = LARGEST_UINT8 if zero.dtype == np.uint8 and not zero.any() else LEVELS
-            causes += _of_activation(path, tensor, float(scale.item()), amax / levels)
+        elif scale.size == 1 and record is not None:
+            on_cpu = zero.dtype == np.uint8
+            ranges = {**record.largest, **record.amax, **(record.cpu if on_cpu else {})}
+            levels = UNSIGNED_LEVELS if on_cpu and not zero.any() else LEVELS
+            if tensor in ranges:
+                causes += _of_activation(path, tensor, float(scale.item()), ranges[tensor] / levels)
     return causes
 
 
@@ -136,7 +132,7 @@ def _weights(fp32: onnx.ModelProto, arrays: Arrays) -> dict[str, Float32]:
     The CPU file names them after the convolution.
     """
     whole = with_whole_pixels(fp32)[0]
-    found = {**_arrays(fp32), **_arrays(whole)}
+    found = {**arrays_of(fp32.graph), **arrays_of(whole.graph)}
     for node in (whole if BYTE_PADS in arrays else fp32).graph.node:
         if node.op_type == "Conv" and node.input[1] in found:
             found[f"{node.name}/weight"] = found[node.input[1]]
@@ -177,7 +173,7 @@ def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32) -> l
 
 def _overflow(path: Path, model: onnx.ModelProto, record: Record | None) -> list[Cause]:
     """Weights that became infinite in FP16, and activations that the record saw beyond its range."""
-    for name, value in _arrays(model).items():
+    for name, value in arrays_of(model.graph).items():
         if value.dtype == np.float16 and not np.isfinite(value).all():
             return [_overflows(path, f"weight '{name}' holds infinity: it is beyond {LARGEST_HALF:g}")]
     for name, largest in ({} if record is None else record.largest).items():

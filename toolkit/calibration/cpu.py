@@ -2,8 +2,8 @@
 
 TensorRT refuses such a file, and ONNX Runtime's CPU provider runs TensorRT's at the speed of fp32 or below. Here
 every convolution stands between a DequantizeLinear and a QuantizeLinear, as does every Add with both its inputs.
-What a ReLU makes uses all of 0..255; everything else is symmetric about 128. Ranges are the record's; tensors that
-TensorRT's form leaves alone (convolution outputs before an Add, the last ReLU) take their largest value.
+What a ReLU makes uses all of 0..255; everything else is symmetric about 128. Ranges are the record's, by its method for
+these levels, of the tensors that TensorRT's form leaves alone too (convolution outputs before an Add, the last ReLU).
 
 x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
 int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.calibration.pixels import MIDDLE, drop_unread_initializers, read_bytes
-from toolkit.calibration.placement import convolutions_in_graph
+from toolkit.calibration.methods import UNSIGNED_LEVELS
+from toolkit.calibration.pixels import MIDDLE, read_bytes
+from toolkit.calibration.placement import convolutions_in_graph, tensors_on_cpu
 from toolkit.calibration.qdq import graph_and_ranges, insert_behind_makers
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.calibration.scales import LEVELS, SMALLEST_SCALE, quantised_weights, weight_scales
 from toolkit.contracts import Float32
+from toolkit.graph_edits import add_constants, arrays_of, drop_unread_initializers
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
 
-UNSIGNED_LEVELS = 255
 LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
 # 255 * 128 is the last that int16 holds, and rounding adds half a step to each of the two.
 LARGEST_PAIR = 127.5
@@ -48,9 +49,10 @@ def cpu_from_ranges(
     result, amax, pixels = graph_and_ranges(model, record, keep_float, weight_scales_in_16_bits)
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
+    ranges = {**record.largest, **amax, **record.cpu}
     scales, pairs = {}, {}
-    for tensor, unsigned in _tensors(graph, convolutions).items():
-        scales[tensor] = _scale(amax[tensor] if tensor in amax else record.largest[tensor], unsigned)
+    for tensor, unsigned in tensors_on_cpu(graph, convolutions).items():
+        scales[tensor] = _scale(ranges[tensor], unsigned)
         pairs[tensor] = _pair(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
     for node in graph.node:
         if node.name not in keep_float:
@@ -89,33 +91,6 @@ def scales_of_pairs(weights: Float32) -> Float32:
     return scales
 
 
-def _tensors(graph: Any, convolutions: frozenset[str]) -> dict[str, bool]:
-    """The activations to quantise; True for those that a ReLU makes, which are never negative."""
-    constants = {tensor.name for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
-    found: dict[str, bool] = {}
-    for node in graph.node:
-        if node.name in convolutions:
-            touched = [node.input[0], _fused_output(graph, node)]
-        elif node.op_type == "Add" and not constants.intersection(node.input):
-            if not any(makers[name].name in convolutions for name in node.input if name in makers):
-                continue
-            touched = [*node.input, _fused_output(graph, node)]
-        else:
-            continue
-        for name in touched:
-            if name != graph.output[0].name:
-                found[name] = name in makers and makers[name].op_type == "Relu"
-    return found
-
-
-def _fused_output(graph: Any, node: Any) -> str:
-    """The output of a node, or of the ReLU that is its only reader: a zero point of 0 does what the ReLU does."""
-    readers = [other for other in graph.node if node.output[0] in other.input]
-    name: str = readers[0].output[0] if len(readers) == 1 and readers[0].op_type == "Relu" else node.output[0]
-    return name
-
-
 def _scale(amax: float, unsigned: bool) -> np.float32:
     scale: np.float32 = np.maximum(
         np.float32(amax) / np.float32(UNSIGNED_LEVELS if unsigned else LEVELS), SMALLEST_SCALE
@@ -125,9 +100,7 @@ def _scale(amax: float, unsigned: bool) -> np.float32:
 
 def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]]) -> list[str]:
     """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead."""
-    from onnx import numpy_helper
-
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in conv.input}
+    values = arrays_of(graph)
     weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
     scales = weight_scales_in_16_bits(weights)
     if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
@@ -141,20 +114,19 @@ def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, 
 
 
 def _constant(graph: Any, name: str, levels: Any, scales: Float32, pairs: dict[str, list[Any]]) -> str:
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    parts = (("quantized", levels), ("scale", scales), ("zero_point", np.zeros(len(scales), levels.dtype)))
-    graph.initializer.extend(numpy_helper.from_array(value, f"{name}_{role}") for role, value in parts)
-    inputs, output = [f"{name}_{role}" for role, _ in parts], f"{name}_dequantized"
+    parts = {"quantized": levels, "scale": scales, "zero_point": np.zeros(len(scales), levels.dtype)}
+    inputs, output = [f"{name}_{role}" for role in parts], f"{name}_dequantized"
+    add_constants(graph, dict(zip(inputs, parts.values(), strict=True)))
     pairs[name] = [helper.make_node("DequantizeLinear", inputs, [output], f"{name}/Dequantize", axis=0)]
     return output
 
 
 def _pair(graph: Any, tensor: str, scale: np.float32, zero_point: np.uint8) -> list[Any]:
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{tensor}_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.asarray(zero_point), f"{tensor}_zero_point"))
+    add_constants(graph, {f"{tensor}_scale": np.asarray(scale), f"{tensor}_zero_point": np.asarray(zero_point)})
     parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
     quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
     return [

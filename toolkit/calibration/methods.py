@@ -18,6 +18,7 @@ PERCENTILE = 99.99
 # What `auto` tries, in the order that decides between equals.
 CANDIDATES = ("percentile 99.99", "percentile 99.999", "percentile 99.9", "mse", "entropy", "minmax")
 LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
+UNSIGNED_LEVELS = 255  # uint8 of what is never negative
 
 Float64 = NDArray[np.float64]
 
@@ -35,18 +36,22 @@ def require_method(method: str, percentile: float = PERCENTILE) -> str:
     return f"percentile {percentile!r}".removesuffix(".0") if method == "percentile" else method
 
 
-def amax_from_histogram(histogram: Histogram, name: str) -> float:
-    """The range that a method, by its full name, takes from a histogram; 0.0 where all values are zero."""
+def amax_from_histogram(histogram: Histogram, name: str, levels: int = LEVELS) -> float:
+    """The range that a method, by its full name, takes from a histogram; 0.0 where all values are zero.
+
+    Args:
+        levels: the number that the range stands for.
+    """
     kind, _, percent = name.partition(" ")
     if kind == "percentile":
         return histogram.percentile(float(percent))
     if kind == "minmax" or histogram.largest == 0:
         return histogram.minmax()
-    return {"mse": least_squares_amax, "entropy": least_divergence_amax}[kind](histogram)
+    return {"mse": least_squares_amax, "entropy": least_divergence_amax}[kind](histogram, levels)
 
 
-def least_squares_amax(histogram: Histogram) -> float:
-    """The clip a that minimises E[(|x| - Q_a(|x|))^2], Q_a(v) = s min(rint(v / s), 127), s = a / 127.
+def least_squares_amax(histogram: Histogram, levels: int = LEVELS) -> float:
+    """The clip a that minimises E[(|x| - Q_a(|x|))^2], Q_a(v) = s min(rint(v / s), levels), s = a / levels.
 
     Every bin stands for `PARTS` values, the centres of its equal parts, that share its count. The clip is searched on
     25 geometric steps from the largest |x| to 1/256 of it, then on 25 more between the neighbours of the best one:
@@ -62,15 +67,15 @@ def least_squares_amax(histogram: Histogram) -> float:
     values = (low[:, None] + (high - low)[:, None] * offsets).reshape(-1)
     weights = np.repeat(histogram.counts[used].astype(np.float64), PARTS)
     coarse = np.geomspace(histogram.largest, histogram.largest / NARROWEST, COARSE)
-    best = int(np.argmin(_squared_errors(values, weights, coarse)))
+    best = int(np.argmin(_squared_errors(values, weights, coarse, levels)))
     fine = np.geomspace(coarse[max(best - 1, 0)], coarse[min(best + 1, COARSE - 1)], COARSE)
-    return float(fine[int(np.argmin(_squared_errors(values, weights, fine)))])
+    return float(fine[int(np.argmin(_squared_errors(values, weights, fine, levels)))])
 
 
-def _squared_errors(values: Float64, weights: Float64, clips: Float64) -> Float64:
+def _squared_errors(values: Float64, weights: Float64, clips: Float64, levels: int) -> Float64:
     """float64 (clips,): the weighted sum of squared errors of each clip over values (V,)."""
-    scales = clips[:, None] / LEVELS
-    errors: Float64 = values - scales * np.minimum(np.rint(values / scales), LEVELS)
+    scales = clips[:, None] / levels
+    errors: Float64 = values - scales * np.minimum(np.rint(values / scales), levels)
     total: Float64 = np.square(errors) @ weights
     return total
 
@@ -88,22 +93,21 @@ def linear_counts(histogram: Histogram, bins: int = LINEAR_BINS) -> Float64:
     return counts
 
 
-def least_divergence_amax(histogram: Histogram) -> float:
+def least_divergence_amax(histogram: Histogram, levels: int = LEVELS) -> float:
     """The clip whose quantised distribution diverges least from the clipped one, by Kullback and Leibler.
 
     On 2,048 equal bins from 0 to the largest |x|. For a clip behind bin i: P is bins 0..i-1 with everything beyond
-    added to the last; Q merges the same bins, without what lies beyond, into 128 levels and spreads each level evenly
+    added to the last; Q merges the same bins, without what lies beyond, into `levels` + 1 parts and spreads each evenly
     over its bins that are not empty. The first bin takes the second's count: zeros are exact in every clip, and the
-    spike they make after a ReLU would decide otherwise. Clips from 128 bins up, every 16th and the last.
+    spike they make after a ReLU would decide otherwise. Clips from `levels` + 1 bins up, every 16th and the last.
 
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017, pages 37 to 43; the first bin and the strided search
     as in NVIDIA's pytorch-quantization, calib/histogram.py.
     """
     counts = linear_counts(histogram)
     counts[0] = counts[1]
-    levels = LEVELS + 1
-    ends = np.unique(np.append(np.arange(levels, LINEAR_BINS, STRIDE), LINEAR_BINS))
-    divergences = divergences_of_clips(counts, ends, levels)
+    ends = np.unique(np.append(np.arange(levels + 1, LINEAR_BINS, STRIDE), LINEAR_BINS))
+    divergences = divergences_of_clips(counts, ends, levels + 1)
     # Of equals the widest: it clips least.
     best = int(ends[len(ends) - 1 - int(np.argmin(divergences[::-1]))])
     return histogram.largest * best / LINEAR_BINS

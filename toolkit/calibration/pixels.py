@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from toolkit.calibration.scales import LEVELS, quantised_weights, weight_scales
 from toolkit.contracts import Float32, WeightScales
+from toolkit.graph_edits import add_constants, arrays_of, drop_unread_initializers, set_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -81,6 +82,7 @@ def with_whole_pixels(
     weights, bias = (f"{convolution.input[1]}.{what}" for what in ("pixels", "pixels_bias"))
     convolution.input[:] = [PIXELS, weights, bias]
     rest = [node for node in graph.node if node.name not in found.way]
+    del graph.value_info[:]
     set_nodes(graph, [*_centring(graph.input[0].name), *rest])
     drop_unread_initializers(graph)
     add_constants(
@@ -137,33 +139,9 @@ def read_bytes(graph: Any, found: FirstConvolution) -> None:
     add_constants(graph, {BYTE_PADS: found.pads(3), "preprocess.byte": byte})
 
 
-def set_nodes(graph: Any, nodes: list[Any]) -> None:
-    """Replaces all nodes; they may be the graph's own."""
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(copies)
-
-
-def add_constants(graph: Any, constants: dict[str, Any]) -> None:
-    """Adds numpy arrays as initializers."""
-    from onnx import numpy_helper
-
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-
-
-def drop_unread_initializers(graph: Any) -> None:
-    """Removes the constants that no node reads any more."""
-    read = {name for node in graph.node for name in node.input}
-    kept = [type(t).FromString(t.SerializeToString()) for t in graph.initializer if t.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
 def first_convolution(model: onnx.ModelProto, scales_of: WeightScales = weight_scales) -> FirstConvolution | None:
     """The convolution that alone reads the normalised images of a graph, if it can read whole pixels."""
-    from onnx import numpy_helper
-
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values = arrays_of(model.graph)
     nodes = _chain(model.graph, values)
     if not nodes:
         return None

@@ -67,6 +67,39 @@ def placement_in_graph(model: onnx.ModelProto, keep_float: frozenset[str] = froz
     return Placement({name: tuple(places) for name, places in consumers.items()}, tuple(dict.fromkeys(weights)))
 
 
+def tensors_on_cpu(graph: Any, convolutions: frozenset[str]) -> dict[str, bool]:
+    """The activations that the form for ONNX Runtime's CPU kernels quantises; True for those that a ReLU makes.
+
+    Its convolutions and Adds are fused where both their inputs and their output are quantised.
+
+    Args:
+        convolutions: names of those to quantise.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    found: dict[str, bool] = {}
+    for node in graph.node:
+        if node.name in convolutions:
+            touched = [node.input[0], _fused_output(graph, node)]
+        elif node.op_type == "Add" and not constants.intersection(node.input):
+            if not any(makers[name].name in convolutions for name in node.input if name in makers):
+                continue
+            touched = [*node.input, _fused_output(graph, node)]
+        else:
+            continue
+        for name in touched:
+            if name != graph.output[0].name:
+                found[name] = name in makers and makers[name].op_type == "Relu"
+    return found
+
+
+def _fused_output(graph: Any, node: Any) -> str:
+    """The output of a node, or of the ReLU that is its only reader: a zero point of 0 does what the ReLU does."""
+    readers = [other for other in graph.node if node.output[0] in other.input]
+    name: str = readers[0].output[0] if len(readers) == 1 and readers[0].op_type == "Relu" else node.output[0]
+    return name
+
+
 def _shortcut(add: Any, fusible: set[str], depth: dict[str, int]) -> int | None:
     """The input of an Add that is not the convolution which it is fused with; None where there is none to fuse.
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.calibration.methods import LEARNED
-from toolkit.calibration.pixels import PIXELS, FirstConvolution, set_nodes, with_whole_pixels
+from toolkit.calibration.pixels import PIXELS, FirstConvolution, with_whole_pixels
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.calibration.scales import LEVELS, activation_scale, quantised_weights, weight_scales
 from toolkit.contracts import WeightScales
+from toolkit.graph_edits import add_constants, arrays_of, set_nodes
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def qdq_from_ranges(
     """
     with needs("write Q/DQ graphs"):
         import onnx
-        from onnx import numpy_helper
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
     result, amax, _ = graph_and_ranges(model, record, keep_float)
     placement = placement_in_graph(result, keep_float)
@@ -47,7 +47,7 @@ def qdq_from_ranges(
     for tensor, consumers in placement.consumers.items():
         pairs[tensor] = _pair(graph, tensor, np.asarray(activation_scale(amax[tensor])))
         _redirect(graph, consumers, f"{tensor}_dequantized")
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    values = arrays_of(graph)
     for weight in placement.weights:
         scales = weight_scales(values[weight])
         pairs[weight] = _pair(graph, weight, scales)
@@ -85,11 +85,11 @@ def _replace_initializer(graph: Any, name: str, new_name: str, values: Any) -> N
 
 def _pair(graph: Any, tensor: str, scale: Any) -> list[Any]:
     """Quantize and Dequantize nodes of a tensor; their scale and zero point become initializers."""
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    graph.initializer.append(numpy_helper.from_array(np.asarray(scale, np.float32), f"{tensor}_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.zeros(np.shape(scale), np.int8), f"{tensor}_zero_point"))
     parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
+    values = np.asarray(scale, np.float32), np.zeros(np.shape(scale), np.int8)
+    add_constants(graph, dict(zip(parameters, values, strict=True)))
     axis = {"axis": 0} if np.ndim(scale) else {}
     quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
     return [
@@ -112,4 +112,5 @@ def insert_behind_makers(graph: Any, pairs: dict[str, list[Any]]) -> None:
         ordered.append(node)
         for name in node.output:
             ordered += pairs.get(name, [])
+    del graph.value_info[:]  # tensors got other readers and makers
     set_nodes(graph, ordered)

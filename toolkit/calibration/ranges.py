@@ -12,8 +12,13 @@ import numpy as np
 
 from toolkit import __version__
 from toolkit.calibration.histogram import Histogram
-from toolkit.calibration.methods import AUTO, PERCENTILE, amax_from_histogram, require_method
-from toolkit.calibration.placement import float_activations, placement_in_graph
+from toolkit.calibration.methods import AUTO, LEVELS, PERCENTILE, UNSIGNED_LEVELS, amax_from_histogram, require_method
+from toolkit.calibration.placement import (
+    convolutions_in_graph,
+    float_activations,
+    placement_in_graph,
+    tensors_on_cpu,
+)
 from toolkit.calibration.record import Record, sha256_of_digests, sha256_of_graph, sha256_of_preprocessing
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images, sha256_of_each
 from toolkit.errors import CalibrationError
@@ -35,13 +40,17 @@ class Observation:
     """Everything that one pass over a set of images measured: enough for every method, and exact to merge.
 
     Attributes:
-        histograms: of the tensors that will be quantised, by name.
+        histograms: of the tensors that TensorRT's form quantises, by name.
+        between: of those that only the form for ONNX Runtime's CPU kernels quantises.
+        unsigned: names of the tensors that a ReLU makes, and that form holds in 0..255.
         largest: the exact largest |x| of every float activation, by name.
         belongs_to: what a record's key holds, except the images and the method.
         digests: the sha256 of each image, 32 bytes each, sorted.
     """
 
     histograms: dict[str, Histogram]
+    between: dict[str, Histogram]
+    unsigned: tuple[str, ...]
     largest: dict[str, float]
     belongs_to: dict[str, str]
     digests: tuple[bytes, ...]
@@ -56,6 +65,8 @@ class Observation:
         # numpy's maximum, because Python's drops NaN.
         return Observation(
             {name: histogram.merged(other.histograms[name]) for name, histogram in self.histograms.items()},
+            {name: histogram.merged(other.between[name]) for name, histogram in self.between.items()},
+            self.unsigned,
             {name: float(np.maximum(value, other.largest[name])) for name, value in self.largest.items()},
             self.belongs_to,
             tuple(sorted((*self.digests, *other.digests))),
@@ -84,8 +95,9 @@ def observation_from_images(
         DataError: images of another shape than the model's.
     """
     require_images(images_nhwc, preprocessing, "calibration")
-    histograms, largest = _observe(model, images_nhwc, on_progress)
-    for tensor, histogram in histograms.items():
+    placement, on_cpu = placement_in_graph(model).consumers, _on_cpu(model)
+    counted, largest = _observe(model, {*placement, *on_cpu}, images_nhwc, on_progress)
+    for tensor, histogram in counted.items():
         histogram.require_finite(tensor)
     _require_all_finite(largest)
     belongs_to = {
@@ -93,7 +105,18 @@ def observation_from_images(
         "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
         "tool": __version__,
     }
-    return Observation(histograms, largest, belongs_to, tuple(sorted(sha256_of_each(images_nhwc))))
+    return Observation(
+        {name: counted[name] for name in placement},
+        {name: counted[name] for name in on_cpu if name not in placement},
+        tuple(name for name, unsigned in on_cpu.items() if unsigned),
+        largest,
+        belongs_to,
+        tuple(sorted(sha256_of_each(images_nhwc))),
+    )
+
+
+def _on_cpu(model: onnx.ModelProto) -> dict[str, bool]:
+    return tensors_on_cpu(model.graph, frozenset(convolutions_in_graph(model)))
 
 
 def record_from_observation(seen: Observation, method: str, notes: dict[str, Any] | None = None) -> Record:
@@ -108,7 +131,15 @@ def record_from_observation(seen: Observation, method: str, notes: dict[str, Any
         if amax[tensor] <= 0:
             raise _no_range(tensor, method, histogram, len(seen.digests))
     key = seen.record_key(method)
-    return Record(amax, seen.largest, key.belongs_to, key.images, notes or {})
+    return Record(amax, seen.largest, key.belongs_to, key.images, notes or {}, _ranges_on_cpu(seen, method))
+
+
+def _ranges_on_cpu(seen: Observation, method: str) -> dict[str, float]:
+    """By the same method, for 255 levels where nothing is negative. A tensor of zeros has no range there."""
+    counted = {**seen.histograms, **seen.between}
+    levels = {**dict.fromkeys(seen.between, LEVELS), **dict.fromkeys(seen.unsigned, UNSIGNED_LEVELS)}
+    ranges = {name: amax_from_histogram(counted[name], method, count) for name, count in levels.items()}
+    return {name: amax for name, amax in ranges.items() if amax > 0}
 
 
 def require_enough(images: int) -> None:
@@ -170,11 +201,11 @@ def _require_all_finite(largest: dict[str, float]) -> None:
 
 
 def _observe(
-    model: onnx.ModelProto, images_nhwc: UInt8, on_progress: Progress
+    model: onnx.ModelProto, counted: set[str], images_nhwc: UInt8, on_progress: Progress
 ) -> tuple[dict[str, Histogram], dict[str, float]]:
-    """Histograms of the tensors to quantise, and the largest |x| of every float activation."""
+    """Histograms of the tensors `counted`, and the largest |x| of every float activation."""
     activations = float_activations(model)
-    histograms = {name: Histogram() for name in placement_in_graph(model).consumers}
+    histograms = {name: Histogram() for name in counted}
     largest = dict.fromkeys(activations, 0.0)
     with OrtRunner(_exposed(model, activations), label="the graph with its activations exposed") as runner:
         for tensors, count, done in _one_ahead(runner, _canonical_batches(images_nhwc)):

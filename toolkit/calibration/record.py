@@ -34,6 +34,8 @@ class Record:
     Attributes:
         amax: the |x| that int8 127 stands for, by tensor name; scale = amax / 127.
         largest: the exact largest |x| seen of every float activation, by tensor name.
+        cpu: the |x| that uint8 255, or 127 steps from 128, stands for in the form for ONNX Runtime's CPU kernels, where
+            that form has other levels than int8 or TensorRT's quantises no such tensor.
         belongs_to: sha256 of graph, images and preprocessing, the method and the tool version.
         images: the first 16 hex digits of each measured image's sha256, sorted: who evaluates later can tell which
             images it must leave out.
@@ -45,6 +47,7 @@ class Record:
     belongs_to: dict[str, str]
     images: tuple[str, ...]
     notes: dict[str, Any] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -60,6 +63,7 @@ class Record:
             "images": list(self.images),
             "amax": self.amax,
             "largest": self.largest,
+            "cpu": self.cpu,
             "notes": self.notes,
         }
 
@@ -95,6 +99,7 @@ def record_from_file(path: Path) -> Record:
             {str(k): str(v) for k, v in document["belongs_to"].items()},
             tuple(str(image) for image in document["images"]),
             dict(document.get("notes", {})),
+            {str(k): float(v) for k, v in document.get("cpu", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(

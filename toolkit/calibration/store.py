@@ -35,12 +35,15 @@ def write_record(folder: Path, record: Record, seen: Observation | None = None) 
 
 def bytes_of_observation(seen: Observation) -> bytes:
     """The content of `histograms.npz`."""
-    names, bins = list(seen.histograms), [np.flatnonzero(h.counts) for h in seen.histograms.values()]
-    counts = [h.counts[index] for h, index in zip(seen.histograms.values(), bins, strict=True)]
+    counted = {**seen.histograms, **seen.between}
+    bins = [np.flatnonzero(histogram.counts) for histogram in counted.values()]
+    counts = [histogram.counts[index] for histogram, index in zip(counted.values(), bins, strict=True)]
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        names=np.array(names),
+        names=np.array(list(counted)),
+        between=np.array(len(seen.between), np.int64),  # so many of the last ones
+        unsigned=np.array(seen.unsigned, str),
         sizes=np.array([len(index) for index in bins], np.int64),
         bins=np.concatenate([np.zeros(0, np.int64), *bins]).astype(np.uint16),
         counts=np.concatenate([np.zeros(0, np.int64), *counts]),
@@ -87,8 +90,16 @@ def _observation(content: bytes) -> Observation:
             full = np.zeros(BINS, np.int64)
             full[index] = count
             histograms[str(name)] = Histogram(full, largest[str(name)])
+        first = len(histograms) - int(arrays["between"])
         belongs_to = {str(key): str(value) for key, value in arrays["belongs_to"]}
-        return Observation(histograms, largest, belongs_to, tuple(row.tobytes() for row in arrays["digests"]))
+        return Observation(
+            dict(list(histograms.items())[:first]),
+            dict(list(histograms.items())[first:]),
+            tuple(str(name) for name in arrays["unsigned"]),
+            largest,
+            belongs_to,
+            tuple(row.tobytes() for row in arrays["digests"]),
+        )
 
 
 def method_of_folder(folder: Path) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.graph_edits import arrays_of
+
 BATCH = "batch"
 Sizes = list[Any]  # an int a size; BATCH where it is the open one
 _ARITHMETIC = {"Add": int.__add__, "Sub": int.__sub__, "Mul": int.__mul__, "Div": int.__floordiv__}
@@ -21,11 +23,9 @@ class Shapes:
     """
 
     def __init__(self, graph: Any, dims: dict[str, Sizes]) -> None:
-        from onnx import numpy_helper
-
         self.dims = dims
         self.makers = {name: node for node in graph.node for name in node.output}
-        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.constants = arrays_of(graph)
 
     def target(self, reshape: Any) -> Sizes | None:
         """The constant shape of a Reshape, 0 for the batch; None where it is constant already or stays unknown."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.export.constant_shapes import Shapes
+from toolkit.graph_edits import add_constants, drop_unread_initializers, set_nodes
 
 
 def tidied(model: Any) -> None:
@@ -36,12 +37,6 @@ def attributes(node: Any) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
-    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
 def _inline_constants(graph: Any) -> None:
     kept = []
     for node in graph.node:
@@ -52,7 +47,7 @@ def _inline_constants(graph: Any) -> None:
         tensor = graph.initializer.add()
         tensor.CopyFrom(value)
         tensor.name = node.output[0]
-    _replace_nodes(graph, kept)
+    set_nodes(graph, kept)
 
 
 def _inline_shared_initializers(graph: Any) -> None:
@@ -67,7 +62,7 @@ def _inline_shared_initializers(graph: Any) -> None:
             constants[copy.name] = copy
         else:
             kept.append(node)
-    _replace_nodes(graph, kept)
+    set_nodes(graph, kept)
 
 
 def _dims(model: Any) -> dict[str, list[Any]]:
@@ -98,7 +93,7 @@ def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
         nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name))
         if not kept:
             nodes.append(helper.make_node("Flatten", [pooled], list(node.output), f"{scope}/Flatten", axis=1))
-    _replace_nodes(graph, nodes)
+    set_nodes(graph, nodes)
 
 
 def _sigmoids_for_swishes(graph: Any) -> None:
@@ -113,7 +108,7 @@ def _sigmoids_for_swishes(graph: Any) -> None:
         name = f"{scope}/HardSigmoid"
         nodes.append(helper.make_node("HardSigmoid", [node.input[0]], [gate], name, alpha=1 / 6, beta=0.5))
         nodes.append(helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{scope}/Mul"))
-    _replace_nodes(graph, nodes)
+    set_nodes(graph, nodes)
 
 
 def _constants_for_shapes(graph: Any, dims: dict[str, list[Any]]) -> bool:
@@ -122,7 +117,7 @@ def _constants_for_shapes(graph: Any, dims: dict[str, list[Any]]) -> bool:
     Returns:
         Whether there was one.
     """
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     shapes, nodes, found = Shapes(graph, dims), [], False
     for node in graph.node:
@@ -133,10 +128,10 @@ def _constants_for_shapes(graph: Any, dims: dict[str, list[Any]]) -> bool:
             node = helper.make_node("Flatten", [node.input[0]], list(node.output), name, axis=1)
         elif target is not None:
             constant = f"{node.output[0]}_shape"
-            graph.initializer.append(numpy_helper.from_array(np.array(target, np.int64), constant))
+            add_constants(graph, {constant: np.array(target, np.int64)})
             node.input[1] = constant
         nodes.append(node)
-    _replace_nodes(graph, nodes)
+    set_nodes(graph, nodes)
     return found
 
 
@@ -149,7 +144,5 @@ def _drop_unread(graph: Any) -> None:
         if not any(readers[name] for name in node.output):
             readers.subtract(node.input)
             nodes.remove(node)
-    initializers = [type(t).FromString(t.SerializeToString()) for t in graph.initializer if readers[t.name] > 0]
-    _replace_nodes(graph, nodes)
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    set_nodes(graph, nodes)
+    drop_unread_initializers(graph)

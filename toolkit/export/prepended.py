@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.contracts import Preprocessing
+from toolkit.graph_edits import add_constants, set_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def with_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing, nchw: bool) -> onnx.ModelProto:
     """A copy that takes `images`, uint8 (batch, H, W, C), and does `preprocessing` itself; nodes all have names."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -24,8 +25,8 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing, nch
     (old,) = (value.name for value in graph.input if value.name not in constants)
     new = "images" if old != "images" else "images_uint8"
     shape = (-1, 1, 1) if nchw else (-1,)
-    for name, value in zip(("scale", "shift"), preprocessing.scale_and_shift(), strict=True):
-        graph.initializer.append(numpy_helper.from_array(np.reshape(value, shape), f"preprocess.{name}"))
+    scale, shift = (np.reshape(value, shape) for value in preprocessing.scale_and_shift())
+    add_constants(graph, {"preprocess.scale": scale, "preprocess.shift": shift})
     steps = [helper.make_node("Cast", [new], ["preprocess/Cast_output"], "preprocess/Cast", to=TensorProto.FLOAT)]
     if nchw:
         made = helper.make_node(
@@ -38,10 +39,8 @@ def with_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing, nch
     steps.append(helper.make_node("Add", ["preprocess/Mul_output", "preprocess.shift"], [old], "preprocess/Add"))
     for index, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
-    nodes = [*steps, *graph.node]
-    nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.input[:]
-    graph.node.extend(nodes)
+    set_nodes(graph, [*steps, *graph.node])
+    del graph.input[:]
     height, width, channels = preprocessing.shape
     graph.input.append(helper.make_tensor_value_info(new, TensorProto.UINT8, ["batch", height, width, channels]))
     onnx.checker.check_model(result, full_check=True)

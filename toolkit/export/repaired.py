@@ -20,6 +20,7 @@ from toolkit.export.onnx_from_torch import OPSET
 from toolkit.export.original import Form
 from toolkit.export.plain_names import with_plain_names
 from toolkit.export.plain_nodes import explicit_pads, open_batch, tensors_behind
+from toolkit.graph_edits import set_nodes
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -112,9 +113,7 @@ def _drop_dead(graph: Any) -> None:
         if node is not None and id(node) not in needed:
             needed.add(id(node))
             open_names += [*node.input, *tensors_behind(node)]
-    kept = [type(node).FromString(node.SerializeToString()) for node in graph.node if id(node) in needed]
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_nodes(graph, (node for node in graph.node if id(node) in needed))
 
 
 def _in_opset(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
