@@ -4,8 +4,9 @@
 
 Every draw takes other calibration images (balanced, seeds 0, 1, 2 ...) from the training part; the test part judges.
 ONNX Runtime quantises the same fp32 graph with the same images, set up as for TensorRT: Q/DQ, symmetric int8, weights
-per channel, float biases. All files run on ONNX Runtime's CPU provider. Retention is INT8's right answers in percent of
-fp32's; flips are the images whose answer changed. Prints a table on stderr, JSON on stdout.
+per channel, float biases; and for its own CPU kernels, with uint8 activations, where a processor without VNNI saturates
+unless weights give up a bit (`reduce_range`). All files run on ONNX Runtime's CPU provider. Retention is INT8's right
+answers in percent of fp32's; flips are the images whose answer changed. Prints a table on stderr, JSON on stdout.
 """
 
 from __future__ import annotations
@@ -39,7 +40,20 @@ if TYPE_CHECKING:
 
 THEIRS = ("MinMax", "Percentile", "Entropy")
 BATCH = 32
-ONLY = {"all": "", "ours": ("auto", *CANDIDATES), "auto": "auto", "auto+theirs": ("auto", "onnxruntime")}
+ONLY = {
+    "all": "", "ours": ("auto", *CANDIDATES), "auto": "auto", "auto+theirs": ("auto", "onnxruntime"),
+    "cpu": ("auto, int8-cpu", "onnxruntime U8S8"),
+}  # fmt: skip
+TENSORRT = {
+    "op_types_to_quantize": ["Conv", "Gemm", "MatMul"],
+    "extra_options": {
+        "QuantizeBias": False,
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "AddQDQPairToWeight": True,
+        "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul"],
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,8 @@ class Row:
     relative_l2: float
 
 
-def graph_of_onnxruntime(file: Path, images_nhwc: Any, method: str) -> bytes:
-    """ONNX Runtime's quantiser on the same graph and images, with the options that TensorRT needs."""
+def graph_of_onnxruntime(file: Path, images_nhwc: Any, method: str, activations: str, **options: Any) -> bytes:
+    """ONNX Runtime's quantiser on the same graph and images: Q/DQ, int8 weights per channel."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -82,17 +96,10 @@ def graph_of_onnxruntime(file: Path, images_nhwc: Any, method: str) -> bytes:
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            activation_type=QuantType[activations],
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod[method],
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            extra_options={
-                "QuantizeBias": False,
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "AddQDQPairToWeight": True,
-                "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm", "MatMul"],
-            },
+            **options,
         )
         return out.read_bytes()
 
@@ -113,7 +120,13 @@ def files_of_draw(
                 model, record_from_observation(choice.seen, name)
             ).SerializeToString()
     for name in THEIRS:
-        made[f"onnxruntime {name}"] = lambda name=name: graph_of_onnxruntime(file, images, name)  # type: ignore[misc]
+        made[f"onnxruntime {name}"] = lambda name=name: graph_of_onnxruntime(  # type: ignore[misc]
+            file, images, name, "QInt8", **TENSORRT
+        )
+    for name, reduced in (("", False), (", reduce_range", True)):
+        made[f"onnxruntime U8S8{name}"] = lambda reduced=reduced: graph_of_onnxruntime(  # type: ignore[misc]
+            file, images, "MinMax", "QUInt8", reduce_range=reduced
+        )
     return made
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.calibration import export, images_like_photographs
-from benchmarks.int8_accuracy import graph_of_onnxruntime
+from benchmarks.int8_accuracy import TENSORRT, graph_of_onnxruntime
 from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.contracts import preprocessing_from_dict
@@ -78,7 +78,7 @@ def modelopt(file: Path, images: Any) -> bytes:
 
 QUANTISERS: dict[str, Callable[[Path, Any], bytes]] = {
     "toolkit": ours,
-    "onnxruntime for TensorRT": lambda file, images: graph_of_onnxruntime(file, images, "MinMax"),
+    "onnxruntime for TensorRT": lambda file, images: graph_of_onnxruntime(file, images, "MinMax", "QInt8", **TENSORRT),
     "onnxruntime defaults": onnxruntime_defaults,
     "modelopt": modelopt,
 }

@@ -17,6 +17,7 @@ from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort_biases import OPTIMISER, SWITCH, breaks_half_biases
+from toolkit.runtime.ort_saturation import saturates
 
 NEEDED_FREE_GIB = 1.0
 CPU_FEATURES = {
@@ -216,11 +217,13 @@ def relu_with(provider: str) -> Answer:
 
 
 def ort_on_cpu() -> Answer:
-    """A Relu, and, where onnx can write such a file, whether FP16 with Q/DQ is right without the toolkit's switch."""
+    """A Relu, and, where onnx can write such files, what goes wrong here outside the toolkit."""
     version, detail = relu_with("CPUExecutionProvider")
     with suppress(MissingPackage):
         if breaks_half_biases():
             detail += f"; outside the toolkit it computes FP16 with Q/DQ wrongly unless {SWITCH} is {OPTIMISER}"
+        if saturates():
+            detail += "; uint8 times int8 saturates on this processor: INT8 files of others lose accuracy here"
     return version, detail
 
 

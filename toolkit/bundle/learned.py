@@ -12,7 +12,7 @@ from toolkit.bundle.graphs import fp32_graph_of_model
 from toolkit.calibration.auto import ranges_by_agreement
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.placement import convolutions_in_graph
-from toolkit.calibration.ranges import observation_from_images
+from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
 from toolkit.calibration.record import RECORD, Record, record_from_file
 from toolkit.calibration.scales import LEVELS, activation_scale, weight_scales
 from toolkit.contracts import LabelledImages
@@ -39,12 +39,13 @@ def fake_quantisation_of_model(model: LoadedModel, images: LabelledImages) -> Fa
 def record_of_scales(
     model: LoadedModel, images: LabelledImages, scales: dict[str, float], notes: dict[str, Any]
 ) -> Record:
-    """A record whose ranges were learned; one pass over the images finds the largest values beside them."""
+    """A record whose ranges were learned; one pass over the images finds the other values beside them."""
     graph = fp32_graph_of_model(model)
     seen = observation_from_images(graph, images.images_nhwc, model.card.preprocessing)
     amax = {name: LEVELS * scales[_path_of_tensor(name)] for name in seen.histograms}
     key = seen.record_key(LEARNED)
-    return Record(amax, seen.largest, key.belongs_to, key.images, notes)
+    between = {name: value for name, value in ranges_on_cpu(seen, "mse").items() if name in seen.between}
+    return Record(amax, seen.largest, key.belongs_to, key.images, notes, between)
 
 
 def learned_record(name: str) -> Record | None:

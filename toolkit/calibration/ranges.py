@@ -131,11 +131,14 @@ def record_from_observation(seen: Observation, method: str, notes: dict[str, Any
         if amax[tensor] <= 0:
             raise _no_range(tensor, method, histogram, len(seen.digests))
     key = seen.record_key(method)
-    return Record(amax, seen.largest, key.belongs_to, key.images, notes or {}, _ranges_on_cpu(seen, method))
+    return Record(amax, seen.largest, key.belongs_to, key.images, notes or {}, ranges_on_cpu(seen, method))
 
 
-def _ranges_on_cpu(seen: Observation, method: str) -> dict[str, float]:
-    """By the same method, for 255 levels where nothing is negative. A tensor of zeros has no range there."""
+def ranges_on_cpu(seen: Observation, method: str) -> dict[str, float]:
+    """What `Record.cpu` holds: by a method's full name, for 255 levels where nothing is negative.
+
+    A tensor of zeros has no range here, and that is no error.
+    """
     counted = {**seen.histograms, **seen.between}
     levels = {**dict.fromkeys(seen.between, LEVELS), **dict.fromkeys(seen.unsigned, UNSIGNED_LEVELS)}
     ranges = {name: amax_from_histogram(counted[name], method, count) for name, count in levels.items()}
