@@ -18,7 +18,9 @@ UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-WeightScales: TypeAlias = Callable[[Float32], Float32]  # weights (C_out, ...) to the scales of int8 (C_out,)
+# Weights (C_out, ...) to the scales of int8 (C_out,), or to what int8 numbers in such steps make of them, (C_out, ...).
+WeightScales: TypeAlias = Callable[[Float32], Float32]
+WeightsAsInt8: TypeAlias = Callable[[Float32], Float32]
 
 
 def sha256_of_images(images_nhwc: UInt8, labels: Int64) -> str:

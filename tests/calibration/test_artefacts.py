@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from toolkit.calibration.agreement import agreement_from_logits
 from toolkit.calibration.cache import cache_from_ranges, header, scales_from_cache
-from toolkit.calibration.cpu import cpu_from_ranges, weight_scales_in_16_bits
+from toolkit.calibration.cpu import cpu_from_ranges, weights_on_cpu
 from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS, amax_from_histogram
 from toolkit.calibration.pixels import PIXELS, with_whole_pixels
 from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
@@ -193,7 +193,7 @@ def test_a_branch_that_is_zero_so_far_has_no_range_and_stops_nothing(
 
 def test_biases_are_int32_on_the_grid_of_input_and_weight_scale(tiny_graph: onnx.ModelProto, record: Record) -> None:
     model = cpu_from_ranges(tiny_graph, record)
-    whole = with_whole_pixels(tiny_graph, scales_of=weight_scales_in_16_bits)[0]
+    whole = with_whole_pixels(tiny_graph, as_int8=weights_on_cpu)[0]
     constants, original = _constants(model), _constants(whole)
     for node in whole.graph.node:
         if node.op_type == "Conv":

@@ -20,9 +20,10 @@ import numpy as np
 from toolkit.calibration.methods import UNSIGNED_LEVELS
 from toolkit.calibration.pixels import MIDDLE, read_bytes
 from toolkit.calibration.placement import convolutions_in_graph, tensors_on_cpu
-from toolkit.calibration.qdq import graph_and_ranges, insert_behind_makers
+from toolkit.calibration.qdq import graph_and_ranges, insert_behind_makers, is_learned
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.calibration.scales import LEVELS, SMALLEST_SCALE, quantised_weights, weight_scales
+from toolkit.calibration.rounding import rounded_weights
+from toolkit.calibration.scales import LEVELS, SMALLEST_SCALE, dequantised, quantised_weights, weight_scales
 from toolkit.contracts import Float32
 from toolkit.graph_edits import add_constants, arrays_of, drop_unread_initializers
 from toolkit.lazy import needs
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
-# 255 * 128 is the last that int16 holds, and rounding adds half a step to each of the two.
-LARGEST_PAIR = 127.5
+# 255 * 128 is the last that int16 holds, and rounding adds less than a step to each of the two.
+LARGEST_PAIR = 127.0
 
 
 def cpu_from_ranges(
@@ -46,7 +47,7 @@ def cpu_from_ranges(
     with needs("write Q/DQ graphs"):
         import onnx
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
-    result, amax, pixels = graph_and_ranges(model, record, keep_float, weight_scales_in_16_bits)
+    result, amax, pixels = graph_and_ranges(model, record, keep_float, weights_on_cpu)
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     ranges = {**record.largest, **amax, **record.cpu}
@@ -58,7 +59,7 @@ def cpu_from_ranges(
         if node.name not in keep_float:
             inputs = [f"{name}_dequantized" if name in scales else name for name in node.input]
             if node.name in convolutions:
-                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs)
+                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs, is_learned(record))
             node.input[:] = inputs
     insert_behind_makers(graph, pairs)
     if pixels is not None:
@@ -66,6 +67,12 @@ def cpu_from_ranges(
     drop_unread_initializers(graph)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def weights_on_cpu(weights: Float32) -> Float32:
+    """What this form makes of weights (C_out, C_in, ...), in floating point."""
+    scales = weight_scales_in_16_bits(weights)
+    return dequantised(rounded_weights(weights, scales), scales)
 
 
 def weight_scales_in_16_bits(weights: Float32) -> Float32:
@@ -98,18 +105,19 @@ def _scale(amax: float, unsigned: bool) -> np.float32:
     return np.float32(scale)
 
 
-def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]]) -> list[str]:
+def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]], learned: bool) -> list[str]:
     """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead."""
     values = arrays_of(graph)
     weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
     scales = weight_scales_in_16_bits(weights)
     if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
         scales = np.maximum(scales, np.abs(bias) / (input_scale * np.float32(LARGEST_BIAS))).astype(np.float32)
-    names = [_constant(graph, f"{conv.name}/weight", quantised_weights(weights, scales), scales, pairs)]
+    levels = (quantised_weights if learned else rounded_weights)(weights, scales)
+    names = [_constant(graph, f"{conv.name}/weight", levels, scales, pairs)]
     if bias is not None:
         product: Float32 = (scales * input_scale).astype(np.float32)
-        levels = np.rint(bias.astype(np.float64) / product).astype(np.int32)
-        names.append(_constant(graph, f"{conv.name}/bias", levels, product, pairs))
+        steps = np.rint(bias.astype(np.float64) / product).astype(np.int32)
+        names.append(_constant(graph, f"{conv.name}/bias", steps, product, pairs))
     return names
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.calibration.scales import LEVELS, quantised_weights, weight_scales
-from toolkit.contracts import Float32, WeightScales
+from toolkit.calibration.scales import LEVELS, nearest_weights
+from toolkit.contracts import Float32, WeightsAsInt8
 from toolkit.graph_edits import add_constants, arrays_of, drop_unread_initializers, set_nodes
 
 if TYPE_CHECKING:
@@ -62,19 +62,19 @@ class FirstConvolution:
 
 
 def with_whole_pixels(
-    model: onnx.ModelProto, keep_float: frozenset[str] = frozenset(), scales_of: WeightScales = weight_scales
+    model: onnx.ModelProto, keep_float: frozenset[str] = frozenset(), as_int8: WeightsAsInt8 = nearest_weights
 ) -> tuple[onnx.ModelProto, FirstConvolution | None]:
     """A copy to quantise whose first convolution reads `PIXELS`: float32 steps of a pixel about 128.
 
-    With weights rounded to the scales of `scales_of` it is the same function. Where a graph does anything else with its
-    images than normalise them for one convolution, or that convolution is one of `keep_float`, the copy is unchanged,
-    and None stands beside it.
+    With the weights of its constant channels rounded by `as_int8` it is the same function, except where the convolution
+    pads. Where a graph does anything else with its images than normalise them for one convolution, or that convolution
+    is one of `keep_float`, the copy is unchanged, and None stands beside it.
     """
     import onnx
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    found = first_convolution(model, scales_of)
+    found = first_convolution(model, as_int8)
     if found is None or found.name in keep_float:
         return result, None
     graph = result.graph
@@ -139,7 +139,7 @@ def read_bytes(graph: Any, found: FirstConvolution) -> None:
     add_constants(graph, {BYTE_PADS: found.pads(3), "preprocess.byte": byte})
 
 
-def first_convolution(model: onnx.ModelProto, scales_of: WeightScales = weight_scales) -> FirstConvolution | None:
+def first_convolution(model: onnx.ModelProto, as_int8: WeightsAsInt8 = nearest_weights) -> FirstConvolution | None:
     """The convolution that alone reads the normalised images of a graph, if it can read whole pixels."""
     values = arrays_of(model.graph)
     nodes = _chain(model.graph, values)
@@ -167,8 +167,7 @@ def first_convolution(model: onnx.ModelProto, scales_of: WeightScales = weight_s
     step = 2.0 ** round(float(np.log2(factors).mean()))
     ones = np.repeat(carried / (count * constant), count, axis=1)
     whole = (np.concatenate([scaled, ones], axis=1) / step).astype(np.float32)
-    scales = scales_of(whole)
-    left = whole - quantised_weights(whole, scales) * scales.reshape(-1, 1, 1, 1)
+    left = whole - as_int8(whole)
     bias = left[:, colours:].sum(axis=(1, 2, 3), dtype=np.float64) * (constant * step)
     if len(convolution.input) > 2:
         bias = bias + values[convolution.input[2]]

@@ -15,8 +15,8 @@ from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.pixels import PIXELS, FirstConvolution, with_whole_pixels
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.calibration.scales import LEVELS, activation_scale, quantised_weights, weight_scales
-from toolkit.contracts import WeightScales
+from toolkit.calibration.scales import LEVELS, activation_scale, nearest_weights, quantised_weights, weight_scales
+from toolkit.contracts import WeightsAsInt8
 from toolkit.graph_edits import add_constants, arrays_of, set_nodes
 from toolkit.lazy import needs
 
@@ -63,16 +63,20 @@ def qdq_from_ranges(
     return result
 
 
+def is_learned(record: Record) -> bool:
+    """Whether the weights were trained with the rounding of an INT8 file, to the nearest number."""
+    return record.belongs_to.get("method") == LEARNED
+
+
 def graph_and_ranges(
-    model: onnx.ModelProto, record: Record, keep_float: frozenset[str], scales_of: WeightScales = weight_scales
+    model: onnx.ModelProto, record: Record, keep_float: frozenset[str], as_int8: WeightsAsInt8 = nearest_weights
 ) -> tuple[onnx.ModelProto, dict[str, float], FirstConvolution | None]:
     """A copy to quantise, the |x| that int8 127 stands for of its tensors, and how it reads whole pixels, if it does.
 
     It does not where ranges were learned: those weights are used to the rounding that they were trained with.
     """
-    learned = record.belongs_to.get("method") == LEARNED
     every = frozenset(node.name for node in model.graph.node)
-    result, found = with_whole_pixels(model, every if learned else keep_float, scales_of)
+    result, found = with_whole_pixels(model, every if is_learned(record) else keep_float, as_int8)
     return result, record.amax if found is None else {**record.amax, PIXELS: LEVELS * found.step}, found
 
 

@@ -7,6 +7,7 @@ therefore rounded up to FP16 first, at most 0.1 % wider, and the float32 files h
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.contracts import Float32
 
@@ -64,6 +65,18 @@ def weight_scales(weights: Float32) -> Float32:
         best = np.where(left < least, scales, best)
         least = np.minimum(left, least)
     return best
+
+
+def nearest_weights(weights: Float32) -> Float32:
+    """What TensorRT's INT8 files make of weights (C_out, ...): the nearest int8 numbers in steps of `weight_scales`."""
+    scales = weight_scales(weights)
+    return dequantised(quantised_weights(weights, scales), scales)
+
+
+def dequantised(levels: NDArray[np.int8], scales: Float32) -> Float32:
+    """int8 (C_out, ...) times scales (C_out,), as DequantizeLinear computes it: float32."""
+    result: Float32 = (levels * scales.reshape(-1, *(1,) * (levels.ndim - 1))).astype(np.float32)
+    return result
 
 
 def quantised_weights(weights: Float32, scales: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:

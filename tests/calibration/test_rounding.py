@@ -1,0 +1,97 @@
+"""Claims about rounding: errors cancel in kernels and channels, no weight moves by a step, real logits come nearer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from onnx import numpy_helper
+
+from toolkit.bundle.graphs import fp32_graph_of_model
+from toolkit.bundle.images import images_from_folder
+from toolkit.calibration.agreement import agreement_from_logits
+from toolkit.calibration.cpu import cpu_from_ranges
+from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.placement import placement_in_graph
+from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.rounding import rounded_weights
+from toolkit.calibration.scales import quantised_weights, weight_scales
+from toolkit.contracts import Float32, LabelledImages, Preprocessing
+from toolkit.graph_edits import arrays_of
+from toolkit.models.checkpoint import folder_of_model, load_model
+from toolkit.runtime.ort import OrtRunner
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 3), st.integers(1, 3))
+WEIGHTS = npst.arrays(np.float32, SHAPES, elements=st.floats(-1, 1, width=32, allow_subnormal=False))
+
+
+def _errors(weights: Float32, scales: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """In steps, (C_out, C_in, places)."""
+    exact = weights.astype(np.float64) / scales.astype(np.float64).reshape(-1, 1, 1, 1)
+    return (rounded_weights(weights, scales) - exact).reshape(*weights.shape[:2], -1)
+
+
+@given(WEIGHTS)
+def test_errors_cancel_and_none_is_a_whole_step(weights: Float32) -> None:
+    scales = np.maximum(np.abs(weights).max(axis=(1, 2, 3)) / np.float32(127), 1e-30).astype(np.float32)
+    errors = _errors(weights, scales)
+    assert (np.abs(errors) < 1).all()
+    assert (np.abs(errors.sum(axis=2)) <= 1 + 1e-9).all()  # half a step, and one turn for the channel's sake
+    assert (np.abs(errors.sum(axis=(1, 2))) <= 0.5 + 1e-9).all()
+
+
+@given(WEIGHTS)
+def test_where_the_nearest_numbers_cancel_already_they_are_taken(weights: Float32) -> None:
+    levels = np.rint(weights * 100).astype(np.float32)
+    assert np.array_equal(rounded_weights(levels, np.ones(len(levels), np.float32)), levels.astype(np.int8))
+
+
+def test_a_weight_that_a_scale_clips_stays_at_the_clip() -> None:
+    weights = np.array([[[[200.0, 0.4, 0.4, -300.0]]]], np.float32)
+    assert rounded_weights(weights, np.ones(1, np.float32)).reshape(-1).tolist()[::3] == [127, -128]
+
+
+def test_the_weights_nearest_to_the_middle_are_turned_first() -> None:
+    weights = np.array([[[[0.45, 0.4, 0.3, 3.0]]]], np.float32)  # nearest: -1.15 in all
+    assert rounded_weights(weights, np.ones(1, np.float32)).reshape(-1).tolist() == [1, 0, 0, 3]
+
+
+def test_logits_of_the_embedded_default_come_nearer() -> None:
+    model = load_model(folder_of_model("resnet32x32-fashion"))
+    graph = fp32_graph_of_model(model)
+    images = images_from_folder(Path("calibration", "resnet32x32-fashion")).evaluation.images_nhwc[:200]
+    weights = placement_in_graph(graph).weights
+    found = []
+    with OrtRunner(graph.SerializeToString()) as runner:
+        expected = runner.logits(images)
+    for rounded in (quantised_weights, rounded_weights):
+        changed = onnx.ModelProto.FromString(graph.SerializeToString())
+        for tensor in changed.graph.initializer:
+            if tensor.name in weights:
+                values = numpy_helper.to_array(tensor)
+                scales = weight_scales(values)
+                values = (rounded(values, scales) * scales.reshape(-1, 1, 1, 1)).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        with OrtRunner(changed.SerializeToString()) as runner:
+            found.append(agreement_from_logits(expected, runner.logits(images)).relative_l2)
+    assert found[1] < 0.7 * found[0]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_weights_that_were_trained_with_their_rounding_keep_it(
+    learned: bool, tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+) -> None:
+    record = ranges_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
+    if learned:
+        record = replace(record, belongs_to=record.belongs_to | {"method": LEARNED})
+    weights = arrays_of(tiny_graph.graph)["stages.0.0.conv1.weight"]
+    made = arrays_of(cpu_from_ranges(tiny_graph, record).graph)
+    levels, scales = (made[f"stages.0.0.conv1/Conv/weight_{what}"] for what in ("quantized", "scale"))
+    assert np.array_equal(levels, (quantised_weights if learned else rounded_weights)(weights, scales))
+    assert not np.array_equal(quantised_weights(weights, scales), rounded_weights(weights, scales))
