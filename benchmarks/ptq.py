@@ -12,6 +12,7 @@ Every row starts from the same calibration (512 images, `--method auto`) and cha
 - equalisation: channels between convolutions are rescaled so that ranges of activations and weights share the burden
   (the same paper, section 4.1, with the square root of Xiao et al., "SmoothQuant", ICML 2023, equation 4), residual
   streams included: ReLU and Add let a positive factor through.
+- cancelling: weights are rounded as in the CPU file (`toolkit/calibration/rounding.py`), on the scales of weight mse.
 - float weights: weights are not quantised at all. No rounding of weights (AdaRound, GPTQ) can do better than this.
 - float input: the first convolution is left in floating point.
 
@@ -36,11 +37,14 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from toolkit.bundle.graphs import fp32_graph_of_model
 from toolkit.calibration import qdq
 from toolkit.calibration.auto import ranges_by_agreement
+from toolkit.calibration.pixels import with_whole_pixels
 from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph
 from toolkit.calibration.qdq import qdq_from_ranges
-from toolkit.calibration.scales import LEVELS, SMALLEST_NORMAL_HALF, rounded_up_to_half
+from toolkit.calibration.rounding import rounded_weights
+from toolkit.calibration.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantised, rounded_up_to_half, weight_scales
 from toolkit.contracts import Float32, UInt8
 from toolkit.data import dataset_from_spec, sample
+from toolkit.graph_edits import arrays_of
 from toolkit.models.checkpoint import folder_of_model, load_model
 from toolkit.parity import logits_in_batches, parity_from_logits
 from toolkit.runtime.ort import OrtRunner
@@ -89,7 +93,7 @@ def plainly(model: onnx.ModelProto, record: Any, keep_float: frozenset[str] = fr
 def without_weight_pairs(model: onnx.ModelProto, record: Any) -> onnx.ModelProto:
     """The Q/DQ graph with its weights left in float32."""
     result = qdq_from_ranges(model, record)
-    weights = set(placement_in_graph(model).weights)
+    weights = set(placement_in_graph(with_whole_pixels(model)[0]).weights)
     plain = {f"{name}_dequantized": name for name in weights}
     kept = [n for n in result.graph.node if not set(n.output) & {w + e for w in weights for e in ENDS}]
     for node in kept:
@@ -101,6 +105,24 @@ def without_weight_pairs(model: onnx.ModelProto, record: Any) -> onnx.ModelProto
 
 
 ENDS = ("_quantized", "_dequantized")
+
+
+def cancelling(model: onnx.ModelProto, record: Any) -> onnx.ModelProto:
+    """The Q/DQ graph whose weights are rounded so that their errors cancel."""
+
+    def as_int8(weights: Float32) -> Float32:
+        scales = weight_scales(weights)
+        return dequantised(rounded_weights(weights, scales), scales)
+
+    result, whole = qdq_from_ranges(model, record), with_whole_pixels(model, as_int8=as_int8)[0]
+    values, weights = arrays_of(whole.graph), set(placement_in_graph(whole).weights)
+    for tensor in result.graph.initializer:
+        if tensor.name in values:  # QuantizeLinear finds the rounded numbers again
+            value = values[tensor.name]
+            value = as_int8(value) if tensor.name in weights else value
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    return result
+
 
 # --- bias correction ----------------------------------------------------------------------------------------------
 
@@ -233,6 +255,7 @@ def files_of_draw(model: onnx.ModelProto, preprocessing: Any, images: UInt8) -> 
     return {
         "plain": lambda: plainly(model, record),
         "weight mse": lambda: qdq_from_ranges(model, record),
+        "cancelling": lambda: cancelling(model, record),
         "bias correction": lambda: bias_corrected(model, plainly(model, record), images),
         "equalisation": lambda: plainly(even, even_record),
         "equalisation, weight mse": lambda: qdq_from_ranges(even, even_record),
