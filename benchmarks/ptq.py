@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.bundle.graphs import fp32_graph_of_model
 from toolkit.calibration import qdq
@@ -44,7 +44,7 @@ from toolkit.calibration.rounding import rounded_weights
 from toolkit.calibration.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantised, rounded_up_to_half, weight_scales
 from toolkit.contracts import Float32, UInt8
 from toolkit.data import dataset_from_spec, sample
-from toolkit.graph_edits import arrays_of
+from toolkit.graph_edits import arrays_of, set_nodes
 from toolkit.models.checkpoint import folder_of_model, load_model
 from toolkit.parity import logits_in_batches, parity_from_logits
 from toolkit.runtime.ort import OrtRunner
@@ -98,9 +98,7 @@ def without_weight_pairs(model: onnx.ModelProto, record: Any) -> onnx.ModelProto
     kept = [n for n in result.graph.node if not set(n.output) & {w + e for w in weights for e in ENDS}]
     for node in kept:
         node.input[:] = [plain.get(name, name) for name in node.input]
-    nodes = [NodeProto.FromString(node.SerializeToString()) for node in kept]
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
+    set_nodes(result.graph, kept)
     return result
 
 

@@ -38,7 +38,6 @@ TOLERANCE = 2e-3  # activation scales may be rounded up to FP16, by 0.1 % at mos
 WEIGHT_SCALES = (0.69, 1.01)
 NEARLY_NONE = 1e-5
 EXPORT_AGAIN = "toolkit export --int8 --fp16 (measures and writes again)"
-Arrays = dict[str, Any]
 
 
 def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UInt8) -> tuple[Cause, ...]:
@@ -52,6 +51,7 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     """
     fp32 = read_onnx(bundle.onnx_file("fp32"))
     record = record_from_file(bundle.folder / RECORD) if (bundle.folder / RECORD).is_file() else None
+    whole = with_whole_pixels(fp32)[0] if any("int8" in precision for precision in precisions) else fp32
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
         path = bundle.onnx_file(precision)
@@ -60,7 +60,7 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, precision, graph)
         if "int8" in precision:
-            causes += _scales(path, graph, record, fp32)
+            causes += _scales(path, precision, graph, record, (fp32, whole))
         if "fp16" in precision:
             causes += _overflow(path, graph, record) or not_finite(path, images_nhwc)
     return tuple(causes)
@@ -102,11 +102,18 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
     return [Cause(name, str(path), evidence, EXPORT_AGAIN)]
 
 
-def _scales(path: Path, model: onnx.ModelProto, record: Record | None, fp32: onnx.ModelProto) -> list[Cause]:
-    """Activation scales that are not the record's, and weight scales that do not fit their channels."""
-    arrays, causes = arrays_of(model.graph), []
-    weights = _weights(fp32, arrays)
-    seen = set()
+def _scales(
+    path: Path, precision: str, model: onnx.ModelProto, record: Record | None, sources: tuple[Any, Any]
+) -> list[Cause]:
+    """Activation scales that are not the record's, and weight scales that do not fit their channels.
+
+    Args:
+        sources: the fp32 graph, and the same with whole pixels.
+    """
+    arrays, on_cpu = arrays_of(model.graph), precision == "int8-cpu"
+    ranges = {} if record is None else {**record.largest, **record.amax, **(record.cpu if on_cpu else {})}
+    weights = _weights_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else _weights(sources)
+    seen, causes = set(), []
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] in seen:
             continue
@@ -116,27 +123,24 @@ def _scales(path: Path, model: onnx.ModelProto, record: Record | None, fp32: onn
         if scale is None or zero is None:
             continue
         if scale.size > 1 and tensor in weights:
-            causes += _of_weights(path, tensor, scale.astype(np.float32), weights[tensor])
-        elif scale.size == 1 and record is not None:
-            on_cpu = zero.dtype == np.uint8
-            ranges = {**record.largest, **record.amax, **(record.cpu if on_cpu else {})}
+            causes += _of_weights(path, tensor, scale.astype(np.float32), weights[tensor], on_cpu)
+        elif scale.size == 1 and tensor in ranges:
             levels = UNSIGNED_LEVELS if on_cpu and not zero.any() else LEVELS
-            if tensor in ranges:
-                causes += _of_activation(path, tensor, float(scale.item()), ranges[tensor] / levels)
+            causes += _of_activation(path, tensor, float(scale.item()), ranges[tensor] / levels)
     return causes
 
 
-def _weights(fp32: onnx.ModelProto, arrays: Arrays) -> dict[str, Float32]:
-    """The weights that a quantised file's scales belong to, by the names that it has for them; those of biases by none.
-
-    The CPU file names them after the convolution.
-    """
-    whole = with_whole_pixels(fp32)[0]
-    found = {**arrays_of(fp32.graph), **arrays_of(whole.graph)}
-    for node in (whole if BYTE_PADS in arrays else fp32).graph.node:
-        if node.op_type == "Conv" and node.input[1] in found:
-            found[f"{node.name}/weight"] = found[node.input[1]]
+def _weights(sources: tuple[Any, Any]) -> dict[str, Float32]:
+    """The weights that the scales of TensorRT's files belong to, by name."""
+    found = {name: value for source in sources for name, value in arrays_of(source.graph).items()}
     return {name: value for name, value in found.items() if value.ndim > 1}
+
+
+def _weights_on_cpu(source: onnx.ModelProto) -> dict[str, Float32]:
+    """The same for the CPU file, which names weights after the convolution."""
+    arrays = arrays_of(source.graph)
+    convolutions = [node for node in source.graph.node if node.op_type == "Conv" and node.input[1] in arrays]
+    return {f"{node.name}/weight": arrays[node.input[1]] for node in convolutions}
 
 
 def _of_activation(path: Path, tensor: str, scale: float, wanted: float) -> list[Cause]:
@@ -146,14 +150,14 @@ def _of_activation(path: Path, tensor: str, scale: float, wanted: float) -> list
     return [Cause("a layer's scale is not the record's", str(path), evidence, EXPORT_AGAIN)]
 
 
-def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32) -> list[Cause]:
+def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32, on_cpu: bool) -> list[Cause]:
     if len(weights) != len(scales):
         return []
     widest = np.abs(weights.reshape(len(weights), -1)).max(axis=1).astype(np.float32) / LEVELS
     usable = widest > NEARLY_NONE
     scales, widest = scales[usable], widest[usable]
     least = WEIGHT_SCALES[0] * widest
-    if tensor.endswith("/weight"):
+    if on_cpu:
         widest = np.maximum(widest, scales_of_pairs(weights)[usable])
     most = WEIGHT_SCALES[1] * widest
     wrong = (scales < least) | (scales > most)

@@ -14,7 +14,6 @@ from toolkit.calibration.agreement import held_out
 from toolkit.calibration.auto import Choice, ranges_by_agreement
 from toolkit.calibration.cache import JETPACK_6_TENSORRT, cache_from_ranges
 from toolkit.calibration.cpu import cpu_from_ranges
-from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import (
@@ -145,7 +144,7 @@ def _measure(
                 "images_sha256": sha256_of_image_set(pixels),
                 "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
                 # Learned ranges were measured by no version: nothing could measure them again.
-                **({} if options.record.belongs_to["method"] == LEARNED else {"tool": __version__}),
+                **({} if options.record.learned else {"tool": __version__}),
             }
         )
         made.record = options.record

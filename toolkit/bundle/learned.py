@@ -54,7 +54,7 @@ def learned_record(name: str) -> Record | None:
     if folder is None or not (folder / RECORD).is_file():
         return None
     record = record_from_file(folder / RECORD)
-    return record if record.belongs_to["method"] == LEARNED else None
+    return record if record.learned else None
 
 
 def _path_of_tensor(name: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from toolkit.calibration.methods import UNSIGNED_LEVELS
 from toolkit.calibration.pixels import MIDDLE, read_bytes
 from toolkit.calibration.placement import convolutions_in_graph, tensors_on_cpu
-from toolkit.calibration.qdq import graph_and_ranges, insert_behind_makers, is_learned
+from toolkit.calibration.qdq import graph_and_ranges, insert_behind_makers, pair_of_nodes
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.calibration.rounding import rounded_weights
 from toolkit.calibration.scales import LEVELS, SMALLEST_SCALE, dequantised, quantised_weights, weight_scales
@@ -51,15 +51,17 @@ def cpu_from_ranges(
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     ranges = {**record.largest, **amax, **record.cpu}
+    rounded = quantised_weights if record.learned else rounded_weights
+    values = arrays_of(graph)
     scales, pairs = {}, {}
     for tensor, unsigned in tensors_on_cpu(graph, convolutions).items():
         scales[tensor] = _scale(ranges[tensor], unsigned)
-        pairs[tensor] = _pair(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
+        pairs[tensor] = pair_of_nodes(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
     for node in graph.node:
         if node.name not in keep_float:
             inputs = [f"{name}_dequantized" if name in scales else name for name in node.input]
             if node.name in convolutions:
-                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs, is_learned(record))
+                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs, values, rounded)
             node.input[:] = inputs
     insert_behind_makers(graph, pairs)
     if pixels is not None:
@@ -105,15 +107,20 @@ def _scale(amax: float, unsigned: bool) -> np.float32:
     return np.float32(scale)
 
 
-def _constants(graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]], learned: bool) -> list[str]:
-    """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead."""
-    values = arrays_of(graph)
+def _constants(
+    graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]], values: dict[str, Any], rounded: Any
+) -> list[str]:
+    """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead.
+
+    Args:
+        values: the constants of the graph as it came.
+        rounded: (weights, scales) to int8.
+    """
     weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
     scales = weight_scales_in_16_bits(weights)
     if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
         scales = np.maximum(scales, np.abs(bias) / (input_scale * np.float32(LARGEST_BIAS))).astype(np.float32)
-    levels = (quantised_weights if learned else rounded_weights)(weights, scales)
-    names = [_constant(graph, f"{conv.name}/weight", levels, scales, pairs)]
+    names = [_constant(graph, f"{conv.name}/weight", rounded(weights, scales), scales, pairs)]
     if bias is not None:
         product: Float32 = (scales * input_scale).astype(np.float32)
         steps = np.rint(bias.astype(np.float64) / product).astype(np.int32)
@@ -129,15 +136,3 @@ def _constant(graph: Any, name: str, levels: Any, scales: Float32, pairs: dict[s
     add_constants(graph, dict(zip(inputs, parts.values(), strict=True)))
     pairs[name] = [helper.make_node("DequantizeLinear", inputs, [output], f"{name}/Dequantize", axis=0)]
     return output
-
-
-def _pair(graph: Any, tensor: str, scale: np.float32, zero_point: np.uint8) -> list[Any]:
-    from onnx import helper
-
-    add_constants(graph, {f"{tensor}_scale": np.asarray(scale), f"{tensor}_zero_point": np.asarray(zero_point)})
-    parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
-    quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
-    return [
-        helper.make_node("QuantizeLinear", [tensor, *parameters], [quantized], f"{tensor}/Quantize"),
-        helper.make_node("DequantizeLinear", [quantized, *parameters], [dequantized], f"{tensor}/Dequantize"),
-    ]

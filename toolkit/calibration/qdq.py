@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.pixels import PIXELS, FirstConvolution, with_whole_pixels
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.record import Record, sha256_of_graph
@@ -45,12 +44,12 @@ def qdq_from_ranges(
     graph = result.graph
     pairs: dict[str, list[Any]] = {}
     for tensor, consumers in placement.consumers.items():
-        pairs[tensor] = _pair(graph, tensor, np.asarray(activation_scale(amax[tensor])))
+        pairs[tensor] = pair_of_nodes(graph, tensor, activation_scale(amax[tensor]), np.int8(0))
         _redirect(graph, consumers, f"{tensor}_dequantized")
     values = arrays_of(graph)
     for weight in placement.weights:
         scales = weight_scales(values[weight])
-        pairs[weight] = _pair(graph, weight, scales)
+        pairs[weight] = pair_of_nodes(graph, weight, scales, np.zeros(len(scales), np.int8))
         places = tuple(
             (n.name, 1) for n in graph.node if n.op_type == "Conv" and n.input[1] == weight and n.name not in keep_float
         )
@@ -63,11 +62,6 @@ def qdq_from_ranges(
     return result
 
 
-def is_learned(record: Record) -> bool:
-    """Whether the weights were trained with the rounding of an INT8 file, to the nearest number."""
-    return record.belongs_to.get("method") == LEARNED
-
-
 def graph_and_ranges(
     model: onnx.ModelProto, record: Record, keep_float: frozenset[str], as_int8: WeightsAsInt8 = nearest_weights
 ) -> tuple[onnx.ModelProto, dict[str, float], FirstConvolution | None]:
@@ -76,7 +70,7 @@ def graph_and_ranges(
     It does not where ranges were learned: those weights are used to the rounding that they were trained with.
     """
     every = frozenset(node.name for node in model.graph.node)
-    result, found = with_whole_pixels(model, every if is_learned(record) else keep_float, as_int8)
+    result, found = with_whole_pixels(model, every if record.learned else keep_float, as_int8)
     return result, record.amax if found is None else {**record.amax, PIXELS: LEVELS * found.step}, found
 
 
@@ -87,13 +81,17 @@ def _replace_initializer(graph: Any, name: str, new_name: str, values: Any) -> N
     tensor.CopyFrom(numpy_helper.from_array(values, new_name))
 
 
-def _pair(graph: Any, tensor: str, scale: Any) -> list[Any]:
-    """Quantize and Dequantize nodes of a tensor; their scale and zero point become initializers."""
+def pair_of_nodes(graph: Any, tensor: str, scale: Any, zero_point: Any) -> list[Any]:
+    """Quantize and Dequantize nodes of a tensor; their scale and zero point become initializers.
+
+    Args:
+        scale: float32, of rank 0, or (C,) for channels on axis 0.
+        zero_point: int8 or uint8 of the same shape.
+    """
     from onnx import helper
 
     parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
-    values = np.asarray(scale, np.float32), np.zeros(np.shape(scale), np.int8)
-    add_constants(graph, dict(zip(parameters, values, strict=True)))
+    add_constants(graph, dict(zip(parameters, (np.asarray(scale), np.asarray(zero_point)), strict=True)))
     axis = {"axis": 0} if np.ndim(scale) else {}
     quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
     return [

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.calibration.methods import LEARNED
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
 from toolkit.files import read_json
@@ -53,6 +54,11 @@ class Record:
     def key(self) -> str:
         """sha256 over everything that the ranges depend on."""
         return _sha256_of_json(self.belongs_to)
+
+    @property
+    def learned(self) -> bool:
+        """Whether `toolkit train --qat` made it: the weights were trained with the rounding to the nearest number."""
+        return self.belongs_to.get("method") == LEARNED
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""

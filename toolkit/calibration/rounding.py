@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.calibration.scales import HIGHEST, LOWEST
 from toolkit.contracts import Float32
-
-LOWEST, HIGHEST = -128, 127
 
 
 def rounded_weights(weights: Float32, scales: Float32) -> NDArray[np.int8]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from toolkit.contracts import Float32
 
 LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
+LOWEST, HIGHEST = -128, 127  # what int8 holds
 # A channel of zeros has no range; any positive scale quantises it exactly.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)  # 6.1e-5; below it FP16 loses digits
@@ -61,7 +62,7 @@ def weight_scales(weights: Float32) -> Float32:
     for clip in CLIPS:
         scales = np.maximum(largest * np.float32(clip), np.float32(SMALLEST_SCALE)).astype(np.float32)
         scales = rounded_up_to_half(scales) if in_half else scales
-        left = np.square(flat - quantised_weights(flat, scales) * scales[:, None], dtype=np.float64).sum(axis=1)
+        left = np.square(flat - dequantised(quantised_weights(flat, scales), scales), dtype=np.float64).sum(axis=1)
         best = np.where(left < least, scales, best)
         least = np.minimum(left, least)
     return best
@@ -79,11 +80,11 @@ def dequantised(levels: NDArray[np.int8], scales: Float32) -> Float32:
     return result
 
 
-def quantised_weights(weights: Float32, scales: Float32) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
+def quantised_weights(weights: Float32, scales: Float32) -> NDArray[np.int8]:
     """What QuantizeLinear makes of weights (C_out, ...) with scales (C_out,): int8, rounded half to even.
 
     -128 occurs where a scale clips: QuantizeLinear saturates there too.
     """
     column = scales.reshape(-1, *(1,) * (weights.ndim - 1))
-    levels: np.ndarray[tuple[int, ...], np.dtype[np.int8]] = np.rint(weights / column).clip(-128, 127).astype(np.int8)
+    levels: NDArray[np.int8] = np.rint(weights / column).clip(LOWEST, HIGHEST).astype(np.int8)
     return levels

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import ExportError
+from toolkit.graph_edits import set_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -80,8 +81,8 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
         node.output[:] = [f"{logits}_fp16" if name == logits else name for name in node.output]
     into = helper.make_node("Cast", [entry], [f"{entry}_fp16"], "preprocess/CastToHalf", to=TensorProto.FLOAT16)
     out = helper.make_node("Cast", [f"{logits}_fp16"], [logits], "head/CastToFloat", to=TensorProto.FLOAT)
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend([*before, into, *after, out])
+    del graph.value_info[:]
+    set_nodes(graph, [*before, into, *after, out])
     _require_typed(result)
     return result
 
