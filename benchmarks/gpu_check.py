@@ -159,7 +159,9 @@ def machine_in_words(driver: dict[str, Any]) -> str:
     if not driver["available"]:
         return f"no GPU: {driver['reason']}"
     first = driver["devices"][0]
-    return f"{first['name']} ({first['compute_capability']}, {first['memory_mib']} MiB), CUDA {driver['driver_version']}"
+    return (
+        f"{first['name']} ({first['compute_capability']}, {first['memory_mib']} MiB), CUDA {driver['driver_version']}"
+    )
 
 
 def environment_of(options: argparse.Namespace, work: Path) -> dict[str, str]:
@@ -287,7 +289,7 @@ def main() -> int:
     clocks = start_clocks(places, environment)
     try:
         parts = plan.parts_of(places, quick=options.rehearse, builds=builds)
-        check.run([part for part in parts if part.step in wanted])
+        check.run([part for part in parts if part.step in wanted or part.name == "versions"])
     except Stopped:
         say("told to stop: what is known is written down")
     finally:

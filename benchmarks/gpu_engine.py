@@ -1,8 +1,8 @@
 """One engine in a process of its own: built, listed layer by layer as TensorRT writes it, or called.
 
-    python benchmarks/gpu_engine.py build ONNX PLAN [--batch 1:8:256] [--opt-level 0]     facts as JSON
-    python benchmarks/gpu_engine.py layers ENGINES MODEL SOURCE OUT                       OUT gets the inspector's text
-    python benchmarks/gpu_engine.py calls ENGINES MODEL COUNT                             calls of the fp32 engine
+python benchmarks/gpu_engine.py build ONNX PLAN [--batch 1:8:256] [--opt-level 0]     facts as JSON
+python benchmarks/gpu_engine.py layers ENGINES MODEL SOURCE OUT                       OUT gets the inspector's text
+python benchmarks/gpu_engine.py calls ENGINES MODEL COUNT                             calls of the fp32 engine
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from toolkit.bundle.reading import bundle_from_folder  # noqa: E402
-from toolkit.errors import EngineError, ToolkitError  # noqa: E402
-from toolkit.runtime.census import census_from_inspector  # noqa: E402
-from toolkit.runtime.preflight import sidecar_of_plan  # noqa: E402
-from toolkit.runtime.trt import Log, require_can_run  # noqa: E402
-from toolkit.workspace import cache_folder  # noqa: E402
+from toolkit.bundle.reading import bundle_from_folder
+from toolkit.errors import EngineError, ToolkitError
+from toolkit.runtime.census import census_from_inspector
+from toolkit.runtime.preflight import sidecar_of_plan
+from toolkit.runtime.trt import Log, require_can_run
+from toolkit.workspace import cache_folder
 
 
 def plan_of(engines: Path, model: str, source: str) -> Path:

@@ -16,8 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from toolkit.conditions.nvml import gpu_here  # noqa: E402
-from toolkit.runtime.driver import probe_driver  # noqa: E402
+from toolkit.conditions.nvml import gpu_here
+from toolkit.runtime.driver import probe_driver
 
 PACKAGES = ("numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "pytest", "typer", "rich", "cuda-bindings",
             "cuda-python", "cuda-core", "cupy-cuda13x", "cupy-cuda12x", "pycuda", "nvidia-ml-py", "tensorrt", "tensorrt-cu12",
@@ -89,7 +89,9 @@ def main() -> None:
         "libraries": libraries(),
         "driver": dataclasses.asdict(probe_driver()),
         "nvml": nvml(),
-        "environment": {k: v for k, v in os.environ.items() if k.startswith(("CUDA", "LD_", "PYTHON", "NVIDIA", "TOOLKIT"))},
+        "environment": {
+            k: v for k, v in os.environ.items() if k.startswith(("CUDA", "LD_", "PYTHON", "NVIDIA", "TOOLKIT"))
+        },
     }
     print(json.dumps(document))
 
