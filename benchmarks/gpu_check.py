@@ -4,9 +4,9 @@
     python benchmarks/gpu_check.py --rehearse --out DIR      the same plan on stand-ins, without a GPU
     python benchmarks/gpu_check.py --list                    the tests by name, as docs/gpu.md has them
 
-Each part is a process group of its own with a limit and is ended whole; a test that crashes or hangs costs itself. After
-each step DIR/results.tar.gz is written anew (JSON, logs, layer reports, sidecars; no plans) with DIR/summary.json beside
-it. What would begin with too little time left is named as not started. docs/gpu.md says how to read it.
+Each part is a process group of its own with a limit and is ended whole; a test that crashes or hangs costs itself.
+After each step DIR/results.tar.gz is written anew (JSON, logs, layer reports, sidecars; no plans), DIR/summary.json
+beside it. What would begin with too little time left is named as not started. docs/gpu.md says how to read it.
 """
 
 from __future__ import annotations

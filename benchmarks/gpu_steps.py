@@ -94,13 +94,13 @@ def parts_of(places: Places, quick: bool = False, builds: bool = True) -> list[P
     no_builds = "" if builds else "the stand-in for TensorRT builds no engines; they were put there"
     return [
         *machine(),
-        tests("seam", "seam", "test_seam.py", 45),
+        file_of_tests("seam", "seam", "test_seam.py", 45),
         *tiny(places, no_builds),
-        tests("faults", "faults", "test_faults.py", 110),
+        file_of_tests("faults", "faults", "test_faults.py", 110),
         *builds_of(places, no_inputs or no_builds),
         *layers_of(places, no_inputs or no_builds),
         *answers(places, no_inputs),
-        tests("memory", "memory", "test_memory.py", 60, TOOLKIT_GPU_MODEL=first_model(places)),
+        file_of_tests("memory", "memory", "test_memory.py", 60, TOOLKIT_GPU_MODEL=first_model(places)),
         *latencies(places, no_inputs, quick),
         *commands(places),
         sanitizer(places),
@@ -114,7 +114,7 @@ def first_model(places: Places) -> str:
     return places.models[0] if places.models else "tiny"
 
 
-def tests(step: str, name: str, file: str, limit_s: float, impossible: str = "", **variables: str) -> Part:
+def file_of_tests(step: str, name: str, file: str, limit_s: float, impossible: str = "", **variables: str) -> Part:
     """One file of tests/gpu."""
     return Part(step, name, (f"tests/gpu/{file}",), limit_s, 8, True, impossible, variables=variables)
 
@@ -142,8 +142,8 @@ def tiny(places: Places, no_builds: str) -> Iterator[Part]:
     yield extra(places, "tiny", "tiny", no_builds, 45, *level)
     for source in ("fp32", "int8-fp16"):
         yield layers(places, "tiny", "tiny", source, no_builds)
-    yield tests("tiny", "tiny-answers", "test_engines.py", 45, TOOLKIT_GPU_MODELS="tiny")
-    yield tests("tiny", "tiny-calls", "test_calls.py", 75, TOOLKIT_GPU_MODEL="tiny")
+    yield file_of_tests("tiny", "tiny-answers", "test_engines.py", 45, TOOLKIT_GPU_MODELS="tiny")
+    yield file_of_tests("tiny", "tiny-calls", "test_calls.py", 75, TOOLKIT_GPU_MODEL="tiny")
 
 
 def extra(places: Places, step: str, model: str, impossible: str, limit_s: float, *more: str) -> Part:
@@ -184,10 +184,10 @@ def layers_of(places: Places, impossible: str) -> Iterator[Part]:
 def answers(places: Places, impossible: str) -> Iterator[Part]:
     """Every image through every engine; then the claims about calls once more on a real net."""
     for model in places.models or MODELS:
-        yield tests("answers", f"answers-{model}", "test_engines.py", 60, impossible, TOOLKIT_GPU_MODELS=model)
+        yield file_of_tests("answers", f"answers-{model}", "test_engines.py", 60, impossible, TOOLKIT_GPU_MODELS=model)
     model = first_model(places)
-    yield tests("answers", f"calls-{model}", "test_calls.py", 60, impossible, TOOLKIT_GPU_MODEL=model)
-    yield tests("answers", f"timings-{model}", "test_timings.py", 45, impossible, TOOLKIT_GPU_MODEL=model)
+    yield file_of_tests("answers", f"calls-{model}", "test_calls.py", 60, impossible, TOOLKIT_GPU_MODEL=model)
+    yield file_of_tests("answers", f"timings-{model}", "test_timings.py", 45, impossible, TOOLKIT_GPU_MODEL=model)
 
 
 def latencies(places: Places, impossible: str, quick: bool) -> Iterator[Part]:
@@ -212,7 +212,7 @@ def torch_words(backend: str, quick: bool) -> tuple[str, ...]:
 
 def commands(places: Places) -> Iterator[Part]:
     """As a person types them."""
-    yield tests("commands", "commands", "test_commands.py", 100)
+    yield file_of_tests("commands", "commands", "test_commands.py", 100)
 
 
 def sanitizer(places: Places) -> Part:
@@ -236,12 +236,12 @@ def never() -> Iterator[Part]:
         why = "onnxruntime-gpu is not installed: its providers are not checked"
         yield Part("answers", "onnxruntime-gpu", ("tests/gpu/test_ort_on_gpu.py",), 0, tests=True, impossible=why)
     else:
-        yield tests("answers", "onnxruntime-gpu", "test_ort_on_gpu.py", 120)
+        yield file_of_tests("answers", "onnxruntime-gpu", "test_ort_on_gpu.py", 120)
     if importlib.util.find_spec("pycuda") is None:
         why = "pycuda is not installed: it is not held against cuda-python"
         yield Part("answers", "pycuda", ("tests/gpu/test_pycuda.py",), 0, tests=True, impossible=why)
     else:
-        yield tests("answers", "pycuda", "test_pycuda.py", 60, TOOLKIT_GPU_MODEL="tiny")
+        yield file_of_tests("answers", "pycuda", "test_pycuda.py", 60, TOOLKIT_GPU_MODEL="tiny")
     if importlib.util.find_spec("tensorrt_rtx") is None and importlib.util.find_spec("tensorrt_rtx_bindings") is None:
         yield Part("build", "tensorrt-rtx", (), 0, impossible="TensorRT-RTX is not installed, and runs on no SM 9.0")
 

@@ -109,7 +109,7 @@ def inputs_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def inputs_of(gpu: Device) -> Callable[[str], Inputs]:
-    """A model's inputs, read once: of the tiny net its golden images, turned and moved; of the others the test images."""
+    """A model's inputs, read once: the tiny net's golden images, turned and moved; the others' test images."""
     known: dict[str, Inputs] = {}
 
     def find(model: str) -> Inputs:
