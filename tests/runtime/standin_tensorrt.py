@@ -1,7 +1,7 @@
 """A stand-in for TensorRT's runtime on the stand-in libcuda: the calls and the rules of each generation, no GPU.
 
-A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a host function into the
-stream that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
+A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a kernel into the stream
+that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
 real. What TensorRT's guide forbids is written down in `violations`, because the real one would only misbehave: a replay
 of a graph whose context was changed, capturing before a first call with the new shape, one context in two threads.
 Which names exist in which version was read off the wheels.
@@ -213,7 +213,7 @@ class _Context:
 
     def _put(self, stream: int, capturing: bool) -> int:
         if not self.engine.head["works"]:
-            return int(_cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), _cuda.stub_nothing, None))
+            return int(_cuda.stub_kernel(ctypes.c_void_p(stream), _cuda.stub_nothing, None))
         number, batch, changes, addresses = next(_numbers), self.batch, self.changes, dict(self.addresses)
 
         def work() -> None:
@@ -224,7 +224,7 @@ class _Context:
                 del _work[number]
 
         _work[number] = work
-        return int(_cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), _perform, ctypes.c_void_p(number)))
+        return int(_cuda.stub_kernel(ctypes.c_void_p(stream), _perform, ctypes.c_void_p(number)))
 
     def _compute(self, batch: int, addresses: dict[str, int]) -> None:
         source, target = self.engine.names
