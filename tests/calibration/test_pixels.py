@@ -202,7 +202,8 @@ def _quantised_before_padding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, 
 
 def _logits(model: onnx.ModelProto, images: UInt8, optimize: bool) -> Float32:
     with OrtRunner(model.SerializeToString(), optimize=optimize) as runner:
-        return runner.logits(images)
+        logits: Float32 = runner.logits(images)
+    return logits
 
 
 @given(
