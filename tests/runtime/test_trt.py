@@ -162,7 +162,7 @@ def test_a_log_keeps_errors_once_and_drops_verbose_lines_except_layers() -> None
 
 
 def test_a_log_without_layers_has_no_census() -> None:
-    assert census_from_log([]) is None
+    assert census_from_log([]) == (None, "the build log lists no layers")
 
 
 def test_a_census_counts_layers_by_kind_and_types() -> None:
@@ -176,7 +176,9 @@ def test_a_census_counts_layers_by_kind_and_types() -> None:
         line.format(both, io % "Half"),
     ]
     log.add("VERBOSE", "Layers:\n" + "\n".join(layers) + "\n\nI/O Tensors:\n Name: images, IOMode: Input")
-    census = census_from_log(message for _, message in log.lines)
+    census, reason = census_from_log(message for _, message in log.lines)
+    assert reason == ""
+    assert census is not None
     assert census == Census((("correlation", "Int8", "Float", 2), ("correlation", "Half+Half", "Half", 1)))
     assert (census.layers, census.convolutions(), census.convolutions("Int8"), census.convolutions("Half")) == (
         3,
