@@ -246,5 +246,6 @@ def main() -> None:
     print("\n" + json.dumps({"rows": rows, "unavailable": unavailable, "python": sys.version.split()[0]}))
     sys.exit(0 if rows else 1)
 
+
 if __name__ == "__main__":
     main()

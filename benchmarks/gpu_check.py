@@ -159,7 +159,9 @@ def machine_in_words(driver: dict[str, Any]) -> str:
     if not driver["available"]:
         return f"no GPU: {driver['reason']}"
     first = driver["devices"][0]
-    return f"{first['name']} ({first['compute_capability']}, {first['memory_mib']} MiB), CUDA {driver['driver_version']}"
+    return (
+        f"{first['name']} ({first['compute_capability']}, {first['memory_mib']} MiB), CUDA {driver['driver_version']}"
+    )
 
 
 def environment_of(options: argparse.Namespace, work: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """One engine in a process of its own: built, listed layer by layer as TensorRT writes it, or called.
 
-    python benchmarks/gpu_engine.py build ONNX PLAN [--batch 1:8:256] [--opt-level 0]     facts as JSON
-    python benchmarks/gpu_engine.py layers ENGINES MODEL SOURCE OUT                       OUT gets the inspector's text
-    python benchmarks/gpu_engine.py calls ENGINES MODEL COUNT                             calls of the fp32 engine
+python benchmarks/gpu_engine.py build ONNX PLAN [--batch 1:8:256] [--opt-level 0]     facts as JSON
+python benchmarks/gpu_engine.py layers ENGINES MODEL SOURCE OUT                       OUT gets the inspector's text
+python benchmarks/gpu_engine.py calls ENGINES MODEL COUNT                             calls of the fp32 engine
 """
 
 from __future__ import annotations

@@ -89,7 +89,9 @@ def main() -> None:
         "libraries": libraries(),
         "driver": dataclasses.asdict(probe_driver()),
         "nvml": nvml(),
-        "environment": {k: v for k, v in os.environ.items() if k.startswith(("CUDA", "LD_", "PYTHON", "NVIDIA", "TOOLKIT"))},
+        "environment": {
+            k: v for k, v in os.environ.items() if k.startswith(("CUDA", "LD_", "PYTHON", "NVIDIA", "TOOLKIT"))
+        },
     }
     print(json.dumps(document))
 

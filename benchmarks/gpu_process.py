@@ -51,7 +51,7 @@ def run_in_group(
     """
     began = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as words, (stdout.open("wb") if stdout else log.open("ab")) as out:
+    with log.open("ab") as words, stdout.open("wb") if stdout else log.open("ab") as out:
         try:
             child = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=words,

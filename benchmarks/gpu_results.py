@@ -118,7 +118,9 @@ def in_words(summary: dict[str, Any], figures: str = "") -> str:
         step["seconds"] += part["seconds"]
         step["bad"] += part["outcome"] not in ("ok", "not possible")
         step["parts"] += 1
-    lines += [f"{name:10} {s['seconds']:6.1f} s  {s['parts']:2} parts, {s['bad']} not good" for name, s in steps.items()]
+    lines += [
+        f"{name:10} {s['seconds']:6.1f} s  {s['parts']:2} parts, {s['bad']} not good" for name, s in steps.items()
+    ]
     lines.append(", ".join(f"{number} {name}" for name, number in sorted(counts(summary).items())))
     lines.append(f"{summary['machine']}; {summary['seconds']:.0f} s of {summary['deadline_s']:.0f}")
     return "\n".join(lines)

@@ -149,7 +149,13 @@ def engines_table(found: dict[str, Any]) -> str:
         reading = census.get("convolutions_reading", {})
         of = f"{reading.get('Int8', 0)} of {census['convolutions']}" if census.get("convolutions") is not None else DASH
         size = f"{entry['plan']['bytes'] / 1024:,.0f}" if "plan" in entry else DASH
-        words = (cell(entry.get("build_seconds"), 1), size, cell(census.get("layers")), of, cell(census.get("conversions")))
+        words = (
+            cell(entry.get("build_seconds"), 1),
+            size,
+            cell(census.get("layers")),
+            of,
+            cell(census.get("conversions")),
+        )
         rows.append((entry["engine"].replace("/engines/", "/"), *words))
     return markdown(("engine", "build s", "KiB", "layers", "convolutions in INT8", "layers that convert"), rows)
 
@@ -163,7 +169,9 @@ def answers_table(found: dict[str, Any]) -> str:
         flips = f"{one['flips']} ({100 * one['flips'] / one['images']:.2f} %)"
         distance, largest = one.get("relative_l2"), one.get("max_abs_dlogit")
         shown = (DASH if value is None else f"{value:.1e}" for value in (distance, largest))
-        rows.append((model, source, one["images"], f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", flips, *shown))
+        rows.append(
+            (model, source, one["images"], f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", flips, *shown)
+        )
     heads = ("model", "file", "images", "top-1 ORT", "top-1 TensorRT", "points", "flips", "relative L2", "largest")
     return markdown(heads, rows)
 
@@ -173,7 +181,9 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
     body = []
     for row in sorted(rows, key=lambda r: (r["model"], r["batch"], r.get("threads", 1), r["backend"], r["precision"])):
         name = row["backend"] if row["backend"] != "trt" else f"trt {row['precision']}"
-        figures = [cell(row.get(key)) for key in ("gpu_p50_ms", "gpu_p99_ms", "enqueue_p50_ms", "call_p50_ms", "call_p99_ms")]
+        figures = [
+            cell(row.get(key)) for key in ("gpu_p50_ms", "gpu_p99_ms", "enqueue_p50_ms", "call_p50_ms", "call_p99_ms")
+        ]
         times = DASH if row.get("times_eager") is None else f"{row['times_eager']:.1f}"
         note = "" if row.get("stable", True) else " unsteady"
         shown = (row["model"], row["batch"], row.get("threads", 1), name, row["variant"])
@@ -186,7 +196,9 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
 def targets_table(found: dict[str, Any]) -> str:
     """Met or missed."""
     words = {True: "met", False: "MISSED", None: "not known"}
-    rows = [(words[one["met"]], one["target"], cell(one["value"], 3), cell(one["limit"], 3)) for one in found["targets"]]
+    rows = [
+        (words[one["met"]], one["target"], cell(one["value"], 3), cell(one["limit"], 3)) for one in found["targets"]
+    ]
     for one in (entry for entry in found["memory"] if "grown" in entry):
         grown = {name: round(value, 2) for name, value in one["grown"].items()}
         most = max(grown["host"], grown.get("own", grown["card"]))

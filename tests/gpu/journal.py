@@ -22,7 +22,9 @@ import pytest
 LIMIT_S = 30.0  # of a test that does not carry the marker `limit`
 LONGEST_TEXT, LONGEST_SAID = 3000, 2000
 POISONED = 86  # exit code: nothing more can run in this process
-_POISON = re.compile(r"CudaFault|CudaContextLost|CudaHardwareFault|ILLEGAL_ADDRESS|illegal memory access|ASSERT_TRIGGERED")
+_POISON = re.compile(
+    r"CudaFault|CudaContextLost|CudaHardwareFault|ILLEGAL_ADDRESS|illegal memory access|ASSERT_TRIGGERED"
+)
 
 
 class Journal:

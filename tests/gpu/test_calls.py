@@ -226,9 +226,7 @@ class OnlyDLPack:
         self.shape, self.__dlpack__, self.__dlpack_device__ = tensor.shape, tensor.__dlpack__, tensor.__dlpack_device__
 
 
-def test_a_torch_stream_that_still_writes_is_waited_for(
-    model: str, runner: Callable[..., Any], inputs: Inputs
-) -> None:
+def test_a_torch_stream_that_still_writes_is_waited_for(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
     torch = pytest.importorskip("torch", reason="this Python has no torch")
     if not torch.cuda.is_available():
         pytest.skip("this torch has no CUDA")
@@ -244,9 +242,7 @@ def test_a_torch_stream_that_still_writes_is_waited_for(
 
 
 @pytest.mark.parametrize("batch", [1, 64])
-def test_cupy_arrays_answer_as_numpy_does(
-    batch: int, model: str, runner: Callable[..., Any], inputs: Inputs
-) -> None:
+def test_cupy_arrays_answer_as_numpy_does(batch: int, model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
     cupy = pytest.importorskip("cupy", reason="this Python has no CuPy")
     one, images = runner(model, "fp32"), np.ascontiguousarray(inputs.images[:batch])
     expected, stream = one.logits(images), cupy.cuda.Stream(non_blocking=True)

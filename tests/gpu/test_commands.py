@@ -55,7 +55,9 @@ def test_verify_passes_the_engines_of_a_bundle(model: str, built: Callable[[str]
 
 
 def test_bench_measures_the_engines_of_a_bundle(bundle: Path) -> None:
-    answer = document("bench", "bench", str(bundle), "--backend", "trt", "--batch", "1,8", "--seconds", "0.2", "--graph", "both")
+    answer = document(
+        "bench", "bench", str(bundle), "--backend", "trt", "--batch", "1,8", "--seconds", "0.2", "--graph", "both"
+    )
     assert answer["ok"]
     assert "trt fp32" in json.dumps(answer)
 

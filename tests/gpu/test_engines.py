@@ -41,7 +41,10 @@ def parity(
                 pytest.skip(f"there are no logits of ONNX Runtime for {model} {source}")
             got = in_batches(runner(model, source, True).logits, inputs.images)
             found = parity_from_logits("ort", "trt", inputs.logits[source], got, inputs.labels)
-            keep("answers", {"model": model, "source": source, "images": len(got), "of": inputs.source, **found.as_dict()})
+            keep(
+                "answers",
+                {"model": model, "source": source, "images": len(got), "of": inputs.source, **found.as_dict()},
+            )
             _known[model, source] = found
         return _known[model, source]
 
@@ -51,7 +54,12 @@ def parity(
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("model", [name for name in MODELS if name in LOOKED_AT])
 def test_an_engine_runs_and_says_what_it_is(
-    model: str, source: str, runner: Callable[..., Any], inputs_of: Callable[[str], Inputs], tensorrt: TensorRT, gpu: Device
+    model: str,
+    source: str,
+    runner: Callable[..., Any],
+    inputs_of: Callable[[str], Inputs],
+    tensorrt: TensorRT,
+    gpu: Device,
 ) -> None:
     one = runner(model, source, True)
     logits = one.logits(inputs_of(model).images[:3])
@@ -84,7 +92,11 @@ def test_top1_over_all_images_is_that_of_onnxruntime_on_the_same_file(
     model: str, source: str, parity: Callable[[str, str], Parity]
 ) -> None:
     found = parity(model, source)
-    got, expected, images = found.candidate_score.top1_percent, found.reference_score.top1_percent, found.candidate_score.images
+    got, expected, images = (
+        found.candidate_score.top1_percent,
+        found.reference_score.top1_percent,
+        found.candidate_score.images,
+    )
     said = f"{got:.2f} % against {expected:.2f} % on {images:,} images"
     print(said)
     one_image = 100 / images  # of a small set, an image is more than the points

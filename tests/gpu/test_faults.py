@@ -33,13 +33,18 @@ from toolkit.runtime.trt_runner import TrtRunner
 plan, shape = Path(sys.argv[1]), eval(sys.argv[2])
 images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
 """
-NO_CLOSE = BEGIN + """
+NO_CLOSE = (
+    BEGIN
+    + """
 one = TrtRunner(plan)
 for _ in range(3):
     one.logits(images)
 print("answered")
 """
-DAEMONS = BEGIN + """
+)
+DAEMONS = (
+    BEGIN
+    + """
 one = TrtRunner(plan)
 def forever():
     while True:
@@ -49,7 +54,10 @@ for _ in range(3):
 time.sleep(0.7)
 print("answered")
 """
-FORK = BEGIN + """
+)
+FORK = (
+    BEGIN
+    + """
 one = TrtRunner(plan)
 expected = one.logits(images)
 child = os.fork()
@@ -66,6 +74,7 @@ assert np.array_equal(one.logits(images), expected)
 one.close()
 print("the parent goes on")
 """
+)
 DEVICE = """
 from toolkit.runtime.cuda import open_cuda
 cuda = open_cuda()
@@ -93,7 +102,10 @@ tell(lambda: one.logits(images))
 tell(one.close)
 print("went on to the end", flush=True)
 """
-FREED = BEGIN + DEVICE + """
+FREED = (
+    BEGIN
+    + DEVICE
+    + """
 one = TrtRunner(plan)
 for _ in range(3):
     one.logits(there)
@@ -103,14 +115,20 @@ try:
     print("no error: the memory is still mapped")
 except ToolkitError as error:
     print(f"{type(error).__name__}: {error}")
-""" + AFTER_FAULT
-KERNEL = BEGIN + """
+"""
+    + AFTER_FAULT
+)
+KERNEL = (
+    BEGIN
+    + """
 import cupy
 one = TrtRunner(plan)
 one.logits(images)
 cupy.RawKernel('extern "C" __global__ void bad(int *p) { p[threadIdx.x] = 1; }', "bad")((1,), (32,), (np.uint64(16),))
 time.sleep(0.2)
-""" + AFTER_FAULT
+"""
+    + AFTER_FAULT
+)
 # The driver is said to answer, and CUDA cannot start: what a driver older than TensorRT's CUDA looks like.
 BLIND = """
 import os, sys
@@ -263,7 +281,10 @@ def test_images_that_were_given_back_are_a_named_fault_or_an_answer(plan: Path, 
 
 
 def test_without_a_visible_gpu_the_commands_end_in_words(plan: Path) -> None:
-    for words in (("build", str(plan.parents[1]), "--precision", "fp32"), ("bench", str(plan.parents[1]), "--backend", "trt")):
+    for words in (
+        ("build", str(plan.parents[1]), "--precision", "fp32"),
+        ("bench", str(plan.parents[1]), "--backend", "trt"),
+    ):
         done = child("-m", "toolkit", *words, timeout=LONGEST_S, CUDA_VISIBLE_DEVICES="", STUB_DEVICES="0")
         assert done.returncode == 1, f"{done.returncode}\n{done.stderr[-2000:]}"
         assert "Traceback" not in done.stderr
@@ -280,7 +301,15 @@ def test_a_driver_that_answers_while_cuda_cannot_start_is_an_error_in_words(
     paths = (str(plan), "") if what == "run" else (str(plan.parents[1] / "model.onnx"), str(tmp_path / "x.engine"))
     script = BLIND_RUN if what == "run" else BLIND_BUILD
     done = child("-c", script, *paths, str(builder["device"]), str(builder["compute_capability"]), timeout=LONGEST_S)
-    keep("faults", {"what": f"CUDA cannot start: {what}", "code": done.returncode, "said": done.stdout, "err": done.stderr[-2000:]})
+    keep(
+        "faults",
+        {
+            "what": f"CUDA cannot start: {what}",
+            "code": done.returncode,
+            "said": done.stdout,
+            "err": done.stderr[-2000:],
+        },
+    )
     said = ended(done)
     print(said)
     assert "no error" not in said

@@ -118,7 +118,9 @@ def test_a_captured_copy_is_replayed_a_thousand_times_with_fresh_bytes(seam: Ope
         took.append(time.perf_counter() - began)
         assert np.array_equal(back.bytes[:size], there.bytes[:size]), number
     cuda.release_graph(graph)
-    print(f"{count} replays of three copies: median {1e6 * np.median(took):.1f} us, p99 {1e6 * np.quantile(took, 0.99):.1f} us")
+    print(
+        f"{count} replays of three copies: median {1e6 * np.median(took):.1f} us, p99 {1e6 * np.quantile(took, 0.99):.1f} us"
+    )
     keep("seam", {"replay_p50_us": 1e6 * float(np.median(took)), "replay_p99_us": 1e6 * float(np.quantile(took, 0.99))})
 
 
