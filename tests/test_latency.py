@@ -133,7 +133,7 @@ def test_a_gpu_is_warmed_up_for_two_tenths_of_a_second_at_the_least_and_until_it
     assert 0.2 <= warmed_up_for(lambda call: 2**-10) < 0.21
     ramp = warmed_up_for(lambda call: 2**-10 * (4 if call < 100 else 1))  # a clock that rises after 0.4 s
     assert 0.2 <= ramp < 0.45
-    assert 2.0 <= warmed_up_for(lambda call: 0.5 * 0.97**call) < 2.5  # never steady
+    assert 2.0 <= warmed_up_for(lambda call: 0.1 * 0.98**call) < 2.5  # never steady
 
 
 def test_runners_take_turns_forwards_and_backwards_at_every_batch() -> None:

@@ -32,8 +32,8 @@ LONGEST_ROUND_S = 0.5
 # machine what rounds of 50 ms find in six times the time (tests/faults). A rank test at 1 in 1,000 needs ten.
 PAIRED_ROUNDS, MOST_PAIRED_ROUNDS, PAIRED_ROUND_S = 20, 400, 0.02
 WARMUP_WINDOW = 3
-# Least and most. trtexec warms up for 0.2 s at the least: an idle GPU runs at a fraction of its clock. A CPU is awake at
-# once, and a machine that drifts never settles.
+# Least and most. trtexec warms up for 0.2 s at the least: an idle GPU runs at a fraction of its clock. A CPU is awake
+# at once, and a machine that drifts never settles.
 ON_HOST_S, ON_DEVICE_S = (0.0, 0.2), (0.2, 2.0)
 STEADY = 1.05
 CONVERGED = 0.01  # half the width of the median's interval, relative to the median
