@@ -1,7 +1,7 @@
 """A stand-in for TensorRT's runtime on the stand-in libcuda: the calls and the rules of each generation, no GPU.
 
-A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a host function into the
-stream that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
+A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a kernel into the stream
+that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
 real. What TensorRT's guide forbids is written down in `violations`, because the real one would only misbehave: a replay
 of a graph whose context was changed, capturing before a first call with the new shape, one context in two threads.
 Which names exist in which version was read off the wheels.
@@ -169,8 +169,11 @@ class _Context:
             engine.profile_holder = weakref.ref(self)
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        """Raises where the profile is taken; the bindings of 8.6 and 10.3 do so without Python's lock, and crash."""
         self.engine.runtime.logger.log(_named("ERROR"), "Profile 0 has been chosen by another IExecutionContext")
-        return False
+        if self.engine.runtime.major == 8:
+            violations.append("asked for a taken profile, which ends the process")
+        raise RuntimeError("Error in set optimization profile async.")
 
     def is_stream_capturable(self, stream: int) -> bool:
         return self.needs_memory
@@ -213,7 +216,7 @@ class _Context:
 
     def _put(self, stream: int, capturing: bool) -> int:
         if not self.engine.head["works"]:
-            return int(_cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), _cuda.stub_nothing, None))
+            return int(_cuda.stub_kernel(ctypes.c_void_p(stream), _cuda.stub_nothing, None))
         number, batch, changes, addresses = next(_numbers), self.batch, self.changes, dict(self.addresses)
 
         def work() -> None:
@@ -224,7 +227,7 @@ class _Context:
                 del _work[number]
 
         _work[number] = work
-        return int(_cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), _perform, ctypes.c_void_p(number)))
+        return int(_cuda.stub_kernel(ctypes.c_void_p(stream), _perform, ctypes.c_void_p(number)))
 
     def _compute(self, batch: int, addresses: dict[str, int]) -> None:
         source, target = self.engine.names
