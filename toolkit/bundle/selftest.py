@@ -69,7 +69,8 @@ def versions_here() -> dict[str, str]:
     Bindings that are installed alone count as the front module that would wrap them: `tensorrt_rtx_bindings` is
     `tensorrt_rtx`, so that a record stays comparable when the front comes or goes.
     """
-    found, fronts = {"python": platform.python_version(), "numpy": np.__version__}, {}
+    found: dict[str, str] = {"python": platform.python_version(), "numpy": np.__version__}
+    fronts: dict[str, str] = {}
     for module, kind in {"onnxruntime": "onnxruntime", **MODULES}.items():
         front = fronts.setdefault(kind, module)
         if module in sys.modules and found.get(front, UNKNOWN) == UNKNOWN:
