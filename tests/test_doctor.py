@@ -21,6 +21,7 @@ from toolkit.doctor_checks import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
+from toolkit.runtime.trt import MODULES
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Answer], name: str = "numpy") -> Check:
@@ -145,7 +146,7 @@ def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_the_doctor_imports_no_backend() -> None:
-    heavy = "torch onnx onnxruntime tensorrt tensorrt_rtx_bindings PIL safetensors pycuda"
+    heavy = " ".join(["torch onnx onnxruntime PIL safetensors pycuda", *MODULES])
     program = f"import sys, toolkit.doctor; sys.exit(' '.join(set({heavy!r}.split()) & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(doctor.__file__).parent.parent)}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

@@ -1,7 +1,7 @@
 """A stand-in for TensorRT's runtime on the stand-in libcuda: the calls and the rules of each generation, no GPU.
 
-A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a host function into the
-stream that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
+A "plan" is an ONNX file behind a line of JSON (`plan_from_onnx`); `execute_async_v3` puts a kernel into the stream
+that computes it with ONNX Runtime on the addresses that were set. So capture, replay and a forgotten wait are
 real. What TensorRT's guide forbids is written down in `violations`, because the real one would only misbehave: a replay
 of a graph whose context was changed, capturing before a first call with the new shape, one context in two threads.
 Which names exist in which version was read off the wheels.
@@ -41,7 +41,11 @@ def plan_from_onnx(onnx: bytes, smallest: int = 1, largest: int = 8, scratch: in
 
 
 def module(
-    version: str = "10.3.0", shared_profile: bool | str = True, output: str | None = None, tells_output: bool = True
+    version: str = "10.3.0",
+    shared_profile: bool | str = True,
+    output: str | None = None,
+    tells_output: bool = True,
+    cuda_fails: int = 0,
 ) -> Any:
     """A module as `import tensorrt` gives it: "8.6.1", "10.3.0", "11.4.0", or "1.7.1" for TensorRT-RTX.
 
@@ -49,6 +53,7 @@ def module(
         shared_profile: a profile serves several contexts, as from TensorRT 10 on; "one context" makes no second one.
         output: the type that the output is given as, such as "HALF".
         tells_output: the engine knows the output's shape before it is told a batch.
+        cuda_fails: TensorRT's CUDA does not start, with this error; what it gives then ends the process if it is used.
     """
     major = int(version.partition(".")[0])
     flags = {"TF32": 7} | ({"FP16": 0, "INT8": 1} if major in (8, 10) else {})
@@ -58,12 +63,43 @@ def module(
         trt.ExecutionContextAllocationStrategy = SimpleNamespace(STATIC="STATIC", USER_MANAGED="USER_MANAGED")
     if major == 1:
         trt.CudaGraphStrategy = SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
+    if cuda_fails:
+        trt.Builder, trt.Runtime = _cannot_start(trt, major, cuda_fails)
+        return trt
+    if major == 8:
+        trt.Builder = lambda logger: object()
     trt.Runtime = lambda logger: _Runtime(trt, logger, major, shared_profile, output, tells_output)
     return trt
 
 
 class _Logger:
     pass
+
+
+def _cannot_start(trt: Any, major: int, code: int) -> tuple[Any, Any]:
+    """Builder and Runtime where CUDA does not start, as seen with 8.6, 10.6, 10.15 and 11.2 and an old driver."""
+
+    class Dead:
+        def __init__(self, logger: Any) -> None:
+            constructed.append(trt.__version__)
+            logger.log(_named("WARNING" if major == 8 else "ERROR"), f"CUDA initialization failure with error: {code}")
+            if major == 8:
+                violations.append("a Runtime of 8.6 without CUDA, which ends the process")
+
+        def __getattr__(self, name: str) -> Any:
+            violations.append(f"{name} of a Runtime without CUDA, which ends the process")
+            raise AttributeError(name)
+
+        def __del__(self) -> None:
+            violations.append("a Runtime without CUDA was freed, which ends the process")
+
+    def builder(logger: Any) -> Any:
+        if major != 8:
+            violations.append("a Builder without CUDA, which ends the process in 10.6")
+        logger.log(_named("WARNING"), f"CUDA initialization failure with error: {code}")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    return builder, Dead
 
 
 def _named(name: str) -> Any:
@@ -169,8 +205,11 @@ class _Context:
             engine.profile_holder = weakref.ref(self)
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        """Raises where the profile is taken; the bindings of 8.6 and 10.3 do so without Python's lock, and crash."""
         self.engine.runtime.logger.log(_named("ERROR"), "Profile 0 has been chosen by another IExecutionContext")
-        return False
+        if self.engine.runtime.major == 8:
+            violations.append("asked for a taken profile, which ends the process")
+        raise RuntimeError("Error in set optimization profile async.")
 
     def is_stream_capturable(self, stream: int) -> bool:
         return self.needs_memory
@@ -213,7 +252,7 @@ class _Context:
 
     def _put(self, stream: int, capturing: bool) -> int:
         if not self.engine.head["works"]:
-            return int(_cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), _cuda.stub_nothing, None))
+            return int(_cuda.stub_kernel(ctypes.c_void_p(stream), _cuda.stub_nothing, None))
         number, batch, changes, addresses = next(_numbers), self.batch, self.changes, dict(self.addresses)
 
         def work() -> None:
@@ -224,7 +263,7 @@ class _Context:
                 del _work[number]
 
         _work[number] = work
-        return int(_cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), _perform, ctypes.c_void_p(number)))
+        return int(_cuda.stub_kernel(ctypes.c_void_p(stream), _perform, ctypes.c_void_p(number)))
 
     def _compute(self, batch: int, addresses: dict[str, int]) -> None:
         source, target = self.engine.names

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from toolkit.contracts import Float32, UInt8
 
@@ -39,11 +40,18 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Phases:
-    """Milliseconds of one call's parts on a device, between events of its stream: copy in, compute, copy out."""
+    """Milliseconds of one call's parts, each without the others.
+
+    Attributes:
+        h2d_ms, gpu_ms, d2h_ms: copy in, compute and copy out on a device that is kept busy, between events of its
+            stream: no launch of the host lies inside.
+        enqueue_ms: what the host takes to put the compute into the stream (trtexec's "Enqueue Time").
+    """
 
     h2d_ms: float
     gpu_ms: float
     d2h_ms: float
+    enqueue_ms: float
 
 
 class TimesPhases(Protocol):
@@ -59,6 +67,15 @@ class TimesPhases(Protocol):
 
     def allow_streams(self, count: int) -> None:
         """Lets so many calls of different threads run on the device at once."""
+        ...
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """What a runner offers that makes things at its first calls."""
+
+    def warm_up(self, batches: Sequence[int], streams: int) -> None:
+        """Makes them now, for calls of these sizes, so many at once."""
         ...
 
 

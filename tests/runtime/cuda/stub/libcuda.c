@@ -5,6 +5,9 @@
  * context, after a fork, on memory that nobody allocated, or forbidden during a capture. It counts everything that is
  * alive. `stub_*` are its own functions for tests. Names and numbers are those of cuda.h 13.0.
  *
+ * Its time is the host's clock, or with a model (STUB_MODEL or `stub_model`) that of a device that works in order: each
+ * stream has a timeline of its own, on which events lie.
+ *
  *   gcc -shared -fPIC -O2 -Wl,-soname,libcuda.so.1 -o libcuda.so.1 libcuda.c -lpthread
  */
 #define _GNU_SOURCE
@@ -33,7 +36,8 @@ static int sticky;       /* an error of work on the "GPU": every later wait retu
 
 void stub_counts(long *out) { memcpy(out, alive, sizeof alive); }
 
-typedef struct Block { char *begin; size_t bytes; int kind, ordinal; struct Block *next; } Block;
+typedef struct Block { char *begin; size_t bytes; int kind, ordinal; unsigned flags; struct Block *next; } Block;
+enum { DEVICE_MAP = 2 }; /* CU_MEMHOSTALLOC_DEVICEMAP */
 static Block *blocks;
 
 static Block *block_of(const void *address, size_t bytes) {
@@ -41,10 +45,10 @@ static Block *block_of(const void *address, size_t bytes) {
     if ((const char *)address >= b->begin && (const char *)address + bytes <= b->begin + b->bytes) return b;
   return NULL;
 }
+static int seen_by_device(const Block *b) { return b && (b->kind == DEVICE_MEMORY || b->flags & DEVICE_MAP); }
 int stub_is_device(Address address, size_t bytes) {
   pthread_mutex_lock(&lock);
-  Block *b = block_of((void *)address, bytes);
-  int answer = b && b->kind == DEVICE_MEMORY;
+  int answer = seen_by_device(block_of((void *)address, bytes));
   pthread_mutex_unlock(&lock);
   return answer;
 }
@@ -77,8 +81,8 @@ void stub_fail(const char *name, int code, int skip, int times) {
 void stub_heal(void) { sticky = 0; }
 void stub_nothing(void *unused) {} /* a host function for who measures what surrounds it */
 
-typedef struct Context { int ordinal; long retained; } Context;
-static Context primary[2] = {{0, 0}, {1, 0}};
+typedef struct Context { int ordinal; long retained; unsigned flags; } Context;
+static Context primary[2] = {{0, 0, 0}, {1, 0, 0}};
 static __thread Context *stack[64];
 static __thread int depth;
 
@@ -98,8 +102,52 @@ static Result begun(Call *c, int needs_context) {
 #define END end: pthread_mutex_unlock(&lock); return result
 #define REFUSE(CODE) do { result = (CODE); goto end; } while (0)
 
+/* **** the device model: how long things take, on a timeline that is not the host's **** */
+
+/* kernel, copy: on the device. launch: from the call's end to the start on an idle device. call: of the host, for each
+ * launch of a kernel or graph. wake: of a host that waits blocked (CU_CTX_SCHED_BLOCKING_SYNC; on an integrated GPU also
+ * CU_CTX_SCHED_AUTO). A kernel behind other work starts when that ends. Without a model all takes the host's time. */
+static struct { int on; long long kernel, launch, call, copy, wake; } model;
+
+static long long now(void) {
+  struct timespec at;
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  return at.tv_sec * 1000000000ll + at.tv_nsec;
+}
+static long long later(long long one, long long other) { return one > other ? one : other; }
+static void sleep_until(long long when) {
+  for (long long left; (left = when - now()) > 0;) {
+    struct timespec most = {0, left > 900000000 ? 900000000 : left - 200000};
+    if (left > 400000) nanosleep(&most, NULL);
+  }
+}
+/* Microseconds; a negative kernel time switches the model off. */
+void stub_model(double kernel, double launch, double call, double copy, double wake) {
+  pthread_mutex_lock(&lock);
+  model.on = kernel >= 0;
+  model.kernel = kernel * 1e3, model.launch = launch * 1e3, model.call = call * 1e3, model.copy = copy * 1e3, model.wake = wake * 1e3;
+  pthread_mutex_unlock(&lock);
+}
+/* STUB_MODEL="kernel=40 launch=5 call=3 copy=4 wake=50", microseconds; what is left out is 0. */
+__attribute__((constructor)) static void model_from_environment(void) {
+  static const char *NAMES[] = {"kernel=", "launch=", "call=", "copy=", "wake="};
+  const char *text = getenv("STUB_MODEL");
+  double us[5] = {0};
+  for (int i = 0; text && i < 5; i++) {
+    const char *at = strstr(text, NAMES[i]);
+    if (at) us[i] = atof(at + strlen(NAMES[i]));
+  }
+  if (text) stub_model(us[0], us[1], us[2], us[3], us[4]);
+}
+
 /* **** driver and devices **** */
 
+static int integrated = -1; /* a GPU that shares the host's memory; STUB_INTEGRATED=1 */
+static int is_integrated(void) {
+  const char *told = getenv("STUB_INTEGRATED");
+  return integrated >= 0 ? integrated : told && atoi(told);
+}
+void stub_integrated(int yes) { integrated = yes; }
 static int devices(void) { const char *n = getenv("STUB_DEVICES"); return n ? atoi(n) : 1; }
 
 Result cuInit(unsigned flags) {
@@ -123,7 +171,13 @@ Result cuDeviceGetName(char *name, int length, int device) { BEGIN(0); snprintf(
 Result cuDeviceTotalMem_v2(size_t *bytes, int device) { BEGIN(0); *bytes = 1ul << 30; END; }
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
   BEGIN(0);
-  *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 41 ? 1 : 0;
+  switch (attribute) {
+  case 75: *value = 8; break;               /* compute capability, major */
+  case 76: *value = 7; break;               /* and minor */
+  case 18: *value = is_integrated(); break; /* INTEGRATED */
+  case 19: case 41: case 92: case 94: case 123: *value = 1; break; /* host memory is mapped, one address space, stream waits */
+  default: *value = 0;
+  }
   END;
 }
 Result cuDeviceComputeCapability(int *major, int *minor, int device) { *major = 8, *minor = 7; return OK; }
@@ -138,6 +192,21 @@ Result cuDevicePrimaryCtxRelease_v2(int device) {
   primary[device].retained--, alive[RETAINS]--;
   END;
 }
+static int schedule_is_known(unsigned flags) { return (flags & 7) == 0 || (flags & 7) == 1 || (flags & 7) == 2 || (flags & 7) == 4; }
+Result cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) { /* of a context that is alive too, since CUDA 11 */
+  BEGIN(0);
+  if (device < 0 || device >= devices()) REFUSE(INVALID_DEVICE);
+  if (flags & ~0xffu || !schedule_is_known(flags)) REFUSE(INVALID_VALUE);
+  primary[device].flags = flags;
+  END;
+}
+Result cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+  BEGIN(0);
+  if (device < 0 || device >= devices()) REFUSE(INVALID_DEVICE);
+  *flags = primary[device].flags, *active = primary[device].retained > 0;
+  END;
+}
+Result cuCtxGetFlags(unsigned *flags) { BEGIN(1); *flags = stack[depth - 1]->flags; END; }
 Result cuCtxPushCurrent_v2(Context *context) {
   BEGIN(0);
   if (!context || !context->retained || depth == 64) REFUSE(INVALID_CONTEXT);
@@ -162,16 +231,18 @@ Result cuCtxGetApiVersion(Context *context, unsigned *version) { *version = 3020
 
 /* **** streams: what is put in is done when somebody waits **** */
 
-enum Kind { COPY, HOST_FUNCTION, RECORD, WAIT, GRAPH };
+enum Kind { COPY, KERNEL, HOST_FUNCTION, RECORD, WAIT, WAIT_VALUE, WRITE_VALUE, GRAPH };
 typedef struct Op {
   enum Kind kind;
+  long long put; /* when the host let go of it */
+  unsigned value, flags;
   void *to; const void *from; size_t bytes;
   void (*function)(void *); void *data;
   struct Event *event; struct Stream *stream; unsigned long upto;
   struct Op *parts, *next;
 } Op;
-typedef struct Stream { Op *head, **tail, *written, **written_tail; unsigned long put, done; int running, capturing, broken, gone; } Stream;
-typedef struct Event { Stream *stream; unsigned long upto; int recorded; struct timespec passed; } Event;
+typedef struct Stream { Op *head, **tail, *written, **written_tail; unsigned long put, done; long long reached; int running, capturing, broken, gone; } Stream;
+typedef struct Event { Stream *stream; unsigned long upto; int recorded; long long passed; } Event;
 typedef struct Graph { Op *ops; } Graph;
 static Stream defaults[3];
 static __thread Stream *capturing_here;
@@ -184,22 +255,44 @@ static int copy_is_legal(const Op *op) {
 }
 static void drain(Stream *stream, unsigned long upto);
 
-/* With the lock held; lets go of it while it works, because a host function may need Python's lock. */
-static void perform(Op *op) {
+static int holds(const Op *op) { /* CU_STREAM_WAIT_VALUE_GEQ, _EQ, _AND, _NOR */
+  unsigned found = *(volatile unsigned *)op->to, value = op->value;
+  return op->flags == 0 ? (int)(found - value) >= 0 : op->flags == 1 ? found == value : op->flags == 2 ? found & value : ~(found | value);
+}
+/* In the way of everything behind it until somebody writes the value, at the latest when it is looked at here. */
+static void wait_for_value(const Op *op) {
+  while (!holds(op)) {
+    pthread_mutex_unlock(&lock);
+    usleep(20);
+    pthread_mutex_lock(&lock);
+  }
+}
+static void work(const Op *op) {
+  pthread_mutex_unlock(&lock);
+  op->function(op->data);
+  pthread_mutex_lock(&lock);
+}
+/* With the lock held; lets go of it while it works, because a host function may need Python's lock. `earliest` is when
+ * the device has heard of it. */
+static void perform(Stream *stream, Op *op, long long earliest) {
+  long long start = model.on ? later(stream->reached, earliest) : 0, end = start;
   switch (op->kind) {
   case COPY:
     if (copy_is_legal(op)) memmove(op->to, op->from, op->bytes);
     else sticky = ILLEGAL_ADDRESS;
+    end += model.copy;
     break;
-  case HOST_FUNCTION:
-    pthread_mutex_unlock(&lock);
-    op->function(op->data);
-    pthread_mutex_lock(&lock);
-    break;
-  case RECORD: clock_gettime(CLOCK_MONOTONIC, &op->event->passed); break;
-  case WAIT: drain(op->stream, op->upto); break;
-  case GRAPH: for (Op *part = op->parts; part; part = part->next) perform(part); break;
+  case KERNEL: work(op); end += model.kernel; break;
+  case HOST_FUNCTION: work(op); end = later(start, now()); break;
+  case RECORD: op->event->passed = model.on ? start : now(); break;
+  case WAIT: drain(op->stream, op->upto); end = later(start, op->event->passed); break;
+  case WAIT_VALUE: wait_for_value(op); if (!op->bytes) end = later(start, now()); break;
+  case WRITE_VALUE: *(volatile unsigned *)op->to = op->value; break;
+  case GRAPH:
+    for (Op *part = op->parts; part; part = part->next) perform(stream, part, earliest);
+    end = stream->reached;
   }
+  stream->reached = model.on ? end : now();
 }
 static void freed(Op *op) {
   while (op) { Op *next = op->next; if (op->parts) freed(op->parts); free(op); op = next; }
@@ -211,15 +304,21 @@ static void drain(Stream *stream, unsigned long upto) {
     stream->head = op->next;
     if (!stream->head) stream->tail = NULL;
     op->next = NULL, stream->running = 1;
-    perform(op);
+    perform(stream, op, op->put + model.launch);
     stream->running = 0, stream->done++;
     freed(op);
     pthread_cond_broadcast(&moved);
   }
 }
+static void take_the_hosts_time(void) { /* a launch keeps its thread busy, and no other */
+  pthread_mutex_unlock(&lock);
+  sleep_until(now() + model.call);
+  pthread_mutex_lock(&lock);
+}
 static Result put(Stream *stream, Op op) {
   Op *kept = malloc(sizeof op);
-  *kept = op, kept->next = NULL;
+  if (model.on && model.call && (op.kind == KERNEL || op.kind == GRAPH)) take_the_hosts_time();
+  *kept = op, kept->next = NULL, kept->put = now();
   if (stream->capturing) {
     if (op.kind == WAIT || op.kind == GRAPH) { free(kept); stream->broken = 1; return CAPTURE_UNSUPPORTED; }
     if (stream->written) *stream->written_tail = kept; else stream->written = kept;
@@ -229,6 +328,15 @@ static Result put(Stream *stream, Op op) {
   if (stream->tail) *stream->tail = kept; else stream->head = kept;
   stream->tail = &kept->next, stream->put++;
   return OK;
+}
+/* The host goes on when the device's timeline has got there. */
+static void wait_for_time(long long when) {
+  unsigned schedule = depth ? stack[depth - 1]->flags & 7 : 0;
+  if (!model.on) return;
+  if (schedule == 4 || (schedule == 0 && is_integrated())) when += model.wake;
+  pthread_mutex_unlock(&lock);
+  sleep_until(when);
+  pthread_mutex_lock(&lock);
 }
 #define STREAM Stream *stream = stream_of(handle); if (stream->gone) REFUSE(INVALID_HANDLE)
 /* What may wait for the GPU breaks a capture of the same thread (capture mode "thread local"). */
@@ -247,6 +355,7 @@ Result cuStreamSynchronize(Stream *handle) {
   STREAM;
   if (stream->capturing) { stream->broken = 1; REFUSE(CAPTURE_UNSUPPORTED); }
   drain(stream, stream->put);
+  wait_for_time(stream->reached);
   result = sticky;
   END;
 }
@@ -258,6 +367,23 @@ Result cuLaunchHostFunc(Stream *handle, void (*function)(void *), void *data) {
   result = put(stream, (Op){.kind = HOST_FUNCTION, .function = function, .data = data});
   END;
 }
+/* What an engine puts into a stream: work of the device's, done by a function of the host. */
+Result stub_kernel(Stream *handle, void (*function)(void *), void *data) {
+  BEGIN(1);
+  STREAM;
+  result = put(stream, (Op){.kind = KERNEL, .function = function, .data = data});
+  END;
+}
+static Result value_op(Stream *handle, enum Kind kind, void *address, unsigned value, unsigned flags) {
+  Stream *stream = stream_of(handle);
+  if (stream->gone) return INVALID_HANDLE;
+  if ((size_t)address % 4 || !seen_by_device(block_of(address, 4)) || flags > 3) return INVALID_VALUE;
+  Op op = {.kind = kind, .to = address, .value = value, .flags = flags};
+  op.bytes = kind == WAIT_VALUE && !stream->capturing && holds(&op); /* it was never in the way */
+  return put(stream, op);
+}
+Result cuStreamWaitValue32_v2(Stream *handle, void *address, unsigned value, unsigned flags) { BEGIN(1); result = value_op(handle, WAIT_VALUE, address, value, flags); END; }
+Result cuStreamWriteValue32_v2(Stream *handle, void *address, unsigned value, unsigned flags) { BEGIN(1); result = value_op(handle, WRITE_VALUE, address, value, 0); END; }
 
 /* **** events **** */
 
@@ -270,29 +396,29 @@ Result cuEventRecord(Event *event, Stream *handle) {
   event->stream = stream, event->upto = stream->put, event->recorded = 1;
   END;
 }
-Result cuEventSynchronize(Event *event) { BEGIN(1); if (event->recorded) drain(event->stream, event->upto); result = sticky; END; }
+Result cuEventSynchronize(Event *event) { BEGIN(1); if (event->recorded) { drain(event->stream, event->upto); wait_for_time(event->passed); } result = sticky; END; }
 Result cuEventQuery(Event *event) { BEGIN(1); if (event->recorded && event->stream->done < event->upto) REFUSE(NOT_READY); END; }
 Result cuEventElapsedTime_v2(float *ms, Event *before, Event *after) {
   BEGIN(1);
   if (!before->recorded || !after->recorded) REFUSE(INVALID_HANDLE);
   if (before->stream->done < before->upto || after->stream->done < after->upto) REFUSE(NOT_READY);
-  *ms = (after->passed.tv_sec - before->passed.tv_sec) * 1e3f + (after->passed.tv_nsec - before->passed.tv_nsec) * 1e-6f;
+  *ms = (after->passed - before->passed) * 1e-6;
   END;
 }
 Result cuEventElapsedTime(float *ms, Event *before, Event *after) { return cuEventElapsedTime_v2(ms, before, after); }
 Result cuStreamWaitEvent(Stream *handle, Event *event, unsigned flags) {
   BEGIN(1);
   STREAM;
-  if (event->recorded) result = put(stream, (Op){.kind = WAIT, .stream = event->stream, .upto = event->upto});
+  if (event->recorded) result = put(stream, (Op){.kind = WAIT, .event = event, .stream = event->stream, .upto = event->upto});
   END;
 }
 
 /* **** memory **** */
 
-static Result allocated(void **address, size_t bytes, int kind, int ordinal) {
+static Result allocated(void **address, size_t bytes, int kind, int ordinal, unsigned flags) {
   if (!bytes) return INVALID_VALUE;
   Block *b = malloc(sizeof *b);
-  *b = (Block){NULL, bytes, kind, ordinal, blocks};
+  *b = (Block){NULL, bytes, kind, ordinal, flags, blocks};
   if (posix_memalign((void **)&b->begin, 512, bytes)) { free(b); return NO_MEMORY; }
   memset(b->begin, 0xA5, bytes); /* memory of a GPU is not zero */
   blocks = b, alive[kind]++, *address = b->begin;
@@ -313,11 +439,25 @@ Result cuMemAlloc_v2(void **address, size_t bytes) {
   BEGIN(1);
   NOT_IN_CAPTURE;
   if (bytes > 1ul << 30) REFUSE(NO_MEMORY);
-  result = allocated(address, bytes, DEVICE_MEMORY, stack[depth - 1]->ordinal);
+  result = allocated(address, bytes, DEVICE_MEMORY, stack[depth - 1]->ordinal, 0);
   END;
 }
 Result cuMemFree_v2(void *address) { BEGIN(1); NOT_IN_CAPTURE; result = released(address, DEVICE_MEMORY); END; }
-Result cuMemHostAlloc(void **address, size_t bytes, unsigned flags) { BEGIN(1); NOT_IN_CAPTURE; result = allocated(address, bytes, HOST_MEMORY, 0); END; }
+Result cuMemHostAlloc(void **address, size_t bytes, unsigned flags) {
+  BEGIN(1);
+  NOT_IN_CAPTURE;
+  if (flags & ~7u) REFUSE(INVALID_VALUE); /* PORTABLE, DEVICEMAP, WRITECOMBINED */
+  result = allocated(address, bytes, HOST_MEMORY, 0, flags);
+  END;
+}
+static Block *host_block(void *address) { Block *b = block_of(address, 1); return b && b->kind == HOST_MEMORY ? b : NULL; }
+Result cuMemHostGetDevicePointer_v2(void **device, void *host, unsigned flags) {
+  BEGIN(1);
+  if (flags || !host_block(host) || !(host_block(host)->flags & DEVICE_MAP)) REFUSE(INVALID_VALUE);
+  *device = host; /* one address space */
+  END;
+}
+Result cuMemHostGetFlags(unsigned *flags, void *host) { BEGIN(1); if (!host_block(host)) REFUSE(INVALID_VALUE); *flags = host_block(host)->flags; END; }
 Result cuMemFreeHost(void *address) { BEGIN(1); NOT_IN_CAPTURE; result = released(address, HOST_MEMORY); END; }
 Result cuMemGetInfo_v2(size_t *unused, size_t *total) { BEGIN(1); *unused = *total = 1ul << 30; END; }
 Result cuPointerGetAttribute(void *value, int attribute, Address address) {
@@ -333,7 +473,7 @@ Result cuPointerGetAttribute(void *value, int attribute, Address address) {
 Address stub_memory_of(int ordinal, size_t bytes) {
   void *address = NULL;
   pthread_mutex_lock(&lock);
-  allocated(&address, bytes, DEVICE_MEMORY, ordinal), alive[DEVICE_MEMORY]--; /* the test's, not counted */
+  allocated(&address, bytes, DEVICE_MEMORY, ordinal, 0), alive[DEVICE_MEMORY]--; /* the test's, not counted */
   pthread_mutex_unlock(&lock);
   return (Address)address;
 }
@@ -450,7 +590,7 @@ ABSENT(cuIpcCloseMemHandle) ABSENT(cuIpcGetEventHandle) ABSENT(cuIpcGetMemHandle
 ABSENT(cuIpcOpenMemHandle_v2) ABSENT(cuLaunch) ABSENT(cuLaunchGrid) ABSENT(cuLaunchGridAsync) ABSENT(cuLaunchKernel)
 ABSENT(cuLinkAddData_v2) ABSENT(cuLinkAddFile_v2) ABSENT(cuLinkComplete) ABSENT(cuLinkCreate_v2) ABSENT(cuLinkDestroy)
 ABSENT(cuMemAllocManaged) ABSENT(cuMemAllocPitch_v2) ABSENT(cuMemGetAddressRange_v2)
-ABSENT(cuMemHostGetDevicePointer_v2) ABSENT(cuMemHostGetFlags) ABSENT(cuMemHostRegister_v2)
+ABSENT(cuMemHostRegister_v2)
 ABSENT(cuMemHostUnregister) ABSENT(cuMemcpy2DAsync_v2) ABSENT(cuMemcpy2DUnaligned_v2) ABSENT(cuMemcpy2D_v2)
 ABSENT(cuMemcpy3DAsync_v2) ABSENT(cuMemcpy3DPeer) ABSENT(cuMemcpy3DPeerAsync) ABSENT(cuMemcpy3D_v2)
 ABSENT(cuMemcpyAtoA_v2) ABSENT(cuMemcpyAtoD_v2) ABSENT(cuMemcpyAtoH_v2) ABSENT(cuMemcpyDtoA_v2)
