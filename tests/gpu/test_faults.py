@@ -259,6 +259,8 @@ def test_a_program_that_forgets_to_close_ends_well(plan: Path, shape: str) -> No
 
 @pytest.mark.parametrize("run", range(5))
 def test_daemon_threads_that_still_call_do_not_crash_the_end(run: int, plan: Path, shape: str) -> None:
+    if os.environ.get("TOOLKIT_STANDIN"):
+        pytest.skip("the stand-in computes in Python, which ends such threads inside of ONNX Runtime")
     assert "answered" in ended(child("-c", DAEMONS, str(plan), shape, timeout=LONGEST_S))
 
 
