@@ -108,8 +108,7 @@ class Check:
             part.command(), log, limit_s, self.environment | part.variables, ROOT, document if part.document else None
         )
         last = last_words(log) or (last_words(document) if part.document else "")
-        good = ended.good or (part.any_code and ended.words.startswith("exit code"))
-        return {"outcome": "ok" if good else "failed", "words": ended.words, "last_words": last}
+        return {"outcome": "ok" if ended.good else "failed", "words": ended.words, "last_words": last}
 
     def tested(self, part: plan.Part, limit_s: float) -> dict[str, Any]:
         """The outcomes of a file of tests."""

@@ -47,7 +47,6 @@ class Part:
         impossible: why it cannot run on this machine; empty where it can.
         document: its standard output is kept as `documents/<name>.json`.
         program: what runs instead of this Python.
-        any_code: its exit code says something about the machine, not about us.
     """
 
     step: str
@@ -59,7 +58,6 @@ class Part:
     impossible: str = ""
     document: bool = False
     program: str = ""
-    any_code: bool = False
     variables: dict[str, str] = field(default_factory=dict)
 
     def command(self) -> list[str]:
@@ -97,8 +95,7 @@ def parts_of(places: Places, quick: bool = False, builds: bool = True) -> list[P
         file_of_tests("seam", "seam", "test_seam.py", 45),
         *tiny(places, no_builds),
         file_of_tests("faults", "faults", "test_faults.py", 110),
-        *builds_of(places, no_inputs or no_builds),
-        *layers_of(places, no_inputs or no_builds),
+        *builds_of(places, no_inputs, no_inputs or no_builds),
         *answers(places, no_inputs),
         file_of_tests("memory", "memory", "test_memory.py", 60, TOOLKIT_GPU_MODEL=first_model(places)),
         *latencies(places, no_inputs, quick),
@@ -125,7 +122,7 @@ def machine() -> Iterator[Part]:
     absent = "" if smi else "there is no nvidia-smi"
     yield Part("machine", "versions", ("benchmarks/gpu_machine.py",), 40, document=True)
     yield Part("machine", "nvidia-smi", ("-q",), 20, 3, impossible=absent, program=smi or "nvidia-smi")
-    yield Part("machine", "doctor", ("-m", "toolkit", "doctor"), 45, document=True, any_code=True)
+    yield file_of_tests("machine", "doctor", "test_doctor.py", 60)
 
 
 def build(folder: Path, precision: str, batch: str, *more: str) -> tuple[str, ...]:
@@ -140,8 +137,7 @@ def tiny(places: Places, no_builds: str) -> Iterator[Part]:
         words = build(folder, precision, BATCH, *level)
         yield Part("tiny", f"build-tiny-{precision}", words, 60, 10, impossible=no_builds, document=True)
     yield extra(places, "tiny", "tiny", no_builds, 45, *level)
-    for source in ("fp32", "int8-fp16"):
-        yield layers(places, "tiny", "tiny", source, no_builds)
+    yield layers(places, "tiny", "tiny", no_builds)
     yield file_of_tests("tiny", "tiny-answers", "test_engines.py", 45, TOOLKIT_GPU_MODELS="tiny")
     yield file_of_tests("tiny", "tiny-calls", "test_calls.py", 75, TOOLKIT_GPU_MODEL="tiny")
 
@@ -153,38 +149,44 @@ def extra(places: Places, step: str, model: str, impossible: str, limit_s: float
     return Part(step, f"build-{model}-int8-alone", words, limit_s, 10, impossible=impossible, document=True)
 
 
-def layers(places: Places, step: str, model: str, source: str, impossible: str) -> Part:
-    """An engine's layers as TensorRT writes them."""
-    out = places.results / "layers" / f"{model}.{source}.json"
-    words = ("benchmarks/gpu_engine.py", "layers", str(places.engines), model, source, str(out))
-    return Part(step, f"layers-{model}-{source}", words, 30, 5, impossible=impossible, document=True)
+def layers(places: Places, step: str, model: str, impossible: str) -> Part:
+    """The layers of a model's engines as TensorRT writes them."""
+    words = ("benchmarks/gpu_engine.py", "layers", str(places.engines), model, str(places.results / "layers"))
+    return Part(step, f"layers-{model}", words, 40, 5, impossible=impossible, document=True)
 
 
-def builds_of(places: Places, impossible: str) -> Iterator[Part]:
-    """Engines of the real nets, a process each; int8 first."""
-    for precision in ("int8", "fp16", "fp32"):
-        for model in places.models or MODELS:
-            words = build(places.engines / model, precision, BATCH)
-            yield Part("build", f"build-{model}-{precision}", words, 75, 15, impossible=impossible, document=True)
-    for model in places.models or MODELS:
+def builds_of(places: Places, no_inputs: str, impossible: str) -> Iterator[Part]:
+    """Engines of the real nets, a process each; int8 first, with its layers and its answers, before the others."""
+    models = places.models or tuple(MODELS)
+    for model in models:
+        yield one_build(places, model, "int8", impossible)
+    for model in models:
+        yield Part(**vars(layers(places, "build", model, impossible)) | {"name": f"layers-{model}-int8"})
+    told = {"TOOLKIT_GPU_MODELS": ",".join(models), "TOOLKIT_GPU_SOURCES": "int8-fp16"}
+    yield file_of_tests("build", "answers-int8", "test_engines.py", 45, no_inputs, **told)
+    for precision in ("fp16", "fp32"):
+        for model in models:
+            yield one_build(places, model, precision, impossible)
+    for model in models:
         yield extra(places, "build", model, impossible, 75)
     model = first_model(places)
     onnx, plan = places.engines / model / "model.int8-fp16.onnx", places.engines / "extra" / f"{model}.again.engine"
     words = ("benchmarks/gpu_engine.py", "build", str(onnx), str(plan), "--batch", BATCH)
     yield Part("build", f"build-{model}-int8-again", words, 60, 10, impossible=impossible, document=True)
+    for model in models:
+        yield layers(places, "build", model, impossible)
 
 
-def layers_of(places: Places, impossible: str) -> Iterator[Part]:
-    """Layers of every engine of the real nets."""
-    for source in ("int8-fp16", "int8", "fp16", "fp32"):
-        for model in places.models or MODELS:
-            yield layers(places, "build", model, source, impossible)
+def one_build(places: Places, model: str, precision: str, impossible: str) -> Part:
+    """`toolkit build` of one precision."""
+    words = build(places.engines / model, precision, BATCH)
+    return Part("build", f"build-{model}-{precision}", words, 75, 15, impossible=impossible, document=True)
 
 
 def answers(places: Places, impossible: str) -> Iterator[Part]:
     """Every image through every engine; then the claims about calls once more on a real net."""
-    for model in places.models or MODELS:
-        yield file_of_tests("answers", f"answers-{model}", "test_engines.py", 60, impossible, TOOLKIT_GPU_MODELS=model)
+    told = {"TOOLKIT_GPU_MODELS": ",".join(places.models or MODELS), "TOOLKIT_GPU_SOURCES": "fp32,fp16,int8"}
+    yield file_of_tests("answers", "answers", "test_engines.py", 75, impossible, **told)
     model = first_model(places)
     yield file_of_tests("answers", f"calls-{model}", "test_calls.py", 60, impossible, TOOLKIT_GPU_MODEL=model)
     yield file_of_tests("answers", f"timings-{model}", "test_timings.py", 45, impossible, TOOLKIT_GPU_MODEL=model)
@@ -195,12 +197,16 @@ def latencies(places: Places, impossible: str, quick: bool) -> Iterator[Part]:
     for model in places.models or MODELS:
         words = backend_words("trt", (str(places.engines / model),), quick)
         yield Part("bench", f"bench-{model}", words, 75, 15, impossible=impossible, document=True)
+    model = first_model(places)
+    for wait in ("spin", "block"):
+        words = (*backend_words("trt", (str(places.engines / model),), quick, "1"), "--wait", wait)
+        yield Part("bench", f"bench-{model}-{wait}", words, 30, 8, impossible=impossible, document=True)
     yield Part("eager", "eager", torch_words("torch", quick), 75, 15, document=True)
 
 
-def backend_words(backend: str, subjects: tuple[str, ...], quick: bool) -> tuple[str, ...]:
+def backend_words(backend: str, subjects: tuple[str, ...], quick: bool, batch: str = BENCHED) -> tuple[str, ...]:
     """The words of `gpu_backend.py`."""
-    how = ("--batch", "1,8", "--seconds", "0.05") if quick else ("--batch", BENCHED, "--seconds", "0.3")
+    how = ("--batch", "1", "--seconds", "0.05") if quick else ("--batch", batch, "--seconds", "0.2")
     return ("benchmarks/gpu_backend.py", backend, *subjects, *how)
 
 
@@ -218,7 +224,8 @@ def commands(places: Places) -> Iterator[Part]:
 def sanitizer(places: Places) -> Part:
     """20 calls of the tiny net's engine."""
     program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
-    words = ("--tool", "memcheck", "--error-exitcode", "9", "--print-limit", "20", sys.executable,
+    words = ("--tool", "memcheck", "--error-exitcode", "9", "--print-limit", "20",
+             "--report-api-errors", "no", sys.executable,
              "benchmarks/gpu_engine.py", "calls", str(places.engines), "tiny", "20")  # fmt: skip
     absent = "" if program else "there is no compute-sanitizer"
     return Part("sanitizer", "memcheck", words, 60, 15, impossible=absent, program=program or "compute-sanitizer")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.conftest import MODELS, SOURCES, Engine, Inputs, in_batches, keep
+from tests.gpu.conftest import MODELS, Engine, Inputs, in_batches, keep
+from tests.gpu.conftest import SOURCES as ALL_SOURCES
 from toolkit.parity import Parity, parity_from_logits
 from toolkit.runtime.census import census_from_dict
 from toolkit.runtime.driver import Device
@@ -19,6 +20,7 @@ from toolkit.runtime.trt import TensorRT
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # foreign libraries warn as they like
 LOOKED_AT = tuple(os.environ.get("TOOLKIT_GPU_MODELS", ",".join(MODELS)).split(","))
+SOURCES = tuple(os.environ.get("TOOLKIT_GPU_SOURCES", ",".join(ALL_SOURCES)).split(","))
 POINTS = {"fp32": 0.05, "fp16": 0.05, "int8-fp16": 0.2, "int8": 0.2}  # of top-1 that it may differ from ONNX Runtime
 # Of the images, in percent, that may answer otherwise than in ONNX Runtime; and of the logits the relative L2. float32
 # may be computed in TF32 (10 bits of mantissa), FP16 has 11 bits, an INT8 engine may tip roundings. A net that was read
@@ -104,7 +106,7 @@ def test_top1_over_all_images_is_that_of_onnxruntime_on_the_same_file(
     assert abs(got - expected) <= max(POINTS[source], one_image) + 1e-9, said
 
 
-@pytest.mark.parametrize("source", ["int8-fp16", "int8"])
+@pytest.mark.parametrize("source", [name for name in ("int8-fp16", "int8") if name in SOURCES])
 @pytest.mark.parametrize("model", [name for name in MODELS if name in LOOKED_AT])
 def test_most_convolutions_read_int8(model: str, source: str, engine: Callable[..., Engine]) -> None:
     sidecar = json.loads(sidecar_path(engine(model, source, True).path).read_text())
