@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -110,6 +111,26 @@ def _child(monkeypatch: pytest.MonkeyPatch, program: str, timeout_s: float = 20)
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **how: run([sys.executable, "-c", program], **how))
     return in_own_process("pycuda", timeout_s)
+
+
+def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_is_not_installed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = Driver(True, "", "11.4", (Device("Orin", "SM87", 7620),))
+
+    class Dead:
+        def __init__(self, logger: Any) -> None:
+            logger.log(SimpleNamespace(name="ERROR"), "CUDA initialization failure with error: 35")
+
+    module = SimpleNamespace(__version__="10.6.0", ILogger=object, Runtime=Dead, BuilderFlag=SimpleNamespace(FP16=0))
+    monkeypatch.setattr("toolkit.runtime.trt._installed", lambda load: ([("tensorrt", module)], []))
+    monkeypatch.setattr("toolkit.runtime.trt.probe_driver", lambda: gpu)
+    monkeypatch.setattr("toolkit.doctor_checks.probe_driver", lambda: gpu)
+    found = answered("tensorrt")
+    assert found.ok is False
+    assert found.detail.startswith("tensorrt 10.6.0 cannot start CUDA here: CUDA initialization failure with error: 35")
+    assert "update the NVIDIA driver" in str(found.fix)
+    assert "reinstall" not in str(found.fix)
 
 
 def test_a_library_that_crashes_ends_only_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
