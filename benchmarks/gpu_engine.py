@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.runtime.census import census_from_inspector
+from toolkit.runtime.inspector import census_from_text
 from toolkit.runtime.preflight import sidecar_of_plan
 from toolkit.runtime.trt import Log, require_can_run
 from toolkit.workspace import cache_folder
@@ -91,11 +91,11 @@ def layers_of(engines: Path, model: str, source: str, out: Path) -> dict[str, An
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    (out / f"{model}.{source}.json").write_text(text)
-    census = census_from_inspector(json.loads(text, strict=False))
+    (out / f"{model}.{source}.json").write_text(str(text), errors="replace")
+    census, reason = census_from_text(text)
     facts = {"device_memory": getattr(engine, "device_memory_size_v2", None), "layers": engine.num_layers}
     return {"plan_bytes": plan.stat().st_size, **facts,
-            "census": census and census.as_dict(), "log": log.text()[-4000:]}  # fmt: skip
+            "census": census and census.as_dict(), "reason": reason, "log": log.text()[-4000:]}  # fmt: skip
 
 
 def calls(options: argparse.Namespace) -> dict[str, Any]:
