@@ -199,13 +199,14 @@ def driver_of(environment: dict[str, str]) -> dict[str, Any]:
 
 def prepare(places: plan.Places) -> None:
     """Bundles to build into, copied once; a second run over the same folder takes the engines that are there."""
+    for folder in (places.engines / "extra", *(places.results / name for name in ("logs", "documents", "journals"))):
+        folder.mkdir(parents=True, exist_ok=True)
     for name, source in {"tiny": plan.TINY, **{model: places.inputs / model for model in places.models}}.items():
         if not (places.engines / name / "manifest.json").is_file():
-            shutil.copytree(source, places.engines / name)
-    for name in ("extra",):
-        (places.engines / name).mkdir(parents=True, exist_ok=True)
-    for name in ("logs", "documents", "journals", "layers"):
-        (places.results / name).mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copytree(source, places.engines / name, dirs_exist_ok=True)
+            except (OSError, shutil.Error) as error:
+                say(f"{name} cannot be copied, and its parts will fail: {error}")
 
 
 def collected() -> list[str]:
@@ -298,12 +299,10 @@ def main() -> int:
 
 
 def start_clocks(places: plan.Places, environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
-    """Clocks, power and temperature all the while, where there is an nvidia-smi."""
+    """Clocks, power and temperature all the while, where NVML tells."""
     command = plan.clocks_command()
-    if command is None:
-        return None
     try:
-        with (places.results / "clocks.csv").open("wb") as stream:
+        with (places.results / "clocks.jsonl").open("wb") as stream:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True, env=environment
             )

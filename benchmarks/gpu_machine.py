@@ -1,4 +1,7 @@
-"""What a machine is: system, processor, packages, driver, GPU, tools; JSON on stdout. Imports nothing foreign."""
+"""What a machine is: system, processor, packages, driver, GPU, tools; JSON on stdout. Imports nothing foreign.
+
+python benchmarks/gpu_machine.py [--watch SECONDS]      clocks, power and temperature again and again
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +81,19 @@ def nvml() -> Any:
         return gpu.state()
 
 
+def watch(seconds: float) -> None:
+    """Clocks, power, temperature and what slows the GPU down, a line of JSON each time, until somebody ends it."""
+    gpu, reason = gpu_here()
+    while gpu is not None:
+        print(json.dumps({"at": round(time.time(), 2), **gpu.state()}), flush=True)
+        time.sleep(seconds)
+    print(json.dumps({"absent": reason}), flush=True)
+
+
 def main() -> None:
     """Prints everything as one document."""
+    if sys.argv[1:2] == ["--watch"]:
+        return watch(float(sys.argv[2]))
     document = {
         "python": sys.version,
         "executable": sys.executable,

@@ -207,7 +207,15 @@ def _note(tests: Tests, events: list[dict[str, Any]], ended: Ended, log: Path) -
     if (test := open_test(events)) is not None:
         outcome = "hung" if ended.words.startswith("ended") else "crashed"
         seconds = round(time.time() - test["at"], 2)
-        tests.outcomes[test["test"]] = _outcome(outcome, ended.words, last_words(log), seconds)
+        tests.outcomes[test["test"]] = _outcome(
+            outcome, ended.words, _from_the_stacks(last_words(log, 20_000)), seconds
+        )
+
+
+def _from_the_stacks(text: str) -> str:
+    """The end of a log, from where faulthandler wrote the stacks, if it did."""
+    begins = max(text.rfind(sign) for sign in ("Fatal Python error", "Timeout ("))
+    return text[begins:][:LAST_WORDS] if begins >= 0 else text[-LAST_WORDS:]
 
 
 def _outcome(outcome: str, reason: str, text: str = "", seconds: float = 0.0) -> dict[str, Any]:

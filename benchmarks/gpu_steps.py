@@ -278,11 +278,9 @@ def steps_from_text(text: str) -> tuple[str, ...]:
     return names
 
 
-def clocks_command() -> list[str] | None:
+def clocks_command() -> list[str]:
     """What writes clocks, power and temperature down every two seconds."""
-    smi = shutil.which("nvidia-smi")
-    fields = "timestamp,pstate,clocks.sm,clocks.mem,power.draw,temperature.gpu,utilization.gpu,memory.used"
-    return [smi, f"--query-gpu={fields}", "--format=csv,noheader,nounits", "-i", "0", "-lms", "2000"] if smi else None
+    return [sys.executable, str(ROOT / "benchmarks" / "gpu_machine.py"), "--watch", "2"]
 
 
 def facts_of_engines(engines: Path) -> list[dict[str, object]]:

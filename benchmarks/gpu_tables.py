@@ -41,7 +41,7 @@ def files_of_tar(path: Path) -> dict[str, str]:
 
 def files_of_folder(folder: Path) -> dict[str, str]:
     """The same of a folder that lies open."""
-    paths = (path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv", ".txt"))
+    paths = (path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl"))
     return {path.relative_to(folder).as_posix(): path.read_text(errors="replace") for path in paths}
 
 
@@ -81,7 +81,7 @@ def gathered(files: dict[str, str]) -> dict[str, Any]:
         "format": 1, **{key: summary.get(key) for key in ("began", "machine", "seconds", "rehearsal", "driver")},
         "tensorrt": tensorrt,
         "versions": {k: machine.get(k) for k in ("python", "platform", "processor", "cores", "packages")},
-        "nvml": machine.get("nvml"), "clocks": clocks(files.get("clocks.csv", "")),
+        "nvml": machine.get("nvml"), "clocks": clocks(files.get("clocks.jsonl", "")),
         "engines": [short(engine) for engine in engines],
         "builds": {BUILDS.search(name)[1]: document_of(text) and seconds_of(document_of(text))  # type: ignore[index]
                    for name, text in files.items() if BUILDS.search(name)},
@@ -108,12 +108,13 @@ def seconds_of(document: dict[str, Any]) -> Any:
 
 def clocks(text: str) -> dict[str, Any]:
     """Least, median and most of SM MHz, memory MHz, watts and degrees over the run, where they were written down."""
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") >= 6]
-    found: dict[str, Any] = {}
-    for index, name in ((2, "sm_mhz"), (3, "memory_mhz"), (4, "watts"), (5, "celsius")):
-        values = [float(row[index]) for row in rows if re.fullmatch(r"[\d.]+", row[index])]
+    lines, found = lines_of(text), {}
+    for name in ("sm_mhz", "memory_mhz", "watts", "celsius", "memory_used_mib"):
+        values = [float(line[name]) for line in lines if line.get(name) is not None]
         if values:
             found[name] = {"least": min(values), "median": statistics.median(values), "most": max(values)}
+    if slowed := sorted({reason for line in lines for reason in line.get("slowed_by") or ()}):
+        found["slowed_by"] = slowed
     return found
 
 
@@ -139,6 +140,7 @@ def head(found: dict[str, Any]) -> str:
     words = [str(found["machine"]), ", ".join(found["tensorrt"]) or "no TensorRT"]
     if sm:
         words.append(f"SM clock {sm['least']:.0f} to {sm['most']:.0f} MHz of at most {most.get('sm_most_mhz') or '?'}")
+        words += [f"slowed by {', '.join(slowed)}"] if (slowed := found["clocks"].get("slowed_by")) else []
     words.append(f"Python {(found['versions'].get('python') or '?').split()[0]}, {str(found['began'])[:10]}")
     return ("REHEARSAL ON STAND-INS, no figure means anything: " if found["rehearsal"] else "") + "; ".join(words) + "."
 
@@ -222,11 +224,17 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def figures_of_folder(folder: Path) -> str:
-    """The compact form for the end of a run: batch 1 and the largest, one caller and eight."""
+    """The compact form for the end of a run, a line each: engines, answers, targets, the latencies that matter most."""
     found = gathered(files_of_folder(folder))
-    few = [row for row in found["rows"] if row["variant"] != "no graph" and row["batch"] in (1, 256)]
-    sections = (head(found), engines_table(found), answers_table(found), latency_table(few), targets_table(found))
-    return "\n".join(part for part in sections if part)[:7500]
+    few = [row for row in found["rows"] if row["variant"] != "no graph" and (row["batch"] in (1, 256))]
+    tables = (engines_table(found), answers_table(found), targets_table(found), latency_table(few))
+    return "\n".join([head(found), *(compact(table) for table in tables if table)])[:5500]
+
+
+def compact(table: str) -> str:
+    """A Markdown table without its frame."""
+    lines = [line.strip("| ").replace(" | ", " ") for line in table.splitlines() if not line.startswith("|---")]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ LIMIT_S = 30.0  # of a test that does not carry the marker `limit`
 LONGEST_TEXT, LONGEST_SAID = 3000, 2000
 CHILDS = "--- stderr ---"  # in the words of a test about a child's fault
 POISONED = 86  # exit code: nothing more can run in this process
+_STDERR = os.dup(2)  # the log, before pytest takes standard error away
 _POISON = re.compile(
     r"CudaFault|CudaContextLost|CudaHardwareFault|ILLEGAL_ADDRESS|illegal memory access|ASSERT_TRIGGERED"
 )
@@ -60,7 +61,7 @@ class Journal:
         limit_s = self._limits.get(nodeid, LIMIT_S)
         self._began, self._now = time.monotonic(), {"outcome": "passed", "reason": "", "text": "", "said": ""}
         self.write(event="begin", test=nodeid, at=time.time(), limit_s=limit_s)
-        faulthandler.dump_traceback_later(max(1.0, limit_s - 2), file=2)
+        faulthandler.dump_traceback_later(max(1.0, limit_s - 2), file=_STDERR)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """The worst of setup, call and teardown counts."""
