@@ -30,6 +30,7 @@ from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "bundle" / "format-1"
 MODELS = ("tiny", "resnet32x32", "resnet20")
+STANDIN = os.environ.get("TOOLKIT_GPU_STANDIN", "")  # of a rehearsal: "python", or a "library" under the real bindings
 PRECISIONS = ("fp32", "fp16", "int8")
 SOURCES = ("fp32", "fp16", "int8-fp16", "int8")  # of an engine: the ONNX files that TensorRT reads
 LARGEST_BATCH = 256  # of the engines' profile

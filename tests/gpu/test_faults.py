@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.gpu.conftest import Engine, child, keep
+from tests.gpu.conftest import STANDIN, Engine, child, keep
 from toolkit.errors import EngineError
 from toolkit.runtime.preflight import sidecar_path
 
@@ -79,7 +79,7 @@ if child == 0:
         print("the child was answered", flush=True)
     except ToolkitError as error:
         print(f"child: {type(error).__name__}: {error.what}", flush=True)
-    (os._exit if os.environ.get("TOOLKIT_STANDIN") else sys.exit)(0)  # a fork with ONNX Runtime in it cannot end
+    (os._exit if os.environ.get("TOOLKIT_GPU_STANDIN") == "python" else sys.exit)(0)  # a fork with ONNX Runtime in it cannot end
 _, status = os.waitpid(child, 0)
 print(f"status {status}")
 assert np.array_equal(one.logits(images), expected)
@@ -185,15 +185,15 @@ except ToolkitError as error:
 """
 
 
-AT_ONCE = {"no close": NO_CLOSE, "fork": FORK}
-ON_A_GPU = {**{f"daemons {run}": DAEMONS for run in range(5)}, "kernel": KERNEL, "freed": FREED}
+AT_ONCE = {"no close": NO_CLOSE, "fork": FORK, **{f"daemons {run}": DAEMONS for run in range(5)}}
+ON_A_GPU = {"kernel": KERNEL, "freed": FREED}  # the stand-ins run no kernels, and their memory stays mapped
 
 
 @pytest.fixture(scope="module")
 def at_once(model: str, engine: Callable[..., Engine]) -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
     """The children that do not disturb each other, begun together: each takes seconds to load TensorRT."""
     path = engine(model, "fp32").path
-    scripts = AT_ONCE if os.environ.get("TOOLKIT_STANDIN") else AT_ONCE | ON_A_GPU
+    scripts = AT_ONCE if STANDIN else AT_ONCE | ON_A_GPU
     pool = ThreadPoolExecutor(max(1, min(5, (os.cpu_count() or 1) // 2)))
     begun: dict[str, Future[subprocess.CompletedProcess[str]]] = {}
     form = shape_of(path)
@@ -270,7 +270,7 @@ def test_an_engine_of_another_gpu_is_refused_before_tensorrt_sees_it(plan: Path,
 def test_half_a_plan_whose_sidecar_agrees_is_refused_in_tensorrts_words(
     plan: Path, shape: str, copied: Callable[..., Path]
 ) -> None:
-    size = 20 if os.environ.get("TOOLKIT_STANDIN") else plan.stat().st_size // 2  # the stand-in's plan is an ONNX file
+    size = 20 if STANDIN == "python" else plan.stat().st_size // 2  # the stand-in's plan is an ONNX file
     half = plan.read_bytes()[:size]
     path = copied(half, {"plan": {"sha256": hashlib.sha256(half).hexdigest(), "bytes": len(half)}})
     said = ended(child("-c", BEGIN + OPEN, str(path), shape, timeout=LONGEST_S))
@@ -284,7 +284,7 @@ def test_a_program_that_forgets_to_close_ends_well(at_once: Asked) -> None:
 
 @pytest.mark.parametrize("run", range(5))
 def test_daemon_threads_that_still_call_do_not_crash_the_end(run: int, at_once: Asked) -> None:
-    if os.environ.get("TOOLKIT_STANDIN"):
+    if STANDIN == "python":
         pytest.skip("the stand-in computes in Python, which ends such threads inside of ONNX Runtime")
     assert "answered" in ended(at_once(f"daemons {run}"))
 
@@ -298,7 +298,7 @@ def test_a_fork_is_told_what_to_do_and_the_parent_goes_on(at_once: Asked) -> Non
 
 
 def test_a_kernel_that_failed_is_a_named_fault_and_no_hang(at_once: Asked) -> None:
-    if os.environ.get("TOOLKIT_STANDIN"):
+    if STANDIN:
         pytest.skip("the stand-in runs no kernels")
     pytest.importorskip("cupy", reason="this Python has no CuPy")
     said = ended(at_once("kernel"), traces=True)  # CuPy's own clearing up fails aloud
@@ -309,7 +309,7 @@ def test_a_kernel_that_failed_is_a_named_fault_and_no_hang(at_once: Asked) -> No
 
 
 def test_images_that_were_given_back_are_a_named_fault_or_an_answer(at_once: Asked) -> None:
-    if os.environ.get("TOOLKIT_STANDIN"):
+    if STANDIN:
         pytest.skip("the stand-in's memory stays mapped")
     said = ended(at_once("freed"))
     print(said)
@@ -335,12 +335,13 @@ def test_without_a_visible_gpu_a_command_ends_in_words(words: tuple[str, ...], p
 def test_a_driver_that_answers_while_cuda_cannot_start_is_an_error_in_words(
     what: str, plan: Path, tmp_path: Path
 ) -> None:
-    if os.environ.get("TOOLKIT_STANDIN"):
+    if STANDIN == "python":
         pytest.skip("the stand-in for TensorRT has no CUDA of its own that could not start")
     builder = json.loads(sidecar_path(plan).read_text())["builder"]
     paths = (str(plan), "") if what == "run" else (str(plan.parents[1] / "model.onnx"), str(tmp_path / "x.engine"))
     script = BLIND_RUN if what == "run" else BLIND_BUILD
-    done = child("-c", script, *paths, str(builder["device"]), str(builder["compute_capability"]), timeout=LONGEST_S)
+    of = (*paths, str(builder["device"]), str(builder["compute_capability"]))
+    done = child("-c", script, *of, timeout=LONGEST_S, STANDIN_CUDA_ERROR="35")
     keep(
         "faults",
         {
@@ -357,7 +358,7 @@ def test_a_driver_that_answers_while_cuda_cannot_start_is_an_error_in_words(
 
 
 def test_a_card_without_memory_is_an_error_in_words(plan: Path, shape: str) -> None:
-    if os.environ.get("TOOLKIT_STANDIN"):
+    if STANDIN:
         pytest.skip("the stand-in's memory is the host's")
     said = ended(child("-c", BEGIN + FULL, str(plan), shape, timeout=LONGEST_S))
     print(said)
