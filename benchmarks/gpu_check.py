@@ -271,6 +271,7 @@ def main() -> int:
         from gpu_rehearsal import stand_ins
 
         environment, builds = stand_ins(work, environment)
+        options.began = time.monotonic()  # to make stand-ins may take minutes, once
     driver = driver_of(environment)
     places = plan.Places(Path(environment["TOOLKIT_GPU_INPUTS"]), work / "engines", work / "results")
     if options.plan:
