@@ -24,7 +24,7 @@ from toolkit.doctor_checks import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import MODULES, TensorRT
+from toolkit.runtime.trt import MODULES, CudaDoesNotStart, TensorRT
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Answer], name: str = "numpy") -> Check:
@@ -273,7 +273,7 @@ def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_wants_a_driver_not_anot
     _installed(monkeypatch, tensorrt=module)
 
     def refuse(found: TensorRT, driver: Driver) -> None:
-        raise BackendUnavailable(f"{found.name} cannot start CUDA here", found="error: 35", fix="update the driver")
+        raise CudaDoesNotStart(f"{found.name} cannot start CUDA here", found="error: 35", fix="update the driver")
 
     monkeypatch.setattr(doctor_tensorrt, "require_cuda_starts", refuse)
     finding = answered("cuda with tensorrt")
