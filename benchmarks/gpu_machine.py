@@ -1,4 +1,4 @@
-"""What a machine is: system, processor, Python packages, driver, GPU, tools; JSON on stdout. Imports nothing foreign."""
+"""What a machine is: system, processor, packages, driver, GPU, tools; JSON on stdout. Imports nothing foreign."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from toolkit.conditions.nvml import gpu_here  # noqa: E402
-from toolkit.runtime.driver import probe_driver  # noqa: E402
+from toolkit.conditions.nvml import gpu_here
+from toolkit.runtime.driver import probe_driver
 
-PACKAGES = ("numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "pytest", "typer", "rich", "cuda-bindings",
-            "cuda-python", "cuda-core", "cupy-cuda13x", "cupy-cuda12x", "pycuda", "nvidia-ml-py", "tensorrt", "tensorrt-cu12",
-            "tensorrt-cu13", "tensorrt_cu12_bindings", "tensorrt-rtx-cu13-bindings", "safetensors", "hypothesis")  # fmt: skip
+PACKAGES = (
+    "numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "pytest", "typer", "rich", "cuda-bindings",
+    "cuda-python", "cuda-core", "cupy-cuda13x", "cupy-cuda12x", "pycuda", "nvidia-ml-py", "tensorrt", "tensorrt-cu12",
+    "tensorrt-cu13", "tensorrt_cu12_bindings", "tensorrt-rtx-cu13-bindings", "safetensors", "hypothesis",
+)  # fmt: skip
+VARIABLES = ("CUDA", "LD_", "PYTHON", "NVIDIA", "TOOLKIT")
 TOOLS = ("nvidia-smi", "nvcc", "compute-sanitizer", "cuda-gdb", "gcc", "g++", "trtexec")
 MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "cuda.bindings", "cupy", "torch", "onnxruntime", "pycuda")
 

@@ -67,9 +67,13 @@ def library(folder: Path) -> None:
 
 
 def bundle(folder: Path) -> None:
-    """The tiny bundle with an fp16 file, which is a copy of fp32."""
+    """The tiny bundle with an fp16 file."""
+    import onnx
+
+    from toolkit.export.fp16 import fp16_from_onnx
+
     shutil.copytree(TINY, folder)
-    shutil.copy(folder / ONNX_FILES["fp32"], folder / ONNX_FILES["fp16"])
+    onnx.save(fp16_from_onnx(onnx.load(folder / ONNX_FILES["fp32"])), folder / ONNX_FILES["fp16"])
     renew(folder, {})
 
 

@@ -1,4 +1,4 @@
-"""What a check on a GPU brings back: one tar, rewritten whole after each step, a summary beside it, and words at the end."""
+"""What a check on a GPU brings back: one tar, written anew after each step, a summary beside it, words at the end."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _resident_mib() -> float:
 
 
 def _own_mib() -> float | None:
-    """This process's own by NVML; None where there is no NVML, or it names processes by other numbers."""
+    """What NVML says this process has; None where there is no NVML, or it names processes by other numbers."""
     from toolkit.conditions.nvml import Refused, gpu_here
 
     gpu, _ = gpu_here()
