@@ -78,6 +78,7 @@ void stub_fail(const char *name, int code, int skip, int times) {
   c->code = code, c->skip = skip, c->times = times;
   pthread_mutex_unlock(&lock);
 }
+void stub_fault(int code) { sticky = code; } /* as a kernel that reads where nothing is */
 void stub_heal(void) { sticky = 0; }
 void stub_nothing(void *unused) {} /* a host function for who measures what surrounds it */
 
