@@ -1,8 +1,8 @@
-"""Base classes for libnvinfer's interfaces, read off NVIDIA's public headers: every method ends the process by its name.
+"""Base classes for libnvinfer's interfaces, read off NVIDIA's headers: every method ends the process by its name.
 
-TensorRT's bindings call through tables of virtual functions that the headers give in order (`apiv::V*` of NvInferImpl.h,
-`IParser` of NvOnnxParser.h). A class of ours that derives from `Any*` therefore needs only the methods that are called,
-in whatever form a version has them; what is called beside these is told, and nothing is guessed.
+TensorRT's bindings call through tables of virtual functions that the headers give in order (`apiv::V*` of
+NvInferImpl.h, `IParser` of NvOnnxParser.h). A class of ours that derives from `Any*` therefore needs only the methods
+that are called, in whatever form a version has them; what is called beside these is told, and nothing is guessed.
 """
 
 from __future__ import annotations

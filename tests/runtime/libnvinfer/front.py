@@ -1,4 +1,4 @@
-"""Computes for the stand-in libnvinfer with ONNX Runtime: what TensorRT's kernels are on a GPU. Copied into a child's path.
+"""Computes for the stand-in libnvinfer with ONNX Runtime, in place of a GPU's kernels. Copied into a child's path.
 
 `register` is called by the front modules `tensorrt` and `tensorrt_rtx` that `standin.py` writes; without it the library
 computes a sum (see `compute.h`), which needs nothing.
@@ -63,8 +63,7 @@ def _keep_float_biases(options: Any) -> None:
 def _answer(session: Any, names: list[str], inputs: int, batch: int, addresses: Any) -> None:
     import numpy as np
 
-    types = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int32)": "int32",
-             "tensor(int64)": "int64"}  # fmt: skip
+    types = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
     ends = {end.name: end for end in (*session.get_inputs(), *session.get_outputs())}
 
     def memory(index: int, shape: tuple[int, ...], dtype: Any) -> Any:

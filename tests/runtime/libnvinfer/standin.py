@@ -3,8 +3,9 @@
     python -m tests.runtime.libnvinfer.standin 11.4 -- python -m toolkit doctor
     python -m tests.runtime.libnvinfer.standin 10.6 --headers DIR -- python -m pytest ...
 
-What it is made of lies in a cache folder (TOOLKIT_STANDIN_CACHE): the bindings' wheel from PyPI, the public headers from
-the crate `trtx-sys` (or from DIR, for versions that it has not), and what gcc and g++ make. None of NVIDIA's is committed.
+What it is made of lies in a cache folder (TOOLKIT_STANDIN_CACHE): the bindings' wheel from PyPI, the public headers
+from the crate `trtx-sys` (or from DIR, for versions that it has not), and what gcc and g++ make. None of NVIDIA's is
+committed.
 """
 
 from __future__ import annotations

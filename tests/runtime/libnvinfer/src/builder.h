@@ -56,8 +56,7 @@ struct BuilderConfig final : IBuilderConfig, AnyBuilderConfig {
   std::vector<OptimizationProfile const*> profiles;
   std::map<int, std::size_t> pools;
   ProfilingVerbosity verbosity = ProfilingVerbosity::kLAYER_NAMES_ONLY;
-  TimingCache timings;
-  bool has_timings = false;
+  TimingCache own, *timings = &own; // a caller's stays the caller's: the bindings would free what they do not know
   int32_t level = 3, dla_core = -1, capabilities = 0;
   DeviceType device = DeviceType::kGPU;
   HardwareCompatibilityLevel hardware = HardwareCompatibilityLevel::kNONE;
@@ -83,8 +82,8 @@ struct BuilderConfig final : IBuilderConfig, AnyBuilderConfig {
     delete made;
     return nullptr;
   }
-  bool setTimingCache(ITimingCache const& given, bool) noexcept { timings.lines = static_cast<TimingCache const&>(given).lines; return has_timings = true; }
-  ITimingCache const* getTimingCache() const noexcept { return has_timings ? &timings : nullptr; }
+  bool setTimingCache(ITimingCache const& given, bool) noexcept { timings = const_cast<TimingCache*>(static_cast<TimingCache const*>(&given)); return true; }
+  ITimingCache const* getTimingCache() const noexcept { return timings == &own ? nullptr : timings; }
   void setMemoryPoolLimit(MemoryPoolType pool, std::size_t size) noexcept { pools[int(pool)] = size; }
   std::size_t getMemoryPoolLimit(MemoryPoolType pool) const noexcept { auto found = pools.find(int(pool)); return found == pools.end() ? std::size_t(1) << 30 : found->second; }
   void setPreviewFeature(PreviewFeature feature, bool enable) noexcept { previews = enable ? previews | 1ull << int(feature) : previews & ~(1ull << int(feature)); }
@@ -178,12 +177,12 @@ struct Builder final : IBuilder, AnyBuilder {
   // STANDIN_BUILD_MS is what timing a network takes that the cache does not know.
   bool build(Network const& network, BuilderConfig& config, Plan& plan) const {
     std::string line = words("%016llx level %d", (unsigned long long)checksum(network.file.bytes.data(), network.file.bytes.size()), config.level);
-    plan.was_timed = !config.timings.has(line);
+    plan.was_timed = !config.timings->has(line);
     for (int done = 0; done <= 4; done++) {
       if (done && plan.was_timed) usleep(useconds_t(setting("STANDIN_BUILD_MS") * 250));
       if (!step(config, done)) return false;
     }
-    config.timings.add(line), config.has_timings = true;
+    config.timings->add(line);
     say(logger, Severity::kINFO, plan.was_timed ? "Timed every kernel." : "Took every timing from the timing cache.");
     return true;
   }
