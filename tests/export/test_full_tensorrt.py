@@ -293,9 +293,13 @@ def test_a_plan_that_does_not_load_here_is_kept_without_a_list_of_layers(
 
 def test_an_inspector_that_fails_fails_no_build(file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trt = Trt("10.3")
+    whole, made = trt.Runtime, []
 
     def broken(logger: Any) -> Any:
-        raise RuntimeError("no memory for a context")
+        made.append(logger)
+        if len(made) > 1:  # the first is asked whether CUDA starts
+            raise RuntimeError("no memory for a context")
+        return whole(logger)
 
     monkeypatch.setattr(trt, "Runtime", broken)
     _use(monkeypatch, trt)

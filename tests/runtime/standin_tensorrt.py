@@ -169,8 +169,11 @@ class _Context:
             engine.profile_holder = weakref.ref(self)
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        """Raises where the profile is taken; the bindings of 8.6 and 10.3 do so without Python's lock, and crash."""
         self.engine.runtime.logger.log(_named("ERROR"), "Profile 0 has been chosen by another IExecutionContext")
-        return False
+        if self.engine.runtime.major == 8:
+            violations.append("asked for a taken profile, which ends the process")
+        raise RuntimeError("Error in set optimization profile async.")
 
     def is_stream_capturable(self, stream: int) -> bool:
         return self.needs_memory

@@ -29,7 +29,7 @@ from toolkit.export.timing_cache import (
 from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.inspector import census_of_plan
-from toolkit.runtime.trt import NEEDS_NO_GPU, Log, TensorRT
+from toolkit.runtime.trt import NEEDS_NO_GPU, ONE_AT_A_TIME, Log, TensorRT, require_cuda_starts
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,17 @@ class Build:
     notes: list[str] = field(default_factory=list)
 
     def run(self, monitor: Monitor) -> tuple[bytes, Census | None, dict[str, Any]]:
-        """The plan's bytes, its layers, and the part of the sidecar that the build knows."""
+        """The plan's bytes, its layers, and the part of the sidecar that the build knows.
+
+        Raises:
+            BackendUnavailable: TensorRT cannot start CUDA. EngineError: it refuses the file, or builds nothing.
+        """
+        if self.tensorrt.kind != NEEDS_NO_GPU:
+            require_cuda_starts(self.tensorrt, self.driver)
+        with ONE_AT_A_TIME:
+            return self._run(monitor)
+
+    def _run(self, monitor: Monitor) -> tuple[bytes, Census | None, dict[str, Any]]:
         trt, dla = self.tensorrt.module, self.told.dla
         builder = trt.Builder(self.log.logger)
         if dla is not None:

@@ -39,11 +39,18 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Phases:
-    """Milliseconds of one call's parts on a device, between events of its stream: copy in, compute, copy out."""
+    """Milliseconds of one call's parts, each without the others.
+
+    Attributes:
+        h2d_ms, gpu_ms, d2h_ms: copy in, compute and copy out on a device that is kept busy, between events of its
+            stream: no launch of the host lies inside.
+        enqueue_ms: what the host takes to put the compute into the stream (trtexec's "Enqueue Time").
+    """
 
     h2d_ms: float
     gpu_ms: float
     d2h_ms: float
+    enqueue_ms: float
 
 
 class TimesPhases(Protocol):

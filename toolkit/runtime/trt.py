@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import platform
 import re
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +29,12 @@ MODULES = {
 }
 _MOST_LINES = 20_000
 NEEDS_NO_GPU = "tensorrt-rtx"  # the one kind whose Builder works without a driver
+_FAILED = "CUDA initialization failure"  # in what TensorRT 8.6 to 11.2 log where they cannot start CUDA
+_INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver of driver_types.h
+
+# Held while TensorRT builds and while its objects are made or die: a build holds locks of TensorRT's own and its
+# callbacks need Python's, so a thread that waited for the one with the other in hand would wait for ever.
+ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -121,14 +130,18 @@ def _install() -> str:
 
 
 class Log:
-    """Collects what TensorRT says; `logger` is the `trt.ILogger` to hand to it.
+    """Collects what TensorRT says while this object lives; `logger` is the `trt.ILogger` to hand to it.
 
-    Verbose lines are dropped, except the list of layers: full TensorRT writes one for every tactic it times.
+    TensorRT takes one logger a process and ignores those of later builders and runtimes, so there is one for each
+    module: it lives as long as the process and tells every `Log`. Verbose lines are dropped, except the list of
+    layers: full TensorRT writes one for every tactic it times.
     """
 
     def __init__(self, trt: Any) -> None:
         self.lines: list[tuple[str, str]] = []
-        self.logger = _logger(trt, self.add)
+        self.logger, listeners = _logger_of(trt)
+        with _LISTENING:
+            listeners.add(self)
 
     def add(self, severity: str, message: str) -> None:
         """Keeps a line; `severity` is a name of `ILogger.Severity`."""
@@ -151,17 +164,29 @@ class Log:
         return int(found[1]) if found else None
 
 
-def _logger(trt: Any, add: Callable[[str, str], None]) -> Any:
-    """An ILogger made here, because its base class exists only once TensorRT is imported."""
+_LISTENING = threading.Lock()
+_loggers: list[tuple[Any, Any, weakref.WeakSet[Log]]] = []  # a module, its logger, and who listens
+
+
+def _logger_of(trt: Any) -> tuple[Any, weakref.WeakSet[Log]]:
+    """The ILogger of a module, made here because its base class exists only once TensorRT is imported."""
+    for module, logger, listeners in _loggers:
+        if module is trt:
+            return logger, listeners
+    listeners = weakref.WeakSet[Log]()
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            add(severity.name, message)
+            with _LISTENING:
+                logs = list(listeners)
+            for log in logs:
+                log.add(severity.name, message)
 
-    return Logger()
+    _loggers.append((trt, Logger(), listeners))
+    return _loggers[-1][1], listeners
 
 
 def require_can_run(driver: Driver | None = None) -> TensorRT:
@@ -180,3 +205,57 @@ def require_can_run(driver: Driver | None = None) -> TensorRT:
             fix="use --backend ort here, or copy the bundle to the device",
         )
     return found
+
+
+_started: list[tuple[Any, str]] = []  # a module, and what it said where it could not start CUDA, else ""
+
+
+def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
+    """Asks TensorRT, once a process and before anything else is asked of it, whether it can start CUDA.
+
+    A driver may answer while TensorRT's CUDA runtime is too new for it, or finds no memory. What TensorRT gives then
+    ends the process: a Runtime of 10 and 11 at its first use and when it is freed, that of 8.6 at once, the Builder of
+    10.6 too. So 8.x is asked for a Builder, later ones for a Runtime that is never freed if it is no good.
+
+    Raises:
+        BackendUnavailable: it cannot; with TensorRT's words and what to do.
+    """
+    with ONE_AT_A_TIME:
+        words = next((said for module, said in _started if module is tensorrt.module), None)
+        if words is None:
+            words = _words_of_failed_start(tensorrt)
+            _started.append((tensorrt.module, words))
+    if words:
+        raise BackendUnavailable(
+            f"{tensorrt.name} cannot start CUDA here",
+            found=f"{words} (the driver speaks CUDA {driver.driver_version})",
+            fix=_cure_of_failed_start(words),
+        )
+
+
+def _words_of_failed_start(tensorrt: TensorRT) -> str:
+    """What TensorRT logged or its binding raised, or ""."""
+    trt, log = tensorrt.module, Log(tensorrt.module)
+    old = tensorrt.version.startswith("8.")
+    asked = getattr(trt, "Builder" if old else "Runtime", None)  # the lean runtime has no Builder
+    try:
+        made = asked(log.logger) if asked else None
+    except (TypeError, RuntimeError) as error:  # TypeError is the binding's word for a null pointer
+        said = [message for severity, message in log.lines if severity != "INFO"]
+        return said[-1] if said else str(error)
+    failed = [message for _, message in log.lines if _FAILED in message]
+    if failed and not old:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+    return failed[-1] if failed else ""
+
+
+def _cure_of_failed_start(words: str) -> str:
+    code = re.search(r"error:? (\d+)", words)
+    if code and int(code[1]) == _INSUFFICIENT_DRIVER:
+        return (
+            "update the NVIDIA driver, or install a TensorRT of an older CUDA: 8.6 to 10.6 and wheels named cu12 need "
+            "a driver of CUDA 12, wheels named cu13 one of CUDA 13"
+        )
+    if code and int(code[1]) == 2:
+        return "free memory of the GPU: end what else uses it (nvidia-smi lists it; on a Jetson it shares the RAM)"
+    return "toolkit doctor says what the driver answers; nvidia-smi, dmesg"

@@ -1,4 +1,8 @@
-"""Memory of one lane: where images and answers lie on the device, and the pinned memory that copies go through."""
+"""Memory of one lane: where images and answers lie on the device, and the pinned memory that copies go through.
+
+On an integrated GPU pinned memory is device memory: engines work in it, and nothing is copied (CUDA for Tegra,
+"Memory Selection": pinned memory is recommended where copies can be left out).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,9 @@ class Buffers:
         self.engine, self.cuda = engine, engine.cuda
         self.capacity = 0
         self.addresses: list[int] = []
+        self._allocated: list[int] = []
         self._pinned: list[Pinned] = []  # images, logits
+        self._mapped = self.cuda.integrated
 
     def grow(self, count: int) -> None:
         """Makes room for at least `count` images; what named the old memory must be gone."""
@@ -36,10 +42,12 @@ class Buffers:
         at_once = engine.largest * engine.input.item_bytes <= _AT_ONCE_BYTES
         capacity = engine.largest if at_once else min(engine.largest, max(count, 2 * self.capacity))
         self.release()
-        for tensor in (engine.input, *engine.outputs):
-            self.addresses.append(self.cuda.allocate(capacity * tensor.item_bytes))
         for tensor in (engine.input, engine.outputs[0]):
-            self._pinned.append(self.cuda.allocate_pinned(capacity * tensor.item_bytes))
+            self._pinned.append(self.cuda.allocate_pinned(capacity * tensor.item_bytes, self._mapped))
+        self.addresses = [pinned.mapped for pinned in self._pinned] if self._mapped else []
+        for tensor in (engine.input, *engine.outputs)[len(self.addresses) :]:
+            self.addresses.append(self.cuda.allocate(capacity * tensor.item_bytes))
+            self._allocated.append(self.addresses[-1])
         self.capacity = capacity
 
     def pixels(self, count: int) -> NDArray[Any]:
@@ -55,16 +63,18 @@ class Buffers:
         return answers.copy if logits.dtype == "FLOAT" else lambda: answers.astype(np.float32)
 
     def copy_in(self, count: int, stream: Stream) -> None:
-        """`pixels` to the device."""
-        self.cuda.copy_in(self.addresses[0], self._pinned[0], count * self.engine.input.item_bytes, stream)
+        """`pixels` to the device, unless they are there."""
+        if not self._mapped:
+            self.cuda.copy_in(self.addresses[0], self._pinned[0], count * self.engine.input.item_bytes, stream)
 
     def copy_across(self, count: int, address: int, stream: Stream) -> None:
         """Images that lie elsewhere on the device."""
         self.cuda.copy_across(self.addresses[0], address, count * self.engine.input.item_bytes, stream)
 
     def copy_out(self, count: int, stream: Stream) -> None:
-        """Logits to where `fresh` finds them."""
-        self.cuda.copy_out(self._pinned[1], self.addresses[1], count * self.engine.outputs[0].item_bytes, stream)
+        """Logits to where `fresh` finds them, unless they are there."""
+        if not self._mapped:
+            self.cuda.copy_out(self._pinned[1], self.addresses[1], count * self.engine.outputs[0].item_bytes, stream)
 
     def release(self) -> None:
         """Gives all of it back, as far as CUDA lets go."""
@@ -72,6 +82,7 @@ class Buffers:
         while self._pinned:
             with suppress(CudaError):
                 self.cuda.release_pinned(self._pinned.pop())
-        while self.addresses:
+        self.addresses = []
+        while self._allocated:
             with suppress(CudaError):
-                self.cuda.release(self.addresses.pop())
+                self.cuda.release(self._allocated.pop())

@@ -20,10 +20,10 @@ from toolkit.contracts import UInt8
 from toolkit.errors import EngineError
 from toolkit.files import os_errors
 from toolkit.runtime.cuda import Cuda, open_cuda
-from toolkit.runtime.cuda.foreign import keep_primary_context
+from toolkit.runtime.cuda.foreign import choose_wait, keep_primary_context
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.preflight import require_runs_here, sidecar_of_plan, tensorrt_for_plan
-from toolkit.runtime.trt import NEEDS_NO_GPU, Log, TensorRT
+from toolkit.runtime.trt import NEEDS_NO_GPU, ONE_AT_A_TIME, Log, TensorRT, require_cuda_starts
 
 # numpy's names by TensorRT's; trt.nptype fails on some versions and types. BF16 is read as bits.
 DTYPES = {
@@ -52,10 +52,7 @@ class Tensor:
 
 
 class ProfileTaken(EngineError):
-    """Another execution context holds the plan's profile: before TensorRT 10 one profile serves one context.
-
-    Plans that were built with PROFILE_SHARING_0806 (8.6) are an exception.
-    """
+    """Another execution context holds the plan's profile: before TensorRT 10 one profile serves one context."""
 
 
 class LoadedEngine:
@@ -63,22 +60,26 @@ class LoadedEngine:
 
     Attributes:
         input: the images. outputs: the logits first.
+        wait: how a thread waits for the GPU in this process's CUDA context: "auto", "spin", "yield" or "block".
         smallest, largest: images in one call.
         scratch_bytes: memory that an execution context works in and that contexts may share, if not at once.
 
     Raises:
         EngineError: the plan is not whole, not for this machine, or not a classifier's. BackendUnavailable: no driver,
-            no TensorRT, or no CUDA for Python.
+            no TensorRT, one that cannot start CUDA, or no CUDA for Python.
     """
 
-    def __init__(self, plan: Path, cuda: str = "auto", rebuild: str = "toolkit build BUNDLE") -> None:
+    def __init__(
+        self, plan: Path, cuda: str = "auto", rebuild: str = "toolkit build BUNDLE", wait: str = "auto"
+    ) -> None:
         driver = probe_driver()
         sidecar = sidecar_of_plan(plan, rebuild)
         self.tensorrt: TensorRT = tensorrt_for_plan(sidecar, driver)
         require_runs_here(plan, sidecar, self.tensorrt, driver, rebuild)
         data = _bytes_of_plan(plan, sidecar)
         self.plan, self.rebuild, self.device = plan, rebuild, driver.devices[0].name
-        self._choice = cuda
+        self._choice, self._wait = cuda, wait
+        self.wait = choose_wait(wait)
         self.flags: tuple[str, ...] = tuple(sidecar["flags"])
         self.log = Log(self.tensorrt.module)
         self._lock, self._users = threading.Lock(), 1
@@ -86,7 +87,9 @@ class LoadedEngine:
         keep_primary_context()
         entered = self.cuda.enter()
         try:
-            self._runtime, self._engine = self._deserialised(data, sidecar.get("dla_core"))
+            require_cuda_starts(self.tensorrt, driver)
+            with ONE_AT_A_TIME:
+                self._runtime, self._engine = self._deserialised(data, sidecar.get("dla_core"))
             self.input, self.outputs = self._tensors()
             self.smallest, self.largest = self._batches(self.input)
             size = getattr(self._engine, "device_memory_size_v2", None)  # 0 is an answer
@@ -193,9 +196,20 @@ class LoadedEngine:
                 context.set_device_memory(scratch, self.scratch_bytes)
             elif scratch:
                 context.device_memory = scratch
-            if context.active_optimization_profile < 0 and context.set_optimization_profile_async(0, stream) is False:
-                raise ProfileTaken(f"the profile of {self.plan.name} serves one execution context", fix=self.rebuild)
+            if context.active_optimization_profile < 0:
+                self._take_profile(context, stream)
             return context
+
+    def _take_profile(self, context: Any, stream: int) -> None:
+        """Where the profile is taken the binding raises; that of 8.6 does so without Python's lock, and crashes."""
+        taken = ProfileTaken(f"the profile of {self.plan.name} serves one execution context", fix=self.rebuild)
+        if self.tensorrt.version.startswith("8."):
+            raise taken
+        try:
+            if context.set_optimization_profile_async(0, stream) is False:
+                raise taken
+        except RuntimeError as error:
+            raise taken from error
 
     def _context(self, scratch: int) -> Any:
         if not scratch:
@@ -226,7 +240,7 @@ class LoadedEngine:
 
     def again(self) -> LoadedEngine:
         """The plan deserialised once more, for an engine that has no room for another execution context."""
-        return LoadedEngine(self.plan, self._choice, self.rebuild)
+        return LoadedEngine(self.plan, self._choice, self.rebuild, self._wait)
 
     def close(self) -> None:
         """One user less; the last one gives back engine, runtime and the primary context, in that order."""
@@ -235,8 +249,9 @@ class LoadedEngine:
             last = self._users == 0
         if last:
             entered = self.cuda.enter()
-            self._engine = None
-            self._runtime = None
+            with ONE_AT_A_TIME:
+                self._engine = None
+                self._runtime = None
             self.cuda.leave(entered)
             self.cuda.close()
 

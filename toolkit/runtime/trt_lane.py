@@ -7,8 +7,10 @@ once and work in the same memory. What is asked for the first time runs without 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ import numpy as np
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import DataError, EngineError
 from toolkit.runtime.cuda import CudaError
-from toolkit.runtime.cuda.foreign import device_of_address, wait_for_stream
+from toolkit.runtime.cuda.foreign import Held, device_of_address, wait_for_stream
 from toolkit.runtime.device_images import DeviceImages
 from toolkit.runtime.runner import Phases
+from toolkit.runtime.trt import ONE_AT_A_TIME
 from toolkit.runtime.trt_buffers import Buffers
 from toolkit.runtime.trt_engine import LoadedEngine
 from toolkit.runtime.trt_graphs import Execution, GraphUse, Key, Replay
@@ -47,7 +50,7 @@ class Lane:
         entered = self.cuda.enter()
         try:
             self._stream = self.cuda.stream()
-            self._events = [self.cuda.event() for _ in range(4)]
+            self._events = [self.cuda.event() for _ in range(5)]
             if engine.shares_memory:
                 self._scratch = self.cuda.allocate(engine.scratch_bytes)
             self._loose = self._execution()
@@ -88,7 +91,13 @@ class Lane:
             cuda.leave(entered)
 
     def phases(self, images: UInt8 | DeviceImages) -> Phases:
-        """Answers the images and gives the milliseconds between four events of the stream."""
+        """Answers the images and takes the time of each part on the device, and of the launch on the host.
+
+        Raises:
+            EngineError: the device cannot be kept busy meanwhile, so that there is no time to take.
+        """
+        if not self.cuda.lets_go:
+            raise EngineError(f"{self.cuda.name} cannot take the GPU's time", found=self.cuda.reason)
         entered = self.cuda.enter()
         try:
             key = (len(images), 0) if isinstance(images, np.ndarray) else self._ready(images)
@@ -103,19 +112,32 @@ class Lane:
             self.cuda.leave(entered)
 
     def _timed(self, key: Key, execution: Execution, graph: Any) -> Phases:
-        cuda, stream, (start, loaded, done, stored) = self.cuda, self._stream, self._events
-        cuda.record(start, stream)
-        self._copy_in(key)
-        cuda.record(loaded, stream)
-        if graph is None:
-            self._enqueue(execution)
-        else:
-            cuda.launch(graph, stream)
-        cuda.record(done, stream)
-        self._buffers.copy_out(key[0], self._stream)
-        cuda.record(stored, stream)
+        """Computes twice on a device that is held back until all is enqueued, and takes the second interval."""
+        cuda, stream, (start, loaded, warm, done, stored) = self.cuda, self._stream, self._events
+
+        def compute() -> None:
+            if graph is None:
+                self._enqueue(execution)
+            else:
+                cuda.launch(graph, stream)
+
+        with Held(stream) as held:
+            cuda.record(start, stream)
+            self._copy_in(key)
+            cuda.record(loaded, stream)
+            compute()
+            cuda.record(warm, stream)
+            began = time.perf_counter()
+            compute()
+            enqueue_ms = 1000 * (time.perf_counter() - began)
+            cuda.record(done, stream)
+            self._buffers.copy_out(key[0], stream)
+            cuda.record(stored, stream)
         cuda.synchronize(stream)
-        return Phases(cuda.elapsed_ms(start, loaded), cuda.elapsed_ms(loaded, done), cuda.elapsed_ms(done, stored))
+        if not held.in_time:
+            raise EngineError(f"{self.engine.tensorrt.name} waits for the GPU while it enqueues: its GPU time has gaps")
+        h2d_ms, gpu_ms = cuda.elapsed_ms(start, loaded), cuda.elapsed_ms(warm, done)
+        return Phases(h2d_ms, gpu_ms, cuda.elapsed_ms(done, stored), enqueue_ms)
 
     def close(self) -> None:
         """Gives back graphs, contexts, memory, events and the stream; nothing may run in it."""
@@ -187,17 +209,24 @@ class Lane:
         return self._new_replay(key)
 
     def _new_replay(self, key: Key) -> Replay | None:
-        """Captures a call; what speaks against it turns graphs off for good, and says so."""
+        """Captures a call; what speaks against it twice turns graphs off for good, and says so."""
         try:
-            execution = self._execution_of_graph()
-            self._bind(execution, key)
-            self._enqueue(execution)  # TensorRT puts off work until the first call after a change of shape
-            self.cuda.synchronize(self._stream)
-            self._require_capturable(execution)
-            whole = self._captured(lambda: self._put(key, execution))
+            try:
+                return self._replay_of(key)
+            except CudaError:  # a garbage collection in this thread that frees device memory breaks a capture
+                with _uncollected():
+                    return self._replay_of(key)
         except (CudaError, EngineError) as error:
             self.graphs.off = f"the capture failed: {error.what}" + (f" ({error.found})" if error.found else "")
             return None
+
+    def _replay_of(self, key: Key) -> Replay:
+        execution = self._execution_of_graph()
+        self._bind(execution, key)
+        self._enqueue(execution)  # TensorRT puts off work until the first call after a change of shape
+        self.cuda.synchronize(self._stream)
+        self._require_capturable(execution)
+        whole = self._captured(lambda: self._put(key, execution))
         execution.graph_of = key
         self._replays[key] = Replay(execution, self._buffers.pixels(key[0]), self._buffers.fresh(key[0]), whole)
         return self._replays[key]
@@ -296,8 +325,9 @@ class Lane:
             return
         with suppress(CudaError):
             self.cuda.synchronize(self._stream)
-        self._forget()
-        self._loose = None
+        with ONE_AT_A_TIME:
+            self._forget()
+            self._loose = None
         self._buffers.release()
         if self._scratch:
             with suppress(CudaError):
@@ -308,3 +338,16 @@ class Lane:
         with suppress(CudaError):
             self.cuda.release_stream(self._stream)
         self._stream = None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collects garbage now, and not again before the end."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ class TrtRunner(ClosesItself):
         cuda: "cuda-python", "pycuda" (no CUDA graphs), or "auto": the first of them that is installed.
         contexts: calls that may run on the GPU at once; further threads wait. Made when they are needed.
         rebuild: what to type where the plan cannot be used.
+        wait: how threads wait for the GPU: "spin" wakes at once and keeps a core busy, "block" sleeps, "auto" leaves it
+            to CUDA, which on a Jetson may sleep. It holds for the whole process, and the first engine decides.
 
     Attributes:
         description: TensorRT, GPU, plan, CUDA package, and whether CUDA graphs are used, or why not.
@@ -56,10 +61,11 @@ class TrtRunner(ClosesItself):
         cuda: str = "auto",
         contexts: int = CONTEXTS,
         rebuild: str = "toolkit build BUNDLE",
+        wait: str = "auto",
     ) -> None:
         if contexts < 1:
             raise ToolkitError("a runner needs a context", found=contexts, allowed="at least 1")
-        self._start(LoadedEngine(Path(engine), cuda, rebuild), graph, contexts)
+        self._start(LoadedEngine(Path(engine), cuda, rebuild, wait), graph, contexts)
 
     def _start(self, engine: LoadedEngine, graph: bool, contexts: int) -> None:
         self._engine, self._process = engine, os.getpid()
@@ -73,8 +79,9 @@ class TrtRunner(ClosesItself):
             engine.close()
             raise
         self._free = list(self._lanes)
-        # Also at the end of a program that forgot to close: before Python takes TensorRT apart in any order.
         self._finalizer = weakref.finalize(self, _give_back, self._lanes, engine, self._process)
+        self._finalizer.atexit = False  # a thread may be in a call then: `_at_exit` looks
+        _open.add(self)
 
     @property
     def graph(self) -> str:
@@ -88,7 +95,7 @@ class TrtRunner(ClosesItself):
         return (
             f"{engine.tensorrt.name} on {engine.device}, {engine.plan.name}, "
             f"batch {self._smallest} to {self._largest}, {engine.cuda.name} ({engine.cuda.reason}), "
-            f"CUDA graphs {self.graph}{self._fewer}"
+            f"wait {engine.wait}, CUDA graphs {self.graph}{self._fewer}"
         )
 
     @property
@@ -121,10 +128,7 @@ class TrtRunner(ClosesItself):
             raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
         if not self._smallest <= len(images_nhwc) <= self._largest:
             return self._in_parts(images_nhwc)
-        try:
-            lane = self._free.pop()  # of a closed runner there are none
-        except IndexError:
-            lane = self._take()
+        lane = self._popped() or self._take()  # of a closed runner none is free
         try:
             return lane.logits(images_nhwc)
         finally:
@@ -147,6 +151,31 @@ class TrtRunner(ClosesItself):
         finally:
             self._give(lane)
 
+    def warm_up(self, batches: Sequence[int] = (1,), streams: int = CONTEXTS) -> None:
+        """Makes lanes, execution contexts and graphs now, so that the first calls under load are as fast as later ones.
+
+        Args:
+            batches: sizes that will be called; one above the plan's largest is split as a call is.
+            streams: calls that may run at once; `allow_streams` is called with it.
+
+        Raises:
+            DataError: a batch below the plan's smallest.
+        """
+        self.allow_streams(streams)
+        sizes = sorted({stop - start for batch in batches for start, stop in self._cuts(batch)})
+        taken: list[Lane] = []
+        try:
+            with self._changed:
+                while len(taken) < self._most and (lane := self._at_once()):
+                    taken.append(lane)
+            for lane in taken:
+                for size in sizes:
+                    for _ in range(3):  # the first has no graph, the second captures it, the third replays it
+                        lane.logits(np.zeros((size, *self._shape), np.uint8))
+        finally:
+            for lane in taken:
+                self._give(lane)
+
     def without_graph(self) -> TrtRunner:
         """The same engine, each call enqueued anew; closed on its own, before or after this one."""
         self._require_open()
@@ -166,11 +195,11 @@ class TrtRunner(ClosesItself):
             self._waiting += 1
             self._changed.notify_all()  # whoever waits for a lane is told that it is closed
             for _ in () if already else self._lanes:
-                while not self._free:
+                while self._popped() is None:
                     self._changed.wait()
-                self._free.pop()
             self._waiting -= 1
         if not already:
+            _open.discard(self)
             self._finalizer()
 
     def _of_anything(self, images: Any) -> Float32:
@@ -222,15 +251,23 @@ class TrtRunner(ClosesItself):
         with self._changed:
             self._waiting += 1  # before looking again, so that who gives one back from here on wakes this thread
             try:
-                while True:
-                    self._require_open()
-                    if self._free:
-                        return self._free.pop()
-                    if len(self._lanes) < self._most and (lane := self._another()):
-                        return lane
+                while (lane := self._at_once()) is None:
                     self._changed.wait()
+                return lane
             finally:
                 self._waiting -= 1
+
+    def _at_once(self) -> Lane | None:
+        """A free lane or a new one, without waiting; `_changed` is held."""
+        self._require_open()
+        return self._popped() or (self._another() if len(self._lanes) < self._most else None)
+
+    def _popped(self) -> Lane | None:
+        """A free lane; `logits` takes one without asking anybody, so looking first would not do."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
 
     def _another(self) -> Lane | None:
         """One more lane, unless the plan or the memory has no room for it: then there are as many as there are."""
@@ -263,12 +300,42 @@ class TrtRunner(ClosesItself):
 def _give_back(lanes: list[Lane], engine: LoadedEngine, process: int) -> None:
     """Lanes, then the engine. In a forked child CUDA does not work: there they are kept, so that nothing calls it."""
     if os.getpid() != process:
-        for kept in (lanes, engine):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        _keep(lanes, engine)
         return
+    failed: list[Exception] = []
     while lanes:
-        lanes.pop().close()
+        try:
+            lanes.pop().close()
+        except Exception as error:  # the others and the engine are closed all the same
+            failed.append(error)
     engine.close()
+    if failed:
+        raise failed[0]
+
+
+def _keep(*things: Any) -> None:
+    """Lets nothing free them any more: the end of the process does."""
+    for thing in things:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+_open: weakref.WeakSet[TrtRunner] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Closes what a program forgot to close, before Python takes TensorRT apart in any order.
+
+    Not while another thread lives, which may be in a call or make the next one: daemon threads run on until the very
+    end, and what is freed under them corrupts the heap. Then everything is kept.
+    """
+    alone = len(threading.enumerate()) == 1
+    for runner in list(_open):
+        if alone and len(runner._free) == len(runner._lanes):
+            with suppress(Exception):
+                runner.close()
+        else:
+            _keep(runner)
 
 
 def _forked() -> ToolkitError:

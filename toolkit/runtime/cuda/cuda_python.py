@@ -9,7 +9,12 @@ import numpy as np
 
 from toolkit.contracts import UInt8
 from toolkit.runtime.cuda.errors import CudaUnavailable, cuda_error
+from toolkit.runtime.cuda.foreign import is_integrated
 from toolkit.runtime.cuda.seam import Pinned, Stream
+
+_DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP of cuda.h
+LETS_GO = (12, 9, 1)  # NVIDIA/cuda-python 589: until then every call held Python's lock, also those that wait
+_HOLDS = "it holds Python's lock while it waits, and other threads stand still: pip install -U 'cuda-bindings>=12.9.1'"
 
 
 class CudaPython:
@@ -24,7 +29,9 @@ class CudaPython:
 
     def __init__(self, reason: str = "") -> None:
         self._driver, version = _bindings()
-        self.name, self.reason = f"cuda-python {version}", reason
+        self.name = f"cuda-python {version}"
+        self.lets_go = lets_go(version)
+        self.reason = reason if self.lets_go else f"{reason}; {_HOLDS}"
         driver = self._driver
         self._success = driver.CUresult.CUDA_SUCCESS
         try:
@@ -34,6 +41,7 @@ class CudaPython:
         self._device = self._value(driver.cuDeviceGet(0), "cuDeviceGet")
         self._context: Any = self._value(driver.cuDevicePrimaryCtxRetain(self._device), "cuDevicePrimaryCtxRetain")
         self._context_address = int(self._context)
+        self.integrated = is_integrated()
         # Looked up once: each is called for every image.
         self._get_current, self._push, self._pop = (
             driver.cuCtxGetCurrent,
@@ -71,11 +79,15 @@ class CudaPython:
         """See `Cuda.release`."""
         self._done(self._driver.cuMemFree(address), "cuMemFree")
 
-    def allocate_pinned(self, size_bytes: int) -> Pinned:
+    def allocate_pinned(self, size_bytes: int, mapped: bool = False) -> Pinned:
         """See `Cuda.allocate_pinned`."""
-        address = int(self._value(self._driver.cuMemHostAlloc(size_bytes, 0), "cuMemHostAlloc"))
+        flags = _DEVICE_MAP if mapped else 0
+        address = int(self._value(self._driver.cuMemHostAlloc(size_bytes, flags), "cuMemHostAlloc"))
         array: UInt8 = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
-        return Pinned(array, address, address)
+        if not mapped:
+            return Pinned(array, address, address)
+        seen = self._value(self._driver.cuMemHostGetDevicePointer(address, 0), "cuMemHostGetDevicePointer")
+        return Pinned(array, address, address, int(seen))
 
     def release_pinned(self, pinned: Pinned) -> None:
         """See `Cuda.release_pinned`."""
@@ -159,6 +171,12 @@ class CudaPython:
         context, self._context = self._context, None
         if context is not None:
             self._driver.cuDevicePrimaryCtxRelease(self._device)
+
+
+def lets_go(version: str) -> bool:
+    """Whether cuda-bindings of this version lets other threads run while it waits for the GPU."""
+    parts = [int(part) for part in version.split(".")[:3] if part.isdigit()]
+    return len(parts) < 3 or tuple(parts) >= LETS_GO
 
 
 def _bindings() -> tuple[Any, str]:

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from toolkit.runtime.cuda.errors import cuda_error
-from toolkit.runtime.cuda.foreign import names_by_words, pop_if_current
+from toolkit.runtime.cuda.foreign import is_integrated, names_by_words, pop_if_current
 from toolkit.runtime.cuda.seam import Pinned, Stream
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h; pycuda has no name for it
@@ -40,6 +40,7 @@ class PyCuda:
     """
 
     has_graphs = False
+    lets_go = True
 
     def __init__(self, reason: str = "") -> None:
         import pycuda
@@ -55,6 +56,7 @@ class PyCuda:
         self._driver.init()
         self._context: Any = self._driver.Device(0).retain_primary_context()
         self._context_address = int(self._context.handle)
+        self.integrated = is_integrated()
 
     @_named
     def enter(self) -> bool:
@@ -80,12 +82,14 @@ class PyCuda:
         self._allocations.pop(address).free()
 
     @_named
-    def allocate_pinned(self, size_bytes: int) -> Pinned:
+    def allocate_pinned(self, size_bytes: int, mapped: bool = False) -> Pinned:
         """See `Cuda.allocate_pinned`."""
         import numpy as np
 
-        array = self._driver.pagelocked_empty(size_bytes, np.uint8)
-        return Pinned(array, int(array.ctypes.data), array.base)
+        flags = self._driver.host_alloc_flags.DEVICEMAP if mapped else 0
+        array = self._driver.pagelocked_empty(size_bytes, np.uint8, mem_flags=flags)
+        seen = int(array.base.get_device_pointer()) if mapped else 0
+        return Pinned(array, int(array.ctypes.data), array.base, seen)
 
     @_named
     def release_pinned(self, pinned: Pinned) -> None:

@@ -23,11 +23,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Pinned:
-    """Page-locked host memory: `bytes` is all of it as uint8 (N,), `address` where it begins, `raw` its owner."""
+    """Page-locked host memory: `bytes` is all of it as uint8 (N,), `address` where it begins, `raw` its owner.
+
+    `mapped` is the address that kernels read and write it at; 0 where it was not asked for.
+    """
 
     bytes: UInt8
     address: int
     raw: Any
+    mapped: int = 0
 
 
 class Cuda(Protocol):
@@ -37,11 +41,15 @@ class Cuda(Protocol):
         name: package and version, such as "cuda-python 13.5.0".
         has_graphs: stream capture and CUDA graphs can be used through it.
         reason: why this implementation and not the other, one clause.
+        integrated: the GPU works in the host's memory, as on a Jetson, so that nothing need be copied.
+        lets_go: other threads of Python run while one waits in a call.
     """
 
     name: str
     has_graphs: bool
     reason: str
+    integrated: bool
+    lets_go: bool
 
     def enter(self) -> bool:
         """Makes the primary context current in this thread; the answer goes to `leave`."""
@@ -59,8 +67,8 @@ class Cuda(Protocol):
         """Gives back what `allocate` gave."""
         ...
 
-    def allocate_pinned(self, size_bytes: int) -> Pinned:
-        """Page-locked host memory, which copies can read and write while the host goes on."""
+    def allocate_pinned(self, size_bytes: int, mapped: bool = False) -> Pinned:
+        """Page-locked host memory, which copies can read and write while the host goes on; `mapped`: kernels, too."""
         ...
 
     def release_pinned(self, pinned: Pinned) -> None:

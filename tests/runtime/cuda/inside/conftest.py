@@ -47,6 +47,14 @@ class Stub:
         """Lets calls fail: after `skip` good ones, `times` return `code`."""
         self.library.stub_fail(name.encode(), code, skip, times)
 
+    def model(self, kernel: float, launch: float = 0, call: float = 0, copy: float = 0, wake: float = 0) -> None:
+        """Gives the device a time of its own, in microseconds; a negative `kernel` takes it away again."""
+        self.library.stub_model(*map(ctypes.c_double, (kernel, launch, call, copy, wake)))
+
+    def integrated(self, yes: bool) -> None:
+        """Lets the GPU work in the host's memory, as a Jetson's does."""
+        self.library.stub_integrated(int(yes))
+
     def memory_of(self, ordinal: int, size_bytes: int) -> int:
         """Memory of a GPU that counts for nothing and is never given back."""
         return int(self.library.stub_memory_of(ordinal, ctypes.c_size_t(size_bytes)))

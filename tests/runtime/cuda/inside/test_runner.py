@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import numpy as np
 import pytest
 
 from tests.runtime import standin_tensorrt
-from tests.runtime.cuda.inside.conftest import Stub
+from tests.runtime.cuda.inside.conftest import OnDevice, Stub
 from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
 from toolkit.runtime import trt_lane
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.cuda.errors import CudaFault
+from toolkit.runtime.cuda.foreign import choose_wait
+from toolkit.runtime.trt_engine import ProfileTaken
 from toolkit.runtime.trt_runner import TrtRunner
 
 VERSIONS = ("8.6.1", "10.3.0", "11.4.0")
@@ -121,11 +126,191 @@ def test_buffers_that_grow_take_the_place_of_the_old_ones(
 def test_a_capture_that_fails_is_said_and_calls_go_on_without(
     runner: Any, images: Any, expected: Any, stub: Stub
 ) -> None:
-    stub.fail("cuGraphInstantiateWithFlags", 2)
+    stub.fail("cuGraphInstantiateWithFlags", 2, times=2)
     for _ in range(4):
         assert np.allclose(runner.logits(images[:2]), expected[:2], atol=1e-5)
     assert runner.graph.startswith("off, the capture failed: The GPU has no memory left")
     assert "CUDA graphs off" in runner.description
+
+
+@pytest.mark.parametrize("call", ["cuGraphInstantiateWithFlags", "cuStreamBeginCapture_v2"])
+def test_a_capture_that_fails_once_is_tried_again_without_the_garbage_collector(
+    call: str, runner: Any, images: Any, expected: Any, stub: Stub
+) -> None:
+    stub.fail(call, 901)
+    for _ in range(4):
+        assert np.allclose(runner.logits(images[:2]), expected[:2], atol=1e-5)
+    assert runner.graph == "on"
+    assert gc.isenabled()
+    assert stub.alive()["graph executables"] == 1
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "11.4.0"])
+def test_a_taken_profile_is_an_error_of_its_own_and_8_6_is_not_asked(
+    version: str, plan: Plan, tensorrt: Install, stub: Stub
+) -> None:
+    tensorrt(version, shared_profile=False)
+    with TrtRunner(plan(version)) as runner, pytest.raises(ProfileTaken, match="serves one execution context"):
+        runner._engine.new_context(0, 0, False)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_gpu_time_is_the_devices_and_not_the_launches(
+    graph: bool, plan: Plan, tensorrt: Install, images: Any, stub: Stub, implementation: str
+) -> None:
+    tensorrt()
+    with TrtRunner(plan(works=False), graph=graph, cuda=implementation) as runner:
+        runner.phases(images[:2])
+        runner.phases(images[:2])
+        stub.model(kernel=40, launch=12, call=150, copy=7)  # a launch takes far longer than the kernel
+        try:
+            found = [runner.phases(images[:2]) for _ in range(5)]
+        finally:
+            stub.model(-1)
+    for phases in found:
+        assert abs(phases.gpu_ms - 0.040) <= 0.001
+        assert abs(phases.h2d_ms - 0.007) <= 0.001
+        assert abs(phases.d2h_ms - 0.007) <= 0.001
+        assert phases.enqueue_ms >= 0.150
+
+
+def test_an_engine_that_waits_while_it_enqueues_is_an_error_and_no_hang(
+    plan: Plan, tensorrt: Install, images: Any, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt()
+    monkeypatch.setattr("toolkit.runtime.cuda.foreign.LONGEST_HOLD_S", 0.05)
+    with TrtRunner(plan(), graph=False) as runner:
+        runner.logits(images[:2])
+        lane = runner._lanes[0]
+        enqueue = lane._enqueue
+
+        def waiting(execution: Any) -> None:
+            enqueue(execution)
+            lane.cuda.synchronize(lane._stream)
+
+        monkeypatch.setattr(lane, "_enqueue", waiting)
+        with pytest.raises(EngineError, match="waits for the GPU while it enqueues"):
+            runner.phases(images[:2])
+
+
+def test_an_integrated_gpu_works_in_pinned_memory_and_nothing_is_copied(
+    implementation: str, plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+) -> None:
+    tensorrt()
+    stub.integrated(True)
+    try:
+        with TrtRunner(plan(), cuda=implementation) as runner:
+            before = [stub.calls(name) for name in ("cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemAlloc_v2")]
+            for _ in range(3):
+                for count in (1, 8, 20):
+                    assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
+            there = OnDevice(stub, images[:3], offset=16)  # not aligned: copied on the device, into what is mapped
+            assert np.allclose(runner.logits(there), expected[:3], atol=1e-5)
+            assert runner.phases(images[:2]).gpu_ms > 0
+            names = ("cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemAlloc_v2")
+            assert [stub.calls(name) for name in names] == before
+    finally:
+        stub.integrated(False)
+    assert stub.alive() == {}
+
+
+@pytest.mark.parametrize("wait", ["spin", "block", "auto"])
+def test_how_threads_wait_is_chosen_before_the_context_is_made_and_said(
+    wait: str, plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
+    tensorrt()
+    before = choose_wait("auto")
+    try:
+        with TrtRunner(plan(), wait=wait) as runner:
+            assert f"wait {wait if wait != 'auto' else before}, " in runner.description
+            runner.logits(images[:1])
+        assert choose_wait("auto") == (wait if wait != "auto" else before)
+    finally:
+        stub.library.cuDevicePrimaryCtxSetFlags_v2(0, 0)
+    with pytest.raises(ToolkitError, match="unknown way to wait"):
+        TrtRunner(plan(), wait="sleep")
+
+
+def test_a_context_that_cannot_be_changed_is_said(plan: Plan, tensorrt: Install, stub: Stub) -> None:
+    tensorrt()
+    stub.fail("cuDevicePrimaryCtxSetFlags_v2", 708)
+    with pytest.raises(ToolkitError, match="waits for the GPU in another way"):
+        TrtRunner(plan(), wait="spin")
+
+
+def test_after_a_warm_up_nothing_is_made_any_more(
+    implementation: str, plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
+    tensorrt()
+    made = ("cuStreamCreate", "cuMemAlloc_v2", "cuMemHostAlloc", "cuGraphInstantiateWithFlags")
+    with TrtRunner(plan(), cuda=implementation) as runner:
+        runner.warm_up((1, 8, 20), streams=3)
+        assert (len(runner._lanes), len(runner._free)) == (3, 3)
+        before = [stub.calls(name) for name in made]
+        with ThreadPoolExecutor(3) as pool:
+            for count in (1, 8, 20):
+                list(pool.map(lambda _, n=count: runner.logits(images[:n]), range(12)))
+        assert [stub.calls(name) for name in made] == before
+
+
+def test_a_warm_up_that_finds_no_memory_has_as_many_lanes_as_there_is_room_for(
+    runner: Any, images: Any, expected: Any, stub: Stub
+) -> None:
+    stub.fail("cuMemAlloc_v2", 2)
+    runner.warm_up(streams=4)
+    assert len(runner._lanes) == 1
+    assert np.allclose(runner.logits(images[:1]), expected[:1], atol=1e-5)
+
+
+def test_a_lane_that_does_not_close_keeps_no_other_open(
+    plan: Plan, tensorrt: Install, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt()
+    runner = TrtRunner(plan())
+    runner.warm_up(streams=3)
+    closed = runner._lanes[-1].close
+
+    def fails() -> None:
+        closed()
+        raise EngineError("this lane does not close")
+
+    monkeypatch.setattr(runner._lanes[-1], "close", fails)
+    with pytest.raises(EngineError, match="does not close"):
+        runner.close()
+    assert stub.alive() == {}
+
+
+AT_EXIT = """
+import sys, threading, time
+import numpy as np
+sys.path.insert(0, {root!r})
+from tests.runtime import standin_tensorrt
+from toolkit.runtime import trt
+from toolkit.runtime.trt_runner import TrtRunner
+module = standin_tensorrt.module()
+trt._installed = lambda load: ([("tensorrt", module)], [])
+runner = TrtRunner({plan!r})
+images = np.zeros((1, 16, 16, 3), np.uint8)
+
+def camera():
+    while True:
+        runner.logits(images)
+
+for _ in range({threads}):
+    threading.Thread(target=camera, daemon=True).start()
+runner.logits(images)
+time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("threads", [0, 4])
+def test_a_program_that_forgets_to_close_ends_well_also_under_daemon_threads(
+    threads: int, plan: Plan, tmp_path: Path
+) -> None:
+    program = AT_EXIT.format(root=str(Path(__file__).parents[4]), plan=str(plan(works=False)), threads=threads)
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_fault_of_the_gpu_has_its_name(runner: Any, images: Any, expected: Any, stub: Stub) -> None:
@@ -238,8 +423,9 @@ def test_a_runner_without_graphs_shares_the_engine_and_outlives_the_other(
 ) -> None:
     tensorrt()
     runner = TrtRunner(plan())
+    made = list(standin_tensorrt.constructed)
     plain = runner.without_graph()
-    assert len(standin_tensorrt.constructed) == 1
+    assert standin_tensorrt.constructed == made
     before = stub.calls("cuGraphLaunch")
     runner.close()
     for _ in range(3):
