@@ -1,12 +1,14 @@
 """Computes for the stand-in libnvinfer with ONNX Runtime, in place of a GPU's kernels. Copied into a child's path.
 
-`register` is called by the front modules `tensorrt` and `tensorrt_rtx` that `standin.py` writes; without it the library
-computes a sum (see `compute.h`), which needs nothing.
+`register` is called by the front modules `tensorrt` and `tensorrt_rtx` that `standin.py` writes; without it, or with
+STANDIN_COMPUTE=sum, the library computes a sum (see `compute.h`) that needs no Python. A daemon thread that is in ONNX
+Runtime when the process ends aborts it (pybind11 takes Python's lock in a destructor), which no GPU does.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 import traceback
@@ -22,8 +24,8 @@ _opening = threading.Lock()
 
 def register(library: str) -> None:
     """Lets a library that this process has loaded compute with ONNX Runtime, for good."""
-    loaded = ctypes.CDLL(library)
-    loaded.standin_compute_with(_compute)
+    if os.environ.get("STANDIN_COMPUTE") != "sum":
+        ctypes.CDLL(library).standin_compute_with(_compute)
 
 
 @_Compute

@@ -77,7 +77,7 @@ def environment(version: str = "11.4", headers: Path | None = None, **settings: 
     """The variables of a child process in which `import tensorrt` gives the real bindings over our library.
 
     It computes with ONNX Runtime, so that its answers are those of the file. A plan that one process builds loads in
-    another, on "Stand-in 0" (SM87).
+    another, on "Stand-in 0" (SM87, and SM86 for RTX).
 
     Args:
         version: of `KINDS`. headers: a folder with NvInfer.h and NvOnnxParser.h, for versions that the crate has not.
@@ -93,6 +93,8 @@ def environment(version: str = "11.4", headers: Path | None = None, **settings: 
     paths = [str(front), str(bindings), *filter(None, [os.environ.get("PYTHONPATH")])]
     found = [str(libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     told = {name: str(value) for name, value in settings.items()}
+    if kind.module == "tensorrt_rtx":
+        told = {"STUB_CAPABILITY": "86"} | told  # it has no engines for SM87
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "LD_LIBRARY_PATH": os.pathsep.join(found), **told}
 
 

@@ -68,7 +68,7 @@ struct Context final : IExecutionContext, AnyExecutionContext {
     for (auto const& end : loaded->plan.ends) if (end.input && !shapes.count(end.name)) return false;
     return true;
   }
-  bool setInputShape(char const* tensor, DimsIn dims) noexcept {
+  bool setInputShape(char const* tensor, Dims const& dims) noexcept {
     auto const* end = loaded->plan.end(tensor);
     if (!end || !end->input) return failed(words("IExecutionContext::setInputShape: Error Code 3: API Usage Error (Given invalid tensor name: %s.)", tensor));
     Shape shape = shape_of(dims);

@@ -36,13 +36,16 @@ inline std::string cuda_words(int error) {
                "http://docs.nvidia.com/cuda/cuda-installation-guide-linux/index.html", error);
 }
 
+static std::atomic<int> retained{0}; // the primary context, once, for good: as the CUDA runtime inside TensorRT does
+STANDIN_API int standin_retained() { return retained; }
+
 // A context current in this thread for as long as this lives: the one there is, else the primary one.
 struct InContext {
   bool pushed = false;
   InContext() {
     void* found = nullptr;
     if (cuda().current(&found) == 0 && found) return;
-    static void* primary = [] { void* made = nullptr; cuda().retain(&made, 0); return made; }();
+    static void* primary = [] { void* made = nullptr; retained += cuda().retain(&made, 0) == 0; return made; }();
     pushed = cuda().push(primary) == 0;
   }
   ~InContext() { void* popped; if (pushed) cuda().pop(&popped); }
