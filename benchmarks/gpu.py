@@ -34,6 +34,7 @@ from toolkit.runtime.driver import probe_driver  # noqa: E402
 FACTOR, EXTRA_MS, SPEEDUP = 1.15, 0.015, 8.0
 BACKENDS = {"cuda": ("trt", "torch", "compile", "ort-cuda", "ort-trt"), "cpu": ("torch", "compile", "ort")}
 LONGEST_CHILD_S = 400
+FIGURES = ("gpu_p50_ms", "gpu_p99_ms", "enqueue_p50_ms", "call_p50_ms", "call_p99_ms")
 CLOCKS = (
     "name",
     "driver_version",
@@ -60,19 +61,32 @@ def answer_of_child(backend: str, options: argparse.Namespace) -> dict[str, Any]
     try:
         environment = os.environ | {"PYTHONPATH": paths}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST_CHILD_S)
-    except subprocess.TimeoutExpired:
-        return {"rows": [], "unavailable": {backend: f"no answer within {LONGEST_CHILD_S} s"}}
+    except subprocess.TimeoutExpired as ended:
+        rows = rows_from_text((ended.stdout or b"").decode(errors="replace"))
+        return {"rows": rows, "unavailable": {backend: f"not done within {LONGEST_CHILD_S} s"}}
     except OSError as error:
         return {"rows": [], "unavailable": {backend: f"{command[0]} cannot be started: {error}"}}
     if done.returncode < 0:
         reason = f"its process was ended by {signal.Signals(-done.returncode).name}"
-        return {"rows": [], "unavailable": {backend: reason}}
+        return {"rows": rows_from_text(done.stdout), "unavailable": {backend: reason}}
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         return {"rows": [], "unavailable": {backend: last[0][:400]}}
     return answer
+
+
+def rows_from_text(text: str) -> list[dict[str, Any]]:
+    """The rows that a backend had printed before it was ended."""
+    rows = []
+    for line in text.splitlines():
+        if line.startswith('{"row": '):
+            try:
+                rows.append(json.loads(line)["row"])
+            except ValueError:
+                continue  # cut off in the middle
+    return rows
 
 
 def python_of(backend: str, chosen: list[str]) -> list[str]:
@@ -117,7 +131,8 @@ def nvidia_smi() -> dict[str, str] | None:
 def joined(answers: dict[str, dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """All rows, each with how many times as fast as PyTorch eager it is (None without it), and all reasons."""
     rows = [dict(row) for answer in answers.values() for row in answer["rows"]]
-    eager = {(row["model"], row["batch"]): row["call_p50_ms"] for row in rows if row["variant"] == "eager"}
+    alone = [row for row in rows if row.get("threads", 1) == 1]
+    eager = {(row["model"], row["batch"]): row["call_p50_ms"] for row in alone if row["variant"] == "eager"}
     for row in rows:
         reference = eager.get((row["model"], row["batch"]))
         row["times_eager"] = None if reference is None else reference / row["call_p50_ms"]
@@ -127,7 +142,8 @@ def joined(answers: dict[str, dict[str, Any]]) -> tuple[list[dict[str, Any]], di
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Whether batch-1 calls with a graph meet the targets, by engine; `met` is None where a figure is missing."""
     found: list[dict[str, Any]] = []
-    graphs = [row for row in rows if row["variant"] == "graph" and row["batch"] == 1]
+    single = [row for row in rows if row["batch"] == 1 and row.get("threads", 1) == 1]
+    graphs = [row for row in single if row["variant"] == "graph" and row["gpu_p50_ms"] is not None]
     for row in graphs:
         limit = FACTOR * row["gpu_p50_ms"] + EXTRA_MS
         name = (
@@ -152,8 +168,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         "precision",
         "variant",
         "batch",
+        "callers",
         "GPU p50",
         "p99",
+        "enqueue",
         "call p50",
         "p99",
         "images/s",
@@ -161,8 +179,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
     body = [
         (
-            row["model"], row["backend"], row["precision"], row["variant"], str(row["batch"]),
-            *(cell(row[name], 3) for name in ("gpu_p50_ms", "gpu_p99_ms", "call_p50_ms", "call_p99_ms")),
+            row["model"], row["backend"], row["precision"], row["variant"], str(row["batch"]), str(row.get("threads", 1)),
+            *(cell(row.get(name), 4) for name in FIGURES),
             f"{row['images_per_s']:,.0f}", cell(row["times_eager"], 2) + ("" if row["stable"] else " unsteady"),
         )
         for row in sorted(rows, key=lambda row: (row["model"], row["batch"], row["backend"], row["precision"]))

@@ -1,9 +1,11 @@
 """What `benchmarks/gpu.py` measures of one backend, in a process and a Python of its own: rows as JSON on stdout.
 
     python benchmarks/gpu_backend.py trt BUNDLE ... [--device cuda] [--batch 1,8,64,256] [--seconds 1]
+    python benchmarks/gpu_backend.py torch resnet20=resnet20-cifar10     a model's weights: PyTorch needs no bundle
 
 A row has whole Python calls (`toolkit.latency`: uint8 in host memory to float32 in host memory) and, where the backend
-can say it, the GPU's own time between events of its stream.
+can say it, the GPU's own time between events of its stream and the host's time to enqueue it. Each row is printed as a
+line {"row": ...} when it is known; the last line has all of them.
 """
 
 from __future__ import annotations
@@ -23,19 +25,38 @@ import numpy as np
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.latency import bench
+from toolkit.latency import Load, bench
 
 FEWEST_CALLS = 50
+THREADS, THREADED = 8, (1, 8)  # callers at once, and the batches at which they are measured
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to measure; `gpu_ms` answers images once and says how long the GPU took, None where nobody can."""
+    """Something to measure.
+
+    Attributes:
+        times: answers images once and gives milliseconds by name: "gpu", and "enqueue" where the host's is known; None
+            where nobody can say.
+        threaded: also measured with `THREADS` callers at once.
+    """
 
     precision: str
     variant: str
     runner: Any
-    gpu_ms: Callable[[Any], float] | None = None
+    times: Callable[[Any], dict[str, float]] | None = None
+    threaded: bool = False
+
+
+def phases_of(runner: Any) -> Callable[[Any], dict[str, float]]:
+    """The parts of a call of a TensorRT runner; "pure" is 1 where the GPU's time is without the launch."""
+
+    def times(images: Any) -> dict[str, float]:
+        found = vars(runner.phases(images))
+        pure = float("enqueue_ms" in found)
+        return {name.removesuffix("_ms"): value for name, value in found.items() if value is not None} | {"pure": pure}
+
+    return times
 
 
 def engines(bundle: Bundle, device: str) -> Iterator[Candidate]:
@@ -47,12 +68,12 @@ def engines(bundle: Bundle, device: str) -> Iterator[Candidate]:
     for entry in bundle.engines():
         runner = TrtRunner(bundle.folder / entry["file"])
         if not runner.graph.startswith("off"):
-            yield Candidate(entry["precision"], "graph", runner, lambda x, r=runner: r.phases(x).gpu_ms)
+            yield Candidate(entry["precision"], "graph", runner, phases_of(runner), True)
         plain = runner.without_graph()
-        yield Candidate(entry["precision"], "no graph", plain, lambda x, r=plain: r.phases(x).gpu_ms)
+        yield Candidate(entry["precision"], "no graph", plain, phases_of(plain))
 
 
-def pytorch(bundle: Bundle, device: str, compiled: bool = False) -> Iterator[Candidate]:
+def pytorch(name: str, device: str, compiled: bool = False) -> Iterator[Candidate]:
     """The model in float32, eager or compiled with CUDA graphs (mode "reduce-overhead")."""
     import torch
 
@@ -61,23 +82,25 @@ def pytorch(bundle: Bundle, device: str, compiled: bool = False) -> Iterator[Can
 
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable("this torch has no GPU", found=f"torch {torch.__version__}")
-    model = load_model(folder_of_model(bundle.manifest["model"].get("folder_hint") or bundle.model)).classifier
-    runner = TorchRunner(model, device=device, label=bundle.model)
+    model = load_model(folder_of_model(name)).classifier
+    runner = TorchRunner(model, device=device, label=name)
     if compiled:
         runner.classifier = torch.compile(runner.classifier, mode="reduce-overhead", dynamic=False)
 
-    def gpu_ms(images: Any) -> float:
+    def times(images: Any) -> dict[str, float]:
         there = torch.tensor(images, device="cuda")
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         with torch.inference_mode():
             before.record()
+            began = time.perf_counter()
             runner.classifier(there)
+            enqueued = 1000 * (time.perf_counter() - began)
             after.record()
         torch.cuda.synchronize()
-        return float(before.elapsed_time(after))
+        return {"gpu": float(before.elapsed_time(after)), "enqueue": enqueued}
 
-    yield Candidate("fp32", "compile" if compiled else "eager", runner, gpu_ms if device == "cuda" else None)
+    yield Candidate("fp32", "compile" if compiled else "eager", runner, times if device == "cuda" else None)
 
 
 def onnxruntime(bundle: Bundle, device: str, backend: str) -> Iterator[Candidate]:
@@ -89,41 +112,80 @@ def onnxruntime(bundle: Bundle, device: str, backend: str) -> Iterator[Candidate
             yield Candidate(precision, "session", OPENERS[backend](bundle, precision))
 
 
-def candidates(backend: str, bundle: Bundle, device: str) -> list[Candidate]:
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a bundle, or a model's weights alone, with images to answer."""
+
+    name: str
+    model: str
+    images: Any
+    bundle: Bundle | None = None
+
+
+def subject_from_word(word: str) -> Subject:
+    """A bundle's folder, or "name=model", which gets images of noise.
+
+    Raises:
+        ToolkitError: there is no such bundle or model.
+    """
+    name, _, model = word.partition("=")
+    if model:
+        from toolkit.models.checkpoint import folder_of_model, load_model
+
+        shape = load_model(folder_of_model(model)).card.preprocessing.shape
+        return Subject(name, model, np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8))
+    bundle = bundle_from_folder(Path(word))
+    model = bundle.manifest["model"].get("folder_hint") or bundle.model
+    return Subject(bundle.folder.name, model, bundle.golden()[0].images_nhwc, bundle)
+
+
+def candidates(backend: str, subject: Subject, device: str) -> list[Candidate]:
     """What one backend has to measure."""
-    if backend == "trt":
-        return list(engines(bundle, device))
     if backend in ("torch", "compile"):
-        return list(pytorch(bundle, device, backend == "compile"))
-    return list(onnxruntime(bundle, device, backend))
+        return list(pytorch(subject.model, device, backend == "compile"))
+    if subject.bundle is None:
+        raise BackendUnavailable(f"{backend} needs a bundle", found=f"{subject.name}={subject.model}")
+    if backend == "trt":
+        return list(engines(subject.bundle, device))
+    return list(onnxruntime(subject.bundle, device, backend))
 
 
 def measured(
-    backend: str, bundle: Bundle, device: str, batches: tuple[int, ...], seconds: float
+    backend: str, subject: Subject, device: str, batches: tuple[int, ...], seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """A row for each candidate and batch of one bundle; the candidates take turns."""
-    found = {f"{one.precision} {one.variant}": one for one in candidates(backend, bundle, device)}
-    images, _ = bundle.golden()
+    """A row for each candidate, batch and number of callers; the candidates take turns."""
+    found = {f"{one.precision} {one.variant}": one for one in candidates(backend, subject, device)}
     for batch in batches:
-        pixels = np.ascontiguousarray(np.resize(images.images_nhwc, (batch, *images.images_nhwc.shape[1:])))
-        for latency in bench({name: one.runner for name, one in found.items()}, pixels, (batch,), seconds=seconds):
+        pixels = np.ascontiguousarray(np.resize(subject.images, (batch, *subject.images.shape[1:])))
+        runners = {name: one.runner for name, one in found.items()}
+        for latency in bench(runners, pixels, (batch,), seconds=seconds):
             one = found[latency.runner]
-            yield {
-                "model": bundle.folder.name,
-                "backend": backend,
-                "precision": one.precision,
-                "variant": variant_now(one),
-                "batch": batch,
-                "calls": latency.calls,
-                "call_p50_ms": latency.p50_ms,
-                "call_p99_ms": latency.p99_ms,
-                "images_per_s": latency.images_per_s,
-                "stable": latency.stable,
-                **gpu_times(one, pixels, seconds),
-                "description": one.runner.description,
-            }
+            yield row_of(backend, subject, one, latency) | gpu_times(one, pixels, seconds)
+        threaded = {name: one.runner for name, one in found.items() if one.threaded and batch in THREADED}
+        for runner in threaded.values():
+            runner.allow_streams(THREADS)
+        for latency in bench(threaded, pixels, (batch,), seconds=seconds / 2, load=Load(THREADS)) if threaded else ():
+            yield row_of(backend, subject, found[latency.runner], latency) | gpu_times(None, pixels, 0)
     for one in found.values():
         one.runner.close()
+
+
+def row_of(backend: str, subject: Subject, one: Candidate, latency: Any) -> dict[str, Any]:
+    """What whole calls took."""
+    return {
+        "model": subject.name,
+        "backend": backend,
+        "precision": one.precision,
+        "variant": variant_now(one),
+        "batch": latency.batch,
+        "threads": latency.threads,
+        "calls": latency.calls,
+        "call_p50_ms": latency.p50_ms,
+        "call_p99_ms": latency.p99_ms,
+        "images_per_s": latency.images_per_s,
+        "stable": latency.stable,
+        "description": one.runner.description,
+    }
 
 
 def variant_now(one: Candidate) -> str:
@@ -131,22 +193,40 @@ def variant_now(one: Candidate) -> str:
     return "no graph" if one.variant == "graph" and one.runner.graph.startswith("off") else one.variant
 
 
-def gpu_times(one: Candidate, pixels: Any, seconds: float) -> dict[str, float | None]:
-    """p50 and p99 of the GPU's own time; for half the measuring time."""
-    if one.gpu_ms is None:
-        return {"gpu_p50_ms": None, "gpu_p99_ms": None}
-    values, end = [], time.monotonic() + seconds / 2
-    while len(values) < FEWEST_CALLS or time.monotonic() < end:
-        values.append(one.gpu_ms(pixels))
-    p50, p99 = np.quantile(values, (0.5, 0.99), method="inverted_cdf").tolist()  # latencies that really occurred
-    return {"gpu_p50_ms": p50, "gpu_p99_ms": p99}
+def gpu_times(one: Candidate | None, pixels: Any, seconds: float) -> dict[str, Any]:
+    """p50 and p99 of the GPU's own time, median of the host's to enqueue it; for half the measuring time.
+
+    `gpu_is` says what the GPU's time is: "pure", or "with launch" where events lie around a launch into an idle stream.
+    """
+    absent = {"gpu_p50_ms": None, "gpu_p99_ms": None, "enqueue_p50_ms": None, "gpu_is": None, "phases_p50_ms": None}
+    if one is None or one.times is None:
+        return absent
+    found: list[dict[str, float]] = []
+    end = time.monotonic() + seconds / 2
+    while len(found) < FEWEST_CALLS or time.monotonic() < end:
+        found.append(one.times(pixels))
+    values = {name: [entry[name] for entry in found] for name in found[0]}
+    pure = values.pop("pure", [0.0])[0] > 0
+    medians = {name: quantile(numbers, 0.5) for name, numbers in values.items()}
+    return {
+        "gpu_p50_ms": medians["gpu"],
+        "gpu_p99_ms": quantile(values["gpu"], 0.99),
+        "enqueue_p50_ms": medians.get("enqueue"),
+        "gpu_is": "pure" if pure else "with launch",
+        "phases_p50_ms": medians,
+    }
+
+
+def quantile(values: list[float], part: float) -> float:
+    """A latency that really occurred."""
+    return float(np.quantile(values, part, method="inverted_cdf"))
 
 
 def main() -> None:
     """Measures one backend on every bundle; what cannot run is named with its reason."""
     parser = argparse.ArgumentParser(description="One backend of benchmarks/gpu.py.")
     parser.add_argument("backend")
-    parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument("subjects", nargs="+", help="folders of bundles, or name=model")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--batch", default="1,8,64,256")
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -154,14 +234,17 @@ def main() -> None:
     batches = tuple(int(part) for part in options.batch.split(","))
     rows: list[dict[str, Any]] = []
     unavailable = {}
-    for folder in options.bundles:
+    for word in options.subjects:
         try:
-            bundle = bundle_from_folder(folder)
-            rows += measured(options.backend, bundle, options.device, batches, options.seconds)
+            for row in measured(options.backend, subject_from_word(word), options.device, batches, options.seconds):
+                print(json.dumps({"row": row}), flush=True)
+                rows.append(row)
         except (ToolkitError, ImportError, RuntimeError) as error:
             parts = (error.what, error.found, error.fix) if isinstance(error, ToolkitError) else (repr(error),)
-            unavailable[f"{options.backend} {folder.name}"] = " ".join("; ".join(filter(None, parts)).split())[:400]
+            name = Path(word.partition("=")[0]).name
+            unavailable[f"{options.backend} {name}"] = " ".join("; ".join(filter(None, parts)).split())[:400]
     print("\n" + json.dumps({"rows": rows, "unavailable": unavailable, "python": sys.version.split()[0]}))
+    sys.exit(0 if rows else 1)
 
 
 if __name__ == "__main__":

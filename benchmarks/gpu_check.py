@@ -1,11 +1,12 @@
-"""All that needs a GPU, in one go: inputs, engines, `pytest -m gpu`, `benchmarks/gpu.py`. `make gpu` calls this.
+"""All that needs a GPU in one call of known length, and nothing that it learns is lost. `make gpu` calls this.
 
-    python benchmarks/gpu_check.py [--trt-python COMMAND] [--torch-python COMMAND] [--steps inputs,engines,tests,bench]
-    python benchmarks/gpu_check.py --list      the tests by name, as docs/gpu.md has them
+    python benchmarks/gpu_check.py --out DIR [--deadline 420] [--steps seam,eager,...] [--skip compile] [--inputs DIR]
+    python benchmarks/gpu_check.py --rehearse --out DIR      the same plan on stand-ins, without a GPU
+    python benchmarks/gpu_check.py --list                    the tests by name, as docs/gpu.md has them
 
-Writes bundles/gpu-results/: engines, a JUnit file for each Python, bench.json, logs, and summary.json, which says of
-every test whether it passed, failed, or was skipped and why: what was skipped everywhere has not been checked. Without
-a GPU it says so and exits 1. The two Pythons may be one; each runs every test and skips what it has no engine for.
+Each part is a process group of its own with a limit and is ended whole; a test that crashes or hangs costs itself. After
+each step DIR/results.tar.gz is written anew (JSON, logs, layer reports, sidecars; no plans) with DIR/summary.json beside
+it. What would begin with too little time left is named as not started. docs/gpu.md says how to read it.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from toolkit.runtime.driver import probe_driver  # noqa: E402
+import gpu_results as results  # noqa: E402
+import gpu_steps as plan  # noqa: E402
+from gpu_process import Ended, end_all, end_group, last_words, run_in_group, run_tests  # noqa: E402
 
-STEPS = ("inputs", "engines", "tests", "bench")
-INPUTS, RESULTS = ROOT / "bundles" / "gpu-inputs", ROOT / "bundles" / "gpu-results"
-TESTS = ("-m", "pytest", "tests/gpu", "-m", "gpu", "--confcutdir", "tests/gpu", "-p", "no:cacheprovider")
-BATCH = "1:8:256"
+FINISH_S = 8.0  # kept back for the last tar and the words at the end
+PROBE = """import dataclasses, json
+from toolkit.runtime.driver import probe_driver
+print(json.dumps(dataclasses.asdict(probe_driver())))"""
+
+
+class Stopped(BaseException):
+    """Somebody outside ended the check."""
 
 
 def say(text: str) -> None:
@@ -38,110 +45,174 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(name: str, command: list[str], limit_s: float, **variables: str) -> int:
-    """Runs a step, its words into a log; returns its exit code, and says how long it took."""
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths} | variables
-    log, began = RESULTS / f"{name}.log", time.monotonic()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    say(f"{name} ...")
-    try:
-        with log.open("w") as stream:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT, timeout=limit_s
-            )
-        code, words = done.returncode, "ok" if done.returncode == 0 else f"exit code {done.returncode}"
-    except subprocess.TimeoutExpired:
-        code, words = 124, f"not done within {limit_s:.0f} s"
-    except OSError as error:
-        code, words = 127, f"{command[0]} cannot be started: {error}"
-    say(f"{name}: {words}, {time.monotonic() - began:.0f} s{'' if code == 0 else f'; see {log}'}")
-    if code != 0 and log.is_file():
-        say("\n".join(f"    {line[:200]}" for line in log.read_text(errors="replace").splitlines()[-15:]))
-    return code
+class Check:
+    """One run: its parts, its clock, what they came to."""
 
+    def __init__(self, options: argparse.Namespace, work: Path, environment: dict[str, str], driver: dict[str, Any]):
+        self.began, self.deadline_s = options.began, options.deadline
+        self.out, self.work, self.environment = options.out, work, environment
+        self.places = plan.Places(Path(environment["TOOLKIT_GPU_INPUTS"]), work / "engines", work / "results")
+        self.summary: dict[str, Any] = {
+            "format": 1, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "argv": sys.argv[1:],
+            "deadline_s": self.deadline_s, "seconds": 0.0, "driver": driver, "machine": machine_in_words(driver),
+            "rehearsal": bool(options.rehearse), "parts": [],
+        }  # fmt: skip
 
-def make_inputs(python: list[str]) -> bool:
-    """Bundles and reference logits, unless they were brought along."""
-    if (INPUTS / "inputs.json").is_file():
-        return True
-    return run("inputs", [*python, "benchmarks/gpu_inputs.py", "--out", str(INPUTS)], 600) == 0
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline."""
+        return float(self.began + self.deadline_s - time.monotonic())
 
+    def run(self, parts: list[plan.Part]) -> None:
+        """Every part, or why it was not started; the tar after each step."""
+        step = ""
+        for part in parts:
+            if step and part.step != step:
+                self.keep(tar=True)
+            step = part.step
+            self.summary["parts"].append(self.outcome_of(part))
+            self.keep(tar=part.tests)
 
-def build_engines(python: list[str]) -> bool:
-    """Fresh copies of the bundles, each with engines of every precision."""
-    shutil.rmtree(RESULTS / "bundles", ignore_errors=True)
-    good = (INPUTS / "inputs.json").is_file()
-    for manifest in sorted(INPUTS.glob("*/manifest.json")):
-        folder = RESULTS / "bundles" / manifest.parent.name
-        shutil.copytree(manifest.parent, folder)
-        words = ["-m", "toolkit", "build", str(folder), "--precision", "fp32,fp16,int8", "--batch", BATCH]
-        good &= run(f"engines-{folder.name}", [*python, *words], 600) == 0
-    return good
-
-
-def run_tests(pythons: dict[str, list[str]]) -> bool:
-    """Every test in every Python that is a different one."""
-    good = True
-    variables = {"TOOLKIT_GPU_INPUTS": str(INPUTS), "TOOLKIT_GPU_ENGINES": str(RESULTS / "bundles")}
-    for name, python in pythons.items():
-        file = RESULTS / f"tests-{name}.xml"
-        file.unlink(missing_ok=True)
-        good &= run(f"tests-{name}", [*python, *TESTS, "--junitxml", str(file)], 900, **variables) == 0
-    return good
-
-
-def run_bench(pythons: dict[str, list[str]], seconds: float) -> bool:
-    """Latencies of all backends, each in the Python that has it."""
-    folders = [str(manifest.parent) for manifest in sorted((RESULTS / "bundles").glob("*/manifest.json"))]
-    if not folders:
-        say("bench: there are no bundles with engines")
-        return False
-    chosen = [f"trt={shlex.join(pythons['trt'])}"]
-    chosen += [f"{family}={shlex.join(pythons.get('torch', pythons['trt']))}" for family in ("torch", "ort")]
-    words = [word for entry in chosen for word in ("--python", entry)]
-    words += ["--seconds", str(seconds), "--json", str(RESULTS / "bench.json")]
-    good = run("bench", [sys.executable, "benchmarks/gpu.py", *folders, *words], 900) == 0
-    say((RESULTS / "bench.log").read_text(errors="replace").rpartition("\n{")[0])
-    return good
-
-
-def outcomes_from_junit(file: Path) -> dict[str, str]:
-    """Of every test "passed", "failed" or "skipped: why", by its name as pytest collects it."""
-    found = {}
-    for case in ElementTree.parse(file).iter("testcase"):
-        name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-        verdict = "passed"
-        for child in case:
-            if child.tag == "skipped":
-                verdict = f"skipped: {child.get('message')}"
-            elif child.tag in ("failure", "error"):
-                verdict = "failed"
-        found[name] = verdict
-    return found
-
-
-def summary(pythons: dict[str, list[str]], steps: dict[str, bool]) -> dict[str, Any]:
-    """What every test came to over all Pythons: failed anywhere, else passed anywhere, else skipped and why."""
-    outcomes: dict[str, dict[str, str]] = {}
-    for name in pythons:
-        if (RESULTS / f"tests-{name}.xml").is_file():
-            for test, verdict in outcomes_from_junit(RESULTS / f"tests-{name}.xml").items():
-                outcomes.setdefault(test, {})[name] = verdict
-    tests: dict[str, Any] = {"failed": [], "passed": [], "not_checked": {}}
-    for test, verdicts in outcomes.items():
-        if "failed" in verdicts.values():
-            tests["failed"].append(test)
-        elif "passed" in verdicts.values():
-            tests["passed"].append(test)
+    def outcome_of(self, part: plan.Part) -> dict[str, Any]:
+        """Runs a part within what is left, and says what it came to."""
+        found: dict[str, Any] = {"step": part.step, "name": part.name, "seconds": 0.0, "tests": {}, "problem": ""}
+        limit_s = min(part.limit_s, self.left_s - FINISH_S)
+        if part.impossible:
+            found |= {"outcome": "not possible", "words": part.impossible, "last_words": ""}
+        elif limit_s < part.least_s:
+            found |= {"outcome": "not started", "words": f"{max(0.0, self.left_s):.0f} s left", "last_words": ""}
         else:
-            tests["not_checked"][test] = verdicts
-    return {"steps": steps, "device": [vars(device) for device in probe_driver().devices], "tests": tests}
+            began = time.monotonic()
+            try:
+                found |= self.tested(part, limit_s) if part.tests else self.done(part, limit_s)
+            except Exception as error:  # what this script itself does wrong must not lose the rest
+                found |= {"outcome": "failed", "words": f"{type(error).__name__}: {error}", "last_words": ""}
+            except Stopped:
+                end_all()
+                found |= {"outcome": "failed", "words": "the check was told to stop", "last_words": ""}
+                self.summary["parts"].append(found)
+                raise
+            found["seconds"] = round(time.monotonic() - began, 2)
+        say(f"[{self.deadline_s - self.left_s:5.0f} s] {part.name}: {found['words']} ({found['seconds']:.1f} s)")
+        return found
+
+    def log_of(self, part: plan.Part) -> Path:
+        """Where a part's words go."""
+        return self.places.results / "logs" / f"{part.name}.log"
+
+    def done(self, part: plan.Part, limit_s: float) -> dict[str, Any]:
+        """A command's outcome."""
+        log, document = self.log_of(part), self.places.results / "documents" / f"{part.name}.json"
+        document.parent.mkdir(parents=True, exist_ok=True)
+        ended: Ended = run_in_group(
+            part.command(), log, limit_s, self.environment | part.variables, ROOT, document if part.document else None
+        )
+        last = last_words(log) or (last_words(document) if part.document else "")
+        good = ended.good or (part.any_code and ended.words.startswith("exit code"))
+        return {"outcome": "ok" if good else "failed", "words": ended.words, "last_words": last}
+
+    def tested(self, part: plan.Part, limit_s: float) -> dict[str, Any]:
+        """The outcomes of a file of tests."""
+        log, journal = self.log_of(part), self.places.results / "journals" / f"{part.name}.jsonl"
+        variables = self.environment | part.variables | {"TOOLKIT_GPU_PART": part.name}
+        tests = run_tests(part.command(), journal, log, limit_s, variables, ROOT)
+        good = not tests.problem and all(one["outcome"] in results.GOOD for one in tests.outcomes.values())
+        numbers: dict[str, int] = {}
+        for one in tests.outcomes.values():
+            numbers[one["outcome"]] = numbers.get(one["outcome"], 0) + 1
+        words = ", ".join(f"{number} {name}" for name, number in numbers.items()) or tests.problem
+        return {
+            "outcome": "ok" if good else "failed", "words": words, "tests": tests.outcomes, "problem": tests.problem,
+            "starts": tests.starts, "last_words": last_words(log) if tests.problem else "",
+        }  # fmt: skip
+
+    def keep(self, tar: bool) -> None:
+        """Writes down what is known; nothing that goes wrong here ends the check."""
+        self.summary["seconds"] = round(self.deadline_s - self.left_s, 1)
+        try:
+            results.write_json_whole(self.places.results / results.SUMMARY, self.summary)
+            results.write_json_whole(self.out / results.SUMMARY, self.summary)
+            if tar:
+                engines = plan.facts_of_engines(self.places.engines)
+                results.write_json_whole(self.places.results / "engines.json", engines)
+                results.write_tar(self.places.results, self.out)
+        except Exception as error:
+            say(f"the results could not be written: {type(error).__name__}: {error}")
+
+    def finish(self) -> int:
+        """The last tar and the words at the end; 0 where all was good and something was checked."""
+        self.keep(tar=True)
+        try:
+            from gpu_tables import figures_of_folder
+
+            figures = figures_of_folder(self.places.results)
+        except Exception as error:
+            figures = f"no tables: {type(error).__name__}: {error}"
+        print(results.in_words(self.summary, figures), flush=True)
+        numbers = results.counts(self.summary)
+        bad = sum(number for name, number in numbers.items() if name not in (*results.GOOD, "not possible"))
+        return 0 if not bad and numbers.get("passed", 0) + numbers.get("ok", 0) else 1
+
+
+def machine_in_words(driver: dict[str, Any]) -> str:
+    """One line: the GPU and the newest CUDA that its driver speaks."""
+    if not driver["available"]:
+        return f"no GPU: {driver['reason']}"
+    first = driver["devices"][0]
+    return (
+        f"{first['name']} ({first['compute_capability']}, {first['memory_mib']} MiB), CUDA {driver['driver_version']}"
+    )
+
+
+def environment_of(options: argparse.Namespace, work: Path) -> dict[str, str]:
+    """What every child gets: the repository first, caches that can be written, no plugin of pytest but our own."""
+    cache, paths = work / "cache", [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    folders = {
+        "TOOLKIT_CACHE": "toolkit", "XDG_CACHE_HOME": "xdg", "TORCHINDUCTOR_CACHE_DIR": "inductor",
+        "TRITON_CACHE_DIR": "triton", "CUPY_CACHE_DIR": "cupy", "CUDA_CACHE_PATH": "cuda", "TMPDIR": "tmp",
+    }  # fmt: skip
+    for name in folders.values():
+        (cache / name).mkdir(parents=True, exist_ok=True)
+    told = {
+        "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "NO_COLOR": "1",
+        "COLUMNS": "160", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TOOLKIT_GPU_INPUTS": str(options.inputs),
+        "TOOLKIT_GPU_ENGINES": str(work / "engines"), "TOOLKIT_GPU_RESULTS": str(work / "results"),
+    }  # fmt: skip
+    environment = os.environ | {name: str(cache / folder) for name, folder in folders.items()} | told
+    environment.pop("PYTEST_ADDOPTS", None)
+    return environment
+
+
+def driver_of(environment: dict[str, str]) -> dict[str, Any]:
+    """What the driver answers, asked in a child: whatever happens there is a reason."""
+    absent: dict[str, Any] = {"available": False, "driver_version": None, "devices": []}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return answer
+    except subprocess.TimeoutExpired:
+        return absent | {"reason": "the driver gave no answer within 60 s"}
+    except (IndexError, ValueError, OSError) as error:
+        return absent | {"reason": f"the driver cannot be asked: {type(error).__name__}: {error}"}
+
+
+def prepare(places: plan.Places) -> None:
+    """Bundles to build into, copied once; a second run over the same folder takes the engines that are there."""
+    for name, source in {"tiny": plan.TINY, **{model: places.inputs / model for model in places.models}}.items():
+        if not (places.engines / name / "manifest.json").is_file():
+            shutil.copytree(source, places.engines / name)
+    for name in ("extra",):
+        (places.engines / name).mkdir(parents=True, exist_ok=True)
+    for name in ("logs", "documents", "journals", "layers"):
+        (places.results / name).mkdir(parents=True, exist_ok=True)
 
 
 def collected() -> list[str]:
     """The tests that carry the marker, as pytest collects them."""
-    done = subprocess.run([sys.executable, *TESTS, "--collect-only", "-q"], cwd=ROOT, capture_output=True, text=True)
+    words = ("-m", "pytest", "tests/gpu", "-m", "gpu", "--confcutdir", "tests/gpu", "-p", "no:cacheprovider")
+    done = subprocess.run([sys.executable, *words, "--collect-only", "-q"], cwd=ROOT, capture_output=True, text=True)
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
@@ -163,60 +234,82 @@ def markdown(names: list[str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> int:
-    """1 where there is no GPU, a step fails or a test fails."""
+def options_of(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description="All that needs a GPU.")
-    parser.add_argument("--trt-python", default=sys.executable, help="a command: a Python with TensorRT")
-    parser.add_argument("--torch-python", default=sys.executable, help="a command: a Python with torch and onnxruntime")
-    parser.add_argument("--steps", default=",".join(STEPS), help="of inputs, engines, tests, bench")
-    parser.add_argument("--seconds", type=float, default=0.5, help="measuring time of a runner at a batch")
+    parser.add_argument("--out", type=Path, help="where the results go (default: bundles/gpu-results)")
+    parser.add_argument("--deadline", type=float, default=780.0, metavar="SECONDS", help="all is over by then")
+    parser.add_argument("--inputs", type=Path, default=ROOT / "bundles" / "gpu-inputs", help="of gpu_inputs.py")
+    parser.add_argument("--steps", default=",".join(plan.STEPS), help="of " + ", ".join(plan.STEPS))
+    parser.add_argument("--skip", default="", metavar="STEPS", help="left out of them")
+    parser.add_argument("--work", type=Path, help="a folder to work in; engines that are there are used again")
+    parser.add_argument("--rehearse", action="store_true", help="on stand-ins for libcuda and TensorRT, without a GPU")
     parser.add_argument("--list", action="store_true", help="the tests by name, and nothing else")
-    options = parser.parse_args()
+    parser.add_argument("--plan", action="store_true", help="the steps and their limits, and nothing else")
+    return parser.parse_args(words)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped
+
+
+def main() -> int:
+    """1 where there is no GPU, something fails, or time was too short for something."""
+    began = time.monotonic()
+    options = options_of()
+    options.began = began
     if options.list:
         print(markdown(collected()), end="")
         return 0
-    driver = probe_driver()
-    if not driver.available:
-        say(f"There is no GPU to check anything on: {driver.reason}.")
-        return 1
-    say(f"{driver.devices[0].name} ({driver.devices[0].compute_capability}), CUDA {driver.driver_version}")
-    pythons = {"trt": shlex.split(options.trt_python), "torch": shlex.split(options.torch_python)}
-    if pythons["trt"] == pythons["torch"]:
-        del pythons["torch"]
-    wanted, done = options.steps.split(","), {}
-    work = {
-        "inputs": lambda: make_inputs(shlex.split(options.torch_python)),
-        "engines": lambda: build_engines(pythons["trt"]),
-        "tests": lambda: run_tests(pythons),
-        "bench": lambda: run_bench(pythons, options.seconds),
-    }
-    began = time.monotonic()
-    for step in STEPS:
-        if step in wanted:
-            done[step] = work[step]()
-    say(f"all steps: {(time.monotonic() - began) / 60:.1f} minutes")
-    found = summary(pythons, done)
-    (RESULTS / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
-    show(found, RESULTS)
-    checked_something = "tests" not in done or found["tests"]["passed"]
-    return 0 if all(done.values()) and checked_something else 1
+    wanted = [step for step in plan.steps_from_text(options.steps) if step not in plan.steps_from_text(options.skip)]
+    asked, out = options.out is not None, options.out or ROOT / "bundles" / "gpu-results"
+    options.out, options.inputs = out.resolve(), options.inputs.resolve()
+    work = options.work.resolve() if options.work else Path(tempfile.mkdtemp(prefix="gpu-check-"))
+    work.mkdir(parents=True, exist_ok=True)
+    environment, builds = environment_of(options, work), True
+    if options.rehearse:
+        from gpu_rehearsal import stand_ins
+
+        environment, builds = stand_ins(work, environment)
+    driver = driver_of(environment)
+    places = plan.Places(Path(environment["TOOLKIT_GPU_INPUTS"]), work / "engines", work / "results")
+    if options.plan:
+        print(plan.plan_text(plan.parts_of(places)))
+        return 0
+    if not driver["available"]:
+        say(f"There is no GPU to check anything on: {driver['reason']}.")
+        if not asked:
+            return 1
+        wanted = ["machine"]  # whoever named a folder learns why
+    prepare(places)
+    check = Check(options, work, environment, driver)
+    say(f"{check.summary['machine']}; {check.left_s:.0f} s left; work in {work}")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+    clocks = start_clocks(places, environment)
+    try:
+        parts = plan.parts_of(places, quick=options.rehearse, builds=builds)
+        check.run([part for part in parts if part.step in wanted])
+    except Stopped:
+        say("told to stop: what is known is written down")
+    finally:
+        if clocks is not None:
+            end_group(clocks)
+    return check.finish()
 
 
-def show(found: dict[str, Any], results: Path) -> None:
-    """What failed and what was not checked, by reason, for people."""
-    tests = found["tests"]
-    for test in tests["failed"]:
-        say(f"FAILED: {test}")
-    by_reason: dict[str, list[str]] = {}
-    for test, why in tests["not_checked"].items():
-        reason = "; ".join(f"{name} {verdict}" for name, verdict in why.items())
-        by_reason.setdefault(reason, []).append(test.rpartition("::")[2])
-    for reason, names in by_reason.items():
-        say(f"NOT CHECKED, {reason}:")
-        say("\n".join(f"    {name}" for name in names))
-    counts = ", ".join(f"{len(tests[name])} {name.replace('_', ' ')}" for name in ("passed", "failed", "not_checked"))
-    steps = ", ".join(f"{name} {'ok' if good else 'FAILED'}" for name, good in found["steps"].items())
-    say(f"Tests: {counts}. Steps: {steps}. Results in {results}")
+def start_clocks(places: plan.Places, environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
+    """Clocks, power and temperature all the while, where there is an nvidia-smi."""
+    command = plan.clocks_command()
+    if command is None:
+        return None
+    try:
+        with (places.results / "clocks.csv").open("wb") as stream:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True, env=environment
+            )
+    except OSError:
+        return None
 
 
 if __name__ == "__main__":

@@ -136,12 +136,15 @@ def _built(onnx_bytes: bytes, folder: Path) -> str:
     file = folder / "built.onnx"
     file.write_bytes(onnx_bytes)
     try:
-        census = engine_from_onnx(file, folder / "built.plan").census
+        engine = engine_from_onnx(file, folder / "built.plan")
+        census = engine.census
     except BackendUnavailable as error:
         return f"not here: {error.what}"
     except ToolkitError as error:
         return f"refused: {(error.found or error.what).splitlines()[0][:90]}"
-    return "built" if census is None else f"{census.convolutions('Int8')} of {census.convolutions()} read int8"
+    if census is None:
+        return f"built; layers unknown: {engine.sidecar['census_reason']}"
+    return f"{census.convolutions('Int8')} of {census.convolutions()} read int8"
 
 
 def compare(file: Path, images: Any, folder: Path) -> dict[str, Any]:

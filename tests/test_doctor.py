@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -21,6 +22,7 @@ from toolkit.doctor_checks import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
+from toolkit.runtime.trt import MODULES
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Answer], name: str = "numpy") -> Check:
@@ -111,6 +113,26 @@ def _child(monkeypatch: pytest.MonkeyPatch, program: str, timeout_s: float = 20)
     return in_own_process("pycuda", timeout_s)
 
 
+def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_is_not_installed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = Driver(True, "", "11.4", (Device("Orin", "SM87", 7620),))
+
+    class Dead:
+        def __init__(self, logger: Any) -> None:
+            logger.log(SimpleNamespace(name="ERROR"), "CUDA initialization failure with error: 35")
+
+    module = SimpleNamespace(__version__="10.6.0", ILogger=object, Runtime=Dead, BuilderFlag=SimpleNamespace(FP16=0))
+    monkeypatch.setattr("toolkit.runtime.trt._installed", lambda load: ([("tensorrt", module)], []))
+    monkeypatch.setattr("toolkit.runtime.trt.probe_driver", lambda: gpu)
+    monkeypatch.setattr("toolkit.doctor_checks.probe_driver", lambda: gpu)
+    found = answered("tensorrt")
+    assert found.ok is False
+    assert found.detail.startswith("tensorrt 10.6.0 cannot start CUDA here: CUDA initialization failure with error: 35")
+    assert "update the NVIDIA driver" in str(found.fix)
+    assert "reinstall" not in str(found.fix)
+
+
 def test_a_library_that_crashes_ends_only_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = _child(monkeypatch, f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})")
     assert (finding.ok, finding.detail) == (False, "the library ended its process with SIGSEGV")
@@ -145,7 +167,7 @@ def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_the_doctor_imports_no_backend() -> None:
-    heavy = "torch onnx onnxruntime tensorrt tensorrt_rtx_bindings PIL safetensors pycuda"
+    heavy = " ".join(["torch onnx onnxruntime PIL safetensors pycuda", *MODULES])
     program = f"import sys, toolkit.doctor; sys.exit(' '.join(set({heavy!r}.split()) & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(doctor.__file__).parent.parent)}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import toolkit
+from toolkit.errors import ToolkitError
+from toolkit.files import read_toml
+from toolkit.runtime.trt import MODULES
 
 HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", "matplotlib", "cuda", "pycuda", "pandas", "scipy"}
 ROOT = Path(toolkit.__file__).parents[1]
@@ -20,6 +23,11 @@ LIGHT = sorted(
     for module in pkgutil.walk_packages(toolkit.__path__, "toolkit.")
     if not module.name.startswith(("toolkit.models", "toolkit.shipped", "toolkit.__main__"))
 )
+
+
+def test_every_name_of_tensorrt_is_banned_at_module_level() -> None:
+    lint = read_toml(ROOT / "pyproject.toml", ToolkitError)["tool"]["ruff"]["lint"]
+    assert set(MODULES) <= set(lint["flake8-tidy-imports"]["banned-module-level-imports"])
 
 
 def _imported_with(*modules: str) -> set[str]:

@@ -116,6 +116,26 @@ def test_a_runner_that_never_settles_is_warmed_up_for_a_while_only() -> None:
     assert WARM <= latency.warmup_calls <= 12
 
 
+def test_a_gpu_is_warmed_up_for_two_tenths_of_a_second_at_the_least_and_until_it_is_steady() -> None:
+    class _OnDevice(_Timed):
+        def phases(self, images_nhwc: UInt8) -> Phases:
+            raise AssertionError("not asked for here")
+
+        def without_graph(self) -> Runner:
+            return self
+
+    def warmed_up_for(seconds_of: Callable[[int], float]) -> float:
+        clock = _Clock()
+        runner = _OnDevice("a", clock, seconds_of, [])
+        (latency,) = bench({"a": runner}, IMAGES, (1,), seconds=1e-6, clock=clock)
+        return sum(map(seconds_of, range(latency.warmup_calls)))
+
+    assert 0.2 <= warmed_up_for(lambda call: 2**-10) < 0.21
+    ramp = warmed_up_for(lambda call: 2**-10 * (4 if call < 100 else 1))  # a clock that rises after 0.4 s
+    assert 0.2 <= ramp < 0.45
+    assert 2.0 <= warmed_up_for(lambda call: 0.1 * 0.98**call) < 2.5  # never steady
+
+
 def test_runners_take_turns_forwards_and_backwards_at_every_batch() -> None:
     clock, diary = _Clock(), list[tuple[str, int]]()
     runners: dict[str, Runner] = {name: _Timed(name, clock, lambda call: 0.25, diary) for name in ("a", "b")}
@@ -179,7 +199,7 @@ def test_parts_on_a_device_are_medians_and_the_rest_is_pythons() -> None:
 
         def phases(self, images_nhwc: UInt8) -> Phases:
             self.calls += 1
-            return Phases(0.1, 50.0 if self.calls == 1 else 1.0, 0.2)
+            return Phases(0.1, 50.0 if self.calls == 1 else 1.0, 0.2, 0.3)
 
         def without_graph(self) -> Runner:
             return self
@@ -188,7 +208,7 @@ def test_parts_on_a_device_are_medians_and_the_rest_is_pythons() -> None:
     timed = times_phases(_OnDevice(4))
     assert timed is not None
     assert vars(phases_of(timed, IMAGES, 2.0)) == pytest.approx(
-        {"python_ms": 0.7, "h2d_ms": 0.1, "gpu_ms": 1.0, "d2h_ms": 0.2}
+        {"python_ms": 0.7, "h2d_ms": 0.1, "gpu_ms": 1.0, "d2h_ms": 0.2, "enqueue_ms": 0.3}
     )
     assert phases_of(timed, IMAGES, 1.0).python_ms == 0
 

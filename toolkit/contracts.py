@@ -36,6 +36,15 @@ def sha256_of_each(images_nhwc: UInt8) -> list[bytes]:
     return [hashlib.sha256(image.tobytes()).digest() for image in np.ascontiguousarray(images_nhwc)]
 
 
+def order_by_content(images_nhwc: UInt8) -> Int64:
+    """Indices (N,) that sort images by their sha256: whoever runs them in this order gets the same bits for any other.
+
+    An engine may round an image's values otherwise at another place in a batch, or in a batch of another size.
+    """
+    digests = sha256_of_each(images_nhwc)
+    return np.array(sorted(range(len(digests)), key=digests.__getitem__), np.int64)
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Images uint8 (N, H, W, C), labels int64 (N,) that index `classes`, and where they came from."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from toolkit import doctor_checks as here
 from toolkit.doctor_checks import Absent, Answer
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
+from toolkit.runtime.trt import CudaDoesNotStart
 
 TIMEOUT_S = 120  # a cold import of torch on an SD card takes most of a minute
 
@@ -57,14 +58,21 @@ def answered(name: str) -> Check:
     except ToolkitError as error:
         detail = error.what if error.found is None else f"{error.what}: {error.found}"
         if name in REQUIRED or not _is_absence(error):
-            return Check(name, False, None, _one_line(detail), FIXES.get(name, error.fix))
+            return Check(name, False, None, _one_line(detail), _fix(name, error))
         return Check(name, None, None, _one_line(detail), error.fix)
     except Exception as error:
         return Check(name, False, None, _one_line(f"{type(error).__name__}: {error}"), FIXES.get(name))
 
 
+def _fix(name: str, error: ToolkitError) -> str | None:
+    """To install again mends what is broken, not what the driver is too old for."""
+    return error.fix if isinstance(error, CudaDoesNotStart) else FIXES.get(name, error.fix)
+
+
 def _is_absence(error: ToolkitError) -> bool:
     """Whether something is simply not installed, rather than installed and broken."""
+    if isinstance(error, CudaDoesNotStart):
+        return False
     if isinstance(error, MissingPackage):
         return isinstance(error.__cause__, ModuleNotFoundError)
     return isinstance(error, BackendUnavailable) and "is installed but" not in (error.found or "")

@@ -237,11 +237,13 @@ def cuda_driver() -> Answer:
 
 
 def tensorrt_build() -> Answer:
-    """A convolution as an engine, where this TensorRT builds."""
+    """A convolution as an engine, where this TensorRT builds; with a driver, whether CUDA starts on it."""
     from toolkit.export.engine_from_onnx import engine_from_onnx
-    from toolkit.runtime.trt import find_tensorrt
+    from toolkit.runtime.trt import find_tensorrt, require_cuda_starts
 
-    found = find_tensorrt()
+    found, driver = find_tensorrt(), probe_driver()
+    if driver.available:
+        require_cuda_starts(found, driver)
     if not found.can_build:
         return found.version, f"{found.kind}: runs engines, cannot build them"
     with _temporary(TINY_CONV, "conv.onnx") as onnx:
@@ -261,14 +263,15 @@ def pycuda_devices() -> Answer:
 
 
 def cuda_python_devices() -> Answer:
-    """The GPUs that cuda-python counts."""
+    """The GPUs that cuda-python counts, through the driver's interface, as runners use it."""
+    from toolkit.runtime.cuda.cuda_python import HOLDS, bindings, lets_go
+
     with needs("drive the GPU with cuda-python"):
-        try:
-            runtime = importlib.import_module("cuda.bindings.runtime")  # since 12.6
-        except ModuleNotFoundError:
-            runtime = importlib.import_module("cuda.cudart")
+        driver, version = bindings()
     _require_driver()
-    code, count = runtime.cudaGetDeviceCount()
-    if int(code) != 0:
-        raise RuntimeError(f"cudaGetDeviceCount returned {code}")
-    return getattr(importlib.import_module("cuda.bindings"), "__version__", None), f"{count} GPUs"
+    count = 0
+    for call, answer in (("cuInit", driver.cuInit(0)), ("cuDeviceGetCount", driver.cuDeviceGetCount())):
+        if int(answer[0]) != 0:
+            raise RuntimeError(f"{call} returned {answer[0].name}")
+        count = answer[-1]
+    return version, f"{count} GPUs" + ("" if lets_go(version) else f"; {HOLDS}")

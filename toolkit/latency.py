@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -32,7 +32,9 @@ LONGEST_ROUND_S = 0.5
 # machine what rounds of 50 ms find in six times the time (tests/faults). A rank test at 1 in 1,000 needs ten.
 PAIRED_ROUNDS, MOST_PAIRED_ROUNDS, PAIRED_ROUND_S = 20, 400, 0.02
 WARMUP_WINDOW = 3
-LONGEST_WARMUP_S = 0.2  # what trtexec takes too
+# Least and most. trtexec warms up for 0.2 s at the least: an idle GPU runs at a fraction of its clock. A CPU is awake
+# at once, and a machine that drifts never settles.
+ON_HOST_S, ON_DEVICE_S = (0.0, 0.2), (0.2, 2.0)
 STEADY = 1.05
 CONVERGED = 0.01  # half the width of the median's interval, relative to the median
 SLACK = 20  # calls to a round before one is spent untimed, to forget the runner that had the turn before
@@ -51,12 +53,16 @@ class Load:
 
 @dataclass(frozen=True)
 class PhaseTimes:
-    """Medians in ms of one call's parts; `python_ms` is what of the call's median is not on the device."""
+    """Medians in ms of one call's parts; `python_ms` is what of the call's median is not on the device.
+
+    `enqueue_ms`, which is a part of it, is what the host takes to put the compute into the stream.
+    """
 
     python_ms: float
     h2d_ms: float
     gpu_ms: float
     d2h_ms: float
+    enqueue_ms: float
 
 
 @dataclass(frozen=True)
@@ -178,18 +184,16 @@ def bench(
 
 
 def _warm_up(runner: Runner, images: UInt8, round_s: float, clock: Clock) -> _Series:
-    """Calls until a window of calls is no longer clearly faster than the one before.
-
-    Two windows at least, and no further one after `LONGEST_WARMUP_S`: a machine that drifts never settles.
-    """
-    first_ms, before, took, calls, end = 0.0, math.inf, 0.0, 0, clock() + int(1e9 * LONGEST_WARMUP_S)
-    while calls < 2 * WARMUP_WINDOW or clock() < end:
+    """Calls until a window of calls is no longer clearly faster than the one before; two windows at least."""
+    least, most = (clock() + int(1e9 * limit) for limit in (ON_DEVICE_S if times_phases(runner) else ON_HOST_S))
+    first_ms, before, took, calls = 0.0, math.inf, 0.0, 0
+    while calls < 2 * WARMUP_WINDOW or clock() < most:
         started = clock()
         for _ in range(WARMUP_WINDOW):
             runner.logits(images)
             first_ms = first_ms or (clock() - started) / 1e6
         took, calls = float(clock() - started), calls + WARMUP_WINDOW
-        if took * STEADY >= before:
+        if took * STEADY >= before and clock() >= least:
             break
         before = took
     return _Series(calls, first_ms, settle=took / WARMUP_WINDOW * SLACK < 1e9 * round_s)
@@ -306,5 +310,5 @@ def times_phases(runner: Runner) -> TimesPhases | None:
 def phases_of(runner: TimesPhases, images_nhwc: UInt8, p50_ms: float) -> PhaseTimes:
     """Medians of `PHASE_CALLS` calls' parts; what is left of `p50_ms`, the median of whole calls, is Python's."""
     found = [runner.phases(images_nhwc) for _ in range(PHASE_CALLS)]
-    h2d, gpu, d2h = (statistics.median(getattr(p, part) for p in found) for part in ("h2d_ms", "gpu_ms", "d2h_ms"))
-    return PhaseTimes(max(0.0, p50_ms - h2d - gpu - d2h), h2d, gpu, d2h)
+    h2d, gpu, d2h, enqueue = (statistics.median(part) for part in zip(*map(astuple, found), strict=True))
+    return PhaseTimes(max(0.0, p50_ms - h2d - gpu - d2h), h2d, gpu, d2h, enqueue)

@@ -56,7 +56,7 @@ class _OnDevice(NullRunner):
         self.variants: list[_OnDevice] = []
 
     def phases(self, images_nhwc: UInt8) -> Phases:
-        return Phases(0.001, self.gpu_ms, 0.001)
+        return Phases(0.001, self.gpu_ms, 0.001, 0.002)
 
     def without_graph(self) -> Runner:
         self.variants.append(_OnDevice(self.gpu_ms))
@@ -253,10 +253,10 @@ def _row(**changes: Any) -> Any:
 def test_a_launch_bound_runner_is_named() -> None:
     from toolkit.latency import PhaseTimes
 
-    (found,) = warnings_of_rows([_row(phases=PhaseTimes(0.09, 0.01, 0.1, 0.01))])
+    (found,) = warnings_of_rows([_row(phases=PhaseTimes(0.09, 0.01, 0.1, 0.01, 0.085))])
     assert found.kind == "launch-bound"
     assert "a CUDA graph" in found.text
-    assert warnings_of_rows([_row(phases=PhaseTimes(0.07, 0.01, 0.1, 0.01))]) == []
+    assert warnings_of_rows([_row(phases=PhaseTimes(0.09, 0.01, 0.1, 0.01, 0.075))]) == []
 
 
 def test_an_unstable_runner_and_a_rate_not_held_are_named() -> None:

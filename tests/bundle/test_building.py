@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.export.standin import Trt
-from toolkit.bundle import building, repeating
+from toolkit.bundle import building, repeating, writing
 from toolkit.bundle.building import build_engines
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.bundle.repeating import Trials
@@ -64,6 +64,18 @@ def test_the_ranges_of_the_bundle_reach_a_dla_under_the_header_of_the_version(
     assert bundle_from_folder(bundle.folder).engines()[-1] == entry
 
 
+def test_an_export_with_tensorrt_8_leaves_out_the_file_that_it_misreads_and_says_so(bundle: Bundle, use: Any) -> None:
+    use(Trt("8.6.1", layers={"Layers": ["conv1"]}))
+    options: Any = SimpleNamespace(target=replace(TARGET, dla_core=None))
+    entries, none, notes = writing._build_engines(
+        bundle.folder, ("fp32", "int8", "int8-fp16"), options, lambda *at: None
+    )
+    assert ([entry["precision"] for entry in entries], none) == (["fp32", "int8"], "")
+    assert "no engine of model.int8-fp16.onnx: tensorrt 8.6.1 reads its FP16 scales as float32" in notes[0]
+    assert "model.onnx: the engine's layers are unknown: the engine inspector lists bare names" in notes[1]
+    assert entries[0]["census_reason"] in notes[1]
+
+
 def test_timings_go_to_the_users_cache_folder(bundle: Bundle, use: Any, tmp_path: Path) -> None:
     use(Trt("10.3"))
     build_engines(bundle, ("fp32",), replace(TARGET, dla_core=None))
@@ -99,7 +111,7 @@ def test_repeated_builds_share_no_timings_and_the_manifest_holds_the_one_that_wa
     trials = Trials(3, seconds=0.02, open_engine=lambda plan: Golden(bundle))
     built = build_engines(bundle, ("fp32",), replace(TARGET, dla_core=None), trials=trials)
     assert not (tmp_path / "cache").exists()
-    assert "3 of 3 builds pass" in built.notes[0]
+    assert "3 of 3 builds pass" in built.notes[-1]
     sidecar = json.loads((bundle.folder / "engines/model.engine.json").read_text())
     assert len(sidecar["trials"]) == 3
     bundle_from_folder(bundle.folder)  # hashes of what was moved into place

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from toolkit.calibration import auto
-from toolkit.calibration.agreement import agreement_from_logits, held_out
+from toolkit.calibration.agreement import agreement_from_logits, held_out, logits_of
 from toolkit.calibration.auto import ranges_by_agreement
 from toolkit.calibration.methods import CANDIDATES
 from toolkit.calibration.ranges import Observation, ranges_from_images
-from toolkit.contracts import LabelledImages, Preprocessing, UInt8, sha256_of_each
+from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8, sha256_of_each
+from toolkit.runtime.ort import OrtRunner
 
 
 @pytest.fixture(name="images")
@@ -44,12 +48,29 @@ def test_the_winners_ranges_are_those_of_all_images_in_one_pass(
     assert (record.amax, record.largest, record.key) == (alone.amax, alone.largest, alone.key)
 
 
+@pytest.mark.parametrize("by_place", [False, True])
 def test_any_order_of_the_images_gives_the_same_choice(
-    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto,
+    images: UInt8,
+    tiny_preprocessing: Preprocessing,
+    by_place: bool,
+    request: pytest.FixtureRequest,
 ) -> None:
-    shuffled = images[np.random.default_rng(0).permutation(len(images))]
-    a, b = (ranges_by_agreement(tiny_graph, part, tiny_preprocessing).record.as_dict() for part in (images, shuffled))
-    assert a == b
+    if by_place:
+        request.getfixturevalue("rounds_by_place")
+    images = np.concatenate([images, images[:5]])  # some twice
+    orders = np.random.default_rng(0).permutation(len(images)), np.arange(len(images))[::-1]
+    wanted = ranges_by_agreement(tiny_graph, images, tiny_preprocessing).record.as_dict()
+    for order in orders:
+        assert ranges_by_agreement(tiny_graph, images[order], tiny_preprocessing).record.as_dict() == wanted
+
+
+@pytest.mark.usefixtures("rounds_by_place")
+def test_an_images_logits_are_the_same_bits_wherever_it_stands(tiny_graph: onnx.ModelProto, images: UInt8) -> None:
+    with OrtRunner(tiny_graph.SerializeToString()) as runner:
+        assert not np.array_equal(runner.logits(images[::-1])[::-1], runner.logits(images))
+    order = np.random.default_rng(0).permutation(len(images))
+    assert np.array_equal(logits_of(tiny_graph, images[order]), logits_of(tiny_graph, images)[order])
 
 
 def test_images_that_judge_set_no_range_of_a_candidate(
@@ -96,6 +117,14 @@ def test_a_quarter_is_held_out_256_at_most_and_copies_stay_together() -> None:
     twice = held_out(np.concatenate([images[:400], images[:400]]))
     assert np.array_equal(twice[:400], twice[400:])
     assert np.array_equal(twice[:400], held_out(images[:400]))
+
+
+@given(
+    npst.arrays(np.float32, (2, 12, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+    st.permutations(range(12)),
+)
+def test_agreement_is_the_same_bits_for_any_order_of_the_rows(logits: Float32, order: list[int]) -> None:
+    assert agreement_from_logits(*logits[:, order]) == agreement_from_logits(*logits)
 
 
 def test_agreement_counts_flips_and_distance() -> None:

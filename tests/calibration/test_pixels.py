@@ -24,6 +24,7 @@ from toolkit.calibration.scales import quantised_weights, weight_scales
 from toolkit.contracts import Float32, Preprocessing, UInt8
 from toolkit.export.fp16 import fp16_from_onnx
 from toolkit.export.prepended import with_preprocessing
+from toolkit.graph_edits import add_constants, set_nodes
 from toolkit.runtime.ort import OrtRunner
 
 SIDE = 6
@@ -162,6 +163,80 @@ def test_every_pixel_value_goes_through_quantisation_unchanged(nchw: bool) -> No
             levels = _outputs(made, f"{PIXELS}_dequantized", images).astype(np.float64) / step
             assert np.array_equal(levels[:, :3].transpose(0, 2, 3, 1), images.astype(np.float64) - MIDDLE)
             assert len(np.unique(levels[:, 3:])) == 1
+
+
+def _padded_last(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same file with its Pad behind Mul and Add, of what the whole pixel becomes there."""
+    result = onnx.ModelProto.FromString(model.SerializeToString())
+    nodes, constants = {node.name: node for node in result.graph.node}, _constants(result)
+    pad, mul, add = (nodes[f"preprocess/{kind}"] for kind in ("Pad", "Mul", "Add"))
+    behind = (constants["preprocess.constant"] - MIDDLE) * constants["preprocess.step"]
+    (pixel,) = (tensor for tensor in result.graph.initializer if tensor.name == "preprocess.constant")
+    pixel.CopyFrom(numpy_helper.from_array(behind, pixel.name))
+    mul.input[0], add.output[0], pad.input[0], pad.output[0] = pad.input[0], "added", "added", add.output[0]
+    order = [node for node in result.graph.node if node.name != pad.name]
+    order.insert(order.index(add) + 1, pad)
+    set_nodes(result.graph, order)
+    del result.graph.value_info[:]
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _quantised_before_padding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """What an engine has that moves Quantize up through Pad and pads with the float as it is; how many it moved."""
+    result = onnx.ModelProto.FromString(model.SerializeToString())
+    constants, makers = _constants(result), {node.output[0]: node for node in result.graph.node}
+    moved = [
+        (makers[n.input[0]], n) for n in result.graph.node if n.op_type == "QuantizeLinear" and n.input[0] in makers
+    ]
+    moved = [(pad, quantize) for pad, quantize in moved if pad.op_type == "Pad"]
+    for pad, quantize in moved:
+        add_constants(result.graph, {"as_it_is": constants[pad.input[2]].astype(np.int8)})
+        pad.input[2], quantize.input[0], pad.input[0] = "as_it_is", pad.input[0], "quantized_first"
+        quantize.output[0], pad.output[0] = "quantized_first", quantize.output[0]
+        order = [node for node in result.graph.node if node.name != pad.name]
+        order.insert(order.index(quantize) + 1, pad)
+        set_nodes(result.graph, order)
+    return result, len(moved)
+
+
+def _logits(model: onnx.ModelProto, images: UInt8, optimize: bool) -> Float32:
+    with OrtRunner(model.SerializeToString(), optimize=optimize) as runner:
+        logits: Float32 = runner.logits(images)
+    return logits
+
+
+@given(
+    st.sampled_from([1, 3]).flatmap(lambda n: st.tuples(st.tuples(*[MEANS] * n), st.tuples(*[STDS] * n))),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_a_whole_pixel_before_mul_and_add_gives_the_same_bits_as_its_number_behind_them(
+    normalisation: Any, nchw: bool, bias: bool, seed: int
+) -> None:
+    model = _net(*normalisation, nchw=nchw, bias=bias, seed=seed)
+    found = first_convolution(model)
+    assert found is not None
+    assert MIDDLE < found.pixel <= 255  # there is always one
+    images = _images(len(normalisation[0]))
+    int8 = qdq_from_ranges(model, _record(model))
+    for made in (int8, fp16_from_onnx(qdq_from_ranges(model, _record(model), int8_weights=True))):
+        before = _padded_last(made)
+        for optimize in (False, True):
+            assert np.array_equal(_logits(made, images, optimize), _logits(before, images, optimize))
+        dequantised = f"{PIXELS}_dequantized"
+        assert np.array_equal(_outputs(made, dequantised, images), _outputs(before, dequantised, images))
+
+
+def test_an_engine_that_quantises_before_it_pads_has_nothing_to_misread() -> None:
+    model, images = _net((0.28,), (0.35,), seed=3), _images(1)
+    made = qdq_from_ranges(model, _record(model))
+    before, right = _padded_last(made), _logits(made, images, False)
+    misread, moved = _quantised_before_padding(before)
+    assert moved == 1
+    assert np.abs(_logits(misread, images, False) - right).max() > 0.1 * np.abs(right).max()
+    assert _quantised_before_padding(made) == (made, 0)
 
 
 @pytest.mark.parametrize("nchw", [True, False])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import TensorProto, numpy_helper
 
+from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.pixels import with_whole_pixels
 from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.qdq import qdq_from_ranges
@@ -22,6 +23,7 @@ from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.calibration.scales import activation_scale, quantised_weights, weight_scales
 from toolkit.contracts import Float32, LabelledImages, Preprocessing
 from toolkit.errors import CalibrationError
+from toolkit.export.fp16 import fp16_from_onnx
 from toolkit.export.onnx_from_torch import onnx_from_torch
 from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import BasicBlock, ResNetConfig, config_from_name
@@ -90,6 +92,20 @@ def test_every_convolution_reads_dequantised_images_and_weights(quantised: Any) 
     assert len(convolutions) >= 5
     for conv in convolutions:
         assert makers[conv.input[0]].op_type == makers[conv.input[1]].op_type == "DequantizeLinear"
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_no_padding_stands_right_before_a_quantize_in_any_int8_file(name: str) -> None:
+    graph = _graph(NETS[name])
+    tensors = dict.fromkeys((output for node in graph.graph.node for output in node.output), 1.0)
+    record = Record(tensors, tensors, {"graph_sha256": sha256_of_graph(graph)}, ())
+    small = qdq_from_ranges(graph, record, int8_weights=True)
+    for made in (qdq_from_ranges(graph, record), small, fp16_from_onnx(small), cpu_from_ranges(graph, record)):
+        makers = _makers(made.graph)
+        assert len(_of_type(made.graph, "Pad")) == 1  # of whole pixels
+        # Through a Cast of the FP16 file an engine could go as well.
+        for node in _of_type(made.graph, "QuantizeLinear", "Cast"):
+            assert node.input[0] not in makers or makers[node.input[0]].op_type != "Pad"
 
 
 def test_weights_are_quantised_by_channel_on_axis_0_and_activations_by_one_number(quantised: Any) -> None:

@@ -48,6 +48,7 @@ def _spoiled(graph: onnx.ModelProto, name: str, value: float, rows: Any = slice(
 
 @pytest.mark.parametrize("count", [FEWEST, BATCH - 1, BATCH, BATCH + 1, 37])
 @pytest.mark.parametrize("method", ["percentile", "minmax"])
+@pytest.mark.usefixtures("rounds_by_place")
 def test_shuffled_images_give_the_same_record_bit_for_bit(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, count: int, method: str
 ) -> None:

@@ -73,6 +73,18 @@ def test_a_budget_of_nothing_keeps_the_wrecked_layer_alone_in_float(
     assert budget.curve[-1].agreement.flips > 0
 
 
+@pytest.mark.usefixtures("rounds_by_place")
+def test_any_order_of_the_images_gives_the_same_layers_and_budget(
+    wrecked: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    record = _record(wrecked, images, tiny_preprocessing)
+    shuffled = images[np.random.default_rng(0).permutation(len(images))]
+    layers = sensitivities_of_layers(wrecked, record, images)
+    assert sensitivities_of_layers(wrecked, record, shuffled) == layers
+    one, other = (keep_float_within(wrecked, record, part, layers, 5) for part in (images, shuffled))
+    assert one == other
+
+
 def test_a_budget_that_int8_meets_keeps_nothing_in_float(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:

@@ -17,6 +17,7 @@ from tests.cli.conftest import structured_set
 from tests.cli.test_bad_input import leftovers
 from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.reading import ONNX_FILES
+from toolkit.runtime.trt import MODULES
 
 TOOLKIT = [sys.executable, "-m", "toolkit"]
 
@@ -117,7 +118,7 @@ def imported_by(*words: str, cwd: Path) -> set[str]:
     return set(json.loads(done.stderr.strip().splitlines()[-1]))
 
 
-HEAVY = {"torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "PIL", "safetensors"}
+HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", *MODULES}
 
 
 @pytest.mark.parametrize("words", ["--help", "train --help", "export --help", "--version", "init here"])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.cli.conftest import Toolkit
+from toolkit.bundle.selftest import versions_here
+from toolkit.runtime.trt import MODULES
 
 
 @pytest.fixture
@@ -112,6 +116,30 @@ def test_a_slowdown_an_upgrade_and_a_lost_backend_are_named(toolkit: Toolkit, bu
     assert set(failed) == {"speed of ort fp32", "trt int8"}
     assert "does not now" in failed["trt int8"]
     assert "onnxruntime 0.1 to " in answer.text
+
+
+@pytest.mark.parametrize("bindings", [name for name in MODULES if name.endswith("_bindings")])
+def test_an_upgrade_of_bindings_that_are_installed_alone_is_named(
+    toolkit: Toolkit, bundle: Path, monkeypatch: pytest.MonkeyPatch, bindings: str
+) -> None:
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, bindings, SimpleNamespace(__version__="10.3.0"))
+    toolkit("selftest", bundle, "--backend", "ort", "--record", "--seconds", "0.02")
+    monkeypatch.setitem(sys.modules, bindings, SimpleNamespace(__version__="10.6.0"))
+    answer = toolkit("selftest", bundle, "--backend", "ort", "--seconds", "0.02", "--max-slowdown", "1000")
+    (versions,) = [check["found"] for check in answer.document["checks"] if check["what"] == "versions"]
+    assert versions == f"changed since the record: {bindings.removesuffix('_bindings')} 10.3.0 to 10.6.0"
+
+
+def test_bindings_and_the_front_that_wraps_them_are_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorrt_bindings", SimpleNamespace(__version__="10.6.0"))
+    alone = versions_here()
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())  # a front may not say its version
+    assert versions_here() == alone
+    assert alone["tensorrt"] == "10.6.0"
 
 
 @pytest.mark.parametrize("text", ["{}", '{"format": 9}', "[]", "no json"])

@@ -32,7 +32,7 @@ class _OnDevice(NullRunner):
         return super().logits(images_nhwc)
 
     def phases(self, images_nhwc: UInt8) -> Phases:
-        return Phases(0.01, 0.2, 0.01)
+        return Phases(0.01, 0.2, 0.01, 0.3)
 
     def without_graph(self) -> Runner:
         return self

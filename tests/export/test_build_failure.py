@@ -50,15 +50,22 @@ CASES: dict[str, tuple[list[tuple[str, list[str], str]], dict[str, Any], int, st
         [("DequantizeLinear", ["b", "s"], "bias"), ("Conv", ["x", "w", "bias"], "y")],
         {"w": WEIGHTS, "b": np.ones(4, np.int32), "s": SCALE}, KINDS.FLOAT, "quantises a bias",
     ),
-    "zero point": ([Q, DQ], {"s": SCALE, "z": np.array(3, np.int8)}, KINDS.FLOAT, "zero points of 0"),
-    "negative scale": ([Q, DQ], {"s": -SCALE, "z": ZERO}, KINDS.FLOAT, "scales above 0"),
+    "zero point": ([Q, DQ], {"s": SCALE, "z": np.array(3, np.int8)}, KINDS.FLOAT, "quantised asymmetrically"),
+    "negative scale": ([Q, DQ], {"s": -SCALE, "z": ZERO}, KINDS.FLOAT, "not above 0"),
     "zero points": (
-        [Q, DQ], {"s": np.ones(3, np.float32), "z": ZERO}, KINDS.FLOAT, "as many of them as scales",
+        [Q, DQ], {"s": np.ones(3, np.float32), "z": ZERO}, KINDS.FLOAT, "another number of zero points",
     ),
     "QLinear": (
         [("QLinearConv", ["x", "s", "z", "w", "s", "z", "s", "z"], "y")],
         {"w": np.ones((4, 3, 3, 3), np.int8), "s": SCALE, "z": ZERO}, KINDS.INT8, "Q/DQ only",
     ),
+    "dynamic": ([("ConvInteger", ["x", "w"], "y")], {"w": np.ones((4, 3, 3, 3), np.int8)}, KINDS.UINT8, "Q/DQ only"),
+    "the CPU's": ([("Pad", ["x", "p"], "y")], {"p": np.zeros(8, np.int64)}, KINDS.UINT8, "computes with uint8"),
+    "uint8 scale": ([("DequantizeLinear", ["x", "s"], "y")], {"s": SCALE}, KINDS.UINT8, "computes with uint8"),
+    "training": (
+        [("Dropout", ["x", "r", "t"], "y")], {"r": SCALE, "t": np.array(True)}, KINDS.FLOAT, "training mode",
+    ),
+    "use": ([("Unique", ["x"], "y")], {}, KINDS.FLOAT, "not the way the file uses it"),
     "uint8": ([("Transpose", ["x"], "y")], {}, KINDS.UINT8, "uint8 images"),
     "shape": ([("Conv", ["x", "w"], "y")], {"w": np.ones((4, 5, 3, 3), np.float32)}, KINDS.FLOAT, "contradicts itself"),
     "absent": ([("Conv", ["x", "gone"], "y")], {}, KINDS.FLOAT, "contradicts itself"),
@@ -81,12 +88,43 @@ def test_a_file_that_tensorrt_refuses_is_explained(case: str, tmp_path: Path) ->
 
 
 @needs_rtx
-def test_weights_that_lie_in_a_file_that_is_gone_are_named_as_the_cause(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bytes_left", [None, 100])
+def test_weights_that_lie_in_a_file_that_is_gone_are_named_as_the_cause(tmp_path: Path, bytes_left: int | None) -> None:
     path = _file(tmp_path, [("Conv", ["x", "w"], "y")], {"w": WEIGHTS}, KINDS.FLOAT)
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    (tmp_path / "weights.bin").unlink()
-    with pytest.raises(EngineError, match="the file beside it that holds them is missing"):
+    data = tmp_path / "weights.bin"
+    data.unlink() if bytes_left is None else data.write_bytes(data.read_bytes()[:bytes_left])
+    with pytest.raises(EngineError, match="the file beside it that holds them is missing or cut short"):
         engine_from_onnx(path, tmp_path / "model.engine")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69\nsize 12345\n"
+
+
+@needs_rtx
+@pytest.mark.parametrize("content", [POINTER, b"PK\x03\x04" + bytes(100), None])
+def test_bytes_that_are_no_whole_model_are_named_as_such(tmp_path: Path, content: bytes | None) -> None:
+    path = _file(tmp_path, [("Conv", ["x", "w"], "y")], {"w": WEIGHTS}, KINDS.FLOAT)
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+    with pytest.raises(EngineError, match="cut short, is no ONNX file") as caught:
+        engine_from_onnx(path, tmp_path / "model.engine")
+    assert "git lfs pull" in str(caught.value.fix)
+
+
+@needs_rtx
+def test_a_constant_of_another_type_is_not_called_a_missing_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, [Q, DQ], {"s": SCALE, "z": np.array(0, np.int16)}, KINDS.FLOAT)
+    with pytest.raises(EngineError, match="a constant of the file has a type that TensorRT does not read"):
+        engine_from_onnx(path, tmp_path / "model.engine")
+
+
+@needs_rtx
+def test_uint8_zero_points_of_zero_parse_and_are_refused_all_the_same(tmp_path: Path) -> None:
+    path = _file(tmp_path, [Q, DQ], {"s": SCALE, "z": np.array(0, np.uint8)}, KINDS.FLOAT)
+    with pytest.raises(EngineError, match=r"would read model\.onnx wrongly: the file computes with uint8") as caught:
+        engine_from_onnx(path, tmp_path / "model.engine")
+    assert "Defaulting to INT8 instead" in str(caught.value.found)
+    assert not (tmp_path / "model.engine").exists()
 
 
 @needs_rtx

@@ -24,6 +24,8 @@ GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
 NO_GPU = Driver(False, "there is no NVIDIA driver")
 VERSIONS = ("8.6.1", "10.3", "10.13", "10.16", "11.0", "11.4")
 STRONG = VERSIONS[1:]
+TENSORS = {"Inputs": [{"Format/Datatype": "Int8"}], "Outputs": [{"Format/Datatype": "Int8"}]}
+LAYERS = {"Layers": [{"Name": "conv1", "LayerType": "CaskConvolution", **TENSORS}]}
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def test_timings_are_kept_between_builds(
 ) -> None:
     kept = BuildSettings(timing_cache=tmp_path / "timing")
     for count in (1, 2):
-        _use(monkeypatch, Trt(version))
+        _use(monkeypatch, Trt(version, layers=LAYERS))
         engine = engine_from_onnx(file, plan, settings=kept)
         (cache,) = (tmp_path / "timing").iterdir()
         assert len(json.loads(cache.read_bytes()[4:])[1]) == count
@@ -231,7 +233,7 @@ def test_timings_are_kept_between_builds(
 def test_int8_reaches_the_dla_by_a_calibrator_that_only_reads(
     file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    trt = Trt(version, cores=2, layers={"Layers": []})
+    trt = Trt(version, cores=2, layers=LAYERS)
     _use(monkeypatch, trt)
     dla = Dla(1, ("FP16", "INT8"), b"TRT-8601-EntropyCalibration2\nx: 3c000000\n")
     engine = engine_from_onnx(file, plan, batch=(4, 4, 4), settings=BuildSettings(dla=dla))
@@ -274,12 +276,12 @@ def test_an_open_batch_is_refused_for_a_dla_with_what_to_type(
 def test_the_inspector_is_asked_with_the_best_served_shape(
     file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    tensors = {"Inputs": [{"Format/Datatype": "Int8"}], "Outputs": [{"Format/Datatype": "Int8"}]}
-    _use(monkeypatch, Trt(version, layers={"Layers": [{"Name": "conv1", "LayerType": "CaskConvolution", **tensors}]}))
+    _use(monkeypatch, Trt(version, layers=LAYERS))
     engine = engine_from_onnx(file, plan)
     assert engine.census is not None
     assert engine.census.convolutions("Int8") == 1
     assert engine.sidecar["census_reason"] is None
+    assert engine.notes == ()
 
 
 def test_a_plan_that_does_not_load_here_is_kept_without_a_list_of_layers(
@@ -289,6 +291,7 @@ def test_a_plan_that_does_not_load_here_is_kept_without_a_list_of_layers(
     engine = engine_from_onnx(file, plan)
     assert engine.census is None
     assert "does not load it" in engine.sidecar["census_reason"]
+    assert engine.notes == (f"model.onnx: the engine's layers are unknown: {engine.sidecar['census_reason']}",)
 
 
 def test_an_inspector_that_fails_fails_no_build(file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

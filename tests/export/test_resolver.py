@@ -13,7 +13,7 @@ from toolkit.errors import EngineError
 from toolkit.export.dla import EXPLICIT, IMPLICIT, dla_form, require_dla
 from toolkit.export.network import network_flags
 from toolkit.export.requirements import why_not_compatible
-from toolkit.export.resolver import resolve, resolve_for_dla
+from toolkit.export.resolver import PRECISIONS, resolve, resolve_for_dla, why_not_read
 from toolkit.export.timing_cache import why_no_timing_cache
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import TensorRT, described
@@ -83,6 +83,14 @@ def test_without_the_fp16_form_int8_runs_between_float32_layers_and_says_so() ->
 def test_what_is_not_there_is_refused(precision: str, there: tuple[str, ...]) -> None:
     with pytest.raises(EngineError):
         resolve(recorded("10.3"), precision, there)
+
+
+@pytest.mark.parametrize("version", BUILDING)
+def test_what_a_version_misreads_is_never_what_it_is_given(version: str) -> None:
+    tensorrt = recorded(version)
+    misread = {source for source in EVERYTHING if why_not_read(tensorrt, source)}
+    assert misread == ({"int8-cpu", "int8-fp16"} if version == "8.6.1" else {"int8-cpu"})
+    assert {resolve(tensorrt, precision, EVERYTHING).source for precision in PRECISIONS}.isdisjoint(misread)
 
 
 def test_a_lean_runtime_builds_nothing() -> None:

@@ -1,8 +1,8 @@
 """What the tests on a GPU start from; where a part is not here they are skipped with its reason in words.
 
 They run in any Python that has numpy, pytest and one of the engines: with `python -m pytest tests/gpu --confcutdir
-tests/gpu` neither torch nor hypothesis is needed. The bundles come from `benchmarks/gpu_inputs.py`; `make gpu` does
-all of it.
+tests/gpu` neither torch nor hypothesis is needed. The real nets' bundles come from `benchmarks/gpu_inputs.py`, their
+engines from `benchmarks/gpu_check.py`, which `make gpu` calls; the tiny net is always there, and built where it is not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.bundle.reading import bundle_from_folder
+from toolkit.bundle.reading import NEVER_OPTIMISED, ONNX_FILES, bundle_from_folder
 from toolkit.contracts import Float32, Int64, UInt8
 from toolkit.errors import BackendUnavailable
 from toolkit.runtime.driver import Device, probe_driver
@@ -28,28 +28,23 @@ from toolkit.runtime.preflight import RTX_CAPABILITIES
 from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("resnet32x32", "resnet20")
+TINY = ROOT / "tests" / "bundle" / "format-1"
+MODELS = ("tiny", "resnet32x32", "resnet20")
 PRECISIONS = ("fp32", "fp16", "int8")
+SOURCES = ("fp32", "fp16", "int8-fp16", "int8")  # of an engine: the ONNX files that TensorRT reads
 LARGEST_BATCH = 256  # of the engines' profile
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Bundles by model, images uint8 (N, H, W, C) with labels, and ONNX Runtime's logits by "model precision"."""
+    """One model's images uint8 (N, H, W, C) with labels, and ONNX Runtime's logits by the ONNX file's precision."""
 
+    model: str
     folder: Path
-    models: dict[str, str]
     images: UInt8
     labels: Int64
     logits: dict[str, Float32]
     source: str
-    missing: str
-
-    def bundle(self, model: str) -> Path:
-        """The bundle of a model, or a skip that says why there is none."""
-        if model not in self.models:
-            pytest.skip(f"no bundle of {model}: {self.missing}")
-        return self.folder / model
 
 
 @dataclass(frozen=True)
@@ -60,12 +55,26 @@ class Engine:
     source: str
 
 
-def child(*words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def child(*words: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs this Python with the repository first in its path."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": paths} | variables
     command = [sys.executable, *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def keep(name: str, document: dict[str, Any]) -> None:
+    """Adds a line of JSON to what `benchmarks/gpu_check.py` brings back; elsewhere nothing."""
+    if folder := os.environ.get("TOOLKIT_GPU_RESULTS"):
+        file = Path(folder) / "documents" / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as stream:
+            stream.write(json.dumps(document) + "\n")
+
+
+def quick(calls: int, few: int) -> int:
+    """How many calls; few in a rehearsal, where a CPU computes them."""
+    return few if os.environ.get("TOOLKIT_GPU_QUICK") else calls
 
 
 @pytest.fixture(scope="session")
@@ -89,41 +98,83 @@ def tensorrt(gpu: Device) -> TensorRT:
     return found
 
 
+def inputs_folder() -> Path:
+    """$TOOLKIT_GPU_INPUTS, else where `gpu_inputs.py` puts it."""
+    return Path(os.environ.get("TOOLKIT_GPU_INPUTS") or ROOT / "bundles" / "gpu-inputs")
+
+
 @pytest.fixture(scope="session")
-def inputs(gpu: Device, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """From $TOOLKIT_GPU_INPUTS, else bundles/gpu-inputs, else made here, which needs torch, onnx and onnxruntime."""
-    folder = Path(os.environ.get("TOOLKIT_GPU_INPUTS") or ROOT / "bundles" / "gpu-inputs")
-    if not (folder / "inputs.json").is_file():
-        folder = tmp_path_factory.mktemp("inputs")
-        done = child(str(ROOT / "benchmarks" / "gpu_inputs.py"), "--out", str(folder))
-        if done.returncode != 0:
-            last = " ".join((done.stderr.strip().splitlines() or ["no word"])[-1].split())[:300]
-            pytest.skip(f"there are no bundles to check, and this Python cannot make them: {last}")
+def inputs_of(gpu: Device) -> Callable[[str], Inputs]:
+    """A model's inputs, read once: of the tiny net its golden images, turned and moved; of the others the test images."""
+    known: dict[str, Inputs] = {}
+
+    def find(model: str) -> Inputs:
+        if model not in known:
+            known[model] = _tiny_inputs() if model == "tiny" else _real_inputs(model)
+        return known[model]
+
+    return find
+
+
+def _real_inputs(model: str) -> Inputs:
+    folder = inputs_folder()
+    if not (folder / "inputs.json").is_file() or not (folder / model).is_dir():
+        pytest.skip(f"no bundle of {model} in {folder}: python benchmarks/gpu_inputs.py makes it, without a GPU")
     facts = json.loads((folder / "inputs.json").read_text())
     with np.load(folder / "inputs.npz") as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    images, labels = arrays.pop("images"), arrays.pop("labels")
-    return Inputs(folder, facts["models"], images, labels, arrays, facts["source"], facts["missing"])
+        logits = {name.partition(" ")[2]: stored[name] for name in stored.files if name.startswith(f"{model} ")}
+        images, labels = stored["images"], stored["labels"]
+    return Inputs(model, folder / model, images, labels, logits, facts["source"])
+
+
+def _tiny_inputs() -> Inputs:
+    """600 images; ONNX Runtime answers them here, where it is installed."""
+    golden, _ = bundle_from_folder(TINY).golden()
+    moved = [np.roll(golden.images_nhwc, (i % 7, i // 7), axis=(1, 2)) for i in range(25)]
+    images = np.concatenate([*moved, *[part[:, ::-1, ::-1] for part in moved]])
+    labels = np.tile(golden.labels, 50)
+    logits = {}
+    try:
+        from toolkit.runtime.ort import OrtRunner
+
+        for source in SOURCES:
+            if (TINY / ONNX_FILES[source]).is_file():
+                with OrtRunner(TINY / ONNX_FILES[source], optimize=source not in NEVER_OPTIMISED) as one:
+                    logits[source] = in_batches(one.logits, images, 100)
+    except Exception as error:  # the claims that need them say that they have none
+        print(f"ONNX Runtime gives no logits: {error}")
+    return Inputs("tiny", TINY, np.ascontiguousarray(images), labels, logits, "golden images, moved and turned")
 
 
 @pytest.fixture(scope="session")
-def built(inputs: Inputs, tensorrt: TensorRT, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A model's bundle with engines of every precision, built by `toolkit build` once: also by `make gpu` before.
+def model() -> str:
+    """The net whose calls are looked at: $TOOLKIT_GPU_MODEL, else the tiny one."""
+    return os.environ.get("TOOLKIT_GPU_MODEL") or "tiny"
 
-    $TOOLKIT_GPU_ENGINES is a folder of bundles that were built; their engines must be of this Python's TensorRT.
-    """
+
+@pytest.fixture(scope="session")
+def inputs(model: str, inputs_of: Callable[[str], Inputs]) -> Inputs:
+    """The inputs of that net."""
+    return inputs_of(model)
+
+
+@pytest.fixture(scope="session")
+def built(gpu: Device, tensorrt: TensorRT, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A model's bundle with engines: from $TOOLKIT_GPU_ENGINES, else built here by `toolkit build`."""
     folders: dict[str, Path] = {}
 
     def build(model: str) -> Path:
-        source = inputs.bundle(model)
         ready = Path(os.environ.get("TOOLKIT_GPU_ENGINES") or "/nonexistent") / model
-        if model not in folders and _is_built_by(ready, tensorrt):
-            folders[model] = ready
+        if (ready / "manifest.json").is_file():
+            return ready
         if model not in folders:
+            source = TINY if model == "tiny" else _real_inputs(model).folder
             folder = tmp_path_factory.mktemp("engines") / model
             shutil.copytree(source, folder)
-            words = ("--precision", ",".join(PRECISIONS), "--batch", f"1:8:{LARGEST_BATCH}")
-            done = child("-m", "toolkit", "build", str(folder), *words)
+            there = ",".join(name for name in PRECISIONS if (folder / ONNX_FILES[name]).is_file())
+            level = ("--opt-level", "0") if model == "tiny" else ()
+            words = ("--precision", there, "--batch", f"1:8:{LARGEST_BATCH}", *level)
+            done = child("-m", "toolkit", "build", str(folder), *words, timeout=600)
             assert done.returncode == 0, done.stderr
             folders[model] = folder
         return folders[model]
@@ -131,40 +182,36 @@ def built(inputs: Inputs, tensorrt: TensorRT, tmp_path_factory: pytest.TempPathF
     return build
 
 
-def _is_built_by(folder: Path, tensorrt: TensorRT) -> bool:
-    if not (folder / "manifest.json").is_file():
-        return False
-    wanted = {"kind": tensorrt.kind, "version": tensorrt.version}
-    engines = bundle_from_folder(folder).engines()
-    return bool(engines) and all(entry["tensorrt"] == wanted for entry in engines)
-
-
 @pytest.fixture(scope="session")
 def engine(built: Callable[[str], Path]) -> Callable[[str, str], Engine]:
-    """The plan of a model and a precision; an int8 one is of the file that this TensorRT takes."""
+    """The plan of a model and a source; "int8" alone means the file that this TensorRT takes by itself."""
 
-    def find(model: str, precision: str) -> Engine:
+    def find(model: str, source: str, exactly: bool = False) -> Engine:
         bundle = bundle_from_folder(built(model))
-        sources = ("int8-fp16", "int8") if precision == "int8" else (precision,)
-        entry = next(entry for source in sources for entry in bundle.engines() if entry["precision"] == source)
-        return Engine(bundle.folder / entry["file"], entry["precision"])
+        sources = ("int8-fp16", "int8") if source == "int8" and not exactly else (source,)
+        for wanted in sources:
+            for entry in bundle.engines():
+                if entry["precision"] == wanted:
+                    return Engine(bundle.folder / entry["file"], wanted)
+        beside = bundle.folder.parent / "extra" / f"{model}.{source}.engine"
+        if beside.is_file():
+            return Engine(beside, source)
+        if not (bundle.folder / ONNX_FILES[source]).is_file():
+            pytest.skip(f"the bundle of {model} has no {source} file")
+        pytest.skip(f"no engine of {model} was built from its {source} file")
 
     return find
 
 
 @pytest.fixture
-def runner(engine: Callable[[str, str], Engine]) -> Iterator[Callable[..., Any]]:
+def runner(engine: Callable[..., Engine]) -> Iterator[Callable[..., Any]]:
     """Opens a plan as a runner, closed at the end of the test; skips where this Python cannot speak to CUDA."""
     opened: list[Any] = []
 
-    def open_one(model: str, precision: str, **how: Any) -> Any:
+    def open_one(model: str, source: str, exactly: bool = False, **how: Any) -> Any:
         from toolkit.runtime.trt_runner import TrtRunner
 
-        path = engine(model, precision).path
-        try:
-            opened.append(TrtRunner(path, **how))
-        except BackendUnavailable as error:
-            pytest.skip(" ".join(str(part) for part in (error.what, error.found) if part))
+        opened.append(TrtRunner(engine(model, source, exactly).path, **how))
         return opened[-1]
 
     yield open_one

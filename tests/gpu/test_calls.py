@@ -1,47 +1,24 @@
-"""Claims about calls of an engine on a GPU: graphs, shapes, threads, memory, device arrays and timings."""
+"""Claims about calls of an engine on a GPU: graphs, shapes, threads, contexts, images in device memory."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.gpu.conftest import LARGEST_BATCH, MODELS, PRECISIONS, Engine, Inputs, child, in_batches, top1_percent
+from tests.gpu.conftest import LARGEST_BATCH, PRECISIONS, Inputs, in_batches, keep, quick, top1_percent
 from toolkit.contracts import UInt8
-from toolkit.errors import BackendUnavailable
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # foreign libraries warn as they like
-CALLS = 100_000
-GROWTH_MIB = 8  # of the process and of the device over so many calls; one leaked kilobyte a call would be 98
-SHARE = (0.2, 1.25)  # of a call that its parts on the device may take
-LOGITS_OF = """
-import sys
-from pathlib import Path
-import numpy as np
-from toolkit.errors import BackendUnavailable
-from toolkit.runtime.trt_runner import TrtRunner
-engine, images, out, cuda = sys.argv[1:]
-try:
-    runner = TrtRunner(Path(engine), graph=False, cuda=cuda)
-except BackendUnavailable as error:
-    sys.exit(f"not here: {error.what} {error.found}")
-pixels = np.load(images)
-np.save(out, np.concatenate([runner.logits(pixels[:n]) for n in (1, 8, 64)]))
-runner.close()
-"""
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", MODELS)
 def test_a_replayed_graph_equals_enqueueing_bit_for_bit(
-    model: str, precision: str, runner: Callable[..., Any], inputs: Inputs
+    precision: str, model: str, runner: Callable[..., Any], inputs: Inputs
 ) -> None:
     one = runner(model, precision)
     if one.graph.startswith("off"):
@@ -51,12 +28,13 @@ def test_a_replayed_graph_equals_enqueueing_bit_for_bit(
             images = inputs.images[:batch]
             expected = plain.logits(images)
             for _ in range(4):  # the first call has no graph, the second captures, the others replay
-                assert np.array_equal(one.logits(images), expected)
+                assert np.array_equal(one.logits(images), expected), batch
     assert not one.graph.startswith("off"), one.graph  # a capture that fails turns graphs off
+    keep("calls", {"model": model, "precision": precision, "description": one.description})
 
 
-def test_shapes_may_change_from_call_to_call(runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], "fp32")
+def test_shapes_may_change_from_call_to_call(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    one = runner(model, "fp32")
     first: dict[int, Any] = {}
     for batch in (1, 64, 3, LARGEST_BATCH, 1, 7, 64, 3, 1, LARGEST_BATCH, 7):
         logits = one.logits(inputs.images[:batch])
@@ -66,8 +44,8 @@ def test_shapes_may_change_from_call_to_call(runner: Callable[..., Any], inputs:
         assert np.abs(logits[0] - first[1][0]).max() <= 5e-3 * largest
 
 
-def test_images_above_the_profile_are_split(runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], "fp32")
+def test_images_above_the_profile_are_split(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    one = runner(model, "fp32")
     images = inputs.images[: 2 * LARGEST_BATCH + 5]
     parts = in_batches(one.logits, images)
     logits = one.logits(images)
@@ -75,188 +53,216 @@ def test_images_above_the_profile_are_split(runner: Callable[..., Any], inputs: 
     assert top1_percent(logits, parts.argmax(axis=1)) == 100
 
 
-def test_an_answer_is_a_fresh_array(runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], "fp32")
+def test_an_answer_is_a_fresh_array(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    one = runner(model, "fp32")
     first = one.logits(inputs.images[:4])
     kept = first.copy()
     one.logits(inputs.images[4:8])
     assert np.array_equal(first, kept)
 
 
+@pytest.mark.parametrize("threads", [4, 8])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_eight_threads_answer_as_one_does(precision: str, runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], precision)
+def test_many_threads_answer_as_one_does(
+    precision: str, threads: int, model: str, runner: Callable[..., Any], inputs: Inputs
+) -> None:
+    one = runner(model, precision)
     parts = [inputs.images[start : start + 1 + start % 9] for start in range(0, 400, 5)]
     alone = [one.logits(part) for part in parts]
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(5):
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(quick(5, 1)):
             together = list(pool.map(one.logits, parts))
             assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def test_a_hundred_thousand_calls_leave_the_memory_of_host_and_device_flat(
-    runner: Callable[..., Any], inputs: Inputs
+def test_two_runners_of_one_plan_answer_alike_and_close_in_any_order(
+    model: str, runner: Callable[..., Any], inputs: Inputs
 ) -> None:
-    one = runner(MODELS[0], "fp32")
-    batches = [inputs.images[:1], inputs.images[1:9]]
-    for _ in range(1000):
-        for images in batches:
-            one.logits(images)
-    host, device = _resident_mib(), _device_used_mib()
-    for _ in range(CALLS // 2):
-        for images in batches:
-            one.logits(images)
-    grown = _resident_mib() - host, _device_used_mib() - device
-    print(f"grown after {CALLS:,} calls: host {grown[0]:.2f} MiB, device {grown[1]:.2f} MiB")
-    assert grown[0] <= GROWTH_MIB
-    assert grown[1] <= GROWTH_MIB
+    first, second = runner(model, "fp32"), runner(model, "fp32")
+    third = first.without_graph()
+    images = inputs.images[:8]
+    expected = first.logits(images)
+    first.close()
+    assert np.array_equal(second.logits(images), expected)
+    second.close()
+    assert np.array_equal(third.logits(images), expected)
+    third.close()
 
 
-def test_a_runner_that_is_opened_and_closed_gives_its_memory_back(
-    runner: Callable[..., Any], engine: Callable[[str, str], Engine], inputs: Inputs
-) -> None:
-    from toolkit.runtime.trt_runner import TrtRunner
+def test_a_second_caller_gets_a_context_of_its_own(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    one = runner(model, "fp32", contexts=2)
+    images, together, found = np.ascontiguousarray(inputs.images[:64]), threading.Barrier(2), []
 
-    runner(MODELS[0], "fp32").logits(inputs.images[:8])  # keeps CUDA and TensorRT loaded
-    path, used = engine(MODELS[0], "fp32").path, []
-    for _ in range(6):
-        with TrtRunner(path) as one:
-            one.logits(inputs.images[:8])
-        used.append(_device_used_mib())
-    assert used[-1] - used[1] <= GROWTH_MIB
+    def call() -> None:
+        together.wait(10)
+        for _ in range(quick(50, 5)):
+            found.append(one.logits(images))
 
-
-def _resident_mib() -> float:
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _device_used_mib() -> float:
-    """Of the whole device, asked of libcuda in the primary context; other programs on it count too."""
-    from toolkit.runtime.cuda import open_cuda
-
-    cuda = open_cuda()
-    entered = cuda.enter()
-    try:
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        code = ctypes.CDLL("libcuda.so.1").cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-        assert code == 0, f"cuMemGetInfo returned {code}"
-    finally:
-        cuda.leave(entered)
-        cuda.close()
-    return (total.value - free.value) / 2**20
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(25)
+    assert all(np.array_equal(found[0], logits) for logits in found)
+    assert len(found) == 2 * quick(50, 5)
+    assert "at once" not in one.description, one.description  # the plan had no room for a second context
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_pycuda_and_cuda_python_answer_alike_bit_for_bit(
-    precision: str, engine: Callable[[str, str], Engine], inputs: Inputs, tmp_path: Path
-) -> None:
-    plan = engine(MODELS[0], precision).path
-    np.save(tmp_path / "images.npy", inputs.images[:64])
-    for cuda in ("cuda-python", "pycuda"):  # each in its own process, as a program would use one of them
-        out = tmp_path / f"{cuda}.npy"
-        done = child("-c", LOGITS_OF, str(plan), str(tmp_path / "images.npy"), str(out), cuda)
-        if "not here: " in done.stderr:
-            pytest.skip(f"{cuda} {done.stderr.strip().splitlines()[-1]}")
-        assert done.returncode == 0, done.stderr
-    assert np.array_equal(np.load(tmp_path / "cuda-python.npy"), np.load(tmp_path / "pycuda.npy"))
+def test_warmed_up_streams_capture_nothing_later(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    one = runner(model, "fp32")
+    if not hasattr(one, "warm_up"):
+        pytest.skip("this version's runner has no warm_up")
+    one.warm_up((1, 8), streams=2)
+    images = [np.ascontiguousarray(inputs.images[:1]), np.ascontiguousarray(inputs.images[:8])]
+    expected = [one.logits(part) for part in images]
+    with ThreadPoolExecutor(2) as pool:
+        for part, logits in zip(images, expected, strict=True):
+            for found in pool.map(one.logits, [part] * 8):
+                assert np.array_equal(found, logits)
 
 
 class OnDevice:
-    """Images in device memory with `__cuda_array_interface__`, and nothing else."""
+    """Images in device memory with `__cuda_array_interface__`, and nothing else.
 
-    def __init__(self, images: UInt8) -> None:
+    Args:
+        late: the copy waits in a stream behind so many copies of 64 MiB, and the interface names that stream.
+    """
+
+    def __init__(self, images: UInt8, late: int = 0) -> None:
         from toolkit.runtime.cuda import open_cuda
 
         self.cuda = open_cuda()
-        entered = self.cuda.enter()
-        stream = self.cuda.stream()
-        pinned = self.cuda.allocate_pinned(images.nbytes)
-        pinned.bytes[: images.nbytes] = images.reshape(-1)
+        entered, self.blocks = self.cuda.enter(), []
+        self.stream = self.cuda.stream()
+        self.pinned = self.cuda.allocate_pinned(images.nbytes)
+        self.pinned.bytes[: images.nbytes] = 0
         self.address = self.cuda.allocate(images.nbytes)
-        self.cuda.copy_in(self.address, pinned, images.nbytes, stream)
-        self.cuda.synchronize(stream)
-        self.cuda.release_pinned(pinned)
-        self.cuda.release_stream(stream)
+        self.cuda.copy_in(self.address, self.pinned, images.nbytes, self.stream)
+        self.cuda.synchronize(self.stream)
+        self.pinned.bytes[: images.nbytes] = images.reshape(-1)
+        if late:
+            size = quick(64 << 20, 1 << 16)
+            self.blocks = [self.cuda.allocate(size), self.cuda.allocate(size)]
+            for _ in range(late):
+                self.cuda.copy_across(self.blocks[0], self.blocks[1], size, self.stream)
+        self.cuda.copy_in(self.address, self.pinned, images.nbytes, self.stream)
+        if not late:
+            self.cuda.synchronize(self.stream)
         self.cuda.leave(entered)
-        self.shape = images.shape
         self.__cuda_array_interface__ = {
             "shape": images.shape, "typestr": "|u1", "data": (self.address, False), "version": 3, "strides": None,
         }  # fmt: skip
+        if late:
+            self.__cuda_array_interface__["stream"] = self.stream.handle
 
     def close(self) -> None:
         """Gives the memory back."""
         entered = self.cuda.enter()
-        self.cuda.release(self.address)
+        self.cuda.synchronize(self.stream)
+        for block in (self.address, *self.blocks):
+            self.cuda.release(block)
+        self.cuda.release_pinned(self.pinned)
+        self.cuda.release_stream(self.stream)
         self.cuda.leave(entered)
         self.cuda.close()
 
 
+@pytest.fixture
+def on_device() -> Iterator[Callable[..., OnDevice]]:
+    """Makes images in device memory, given back at the end."""
+    made: list[OnDevice] = []
+
+    def make(images: UInt8, late: int = 0) -> OnDevice:
+        made.append(OnDevice(images, late))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 @pytest.mark.parametrize("batch", [1, 8, 64])
-def test_images_in_device_memory_answer_as_numpy_does(batch: int, runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], "fp32")
+def test_images_in_device_memory_answer_as_numpy_does(
+    batch: int, model: str, runner: Callable[..., Any], inputs: Inputs, on_device: Callable[..., OnDevice]
+) -> None:
+    one = runner(model, "fp32")
     images = np.ascontiguousarray(inputs.images[:batch])
-    try:
-        there = OnDevice(images)
-    except BackendUnavailable as error:
-        pytest.skip(f"{error.what} {error.found}")
     expected = one.logits(images)
+    there = on_device(images)
     for _ in range(3):
         assert np.array_equal(one.logits(there), expected)
-    there.close()
+
+
+def test_images_that_a_callers_stream_still_writes_are_waited_for(
+    model: str, runner: Callable[..., Any], inputs: Inputs, on_device: Callable[..., OnDevice]
+) -> None:
+    one = runner(model, "fp32")
+    images = np.ascontiguousarray(inputs.images[:8])
+    expected = one.logits(images)
+    for _ in range(3):
+        assert np.array_equal(one.logits(on_device(images, late=300)), expected)
 
 
 @pytest.mark.parametrize("way", ["__cuda_array_interface__", "DLPack"])
 @pytest.mark.parametrize("batch", [1, 64])
 def test_torch_tensors_on_the_gpu_answer_as_numpy_does(
-    batch: int, way: str, runner: Callable[..., Any], inputs: Inputs
+    batch: int, way: str, model: str, runner: Callable[..., Any], inputs: Inputs
 ) -> None:
     torch = pytest.importorskip("torch", reason="this Python has no torch")
     if not torch.cuda.is_available():
         pytest.skip("this torch has no CUDA")
-
-    class OnlyDLPack:
-        def __init__(self, tensor: Any) -> None:
-            self.shape, self.__dlpack__, self.__dlpack_device__ = (
-                tensor.shape,
-                tensor.__dlpack__,
-                tensor.__dlpack_device__,
-            )
-
-    one = runner(MODELS[0], "fp32")
+    one = runner(model, "fp32")
     images = np.ascontiguousarray(inputs.images[:batch])
     expected = one.logits(images)
-    tensor = torch.from_numpy(images).cuda()
-    assert np.array_equal(one.logits(OnlyDLPack(tensor) if way == "DLPack" else tensor), expected)
+    for _ in range(3):
+        tensor = torch.from_numpy(images).cuda()
+        assert np.array_equal(one.logits(OnlyDLPack(tensor) if way == "DLPack" else tensor), expected)
 
 
-@pytest.mark.parametrize("batch", [1, 8, 64, LARGEST_BATCH])
-def test_the_phases_of_a_call_add_up_to_a_call(batch: int, runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], "fp32")
-    images = np.ascontiguousarray(inputs.images[:batch])
-    for _ in range(20):
-        one.phases(images)
-        one.logits(images)
-    sums, calls = [], []
-    for _ in range(100):
-        parts = one.phases(images)
-        assert parts.gpu_ms > 0
-        assert min(parts.h2d_ms, parts.d2h_ms) >= 0
-        sums.append(parts.h2d_ms + parts.gpu_ms + parts.d2h_ms)
-        began = time.perf_counter()
-        one.logits(images)
-        calls.append(1000 * (time.perf_counter() - began))
-    device_ms, call_ms = float(np.median(sums)), float(np.median(calls))
-    print(f"batch {batch}: {device_ms:.4f} ms between the events, {call_ms:.4f} ms a call")
-    # A call is the parts and Python around them; events and launches between the parts cost some microseconds.
-    least, most = SHARE
-    assert least * call_ms <= device_ms <= most * call_ms + 0.03
+class OnlyDLPack:
+    """A tensor without `__cuda_array_interface__`."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.shape, self.__dlpack__, self.__dlpack_device__ = tensor.shape, tensor.__dlpack__, tensor.__dlpack_device__
 
 
-def test_more_images_take_the_gpu_longer(runner: Callable[..., Any], inputs: Inputs) -> None:
-    one = runner(MODELS[0], "fp32")
-    medians = []
-    for batch in (1, LARGEST_BATCH):
-        images = np.ascontiguousarray(inputs.images[:batch])
-        medians.append(float(np.median([one.phases(images).gpu_ms for _ in range(50)])))
-    assert medians[1] > 1.5 * medians[0]
+def test_a_torch_stream_that_still_writes_is_waited_for(model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    torch = pytest.importorskip("torch", reason="this Python has no torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    one, images = runner(model, "fp32"), np.ascontiguousarray(inputs.images[:8])
+    expected, source = one.logits(images), torch.from_numpy(images).pin_memory()
+    tensor, stream = torch.zeros(images.shape, dtype=torch.uint8, device="cuda"), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(40_000_000)  # clock ticks: some 20 ms
+        tensor.copy_(source, non_blocking=True)
+        assert np.array_equal(one.logits(tensor), expected)
+    torch.cuda.synchronize()
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_cupy_arrays_answer_as_numpy_does(batch: int, model: str, runner: Callable[..., Any], inputs: Inputs) -> None:
+    cupy = pytest.importorskip("cupy", reason="this Python has no CuPy")
+    one, images = runner(model, "fp32"), np.ascontiguousarray(inputs.images[:batch])
+    expected, stream = one.logits(images), cupy.cuda.Stream(non_blocking=True)
+    for _ in range(3):
+        assert np.array_equal(one.logits(cupy.asarray(images)), expected)
+    with stream:
+        there = cupy.asarray(images)
+        assert np.array_equal(one.logits(there), expected)
+
+
+def test_images_of_another_form_on_the_gpu_are_refused_in_words(
+    model: str, runner: Callable[..., Any], inputs: Inputs, on_device: Callable[..., OnDevice]
+) -> None:
+    from toolkit.errors import DataError
+
+    one = runner(model, "fp32")
+    there = on_device(np.ascontiguousarray(inputs.images[:8]))
+    there.__cuda_array_interface__ = dict(there.__cuda_array_interface__, typestr="<f4")
+    with pytest.raises(DataError):
+        one.logits(there)
+    there.__cuda_array_interface__ = dict(there.__cuda_array_interface__, typestr="|u1", data=(1 << 44, False))
+    with pytest.raises(DataError):
+        one.logits(there)

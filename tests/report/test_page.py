@@ -228,12 +228,12 @@ def test_layers_that_verify_compared_say_where_they_part() -> None:
 def test_what_a_gpu_tells_is_shown_where_it_was_measured() -> None:
     bench = Made().bench()
     bench["openings"]["ort int8"]["device_mib"] = 310.0
-    phases = {"python_ms": 0.05, "h2d_ms": 0.01, "gpu_ms": 0.3, "d2h_ms": 0.02}
+    phases = {"python_ms": 0.05, "h2d_ms": 0.01, "gpu_ms": 0.3, "d2h_ms": 0.02, "enqueue_ms": 0.01}
     row = next(row for row in bench["latency"] if row["runner"] == "ort int8")
     row |= {"phases": phases, "energy_mj": 1.25}
     part = section(tree_of(page_from_evidence(Made().evidence(bench=bench))), "latency")
     (split,) = rows_of(part, "What a call is made of")
-    assert (split["python"], split["gpu"]) == ("0.050 ms", "0.300 ms")
+    assert (split["python"], split["gpu"], split["enqueue"]) == ("0.050 ms", "0.300 ms", "0.010 ms")
     start = {row["runner"]: row for row in rows_of(part, "Until the first answer")}
     assert (start["ort int8"]["GPU memory"], start["ort int8"]["energy a call"]) == ("310 MiB", "1.25 mJ")
     assert start["ort fp32"]["energy a call"] == "not measured"

@@ -41,7 +41,11 @@ def plan_from_onnx(onnx: bytes, smallest: int = 1, largest: int = 8, scratch: in
 
 
 def module(
-    version: str = "10.3.0", shared_profile: bool | str = True, output: str | None = None, tells_output: bool = True
+    version: str = "10.3.0",
+    shared_profile: bool | str = True,
+    output: str | None = None,
+    tells_output: bool = True,
+    cuda_fails: int = 0,
 ) -> Any:
     """A module as `import tensorrt` gives it: "8.6.1", "10.3.0", "11.4.0", or "1.7.1" for TensorRT-RTX.
 
@@ -49,6 +53,7 @@ def module(
         shared_profile: a profile serves several contexts, as from TensorRT 10 on; "one context" makes no second one.
         output: the type that the output is given as, such as "HALF".
         tells_output: the engine knows the output's shape before it is told a batch.
+        cuda_fails: TensorRT's CUDA does not start, with this error; what it gives then ends the process if it is used.
     """
     major = int(version.partition(".")[0])
     flags = {"TF32": 7} | ({"FP16": 0, "INT8": 1} if major in (8, 10) else {})
@@ -58,12 +63,43 @@ def module(
         trt.ExecutionContextAllocationStrategy = SimpleNamespace(STATIC="STATIC", USER_MANAGED="USER_MANAGED")
     if major == 1:
         trt.CudaGraphStrategy = SimpleNamespace(DISABLED="DISABLED", WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
+    if cuda_fails:
+        trt.Builder, trt.Runtime = _cannot_start(trt, major, cuda_fails)
+        return trt
+    if major == 8:
+        trt.Builder = lambda logger: object()
     trt.Runtime = lambda logger: _Runtime(trt, logger, major, shared_profile, output, tells_output)
     return trt
 
 
 class _Logger:
     pass
+
+
+def _cannot_start(trt: Any, major: int, code: int) -> tuple[Any, Any]:
+    """Builder and Runtime where CUDA does not start, as seen with 8.6, 10.6, 10.15 and 11.2 and an old driver."""
+
+    class Dead:
+        def __init__(self, logger: Any) -> None:
+            constructed.append(trt.__version__)
+            logger.log(_named("WARNING" if major == 8 else "ERROR"), f"CUDA initialization failure with error: {code}")
+            if major == 8:
+                violations.append("a Runtime of 8.6 without CUDA, which ends the process")
+
+        def __getattr__(self, name: str) -> Any:
+            violations.append(f"{name} of a Runtime without CUDA, which ends the process")
+            raise AttributeError(name)
+
+        def __del__(self) -> None:
+            violations.append("a Runtime without CUDA was freed, which ends the process")
+
+    def builder(logger: Any) -> Any:
+        if major != 8:
+            violations.append("a Builder without CUDA, which ends the process in 10.6")
+        logger.log(_named("WARNING"), f"CUDA initialization failure with error: {code}")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    return builder, Dead
 
 
 def _named(name: str) -> Any:

@@ -71,6 +71,106 @@ SAID = [
     (("Input 0's element type (half) differs from input 1's element type (float).",), "tensors of two types"),
     # NVIDIA/TensorRT 334; microsoft/onnxruntime 14229 has it for a bias
     (("[Matrix Multiply]: only activation types allowed as input to this layer",), "quantises a bias"),
+    # What users of a bundle do wrong, as each parser says it. 8.6: "In node N (function): CODE: desc", desc from
+    # onnx-tensorrt 8.6-GA and found in libnvonnxparser.so.8 of 8.6.0; 10: the words of 10.1-GA that are found in
+    # libnvonnxparser.so.10 of 10.6.0, too; RTX: said by TensorRT-RTX 1.7.1 when it was given such a file.
+    # model.int8-cpu.onnx: 8.6 notInvalidType, 10.1 notInvalidType, RTX
+    (("In node 0 (notInvalidType): UNSUPPORTED_NODE: Found invalid input type of UINT8",), "computes with uint8"),
+    (("In node 0 with name: preprocess/Pad and operator: Pad (notInvalidType): UNSUPPORTED_NODE: Assertion failed: "
+      "false: Found unsupported input type of UINT8",), "computes with uint8"),
+    (("In node 0 with name: preprocess/Pad and operator: Pad (checkNotInvalidType): UNSUPPORTED_NODE: Assertion "
+      "failed: "
+      "status.is_success(): Found unsupported input type of UINT8",), "computes with uint8"),
+    # 8.6 parseGraph, a uint8 tensor between two nodes
+    (('In node 1 (parseGraph): UNSUPPORTED_NODE: Assertion failed: legalUINT8 && "TensorRT does not support '
+      'UINT8 types '
+      'for intermediate tensors!"',), "computes with uint8"),
+    # 10.6 and RTX parse uint8 zero points of 0 and take them for int8
+    (("TensorRT doesn't support QuantizeLinear/DequantizeLinear with UINT8 zero_point. TensorRT will use INT8 "
+      "instead.",),
+     "computes with uint8"),
+    (("onnxOpImporters.cpp:1980: TensorRT supports QuantizeLinear/DequantizeLinear with UINT8 zero_point only on DLA "
+      "(version >= 3.16). Defaulting to INT8 instead. To import as UINT8, set the kIMPORT_UINT8_QUANTIZATION flag.",),
+     "computes with uint8"),
+    # 10.1 notInvalidType, of a type that is not uint8
+    (("In node 3 with name: r and operator: Relu (notInvalidType): UNSUPPORTED_NODE: Assertion failed: false: Found "
+      "unsupported input type of BOOL",), "does not compute with the type"),
+    # asymmetric: 8.6, 10.1 (10.6 has it, too), RTX
+    (('In node 0 (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: shiftIsAllZeros(zeroPoint) && "TensorRT '
+      'only supports symmetric quantization. The zero point for the QuantizeLinear/DequantizeLinear operator '
+      'must be all '
+      'zeros."',), "quantised asymmetrically"),
+    (("In node 0 with name: q and operator: QuantizeLinear (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: "
+      "shiftIsAllZeros(zeroPoint): TensorRT only supports symmetric quantization. The zero point for the "
+      "QuantizeLinear/DequantizeLinear operator must be all zeros.",), "quantised asymmetrically"),
+    (("In node 0 with name: the q and operator: QuantizeLinear (buildZeroPointTensor): INVALID_NODE: Assertion failed: "
+      "shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported. Please set "
+      "kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA to enable asymmetric quantization if it is on DLA.",),
+     "quantised asymmetrically"),
+    # FP16 scales on 8.6
+    (('In node 9 (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: scaleAllPositive && "Scale '
+      'coefficients must '
+      'all be positive"',), "FP16 and this is TensorRT 8"),
+    # more zero points than scales: 8.6, 10.1
+    (('In node 0 (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: zeroPointSize == scaleSize && "The '
+      'scale and '
+      'zero point must have the same volume."',), "another number of zero points"),
+    # an int16 zero point, RTX; 8.6 and 10.6 have "Found unsupported datatype (" and ") when importing initializer: "
+    (("In node -1 with name:  and operator:  (importInitializers): INVALID_GRAPH: Failed to import initializer: "
+      "In node -1 "
+      "with name:  and operator:  (importInitializers): UNSUPPORTED_NODE: Assertion failed: "
+      "ctx->getWeightsContext().convertOnnxWeights(initializer, &weights): Failed to import initializer: z",
+      "WeightsContext.cpp:519: Found unsupported datatype (5) when importing initializer: z"), "a type that TensorRT"),
+    # the data file beside the ONNX file: 8.6 (its error and its log), RTX cut short, RTX gone
+    (('In node -1 (parseGraph): UNSUPPORTED_NODE: Assertion failed: convertOnnxWeights(initializer, &weights, ctx) && '
+      '"Failed to import initializer."', "Failed to open file: /bundle/w.bin"), "the file beside it"),
+    (("WeightsContext.cpp:222: ONNX external weights offset/length out of range for file: /bundle/w.bin (offset=0, "
+      "length=432, file size=100)",), "the file beside it"),
+    (("WeightsContext.cpp:203: Failed to open file: /bundle/w.bin",), "the file beside it"),
+    # 10.6
+    (("Relative paths to parent (../) are not allowed in ONNX external weights! Normalized path is: ../w.bin",),
+     "a folder above"),
+    # cut short, no ONNX, or not there: 8.6 and 10.1 (with "!"), RTX
+    (("Failed to parse ONNX model from file: /bundle/model.onnx",), "cut short"),
+    (("Failed to parse ONNX model from file: /bundle/model.onnx!",), "cut short"),
+    (("(deserializeOnnxModel): MODEL_DESERIALIZE_FAILED: Assertion failed: model->ParseFromCodedStream(&codedInput): "
+      "Failed to parse the ONNX model.",), "cut short"),
+    (("In node -1 with name:  and operator:  (parseFromFile): INVALID_VALUE: Assertion failed: "
+      "stat(onnxModelFile, &sb) "
+      "== 0 && S_ISREG(sb.st_mode): Input file cannot be found, or is not a regular file: /bundle/model.onnx",),
+     "or is not there"),
+    # RTX: dynamic quantisation, whose operators every parser lacks
+    (("In node 0 with name: y and operator: ConvInteger (checkConvInteger): UNSUPPORTED_NODE: false",), "Q/DQ only"),
+    (("In node 0 with name: q and operator: DynamicQuantizeLinear (checkDynamicQuantizeLinear): "
+      "UNSUPPORTED_NODE: false",),
+     "Q/DQ only"),
+    # RTX
+    (("In node 0 with name: y and operator: Konv (checkFallbackPluginImporter): INVALID_NODE: creator && \"Plugin not "
+      "found, are the plugin name, version, and namespace correct?\"",), "no such operator"),
+    (("In node 0 with name: y and operator: MaxPool (emptyOutputChecker): UNSUPPORTED_NODE: This version of TensorRT "
+      "doesn't support mode than 1 outputs for MaxPool nodes!",), "not the way the file uses it"),
+    (("In node 0 with name: y and operator: BatchNormalization (checkBatchNormalization): UNSUPPORTED_NODE: "
+      "!isTraining "
+      '&& "This version of TensorRT does not support training_mode == 1 in BatchNormalization."',), "training mode"),
+    # 8.6
+    (('In node 4 (importDropout): UNSUPPORTED_NODE: Assertion failed: !trainingMode[0] && "TensorRT does not '
+      'support the '
+      'Dropout operator in training mode."',), "training mode"),
+    # RTX
+    (("In node -1 with name:  and operator:  (broadcastTensor): UNSUPPORTED_NODE: Assertion failed: "
+      "ctx->getOpsetVersion() >= 7: Pre-opset 7 broadcasting is unsupported in this version of the ONNX parser",),
+     "opset before 7"),
+    (("In node -1 with name:  and operator:  (importInput): UNSUPPORTED_NODE: Assertion failed: "
+      'convertDtype(onnxDtype.elem_type(), &trtDtype) && "Failed to convert ONNX date type to TensorRT data type."',),
+     "such as strings"),
+    # 8.6
+    (('In node 2 (importCast): INVALID_NODE: Assertion failed: convertDtype(onnxType, &newType) && '
+      '"Unsupported data '
+      'type for the Cast operator!"',), "such as strings"),
+    # RTX; 8.6.0 and 10.6.0 have the words, too
+    (("IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Network has dynamic or shape inputs, but no "
+      "optimization profile has been defined. In validate at /_src/optimizer/api/network.cpp:4023)",), "no "
+      "range for it"),
 ]  # fmt: skip
 
 
@@ -80,6 +180,20 @@ def test_what_tensorrt_said_is_understood(words: tuple[str, ...], means: str) ->
     assert cause is not None
     assert means in cause.means
     assert cause.cure
+
+
+def test_remarks_that_go_with_every_good_build_are_no_cause() -> None:
+    # 8.6.0 of a file with int64 shapes; RTX 1.7.1 of a constant of uint8
+    cast = "Your ONNX model has been generated with INT64 weights, while TensorRT does not natively support INT64. "
+    assert cause_of([f"{cast}Attempting to cast down to INT32."]) is None
+    assert cause_of(["ModelImporter.cpp:416: UINT8 data preprocess.byte is being converted to INT32."]) is None
+
+
+def test_the_advice_on_fp16_scales_leads_out_of_the_failure() -> None:
+    cause = cause_of(["Scale coefficients must all be positive"])
+    assert cause is not None
+    assert "build model.int8.onnx" in cause.cure
+    assert "toolkit export" not in cause.cure  # it makes the very file whose scales are FP16
 
 
 def test_what_is_not_known_has_no_cause() -> None:

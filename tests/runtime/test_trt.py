@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import (
     Log,
+    described,
     find_tensorrt,
     require_can_run,
+    require_cuda_starts,
 )
 from toolkit.runtime.trt_runner import TrtRunner
 
@@ -50,6 +53,54 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
         return modules[name]
 
     return load
+
+
+@pytest.mark.parametrize(("version", "what"), [("8.6.1", "Builder"), ("10.6.0", "Runtime"), ("11.2.0", "Runtime")])
+@pytest.mark.parametrize(
+    ("code", "cure"), [(35, "update the NVIDIA driver"), (2, "free memory of the GPU"), (999, "toolkit doctor")]
+)
+def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_freed(
+    version: str, what: str, code: int, cure: str
+) -> None:
+    made: list[str] = []
+    freed: list[str] = []
+
+    class Dead:
+        def __init__(self, logger: Any) -> None:
+            made.append("Runtime")
+            logger.log(SimpleNamespace(name="ERROR"), f"CUDA initialization failure with error: {code}")
+
+        def __del__(self) -> None:
+            freed.append("Runtime")
+
+    def builder(logger: Any) -> Any:
+        made.append("Builder")
+        logger.log(SimpleNamespace(name="WARNING"), f"CUDA initialization failure with error: {code}")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    module = SimpleNamespace(
+        __version__=version, ILogger=object, Builder=builder, Runtime=Dead, BuilderFlag=SimpleNamespace(TF32=6)
+    )
+    found = described(module, "tensorrt")
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable, match=f"tensorrt {version} cannot start CUDA here") as caught:
+            require_cuda_starts(found, GPU)
+        assert f"CUDA initialization failure with error: {code} (the driver speaks CUDA 12.6)" in str(caught.value)
+        assert cure in str(caught.value.fix)
+    gc.collect()
+    assert (made, freed) == ([what], [])
+
+
+def test_one_logger_tells_everybody_who_listens_and_nobody_who_left() -> None:
+    module = SimpleNamespace(ILogger=object)
+    one, other = Log(module), Log(module)
+    assert one.logger is other.logger  # TensorRT takes the first of a process and ignores the rest
+    one.logger.log(SimpleNamespace(name="ERROR"), "first")
+    del other
+    gc.collect()
+    one.logger.log(SimpleNamespace(name="INFO"), "second")
+    assert one.lines == [("ERROR", "first"), ("INFO", "second")]
+    assert Log(module).lines == []
 
 
 def test_full_tensorrt_is_chosen_where_there_is_a_gpu() -> None:
@@ -162,7 +213,7 @@ def test_a_log_keeps_errors_once_and_drops_verbose_lines_except_layers() -> None
 
 
 def test_a_log_without_layers_has_no_census() -> None:
-    assert census_from_log([]) is None
+    assert census_from_log([]) == (None, "the build log lists no layers")
 
 
 def test_a_census_counts_layers_by_kind_and_types() -> None:
@@ -176,7 +227,9 @@ def test_a_census_counts_layers_by_kind_and_types() -> None:
         line.format(both, io % "Half"),
     ]
     log.add("VERBOSE", "Layers:\n" + "\n".join(layers) + "\n\nI/O Tensors:\n Name: images, IOMode: Input")
-    census = census_from_log(message for _, message in log.lines)
+    census, reason = census_from_log(message for _, message in log.lines)
+    assert reason == ""
+    assert census is not None
     assert census == Census((("correlation", "Int8", "Float", 2), ("correlation", "Half+Half", "Half", 1)))
     assert (census.layers, census.convolutions(), census.convolutions("Int8"), census.convolutions("Half")) == (
         3,

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.latency import Latency
 
-LAUNCH_BOUND = 0.8  # Python and enqueueing over GPU time; trtexec warns at the same (sampleReporting.cpp)
+LAUNCH_BOUND = 0.8  # enqueueing over GPU time; trtexec warns at the same (sampleReporting.cpp)
 BUSY_CORES = 0.25
 STOLEN_CORES = 0.02
 
@@ -36,10 +36,10 @@ def warnings_of_rows(rows: list[Latency]) -> list[Warned]:
     found = []
     for row in rows:
         about = f"{row.runner} at batch {row.batch}"
-        if row.phases and row.phases.python_ms > LAUNCH_BOUND * row.phases.gpu_ms:
+        if row.phases and row.phases.enqueue_ms > LAUNCH_BOUND * row.phases.gpu_ms:
             text = (
-                f"launch-bound: {row.phases.python_ms:.3f} ms of Python and enqueueing for {row.phases.gpu_ms:.3f} ms "
-                "of GPU; larger batches or a CUDA graph pay, a faster kernel does not"
+                f"launch-bound: {row.phases.enqueue_ms:.3f} ms to enqueue {row.phases.gpu_ms:.3f} ms of GPU; larger "
+                "batches or a CUDA graph pay, a faster kernel does not"
             )
             found.append(Warned("launch-bound", about, text))
         if row.rate_held is False:

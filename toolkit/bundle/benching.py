@@ -31,6 +31,7 @@ from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
 from toolkit.latency import Latency, Load, phases_of, times_phases
 from toolkit.latency import bench as measure
+from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 
@@ -87,6 +88,7 @@ def bench(
     streams: int | None = None,
     rate_hz: float | None = None,
     graph: str = "on",
+    wait: str = "auto",
     energy: bool = False,
     comparable: bool = False,
     baseline: str | os.PathLike[str] | None = None,
@@ -106,6 +108,7 @@ def bench(
         streams: calls that an engine runs at once on a GPU; None: one for each thread. Runners on the host have none.
         rate_hz: calls a second on a schedule; a latency then counts from when its call was due. None: back to back.
         graph: "on", "off" or "both", for runners that replay a CUDA graph.
+        wait: how threads wait for the GPU, in this whole process: "spin", "block" or "auto", CUDA's choice.
         energy: also measure millijoules a call where the device has a meter; about a second a row.
         comparable: measure what a later `baseline` needs; a baseline or `against` implies it.
         baseline: a document that an earlier run saved, of the same device and model.
@@ -120,6 +123,7 @@ def bench(
     opened, load, sizes = opened_bundle(bundle), Load(threads, rate_hz), tuple(batches)
     _require_sane(load, sizes, seconds, graph, streams, max_regression)
     before = _checked_baseline(baseline, against, opened, load)
+    wait_for_gpu_by(wait)
     state = MachineState()
     entrants = Entrants(state.device_mib)
     try:
@@ -163,6 +167,7 @@ def bench(
             "streams": streams or threads,
             "rate_hz": rate_hz,
             "graph": graph,
+            "wait": wait,
             "batches": list(sizes),
         },
         runners=descriptions,

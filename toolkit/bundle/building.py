@@ -90,8 +90,7 @@ def build_engines(
         kept = [entry for entry in bundle.engines() if entry["file"] not in files]
         manifest = {**bundle.manifest, "engines": kept + entries, "files": files_of_folder(fresh)}
         (fresh / MANIFEST).write_text(json_text(manifest))
-    notes = dict.fromkeys(note for engine in made for note in engine.notes)
-    return Built(tuple(entries), resolved, tensorrt, tuple(notes))
+    return Built(tuple(entries), resolved, tensorrt, _notes(made))
 
 
 @contextmanager
@@ -106,11 +105,12 @@ def _alone_with(bundle: Bundle) -> Iterator[Bundle]:
 
 def engines_of_files(
     folder: Path, sources: tuple[str, ...], target: Target, tensorrt: TensorRT, on_step: Step
-) -> list[dict[str, Any]]:
-    """An engine of each ONNX file of a bundle's folder, in `engines/`; returns the manifest's entries."""
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """An engine of each ONNX file of a bundle's folder, in `engines/`: the manifest's entries, sentences for people."""
     maker = _Maker(folder, target, tensorrt, on_step, folder / "engines")
     orders = [order_of_file(source) for source in sources]
-    return [_entry(maker.built(order), order, target) for order in orders]
+    made = [maker.built(order) for order in orders]
+    return [_entry(engine, order, target) for engine, order in zip(made, orders, strict=True)], _notes(made)
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ class _Maker:
         )
 
 
+def _notes(made: list[Engine]) -> tuple[str, ...]:
+    """What the builds have to say, each sentence once."""
+    return tuple(dict.fromkeys(note for engine in made for note in engine.notes))
+
+
 def _entry(engine: Engine, order: Order, target: Target) -> dict[str, Any]:
     """An engine's entry in the manifest, without the long list of what was fused."""
     census = engine.sidecar["census"]
@@ -179,6 +184,7 @@ def _entry(engine: Engine, order: Order, target: Target) -> dict[str, Any]:
         "onnx_sha256": engine.sidecar["onnx"]["sha256"],
         "dla_core": engine.sidecar["dla_core"],
         "census": census and {key: value for key, value in census.items() if key != "fused"},
+        "census_reason": engine.sidecar["census_reason"],
         "build_seconds": engine.sidecar["build_seconds"],
     }
 

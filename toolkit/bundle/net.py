@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.bundle.runners import OPENERS, open_ort
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
 from toolkit.errors import BackendUnavailable, DataError, ToolkitError
+from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.device_images import device_images
-from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner import Runner, WarmsUp
 
 BACKENDS = ("trt", "ort")  # the order of "auto"
 BEST = {"trt": ("int8-fp16", "int8", "fp16", "fp32"), "ort": ("int8-cpu", "fp32")}
@@ -104,6 +106,30 @@ class Net:
         probabilities /= probabilities.dot(self._ones)[0] if alone else np.add.reduce(logits, axis=1, keepdims=True)
         return Answers([self.labels[i] for i in best], probabilities)
 
+    def warm_up(self, batches: Sequence[int] = (1,), streams: int = 1) -> None:
+        """Makes now what first calls make, so that calls under load are as fast as later ones; takes some seconds.
+
+        Args:
+            batches: sizes that will be called.
+            streams: calls from so many threads that TensorRT runs at once, each with buffers, an execution context and
+                CUDA graphs of its own. ONNX Runtime shares one session.
+
+        Raises:
+            ToolkitError: the net is closed, or a size or number below 1.
+        """
+        runner = self._runner
+        if runner is None:
+            raise ToolkitError("this net is closed", fix="call toolkit.load again")
+        if streams < 1 or not batches or min(batches) < 1:
+            found = f"batches {tuple(batches)}, streams {streams}"
+            raise ToolkitError("nothing to warm up for", found=found, allowed="1 and up")
+        sizes = {size for batch in batches for size in (min(batch, LARGEST_BATCH), batch % LARGEST_BATCH) if size}
+        if isinstance(runner, WarmsUp):
+            return runner.warm_up(sorted(sizes), streams)
+        for size in sorted(sizes):
+            for _ in range(2):
+                runner.logits(np.zeros((size, *self._shape), np.uint8))
+
     def _images(self, images: Any) -> UInt8:
         if type(images) is np.ndarray and images.dtype == np.uint8 and images.shape[1:] == self._shape:
             return images
@@ -170,6 +196,7 @@ def load(
     strict: bool = True,
     threads: int = 0,
     key: str | os.PathLike[str] | None = None,
+    wait: str = "auto",
 ) -> Net:
     """Opens a bundle for use in a program; every file's hash is checked first.
 
@@ -181,6 +208,8 @@ def load(
             One that is not here is passed over either way, and named in `Net.passed_over`.
         threads: of ONNX Runtime; 0 takes every core.
         key: a public ed25519 key that must have signed the tar; checked before anything in it is read.
+        wait: how threads wait for the GPU with TensorRT: "spin" wakes at once and keeps a core busy, "block" sleeps,
+            "auto" leaves it to CUDA, which on a Jetson may sleep. It holds for the whole process.
 
     Raises:
         BundleError: not a bundle, changed since it was written, or not signed with `key`.
@@ -203,15 +232,15 @@ def load(
     for name in names:
         try:
             chosen = _precision(opened, name, precision)
-            return Net(opened, _opened(opened, name, chosen, threads), name, chosen, passed_over)
+            return Net(opened, _opened(opened, name, chosen, threads, wait), name, chosen, passed_over)
         except BackendUnavailable as error:
             if backend != "auto":
                 raise
-            passed_over[name] = error.what
+            passed_over[name] = error.in_one_line()
         except ToolkitError as error:
             if backend != "auto" or strict:
                 raise
-            passed_over[name] = error.what
+            passed_over[name] = error.in_one_line()
             warnings.warn(f"{name} failed and was passed over: {error.what}", RuntimeWarning, stacklevel=2)
     raise BackendUnavailable(
         "no backend can run this bundle here",
@@ -235,8 +264,9 @@ def _precision(bundle: Bundle, backend: str, wanted: str) -> str:
     return found
 
 
-def _opened(bundle: Bundle, backend: str, precision: str, threads: int) -> Runner:
+def _opened(bundle: Bundle, backend: str, precision: str, threads: int, wait: str) -> Runner:
     """The runner of one backend."""
     if backend == "ort":
         return open_ort(bundle, precision, threads)
+    wait_for_gpu_by(wait)
     return OPENERS[backend](bundle, precision)

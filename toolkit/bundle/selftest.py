@@ -26,10 +26,12 @@ from toolkit.latency import bench
 from toolkit.parity import parity_from_logits
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
+from toolkit.runtime.trt import MODULES
 from toolkit.shapes import Above, Each, require_shape
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
 FORMAT = 1
+UNKNOWN = "unknown"  # the version of a module that does not say
 SHAPE = {"versions": Each(str), "p50_ms": Each(Above(0))}
 SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
 # Relative L2 of the logits from the golden ones of the same file, and the part of the images that may answer otherwise.
@@ -62,11 +64,17 @@ class Recorded:
 
 
 def versions_here() -> dict[str, str]:
-    """What an upgrade changes: Python, numpy, and the engines that were imported."""
-    found = {"python": platform.python_version(), "numpy": np.__version__}
-    for module in ("onnxruntime", "tensorrt", "tensorrt_rtx"):
-        if module in sys.modules:
-            found[module] = str(getattr(sys.modules[module], "__version__", "unknown"))
+    """What an upgrade changes: Python, numpy, and the engines that were imported.
+
+    Bindings that are installed alone count as the front module that would wrap them: `tensorrt_rtx_bindings` is
+    `tensorrt_rtx`, so that a record stays comparable when the front comes or goes.
+    """
+    found: dict[str, str] = {"python": platform.python_version(), "numpy": np.__version__}
+    fronts: dict[str, str] = {}
+    for module, kind in {"onnxruntime": "onnxruntime", **MODULES}.items():
+        front = fronts.setdefault(kind, module)
+        if module in sys.modules and found.get(front, UNKNOWN) == UNKNOWN:
+            found[front] = str(getattr(sys.modules[module], "__version__", UNKNOWN))
     return found
 
 

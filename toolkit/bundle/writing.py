@@ -19,6 +19,7 @@ from toolkit.calibration.record import RECORD, Record
 from toolkit.charts import png_of_curve
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.export.onnx_from_torch import OPSET
+from toolkit.export.resolver import why_not_read
 from toolkit.files import folder_replaced, json_text
 from toolkit.parity import Parity, logits_in_batches, parity_from_logits
 from toolkit.runtime.ort import OrtRunner
@@ -46,6 +47,7 @@ class Written:
         parity: each precision against fp32 on the evaluation images.
         engines: the manifest's entries.
         no_engines: why there are none; empty where there are.
+        notes: what the builds of the engines have to say, in sentences.
         graphs: what was calibrated and how.
     """
 
@@ -55,6 +57,7 @@ class Written:
     engines: list[dict[str, Any]]
     no_engines: str
     graphs: Graphs
+    notes: tuple[str, ...] = ()
 
 
 def bundle_from_model(
@@ -86,7 +89,7 @@ def bundle_from_model(
         }
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
-        engines, no_engines = _build_engines(fresh, built, options, on_step)
+        engines, no_engines, notes = _build_engines(fresh, built, options, on_step)
         manifest = {
             "format": FORMAT,
             "tool": __version__,
@@ -118,7 +121,7 @@ def bundle_from_model(
             "checks": made.facts,
         }
         (fresh / MANIFEST).write_text(json_text(manifest))
-    return Written(target, manifest, parity, engines, no_engines, made)
+    return Written(target, manifest, parity, engines, no_engines, made, notes)
 
 
 def _write_graphs(folder: Path, made: Graphs) -> None:
@@ -185,15 +188,19 @@ def _write_golden(path: Path, images: ModelImages, logits: dict[str, Any]) -> No
 
 def _build_engines(
     folder: Path, precisions: tuple[str, ...], options: Options, on_step: Step
-) -> tuple[list[dict[str, Any]], str]:
-    """Engines of every precision with the TensorRT that is here; or why there are none."""
+) -> tuple[list[dict[str, Any]], str, tuple[str, ...]]:
+    """Engines of every precision that the TensorRT here takes, or why there are none; and what there is to say."""
     if options.target is None:
-        return [], "not asked for"
+        return [], "not asked for", ()
     try:
         tensorrt = tensorrt_for_target(options.target)
     except (BackendUnavailable, EngineError) as error:
-        return [], error.in_one_line()
-    return engines_of_files(folder, precisions, options.target, tensorrt, on_step), ""
+        return [], error.in_one_line(), ()
+    refused = {precision: why_not_read(tensorrt, precision) for precision in precisions}
+    taken = tuple(precision for precision, reason in refused.items() if not reason)
+    engines, notes = engines_of_files(folder, taken, options.target, tensorrt, on_step)
+    left_out = (f"no engine of {ONNX_FILES[p]}: {reason}" for p, reason in refused.items() if reason)
+    return engines, "", (*left_out, *notes)
 
 
 def scores_as_dict(parity: dict[str, Parity]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.contracts import Float32, UInt8, sha256_of_each
+from toolkit.contracts import Float32, Float64, UInt8, order_by_content, sha256_of_each
 from toolkit.runtime.ort import OrtRunner
 
 if TYPE_CHECKING:
@@ -45,25 +46,33 @@ class Agreement:
 
 
 def agreement_from_logits(expected: Float32, got: Float32) -> Agreement:
-    """Compares logits (N, classes); a candidate that is not finite is infinitely far away and flips everywhere."""
+    """Compares logits (N, classes); the same bits for any order of the rows.
+
+    A candidate that is not finite is infinitely far away and flips everywhere.
+    """
     if not np.isfinite(got).all():
         return Agreement(float("inf"), len(got), len(got))
     difference = got.astype(np.float64) - expected
-    norm = max(float(np.linalg.norm(expected.astype(np.float64))), 1e-30)
     flips = int((expected.argmax(1) != got.argmax(1)).sum())
-    return Agreement(float(np.linalg.norm(difference)) / norm, flips, len(got))
+    return Agreement(_norm(difference) / max(_norm(expected.astype(np.float64)), 1e-30), flips, len(got))
+
+
+def _norm(values: Float64) -> float:
+    """The Euclidean norm from an exact sum: that of numpy differs with the order in its last bits."""
+    return math.sqrt(math.fsum(np.square(values).ravel().tolist()))
 
 
 def logits_of(
     model: onnx.ModelProto, images_nhwc: UInt8, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Float32:
-    """Logits float32 (N, classes) of a graph in ONNX Runtime."""
-    parts = []
+    """Logits float32 (N, classes) of a graph in ONNX Runtime; each image's are the same bits for any order of them."""
+    parts, order = [], order_by_content(images_nhwc)
     with OrtRunner(model.SerializeToString(), label="a candidate") as runner:
         for start in range(0, len(images_nhwc), BATCH):
-            parts.append(runner.logits(images_nhwc[start : start + BATCH]))
+            parts.append(runner.logits(images_nhwc[order[start : start + BATCH]]))
             on_progress(min(start + BATCH, len(images_nhwc)), len(images_nhwc))
-    return np.concatenate(parts)
+    logits: Float32 = np.concatenate(parts)[np.argsort(order)]
+    return logits
 
 
 def held_out(images_nhwc: UInt8) -> NDArray[np.bool_]:

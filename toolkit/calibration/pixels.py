@@ -6,6 +6,9 @@ of the first convolution, and what is left is that zero, with which a convolutio
 mean. The difference is a constant a colour; a further input channel, constant inside the image and zero where the
 convolution pads, carries it: the sum of w (x + c) is the sum of w x, plus the sum of w c times one. TensorRT's int8
 formats hold four channels or 32 whether an image has three or not.
+
+The constant channel is a whole pixel too, and joins the colours before Mul and Add: a Pad right before QuantizeLinear
+with another value than zero is misread by an engine that quantises first and pads with the float (OpenVINO 2026.4).
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class FirstConvolution:
         name: of the convolution.
         step: what one step of a pixel becomes: a power of two, so that nothing is rounded, near the old factors.
         constants: how many constant channels follow the colours.
-        constant: what they hold, in steps of a pixel; 1 to 127.
+        constant: what they hold, in steps of a pixel about 128; 1 to 127.
         weights: float32 (C_out, colours + constants, kH, kW).
         bias: float32 (C_out,), with what rounding the weights of the constant channels to int8 takes away: except where
             the convolution pads that is a constant too.
@@ -53,6 +56,11 @@ class FirstConvolution:
     constant: int
     weights: Float32
     bias: Float32
+
+    @property
+    def pixel(self) -> int:
+        """What the constant channels hold, as a pixel: 129 to 255."""
+        return MIDDLE + self.constant
 
     def pads(self, axis: int) -> NDArray[np.int64]:
         """The input `pads` of ONNX Pad: nothing before, `constants` behind on `axis`."""
@@ -91,7 +99,7 @@ def with_whole_pixels(
             "preprocess.step": np.asarray(found.step, np.float32),
             "preprocess.middle": np.asarray(-MIDDLE * found.step, np.float32),
             "preprocess.pads": found.pads(1),
-            "preprocess.constant": np.asarray(found.constant * found.step, np.float32),
+            "preprocess.constant": np.asarray(found.pixel, np.float32),
             weights: found.weights,
             bias: found.bias,
         },
@@ -100,20 +108,23 @@ def with_whole_pixels(
 
 
 def _centring(images: str) -> list[Any]:
-    """Nodes from images to `PIXELS`. TensorRT takes no Transpose of uint8, so the Cast comes first."""
+    """Nodes from images to `PIXELS`. TensorRT takes no Transpose of uint8, so the Cast comes first.
+
+    Whole numbers up to 255 times a power of two: float32 rounds nothing, wherever the Pad stands.
+    """
     from onnx import TensorProto, helper
 
     steps: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
         ("Cast", [], {"to": TensorProto.FLOAT}),
         ("Transpose", [], {"perm": TO_NCHW}),
+        ("Pad", ["preprocess.pads", "preprocess.constant"], {}),
         ("Mul", ["preprocess.step"], {}),
         ("Add", ["preprocess.middle"], {}),
-        ("Pad", ["preprocess.pads", "preprocess.constant"], {}),
     )
     nodes, last = [], images
     for kind, constants, attributes in steps:
         # Names of their own, because files of a bundle are compared tensor by tensor.
-        output = PIXELS if kind == "Pad" else f"{PIXELS}/{kind}_output"
+        output = PIXELS if kind == "Add" else f"{PIXELS}/{kind}_output"
         nodes.append(helper.make_node(kind, [last, *constants], [output], f"preprocess/{kind}", **attributes))
         last = output
     return nodes
@@ -133,10 +144,9 @@ def read_bytes(graph: Any, found: FirstConvolution) -> None:
         helper.make_node("Pad", pad, ["preprocess/bytes"], "preprocess/Pad"),
         helper.make_node("Transpose", ["preprocess/bytes"], [quantised], "preprocess/Transpose", perm=TO_NCHW),
     ]
-    floats = {PIXELS, quantised, *(f"{PIXELS}/{kind}_output" for kind in ("Cast", "Transpose", "Mul", "Add"))}
+    floats = {PIXELS, quantised, *(f"{PIXELS}/{kind}_output" for kind in ("Cast", "Transpose", "Pad", "Mul"))}
     set_nodes(graph, [*first, *(node for node in graph.node if node.output[0] not in floats)])
-    byte = np.asarray(MIDDLE + found.constant, np.uint8)
-    add_constants(graph, {BYTE_PADS: found.pads(3), "preprocess.byte": byte})
+    add_constants(graph, {BYTE_PADS: found.pads(3), "preprocess.byte": np.asarray(found.pixel, np.uint8)})
 
 
 def first_convolution(model: onnx.ModelProto, as_int8: WeightsAsInt8 = nearest_weights) -> FirstConvolution | None:

@@ -20,7 +20,7 @@ from toolkit.calibration.placement import (
     tensors_on_cpu,
 )
 from toolkit.calibration.record import Record, sha256_of_digests, sha256_of_graph, sha256_of_preprocessing
-from toolkit.contracts import Float32, Preprocessing, UInt8, require_images, sha256_of_each
+from toolkit.contracts import Float32, Preprocessing, UInt8, order_by_content, require_images, sha256_of_each
 from toolkit.errors import CalibrationError
 from toolkit.lazy import needs
 from toolkit.runtime.ort import OrtRunner
@@ -251,7 +251,7 @@ def _one_ahead(
 
 def _canonical_batches(images_nhwc: UInt8) -> Iterator[tuple[UInt8, int, int]]:
     """(batch, images in it that count, images done): ordered by content, the tail filled up to a whole batch."""
-    order = sorted(range(len(images_nhwc)), key=sha256_of_each(images_nhwc).__getitem__)
+    order = order_by_content(images_nhwc)
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
         yield images_nhwc[np.resize(rows, BATCH)], len(rows), start + len(rows)

@@ -30,6 +30,11 @@ def command(
         None, "--rate", min=0.01, max=1e6, help="Calls a second on a schedule; latency counts from when a call was due."
     ),
     graph: str = typer.Option("on", "--graph", help="CUDA graphs of TensorRT: on, off or both."),
+    wait: str = typer.Option(
+        "auto",
+        "--wait",
+        help="How to wait for the GPU: spin (keeps a core busy), block (sleeps), auto: CUDA's choice.",
+    ),
     energy: bool = typer.Option(False, "--energy", help="Also millijoules a call, where there is a meter; 1 s a row."),
     save: Path | None = typer.Option(None, "--save", help="Keep this run as a baseline in a JSON file."),
     baseline: Path | None = typer.Option(None, "--baseline", help="Compare with a saved run of this device and model."),
@@ -82,6 +87,7 @@ def command(
             streams=streams,
             rate_hz=rate,
             graph=graph,
+            wait=wait,
             energy=energy,
             comparable=save is not None,
             baseline=baseline,
@@ -165,7 +171,7 @@ def _show_devices(found: Benchmark) -> None:
         if m.phases
     ]
     if rows:
-        table("where the time goes, ms", ("runner", "batch", "Python", "copy in", "GPU", "copy out"), rows)
+        table("where the time goes, ms", ("runner", "batch", "Python", "copy in", "GPU", "copy out", "enqueue"), rows)
     spent = [(m.runner, f"{m.batch}", f"{m.energy_mj:.2f}") for m in found.latency if m.energy_mj is not None]
     if spent:
         table("energy above idle", ("runner", "batch", "mJ a call"), spent)

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from toolkit.bundle.building import Built
+    from toolkit.bundle.planning import Plan
     from toolkit.export.resolver import Resolved
     from toolkit.export.target import Target
 
@@ -57,8 +58,8 @@ def command(
 
       toolkit build --explain
     """
-    from toolkit.bundle.building import build_engines, tensorrt_for_target
-    from toolkit.bundle.orders import resolved_for
+    from toolkit.bundle.building import build_engines
+    from toolkit.bundle.planning import plan_of_build
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.bundle.repeating import Trials
     from toolkit.cli.console import note, steps
@@ -78,10 +79,7 @@ def command(
     chosen = _told(target_from_name(target), batch, told)
     wanted = tuple(dict.fromkeys(part.strip() for part in precision.split(",")))
     if explain:
-        tensorrt = tensorrt_for_target(chosen)
-        resolved = resolved_for(opened, wanted, tensorrt, chosen)
-        _show_reasons(resolved, (*tensorrt.reasons, f"{tensorrt.name} builds for target {chosen.name}"))
-        return {"ok": True, "tensorrt": tensorrt.name, "resolved": [_as_dict(answer) for answer in resolved]}
+        return _explained(plan_of_build(opened, wanted, chosen), chosen.name)
     with steps() as step:
         built = build_engines(opened, wanted, chosen, step, Trials(repeat) if verify else None)
     _show(opened.folder, built)
@@ -107,6 +105,22 @@ def _told(target: Target, batch: str | None, told: dict[str, Any]) -> Target:
     size = chosen.batch[1]
     note(f"the DLA takes one batch size: {size}, which the target serves best; --batch 8:8:8 says another")
     return replace(chosen, batch=(size, size, size))
+
+
+def _explained(plan: Plan, target: str) -> dict[str, Any]:
+    """Shows what would be built and why, and what stands in the way of it here."""
+    from toolkit.cli.console import note
+
+    _show_reasons(plan.resolved, (*plan.tensorrt.reasons, f"{plan.tensorrt.name} builds for target {target}"))
+    if plan.obstacle:
+        note(f"not on this machine: {plan.obstacle}")
+    return {
+        "ok": True,
+        "tensorrt": plan.tensorrt.name,
+        "resolved": [_as_dict(answer) for answer in plan.resolved],
+        "builds_here": not plan.obstacle,
+        "obstacle": plan.obstacle or None,
+    }
 
 
 def _as_dict(answer: Resolved) -> dict[str, Any]:

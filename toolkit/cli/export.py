@@ -172,6 +172,7 @@ def command(
         "left_out": written.manifest["left_out"],
         "engines": written.engines,
         "no_engines": written.no_engines or None,
+        "notes": list(written.notes),
         "decided": loaded.decided,
         "skipped": list(found.skipped),
     }
@@ -290,6 +291,8 @@ def _show(written: Written) -> None:
             )
     for precision, reason in written.manifest["left_out"].items():
         note(f"No {precision} file: {reason}")
+    for sentence in written.notes:
+        note(sentence)
     if written.no_engines:
         note(f"No TensorRT engines: {written.no_engines}")
     say("Next: [bold]toolkit verify[/bold] and [bold]toolkit bench[/bold]; then copy the folder to the device.")

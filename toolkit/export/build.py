@@ -101,6 +101,7 @@ class Build:
         if timings is not None:
             self.note(keep_timing_cache(config, timings, self.log))
         census, reason = self.census(bytes(plan), profile)
+        self.note(f"{self.onnx.name}: the engine's layers are unknown: {reason}" if reason else "")
         return bytes(plan), census, {
             "flags": flags,
             "profile": profile,
@@ -139,8 +140,11 @@ class Build:
                 f"{self.tensorrt.name} would read {self.onnx.name} wrongly",
                 found=f"opset {opset}",
                 allowed=f"opset {WEAK_OPSET_LIMIT} or older",
-                fix="build the bundle's model.onnx or export with a lower opset",
+                fix="build the bundle's model.onnx, model.fp16.onnx or model.int8.onnx, or export with a lower opset",
             )
+        taken_for_int8 = tuple(message for _, message in self.log.lines if "UINT8 zero_point" in message)
+        if taken_for_int8:  # 10 and later parse such a file and clip what is above 127
+            raise self.failure(f"{self.tensorrt.name} would read {self.onnx.name} wrongly", taken_for_int8[:1])
 
     def configured(self, builder: Any, network: Any, profile: Profile) -> Any:
         """The builder's config: profile, types, memory, targets."""
@@ -197,9 +201,9 @@ class Build:
 
     def census(self, plan: bytes, profile: Profile) -> tuple[Census | None, str]:
         """The plan's layers: RTX lists them in its log, full TensorRT in its inspector; else None and why."""
-        listed = census_from_log(message for _, message in self.log.lines)
+        listed, reason = census_from_log(message for _, message in self.log.lines)
         if listed is not None or self.tensorrt.kind == NEEDS_NO_GPU:
-            return listed, "" if listed else f"{self.tensorrt.name} lists no layers in its build log"
+            return listed, reason
         core = None if self.told.dla is None else self.told.dla.core
         return census_of_plan(self.tensorrt.module, self.log.logger, plan, profile, core)
 

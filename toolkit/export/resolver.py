@@ -63,6 +63,19 @@ def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> R
     return Resolved(precision, source, False, flags, WEAK_OPSET_LIMIT, tuple(reasons))
 
 
+def why_not_read(tensorrt: TensorRT, source: str) -> str:
+    """Why this TensorRT reads a file of a bundle wrongly, or not at all; empty where it reads it.
+
+    Args:
+        source: the precision of the file, a key of `toolkit.bundle.reading.ONNX_FILES`.
+    """
+    if source == "int8-cpu":
+        return f"{tensorrt.name} quantises to int8 alone, and this file computes in uint8"
+    if source == "int8-fp16" and not has_strong_typing(tensorrt.module):
+        return f"{tensorrt.name} reads its FP16 scales as float32; model.int8.onnx has such"
+    return ""
+
+
 def resolve_for_dla(
     tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...], has_calib_cache: bool = False
 ) -> Resolved:

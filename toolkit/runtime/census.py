@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 CONVOLUTIONS = ("correlation", "convolution")  # what the build log calls a convolution; Myelin says correlation
+UNTYPED = "N/A due to dynamic shapes"  # what the engine inspector says of a tensor whose shape is still open
+LAYER_IN_LOG = re.compile(
+    r"Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], Tactic(.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -71,23 +75,23 @@ class Census:
         }
 
 
-def census_from_log(lines: Iterable[str]) -> Census | None:
-    """The layers that a build with ProfilingVerbosity.DETAILED listed, or None where it listed none.
+def census_from_log(lines: Iterable[str]) -> tuple[Census | None, str]:
+    """The layers that a build with ProfilingVerbosity.DETAILED listed, or None and why there are none.
 
     TensorRT-RTX lists them in this form (seen on 1.7.1); full TensorRT has them in its engine inspector.
     """
     listing = next((m for m in lines if m.startswith("Layers:")), None)
     if listing is None:
-        return None
-    layer = re.compile(
-        r"Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], Tactic(.*)"
-    )
+        return None, "the build log lists no layers"
     found = []
-    for line in listing.split("I/O Tensors:")[0].splitlines():
-        if match := layer.match(line):
+    # Not splitlines(): it also splits at the control character 0x1E, which stands inside a line.
+    for line in listing.split("I/O Tensors:")[0].split("\n"):
+        if match := LAYER_IN_LOG.match(line):
             reads, writes = (tuple(re.findall(r"Datatype: (\w+)", match[i])) for i in (3, 4))
             found.append(Layer(match[1], match[2], reads, writes, _nodes(match[5])))
-    return _census(found)
+        elif line.startswith("Name:"):  # a count without this one would be wrong
+            return None, f"the build log lists a layer in a form that is not known: {line[:120]}"
+    return _census(found), "" if found else "the build log lists no layers"
 
 
 def census_from_inspector(document: dict[str, Any]) -> Census | None:
@@ -133,11 +137,14 @@ def _nodes(metadata: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"\[ONNX Layer: (.*?)\](?=\[|\s|[\x00-\x1f]|$)", metadata)))
 
 
-def _type_of_tensor(tensor: dict[str, Any]) -> str:
+def _type_of_tensor(tensor: Any) -> str:
     """Int8, Half, Float, ... of one tensor, in the words of any version; the words themselves where none is known."""
-    words = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
-    names = (("Int8", "Int8"), ("FP16", "Half"), ("Half", "Half"), ("BF16", "BFloat16"), ("FP32", "Float"),
-             ("Float", "Float"))  # fmt: skip
+    if isinstance(tensor, dict):
+        tensor = tensor.get("Datatype") or tensor.get("Format/Datatype") or ""
+    words = str(tensor)
+    # 10.6 has "Channel major UInt8 format", 8.6 "row major INT8 format" beside "row major Int8 format".
+    names = (("UInt8", "UInt8"), ("Int8", "Int8"), ("INT8", "Int8"), ("FP16", "Half"), ("Half", "Half"),
+             ("BF16", "BFloat16"), ("FP32", "Float"), ("Float", "Float"))  # fmt: skip
     return next((name for sign, name in names if sign in words), words)
 
 

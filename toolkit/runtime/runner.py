@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from toolkit.contracts import Float32, UInt8
 
@@ -66,6 +67,15 @@ class TimesPhases(Protocol):
 
     def allow_streams(self, count: int) -> None:
         """Lets so many calls of different threads run on the device at once."""
+        ...
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """What a runner offers that makes things at its first calls."""
+
+    def warm_up(self, batches: Sequence[int], streams: int) -> None:
+        """Makes them now, for calls of these sizes, so many at once."""
         ...
 
 

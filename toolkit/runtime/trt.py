@@ -210,6 +210,10 @@ def require_can_run(driver: Driver | None = None) -> TensorRT:
 _started: list[tuple[Any, str]] = []  # a module, and what it said where it could not start CUDA, else ""
 
 
+class CudaDoesNotStart(BackendUnavailable):
+    """A driver answers, and TensorRT's CUDA does not start on it."""
+
+
 def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
     """Asks TensorRT, once a process and before anything else is asked of it, whether it can start CUDA.
 
@@ -218,7 +222,7 @@ def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
     10.6 too. So 8.x is asked for a Builder, later ones for a Runtime that is never freed if it is no good.
 
     Raises:
-        BackendUnavailable: it cannot; with TensorRT's words and what to do.
+        CudaDoesNotStart: with TensorRT's words and what to do.
     """
     with ONE_AT_A_TIME:
         words = next((said for module, said in _started if module is tensorrt.module), None)
@@ -226,7 +230,7 @@ def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
             words = _words_of_failed_start(tensorrt)
             _started.append((tensorrt.module, words))
     if words:
-        raise BackendUnavailable(
+        raise CudaDoesNotStart(
             f"{tensorrt.name} cannot start CUDA here",
             found=f"{words} (the driver speaks CUDA {driver.driver_version})",
             fix=_cure_of_failed_start(words),

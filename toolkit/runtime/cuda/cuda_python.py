@@ -14,7 +14,7 @@ from toolkit.runtime.cuda.seam import Pinned, Stream
 
 _DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP of cuda.h
 LETS_GO = (12, 9, 1)  # NVIDIA/cuda-python 589: until then every call held Python's lock, also those that wait
-_HOLDS = "it holds Python's lock while it waits, and other threads stand still: pip install -U 'cuda-bindings>=12.9.1'"
+HOLDS = "it holds Python's lock while it waits, and other threads stand still: pip install -U 'cuda-bindings>=12.9.1'"
 
 
 class CudaPython:
@@ -28,10 +28,10 @@ class CudaPython:
     has_graphs = True
 
     def __init__(self, reason: str = "") -> None:
-        self._driver, version = _bindings()
+        self._driver, version = bindings()
         self.name = f"cuda-python {version}"
         self.lets_go = lets_go(version)
-        self.reason = reason if self.lets_go else f"{reason}; {_HOLDS}"
+        self.reason = reason if self.lets_go else f"{reason}; {HOLDS}"
         driver = self._driver
         self._success = driver.CUresult.CUDA_SUCCESS
         try:
@@ -179,7 +179,7 @@ def lets_go(version: str) -> bool:
     return len(parts) < 3 or tuple(parts) >= LETS_GO
 
 
-def _bindings() -> tuple[Any, str]:
+def bindings() -> tuple[Any, str]:
     """The driver module and its version, under the name that this cuda-python has it."""
     try:
         import cuda.bindings

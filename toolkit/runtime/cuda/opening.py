@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.cuda.cuda_python import CudaPython
+from toolkit.runtime.cuda.foreign import WAITS, choose_wait
 from toolkit.runtime.cuda.pycuda_ import PyCuda
 from toolkit.runtime.cuda.seam import Cuda
 from toolkit.runtime.driver import Driver, probe_driver
@@ -40,3 +41,19 @@ def open_cuda(choice: str = "auto", driver: Driver | None = None) -> Cuda:
         except ImportError as error:
             absent.append(f"{name} cannot be imported: {error}")
     raise BackendUnavailable("Python cannot speak to CUDA here", found="; ".join(absent), fix=_FIX)
+
+
+def wait_for_gpu_by(wanted: str) -> None:
+    """Chooses how every thread of this process waits for the GPU, best before anything uses it; "auto" chooses nothing.
+
+    Raises:
+        BackendUnavailable: there is no GPU to wait for. ToolkitError: an unknown way, or too late to choose it.
+    """
+    if wanted == "auto":
+        return
+    driver = probe_driver()
+    if wanted not in WAITS:
+        raise ToolkitError("unknown way to wait for the GPU", found=wanted, allowed=", ".join(WAITS))
+    if not driver.available:
+        raise BackendUnavailable(f"there is no GPU to wait for with {wanted!r}", found=driver.reason)
+    choose_wait(wanted)

@@ -18,7 +18,7 @@ from tests.runtime.cuda.inside.conftest import TINY, OnDevice, Stub, sidecar
 from toolkit.bundle.reading import ONNX_FILES, bundle_from_folder
 from toolkit.bundle.runners import open_runners
 from toolkit.bundle.selftest import selftest
-from toolkit.errors import BackendUnavailable, DataError, EngineError
+from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,37 @@ def test_a_foreign_engine_is_an_error_and_not_passed_over(tmp_path: Path) -> Non
         toolkit.load(folder)
     assert caught.value.fix == f"toolkit build {folder} --precision fp32"
     assert standin_tensorrt.constructed == []
+
+
+def test_a_tensorrt_that_cannot_start_cuda_is_passed_over_with_its_words_and_the_cure(
+    tmp_path: Path, images: Any, stub: Stub, tensorrt: Callable[..., Any]
+) -> None:
+    tensorrt(cuda_fails=35)
+    folder = bundle_with_engines(tmp_path / "b", "fp32")
+    for _ in range(2):  # asked once, remembered
+        with toolkit.load(folder) as net:
+            assert net.backend == "ort"
+            said = net.passed_over["trt"]
+    assert "CUDA initialization failure with error: 35" in said
+    assert "the driver speaks CUDA 13.0" in said
+    assert "update the NVIDIA driver" in said
+    with pytest.raises(BackendUnavailable, match="cannot start CUDA here"):
+        toolkit.load(folder, backend="trt")
+    assert standin_tensorrt.constructed == ["10.3.0"]
+
+
+def test_a_net_is_warmed_up_for_threads_and_sizes(tmp_path: Path, images: Any, expected: Any, stub: Stub) -> None:
+    folder = bundle_with_engines(tmp_path / "b", "fp32")
+    with toolkit.load(folder, wait="spin") as net, toolkit.load(folder, backend="ort", precision="fp32") as other:
+        assert "wait spin" in net.description
+        for one in (net, other):
+            one.warm_up((1, 8), streams=2)
+            assert np.allclose(one.logits(images[:8]), expected[:8], atol=1e-5)
+            with pytest.raises(ToolkitError, match="nothing to warm up for"):
+                one.warm_up((0,))
+    with pytest.raises(ToolkitError, match="closed"):
+        net.warm_up()
+    assert stub.library.cuDevicePrimaryCtxSetFlags_v2(0, 0) == 0
 
 
 def test_golden_vectors_go_through_the_engines(tmp_path: Path, stub: Stub) -> None:

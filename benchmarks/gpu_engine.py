@@ -1,0 +1,118 @@
+"""One engine in a process of its own: built, listed layer by layer as TensorRT writes it, or called.
+
+python benchmarks/gpu_engine.py build ONNX PLAN [--batch 1:8:256] [--opt-level 0]     facts as JSON
+python benchmarks/gpu_engine.py layers ENGINES MODEL SOURCE OUT                       OUT gets the inspector's text
+python benchmarks/gpu_engine.py calls ENGINES MODEL COUNT                             calls of the fp32 engine
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+
+from toolkit.bundle.reading import bundle_from_folder  # noqa: E402
+from toolkit.errors import EngineError, ToolkitError  # noqa: E402
+from toolkit.runtime.census import census_from_inspector  # noqa: E402
+from toolkit.runtime.preflight import sidecar_of_plan  # noqa: E402
+from toolkit.runtime.trt import Log, require_can_run  # noqa: E402
+from toolkit.workspace import cache_folder  # noqa: E402
+
+
+def plan_of(engines: Path, model: str, source: str) -> Path:
+    """The plan that was built from a source, in the bundle or beside it.
+
+    Raises:
+        EngineError: there is none.
+    """
+    for entry in bundle_from_folder(engines / model).engines():
+        if entry["precision"] == source:
+            return engines / model / str(entry["file"])
+    beside = engines / "extra" / f"{model}.{source}.engine"
+    if beside.is_file():
+        return beside
+    raise EngineError(f"no engine of {model} was built from its {source} file", fix="see the log of its build")
+
+
+def build(options: argparse.Namespace) -> dict[str, Any]:
+    """Builds one file with the timing cache; what the sidecar says."""
+    from toolkit.export.build import BuildSettings
+    from toolkit.export.engine_from_onnx import engine_from_onnx
+
+    low, best, high = (int(part) for part in options.batch.split(":"))
+    settings = BuildSettings(optimisation_level=options.opt_level, timing_cache=cache_folder() / "timing")
+    options.plan.parent.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    engine = engine_from_onnx(options.onnx, options.plan, batch=(low, best, high), settings=settings)
+    return {"seconds": round(time.perf_counter() - began, 3), "notes": engine.notes, **engine.sidecar}
+
+
+def layers(options: argparse.Namespace) -> dict[str, Any]:
+    """The inspector's text, control characters and all, into a file; the convolutions of it as JSON."""
+    plan = plan_of(options.engines, options.model, options.source)
+    sidecar = sidecar_of_plan(plan)
+    trt = require_can_run().module
+    log = Log(trt)
+    runtime = trt.Runtime(log.logger)
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise EngineError("TensorRT does not load the plan", found="; ".join(log.errors()[-3:]))
+    context = engine.create_execution_context()
+    for name, (_, best, _) in sidecar["profile"].items():
+        context.set_input_shape(name, tuple(best))
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = context
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text)
+    census = census_from_inspector(json.loads(text, strict=False))
+    facts = {"device_memory": getattr(engine, "device_memory_size_v2", None), "layers": engine.num_layers}
+    return {"model": options.model, "source": options.source, "plan_bytes": plan.stat().st_size, **facts,
+            "census": census and census.as_dict(), "log": log.text()[-4000:]}  # fmt: skip
+
+
+def calls(options: argparse.Namespace) -> dict[str, Any]:
+    """Answers noise, with graphs and without."""
+    from toolkit.runtime.trt_runner import TrtRunner
+
+    shape = bundle_from_folder(options.engines / options.model).preprocessing.shape
+    images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
+    with TrtRunner(plan_of(options.engines, options.model, "fp32")) as one:
+        logits = [one.logits(images[: 1 + i % 2 * 7]) for i in range(options.count)]
+        with one.without_graph() as plain:
+            equal = all(np.array_equal(plain.logits(images[: len(found)]), found) for found in logits[:4])
+        return {"calls": len(logits), "equal": equal, "description": one.description}
+
+
+def main() -> None:
+    """Prints what was found as one line of JSON; an error in words ends with 1."""
+    parser = argparse.ArgumentParser(description="One engine.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("build")
+    one.add_argument("onnx", type=Path)
+    one.add_argument("plan", type=Path)
+    one.add_argument("--batch", default="1:8:256")
+    one.add_argument("--opt-level", type=int, default=None)
+    two, three = verbs.add_parser("layers"), verbs.add_parser("calls")
+    for verb in (two, three):
+        verb.add_argument("engines", type=Path)
+        verb.add_argument("model")
+    two.add_argument("source")
+    two.add_argument("out", type=Path)
+    three.add_argument("count", type=int)
+    options = parser.parse_args()
+    try:
+        print(json.dumps({"build": build, "layers": layers, "calls": calls}[options.verb](options), default=str))
+    except ToolkitError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
