@@ -210,12 +210,16 @@ CAUSES = (
             "Failed to read from file: ", "not a regular file: ",
         ),
     ),
-    # NVIDIA/TensorRT 2879, 149 and 1786; code 35 is cudaErrorInsufficientDriver, 100 cudaErrorNoDevice.
+    # NVIDIA/TensorRT 2879, 149 and 1786; code 35 is cudaErrorInsufficientDriver, 36 cudaErrorCallRequiresNewerDriver
+    # (seen of 8.6.1, 10.6.0 and RTX 1.7.1 over a libcuda that lacks what they call), 100 cudaErrorNoDevice.
     Cause(
         "the driver is older than the CUDA that this TensorRT was made for, or there is none",
         "update the NVIDIA driver (nvidia-smi shows the newest CUDA that it speaks), or install the TensorRT wheels "
         "for an older CUDA, such as tensorrt-cu12; on a Jetson driver and TensorRT come with JetPack, not from pip",
-        ("failure with error: 35", "failure with error 35", "CUDA driver version is insufficient"),
+        (
+            "failure with error: 35", "failure with error 35", "CUDA driver version is insufficient",
+            "failure with error: 36", "not supported in the installed CUDA driver",
+        ),
     ),
     Cause(
         "the driver sees no GPU",

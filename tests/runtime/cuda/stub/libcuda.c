@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,6 +79,7 @@ void stub_fail(const char *name, int code, int skip, int times) {
   c->code = code, c->skip = skip, c->times = times;
   pthread_mutex_unlock(&lock);
 }
+void stub_fault(int code) { sticky = code; } /* as a kernel that reads where nothing is */
 void stub_heal(void) { sticky = 0; }
 void stub_nothing(void *unused) {} /* a host function for who measures what surrounds it */
 
@@ -148,6 +150,7 @@ static int is_integrated(void) {
   return integrated >= 0 ? integrated : told && atoi(told);
 }
 void stub_integrated(int yes) { integrated = yes; }
+static int capability(void) { const char *told = getenv("STUB_CAPABILITY"); return told ? atoi(told) : 87; }
 static int devices(void) { const char *n = getenv("STUB_DEVICES"); return n ? atoi(n) : 1; }
 
 Result cuInit(unsigned flags) {
@@ -172,15 +175,15 @@ Result cuDeviceTotalMem_v2(size_t *bytes, int device) { BEGIN(0); *bytes = 1ul <
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
   BEGIN(0);
   switch (attribute) {
-  case 75: *value = 8; break;               /* compute capability, major */
-  case 76: *value = 7; break;               /* and minor */
+  case 75: *value = capability() / 10; break;
+  case 76: *value = capability() % 10; break;
   case 18: *value = is_integrated(); break; /* INTEGRATED */
   case 19: case 41: case 92: case 94: case 123: *value = 1; break; /* host memory is mapped, one address space, stream waits */
   default: *value = 0;
   }
   END;
 }
-Result cuDeviceComputeCapability(int *major, int *minor, int device) { *major = 8, *minor = 7; return OK; }
+Result cuDeviceComputeCapability(int *major, int *minor, int device) { *major = capability() / 10, *minor = capability() % 10; return OK; }
 Result cuDevicePrimaryCtxRetain(Context **context, int device) {
   BEGIN(0);
   *context = &primary[device], primary[device].retained++, alive[RETAINS]++;
@@ -415,11 +418,18 @@ Result cuStreamWaitEvent(Stream *handle, Event *event, unsigned flags) {
 
 /* **** memory **** */
 
+/* STUB_GUARD=1: whoever touches memory that was given back dies at once (SIGSEGV), and not in malloc some time later. */
+static int guarded(void) {
+  static int told = -1;
+  if (told < 0) told = getenv("STUB_GUARD") != NULL;
+  return told;
+}
 static Result allocated(void **address, size_t bytes, int kind, int ordinal, unsigned flags) {
   if (!bytes) return INVALID_VALUE;
   Block *b = malloc(sizeof *b);
   *b = (Block){NULL, bytes, kind, ordinal, flags, blocks};
-  if (posix_memalign((void **)&b->begin, 512, bytes)) { free(b); return NO_MEMORY; }
+  if (guarded()) b->begin = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  else if (posix_memalign((void **)&b->begin, 512, bytes)) { free(b); return NO_MEMORY; }
   memset(b->begin, 0xA5, bytes); /* memory of a GPU is not zero */
   blocks = b, alive[kind]++, *address = b->begin;
   return OK;
@@ -430,7 +440,9 @@ static Result released(void *address, int kind) {
       Block *b = *at;
       *at = b->next, alive[kind]--;
       memset(b->begin, 0x5A, b->bytes);
-      free(b->begin), free(b);
+      if (guarded()) mprotect(b->begin, b->bytes, PROT_NONE);
+      else free(b->begin);
+      free(b);
       return OK;
     }
   return INVALID_VALUE;
