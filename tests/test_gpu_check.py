@@ -97,9 +97,7 @@ def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
 
 
 @pytest.fixture(scope="module")
-def rehearsed(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, dict[str, Any], subprocess.CompletedProcess[str], float]:
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     """A rehearsal with a crash in one test, a hang in another, and the deadline in the middle."""
     out = tmp_path_factory.mktemp("out")
     planted = {"PYTEST_PLUGINS": "tests.gpu_planted", "TOOLKIT_GPU_CRASH": CRASHES, "TOOLKIT_GPU_HANG": HANGS}

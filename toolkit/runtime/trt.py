@@ -264,6 +264,4 @@ def _cure_of_failed_start(words: str) -> str:
         )
     if code == _NO_MEMORY:
         return "free memory of the GPU: end what else uses it (nvidia-smi lists it; on a Jetson it shares the RAM)"
-    return (
-        "look at nvidia-smi and dmesg for what is wrong with the GPU, and restart it after an update of the driver"
-    )
+    return "look at nvidia-smi and dmesg for what is wrong with the GPU, and restart it after an update of the driver"
