@@ -22,19 +22,26 @@ class Cause:
     signs: tuple[str, ...]
 
 
-CAUSES = (
-    # github.com/onnx/onnx-tensorrt 758, open-mmlab/mmdeploy 48 and 1059, NVIDIA/TensorRT 477 and 4258,
-    # marcoslucianops/DeepStream-Yolo 366. "insuficient" is how TensorRT spelt it up to 8.4.
-    Cause(
-        "the memory ran out",
-        "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
-        "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
-        (
-            "insuficient memory on requested size", "insufficient memory on requested size",
-            "Device memory is insufficient to use tactic", "Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory",
-            "could not be allocated. There may not be enough free memory", "error allocating", "out of memory",
-        ),
+# github.com/onnx/onnx-tensorrt 758, open-mmlab/mmdeploy 48 and 1059, NVIDIA/TensorRT 477 and 4258,
+# marcoslucianops/DeepStream-Yolo 366. "insuficient" is how TensorRT spelt it up to 8.4.
+OUT_OF_MEMORY = Cause(
+    "the memory ran out",
+    "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
+    "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
+    (
+        "insuficient memory on requested size",
+        "insufficient memory on requested size",
+        "Device memory is insufficient to use tactic",
+        "Cuda Runtime (out of memory)",
+        "Error Code 2: OutOfMemory",
+        "could not be allocated. There may not be enough free memory",
+        "error allocating",
+        "out of memory",
     ),
+)
+
+CAUSES = (
+    OUT_OF_MEMORY,
     # OE4T/meta-tegra 1281, NVIDIA/nvidia-container-runtime 181.
     Cause(
         "TensorRT's library for the DLA is missing, which a Jetson's host system lends to its containers",
