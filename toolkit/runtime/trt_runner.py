@@ -71,7 +71,8 @@ class TrtRunner(ClosesItself):
         self._engine, self._process = engine, os.getpid()
         self._graphs = graph_use(engine, graph)
         self._shape, self._smallest, self._largest = engine.input.shape, engine.smallest, engine.largest
-        self._changed, self._waiting, self._closed = threading.Condition(), 0, False
+        self._changed, self._closed = threading.Condition(), False
+        self._queue: list[object] = []  # who waits for a lane, in order; while anybody does, all others queue up, too
         self._most, self._fewer = contexts, ""
         try:
             self._lanes = [Lane(engine, self._graphs)]
@@ -128,7 +129,7 @@ class TrtRunner(ClosesItself):
             raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
         if not self._smallest <= len(images_nhwc) <= self._largest:
             return self._in_parts(images_nhwc)
-        lane = self._popped() or self._take()  # of a closed runner none is free
+        lane = (None if self._queue else self._popped()) or self._take()
         try:
             return lane.logits(images_nhwc)
         finally:
@@ -166,6 +167,7 @@ class TrtRunner(ClosesItself):
         taken: list[Lane] = []
         try:
             with self._changed:
+                self._require_open()
                 while len(taken) < self._most and (lane := self._at_once()):
                     taken.append(lane)
             for lane in taken:
@@ -192,12 +194,13 @@ class TrtRunner(ClosesItself):
             return
         with self._changed:
             already, self._closed = self._closed, True
-            self._waiting += 1
-            self._changed.notify_all()  # whoever waits for a lane is told that it is closed
+            self._queue.append(
+                None
+            )  # for ever: nobody takes a lane past it, and whoever waits is told that it is closed
+            self._changed.notify_all()
             for _ in () if already else self._lanes:
                 while self._popped() is None:
                     self._changed.wait()
-            self._waiting -= 1
         if not already:
             _open.discard(self)
             self._finalizer()
@@ -247,19 +250,25 @@ class TrtRunner(ClosesItself):
         return cuts
 
     def _take(self) -> Lane:
-        """A lane that nobody uses: a free one, a new one, or the first that is given back."""
+        """A lane that nobody uses: a free one, a new one, or one that is given back; first come, first served.
+
+        Without an order, threads that call in a loop would take each lane again before a waiting one has woken up.
+        """
         with self._changed:
-            self._waiting += 1  # before looking again, so that who gives one back from here on wakes this thread
+            ticket = object()
+            self._queue.append(ticket)
             try:
-                while (lane := self._at_once()) is None:
+                while True:
+                    self._require_open()
+                    if self._queue[0] is ticket and (lane := self._at_once()):
+                        return lane
                     self._changed.wait()
-                return lane
             finally:
-                self._waiting -= 1
+                self._queue.remove(ticket)
+                self._changed.notify_all()
 
     def _at_once(self) -> Lane | None:
         """A free lane or a new one, without waiting; `_changed` is held."""
-        self._require_open()
         return self._popped() or (self._another() if len(self._lanes) < self._most else None)
 
     def _popped(self) -> Lane | None:
@@ -280,7 +289,7 @@ class TrtRunner(ClosesItself):
 
     def _give(self, lane: Lane) -> None:
         self._free.append(lane)
-        if self._waiting:
+        if self._queue:
             with self._changed:
                 self._changed.notify_all()
 

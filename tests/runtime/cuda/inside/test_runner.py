@@ -304,6 +304,33 @@ def test_a_plan_that_finds_no_room_is_not_to_be_built_again(
     assert str(caught.value.fix).startswith("end other programs" if full else "toolkit build")
 
 
+def test_a_thread_that_calls_now_and_then_is_served_among_those_that_call_all_the_time(
+    plan: Plan, tensorrt: Install, images: Any, stub: Stub
+) -> None:
+    tensorrt()
+    done = threading.Event()
+    with TrtRunner(plan(works=False), contexts=2) as runner:
+
+        def hot() -> None:
+            while not done.is_set():
+                runner.logits(images[:1])
+
+        threads = [threading.Thread(target=hot) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        took = []
+        for _ in range(50):
+            began = time.perf_counter()
+            runner.logits(images[:1])
+            took.append(time.perf_counter() - began)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert len(runner._free) == len(runner._lanes) == 2
+    assert max(took) < 5  # without an order it may be for ever
+
+
 def test_a_lane_that_does_not_close_keeps_no_other_open(
     plan: Plan, tensorrt: Install, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
