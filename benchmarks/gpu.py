@@ -179,7 +179,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
     body = [
         (
-            row["model"], row["backend"], row["precision"], row["variant"], str(row["batch"]), str(row.get("threads", 1)),
+            row["model"], row["backend"], row["precision"], row["variant"],
+            str(row["batch"]), str(row.get("threads", 1)),
             *(cell(row.get(name), 4) for name in FIGURES),
             f"{row['images_per_s']:,.0f}", cell(row["times_eager"], 2) + ("" if row["stable"] else " unsteady"),
         )

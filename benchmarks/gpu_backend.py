@@ -59,14 +59,17 @@ def phases_of(runner: Any) -> Callable[[Any], dict[str, float]]:
     return times
 
 
-def engines(bundle: Bundle, device: str) -> Iterator[Candidate]:
-    """Every engine of a bundle, replayed from a graph and enqueued."""
+def engines(bundle: Bundle, wait: str) -> Iterator[Candidate]:
+    """Every engine of a bundle, replayed from a graph and enqueued; how a call waits is said where it was asked for."""
     from toolkit.runtime.trt_runner import TrtRunner
 
     if not bundle.engines():
         raise BackendUnavailable(f"{bundle.folder} has no engines", fix=f"toolkit build {bundle.folder}")
     for entry in bundle.engines():
-        runner = TrtRunner(bundle.folder / entry["file"])
+        runner = TrtRunner(bundle.folder / entry["file"], **({"wait": wait} if wait else {}))
+        if wait:
+            yield Candidate(entry["precision"], f"graph, {wait}", runner)
+            continue
         if not runner.graph.startswith("off"):
             yield Candidate(entry["precision"], "graph", runner, phases_of(runner), True)
         plain = runner.without_graph()
@@ -85,6 +88,7 @@ def pytorch(name: str, device: str, compiled: bool = False) -> Iterator[Candidat
     model = load_model(folder_of_model(name)).classifier
     runner = TorchRunner(model, device=device, label=name)
     if compiled:
+        torch._dynamo.config.recompile_limit = 64  # every batch of every net is compiled anew, from the same code
         runner.classifier = torch.compile(runner.classifier, mode="reduce-overhead", dynamic=False)
 
     def times(images: Any) -> dict[str, float]:
@@ -139,22 +143,22 @@ def subject_from_word(word: str) -> Subject:
     return Subject(bundle.folder.name, model, bundle.golden()[0].images_nhwc, bundle)
 
 
-def candidates(backend: str, subject: Subject, device: str) -> list[Candidate]:
+def candidates(backend: str, subject: Subject, device: str, wait: str) -> list[Candidate]:
     """What one backend has to measure."""
     if backend in ("torch", "compile"):
         return list(pytorch(subject.model, device, backend == "compile"))
     if subject.bundle is None:
         raise BackendUnavailable(f"{backend} needs a bundle", found=f"{subject.name}={subject.model}")
     if backend == "trt":
-        return list(engines(subject.bundle, device))
+        return list(engines(subject.bundle, wait))
     return list(onnxruntime(subject.bundle, device, backend))
 
 
 def measured(
-    backend: str, subject: Subject, device: str, batches: tuple[int, ...], seconds: float
+    backend: str, subject: Subject, device: str, batches: tuple[int, ...], seconds: float, wait: str = ""
 ) -> Iterator[dict[str, Any]]:
     """A row for each candidate, batch and number of callers; the candidates take turns."""
-    found = {f"{one.precision} {one.variant}": one for one in candidates(backend, subject, device)}
+    found = {f"{one.precision} {one.variant}": one for one in candidates(backend, subject, device, wait)}
     for batch in batches:
         pixels = np.ascontiguousarray(np.resize(subject.images, (batch, *subject.images.shape[1:])))
         runners = {name: one.runner for name, one in found.items()}
@@ -203,8 +207,12 @@ def gpu_times(one: Candidate | None, pixels: Any, seconds: float) -> dict[str, A
         return absent
     found: list[dict[str, float]] = []
     end = time.monotonic() + seconds / 2
-    while len(found) < FEWEST_CALLS or time.monotonic() < end:
-        found.append(one.times(pixels))
+    try:
+        while len(found) < FEWEST_CALLS or time.monotonic() < end:
+            found.append(one.times(pixels))
+    except ToolkitError as error:  # a call's time is known all the same
+        if not found:
+            return absent | {"gpu_is": f"not measured: {error.in_one_line()}"}
     values = {name: [entry[name] for entry in found] for name in found[0]}
     pure = values.pop("pure", [0.0])[0] > 0
     medians = {name: quantile(numbers, 0.5) for name, numbers in values.items()}
@@ -230,13 +238,15 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--batch", default="1,8,64,256")
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--wait", choices=("spin", "block"), default="", help="how TensorRT's calls wait")
     options = parser.parse_args()
     batches = tuple(int(part) for part in options.batch.split(","))
     rows: list[dict[str, Any]] = []
     unavailable = {}
     for word in options.subjects:
         try:
-            for row in measured(options.backend, subject_from_word(word), options.device, batches, options.seconds):
+            subject, how = subject_from_word(word), (options.device, batches, options.seconds, options.wait)
+            for row in measured(options.backend, subject, *how):
                 print(json.dumps({"row": row}), flush=True)
                 rows.append(row)
         except (ToolkitError, ImportError, RuntimeError) as error:

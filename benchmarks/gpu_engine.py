@@ -16,14 +16,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from toolkit.bundle.reading import bundle_from_folder  # noqa: E402
-from toolkit.errors import EngineError, ToolkitError  # noqa: E402
-from toolkit.runtime.census import census_from_inspector  # noqa: E402
-from toolkit.runtime.preflight import sidecar_of_plan  # noqa: E402
-from toolkit.runtime.trt import Log, require_can_run  # noqa: E402
-from toolkit.workspace import cache_folder  # noqa: E402
+from toolkit.bundle.reading import bundle_from_folder
+from toolkit.errors import EngineError, ToolkitError
+from toolkit.runtime.inspector import census_from_text
+from toolkit.runtime.preflight import sidecar_of_plan
+from toolkit.runtime.trt import Log, require_can_run
+from toolkit.workspace import cache_folder
+
+SOURCES = ("int8-fp16", "int8", "fp16", "fp32")
 
 
 def plan_of(engines: Path, model: str, source: str) -> Path:
@@ -55,8 +57,27 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def layers(options: argparse.Namespace) -> dict[str, Any]:
-    """The inspector's text, control characters and all, into a file; the convolutions of it as JSON."""
-    plan = plan_of(options.engines, options.model, options.source)
+    """The layers of every engine of a model, as far as they were built; the first that matter most come first.
+
+    Raises:
+        EngineError: there is no engine at all.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    for source in SOURCES:
+        try:
+            found[source] = layers_of(options.engines, options.model, source, options.out)
+        except (ToolkitError, RuntimeError, ValueError) as error:
+            found[source] = {"error": f"{type(error).__name__}: {error}"}
+        print(f"{options.model} {source}: {json.dumps(found[source], default=str)[:300]}", file=sys.stderr, flush=True)
+    if all("error" in one for one in found.values()):
+        raise EngineError(f"no layers of {options.model} are known", found=json.dumps(found)[:1500])
+    return {"model": options.model, "engines": found}
+
+
+def layers_of(engines: Path, model: str, source: str, out: Path) -> dict[str, Any]:
+    """The inspector's text, control characters and all, into a file; the convolutions of it as a value."""
+    plan = plan_of(engines, model, source)
     sidecar = sidecar_of_plan(plan)
     trt = require_can_run().module
     log = Log(trt)
@@ -70,12 +91,11 @@ def layers(options: argparse.Namespace) -> dict[str, Any]:
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text)
-    census = census_from_inspector(json.loads(text, strict=False))
+    (out / f"{model}.{source}.json").write_text(str(text), errors="replace")
+    census, reason = census_from_text(text)
     facts = {"device_memory": getattr(engine, "device_memory_size_v2", None), "layers": engine.num_layers}
-    return {"model": options.model, "source": options.source, "plan_bytes": plan.stat().st_size, **facts,
-            "census": census and census.as_dict(), "log": log.text()[-4000:]}  # fmt: skip
+    return {"plan_bytes": plan.stat().st_size, **facts,
+            "census": census and census.as_dict(), "reason": reason, "log": log.text()[-4000:]}  # fmt: skip
 
 
 def calls(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +124,6 @@ def main() -> None:
     for verb in (two, three):
         verb.add_argument("engines", type=Path)
         verb.add_argument("model")
-    two.add_argument("source")
     two.add_argument("out", type=Path)
     three.add_argument("count", type=int)
     options = parser.parse_args()

@@ -62,6 +62,11 @@ def images_of_models() -> tuple[dict[str, str], LabelledImages | None, str]:
         return OTHERWISE, None, f"{error.what}, so ResNet-20 is left out"
 
 
+def size_mib(folder: Path) -> float:
+    """What a machine with a GPU has to be sent."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
 def main() -> None:
     """Makes what is missing; a second call does nothing."""
     parser = argparse.ArgumentParser(description="Inputs of the checks on a GPU.")
@@ -69,7 +74,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="at most so many evaluation images")
     options = parser.parse_args()
     if (options.out / "inputs.json").is_file():
-        return say(f"{options.out} is there already")
+        return say(f"{options.out} is there already, {size_mib(options.out):.1f} MiB")
     models, images, missing = images_of_models()
     if missing:
         say(missing)
@@ -90,6 +95,7 @@ def main() -> None:
     np.savez_compressed(options.out / "inputs.npz", images=judged.images_nhwc, labels=judged.labels, **arrays)
     document = {"models": models, "source": judged.source, "images": len(judged), "missing": missing, "logits": facts}
     write_json(options.out / "inputs.json", document)
+    say(f"{options.out}: {size_mib(options.out):.1f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What a machine is: system, processor, Python packages, driver, GPU, tools; JSON on stdout. Imports nothing foreign."""
+"""What a machine is: system, processor, packages, driver, GPU, tools; JSON on stdout. Imports nothing foreign.
+
+python benchmarks/gpu_machine.py [--watch SECONDS]      clocks, power and temperature again and again
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,21 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from toolkit.conditions.nvml import gpu_here  # noqa: E402
-from toolkit.runtime.driver import probe_driver  # noqa: E402
+from toolkit.conditions.nvml import gpu_here
+from toolkit.runtime.driver import probe_driver
 
-PACKAGES = ("numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "pytest", "typer", "rich", "cuda-bindings",
-            "cuda-python", "cuda-core", "cupy-cuda13x", "cupy-cuda12x", "pycuda", "nvidia-ml-py", "tensorrt", "tensorrt-cu12",
-            "tensorrt-cu13", "tensorrt_cu12_bindings", "tensorrt-rtx-cu13-bindings", "safetensors", "hypothesis")  # fmt: skip
+PACKAGES = (
+    "numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "pytest", "typer", "rich", "cuda-bindings",
+    "cuda-python", "cuda-core", "cupy-cuda13x", "cupy-cuda12x", "pycuda", "nvidia-ml-py", "tensorrt", "tensorrt-cu12",
+    "tensorrt-cu13", "tensorrt_cu12_bindings", "tensorrt-rtx-cu13-bindings", "safetensors", "hypothesis",
+)  # fmt: skip
+VARIABLES = ("CUDA", "LD_", "PYTHON", "NVIDIA", "TOOLKIT")
 TOOLS = ("nvidia-smi", "nvcc", "compute-sanitizer", "cuda-gdb", "gcc", "g++", "trtexec")
 MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "cuda.bindings", "cupy", "torch", "onnxruntime", "pycuda")
 
@@ -74,8 +81,19 @@ def nvml() -> Any:
         return gpu.state()
 
 
+def watch(seconds: float) -> None:
+    """Clocks, power, temperature and what slows the GPU down, a line of JSON each time, until somebody ends it."""
+    gpu, reason = gpu_here()
+    while gpu is not None:
+        print(json.dumps({"at": round(time.time(), 2), **gpu.state()}), flush=True)
+        time.sleep(seconds)
+    print(json.dumps({"absent": reason}), flush=True)
+
+
 def main() -> None:
     """Prints everything as one document."""
+    if sys.argv[1:2] == ["--watch"]:
+        return watch(float(sys.argv[2]))
     document = {
         "python": sys.version,
         "executable": sys.executable,

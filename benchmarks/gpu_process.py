@@ -1,4 +1,4 @@
-"""A child process in a group of its own with a limit, ended whole; and pytest files whose crashes cost one test each."""
+"""A child process in a group of its own with a limit, ended whole; files of tests whose crashes cost one test each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +83,14 @@ def _waited(child: subprocess.Popen[bytes], end: float, limit_s: float, overdue:
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM and, two seconds later, SIGKILL to all that the child started; what has ended by itself leaves no group."""
+    """SIGTERM and, two seconds later, SIGKILL to all that the child started."""
     if child.poll() is None:
         _signal(child.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
     _signal(child.pid, signal.SIGKILL)
-    try:
+    with suppress(subprocess.TimeoutExpired):  # who waits inside the driver cannot be ended; the rest goes on
         child.wait(5)
-    except subprocess.TimeoutExpired:
-        pass  # a process that waits inside the driver cannot be ended; the rest goes on without it
 
 
 def end_all() -> None:
@@ -102,10 +100,8 @@ def end_all() -> None:
 
 
 def _signal(group: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def words_of_code(code: int | None) -> str:
@@ -181,7 +177,7 @@ def run_tests(
     while tests.starts < MOST_STARTS and (left_s := end - time.monotonic()) > 1:
         done.write_text("".join(f"{name}\n" for name in tests.outcomes))
         known, seen = len(tests.outcomes), len(events_of(journal))
-        ended = run_in_group(command, log, left_s, environment, folder, overdue=lambda: _overdue(journal, seen))
+        ended = run_in_group(command, log, left_s, environment, folder, overdue=partial(_overdue, journal, seen))
         tests.starts += 1
         events = events_of(journal)[seen:]
         wanted = wanted or next((event["tests"] for event in events if event["event"] == "collected"), [])
@@ -211,7 +207,15 @@ def _note(tests: Tests, events: list[dict[str, Any]], ended: Ended, log: Path) -
     if (test := open_test(events)) is not None:
         outcome = "hung" if ended.words.startswith("ended") else "crashed"
         seconds = round(time.time() - test["at"], 2)
-        tests.outcomes[test["test"]] = _outcome(outcome, ended.words, last_words(log), seconds)
+        tests.outcomes[test["test"]] = _outcome(
+            outcome, ended.words, _from_the_stacks(last_words(log, 20_000)), seconds
+        )
+
+
+def _from_the_stacks(text: str) -> str:
+    """The end of a log, from where faulthandler wrote the stacks, if it did."""
+    begins = max(text.rfind(sign) for sign in ("Fatal Python error", "Timeout ("))
+    return text[begins:][:LAST_WORDS] if begins >= 0 else text[-LAST_WORDS:]
 
 
 def _outcome(outcome: str, reason: str, text: str = "", seconds: float = 0.0) -> dict[str, Any]:

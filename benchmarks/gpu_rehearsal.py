@@ -1,7 +1,7 @@
-"""Stand-ins for a rehearsal: a libcuda.so.1 on host memory, a `tensorrt` on it that computes with ONNX Runtime, inputs.
+"""Stand-ins for a rehearsal: a libcuda.so.1 on host memory, a TensorRT on it that computes with ONNX Runtime, inputs.
 
 `stand_ins` is the one function that says what takes the place of a GPU and of TensorRT. What the stand-ins cannot do, a
-rehearsal names: they build no engines, so these are put where a build would have left them.
+rehearsal names: the one in Python builds no engines, so these are put where a build would have left them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ VERSION, GPU, CAPABILITY = "10.3.0", "Stand-in 0", "SM87"
 TINY = ROOT / "tests" / "bundle" / "format-1"
 MODELS = ("resnet32x32", "resnet20")  # in a rehearsal both are the tiny net
 IMAGES = 600
+PATHS = ("PYTHONPATH", "LD_LIBRARY_PATH")
 SHIM = '''"""`import tensorrt` in a rehearsal."""
 import sys
 from tests.runtime import standin_tensorrt
@@ -37,22 +38,47 @@ sys.modules[__name__].__dict__.update(vars(standin_tensorrt.module({version!r}))
 def stand_ins(work: Path, environment: dict[str, str]) -> tuple[dict[str, str], bool]:
     """What children get so that they find the stand-ins, and whether engines can be built with them.
 
+    NVIDIA's own bindings over a libnvinfer of ours, where that can be made; else a `tensorrt` in Python, which builds
+    nothing. $TOOLKIT_GPU_STANDIN says which one is wanted: "python", or a version such as "11.4".
+
     Ends the program where there is no compiler to make them with.
     """
-    folder = work / "standins"
+    folder, wanted = work / "standins", os.environ.get("TOOLKIT_GPU_STANDIN", "11.4")
+    inputs(folder / "inputs")
+    told = {"TOOLKIT_GPU_INPUTS": str(folder / "inputs"), "TOOLKIT_GPU_QUICK": "1"}
+    found = None if wanted == "python" else libnvinfer(wanted)
+    if found is not None:
+        paths = {name: os.pathsep.join([environment.get(name, ""), found[name]]).strip(os.pathsep) for name in PATHS}
+        settings = {name: value for name, value in found.items() if name.startswith(("STUB_", "STANDIN_"))}
+        return environment | told | settings | paths | {"TOOLKIT_GPU_STANDIN": "library"}, True
+    for name in ("tiny", *MODELS):
+        engines(work / "engines", name)
+    return environment | told | in_python(folder, environment) | {"TOOLKIT_GPU_STANDIN": "python"}, False
+
+
+def libnvinfer(version: str) -> dict[str, str] | None:
+    """The variables of a child process that has it; None, and why said, where it cannot be made."""
+    try:
+        from tests.runtime.libnvinfer.standin import Missing, environment
+    except ImportError as error:
+        print(f"no libnvinfer of our own: {error}", file=sys.stderr)
+        return None
+    headers = os.environ.get("TOOLKIT_GPU_HEADERS")
+    try:
+        return environment(version, Path(headers) if headers else None)
+    except Missing as missing:
+        print(f"no libnvinfer of our own: {missing}", file=sys.stderr)
+        return None
+
+
+def in_python(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """A libcuda.so.1 on host memory, and a `tensorrt` in Python on it."""
     library(folder / "lib")
     site = folder / "site"
     (site / "tensorrt").mkdir(parents=True, exist_ok=True)
     (site / "tensorrt" / "__init__.py").write_text(SHIM.format(version=VERSION))
-    inputs(folder / "inputs")
-    for name in ("tiny", *MODELS):
-        engines(work / "engines", name)
     paths = os.pathsep.join(filter(None, [str(folder / "lib"), environment.get("LD_LIBRARY_PATH")]))
-    told = {
-        "LD_LIBRARY_PATH": paths, "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(site)]),
-        "TOOLKIT_STANDIN": str(folder), "TOOLKIT_GPU_INPUTS": str(folder / "inputs"), "TOOLKIT_GPU_QUICK": "1",
-    }  # fmt: skip
-    return environment | told, False
+    return {"LD_LIBRARY_PATH": paths, "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(site)])}
 
 
 def library(folder: Path) -> None:
@@ -67,9 +93,13 @@ def library(folder: Path) -> None:
 
 
 def bundle(folder: Path) -> None:
-    """The tiny bundle with an fp16 file, which is a copy of fp32."""
+    """The tiny bundle with an fp16 file."""
+    import onnx
+
+    from toolkit.export.fp16 import fp16_from_onnx
+
     shutil.copytree(TINY, folder)
-    shutil.copy(folder / ONNX_FILES["fp32"], folder / ONNX_FILES["fp16"])
+    onnx.save(fp16_from_onnx(onnx.load(folder / ONNX_FILES["fp32"])), folder / ONNX_FILES["fp16"])
     renew(folder, {})
 
 

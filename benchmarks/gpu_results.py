@@ -1,4 +1,4 @@
-"""What a check on a GPU brings back: one tar, rewritten whole after each step, a summary beside it, and words at the end."""
+"""What a check on a GPU brings back: one tar, written anew after each step, a summary beside it, words at the end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MOST_FILE = 1_500_000  # bytes of one file in the tar; of a longer one, the begi
 MOST_TAR = 15 << 20  # what comes back in one file is limited to 16 MiB
 LEFT_OUT = (".engine", ".npz", ".npy", ".onnx", ".done")  # plans and images stay where they are
 GOOD = ("ok", "passed", "skipped")
-SHOWN = 14  # failures whose text is printed; the others by name
-LONGEST_SHOWN = 700
+# Of what is printed at the end, in characters: some hosts show only the last 12,000 of all.
+LONGEST_TEXT, FAILURES, NOT_CHECKED = 500, 3500, 1600
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -98,19 +98,42 @@ def not_run(summary: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+def failures_in_words(summary: dict[str, Any]) -> list[str]:
+    """A paragraph each; where they are many, the later ones shorter."""
+    found = []
+    for number, (name, reason, text) in enumerate(failures(summary)):
+        said = f"FAILED {name}: {' '.join(reason.split())[: 300 if number < 6 else 90]}"
+        lines = [line[:150] for line in text.splitlines() if line.strip()]
+        stacks = text.startswith(("Fatal Python error", "Timeout ("))  # the innermost frames come first
+        last = "\n    ".join(lines[:8] if stacks else lines[-6:])
+        last = last[:LONGEST_TEXT] if stacks else last[-LONGEST_TEXT:]
+        found.append(f"{said}\n    {last}" if number < 6 and last else said)
+    return found
+
+
+def not_run_in_words(summary: dict[str, Any]) -> list[str]:
+    """A line for each reason."""
+    found = []
+    for reason, names in not_run(summary).items():
+        shown = ", ".join(name.rpartition(": ")[2][:70] for name in names[:4])
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        found.append(f"NOT CHECKED, {' '.join(reason.split())[:160]}: {shown}{more}")
+    return found
+
+
+def cut(lines: list[str], most: int) -> list[str]:
+    """As many as there is room for, and how many more there are."""
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        if sum(map(len, kept)) + len(line) > most:
+            return [*kept, f"... and {len(lines) - number} more, in summary.json"]
+        kept.append(line)
+    return kept
+
+
 def in_words(summary: dict[str, Any], figures: str = "") -> str:
     """Failures first, each with its last lines; then what was not checked and why; then figures; then counts."""
-    lines = []
-    bad = failures(summary)
-    for name, reason, text in bad[:SHOWN]:
-        lines.append(f"FAILED {name}")
-        lines.append("    " + " ".join(reason.split())[:400])
-        last = [line for line in text.splitlines() if line.strip()][-8:]
-        lines.append("\n".join(f"      {line[:160]}" for line in last)[-LONGEST_SHOWN:])
-    lines += [f"FAILED {name}: {' '.join(reason.split())[:120]}" for name, reason, _ in bad[SHOWN:]]
-    for reason, names in not_run(summary).items():
-        shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-        lines.append(f"NOT CHECKED, {' '.join(reason.split())[:200]}: {shown}")
+    lines = [*cut(failures_in_words(summary), FAILURES), *cut(not_run_in_words(summary), NOT_CHECKED)]
     lines += ["", figures.strip(), ""] if figures.strip() else [""]
     steps: dict[str, dict[str, Any]] = {}
     for part in summary["parts"]:

@@ -47,7 +47,6 @@ class Part:
         impossible: why it cannot run on this machine; empty where it can.
         document: its standard output is kept as `documents/<name>.json`.
         program: what runs instead of this Python.
-        any_code: its exit code says something about the machine, not about us.
     """
 
     step: str
@@ -59,7 +58,6 @@ class Part:
     impossible: str = ""
     document: bool = False
     program: str = ""
-    any_code: bool = False
     variables: dict[str, str] = field(default_factory=dict)
 
     def command(self) -> list[str]:
@@ -94,13 +92,12 @@ def parts_of(places: Places, quick: bool = False, builds: bool = True) -> list[P
     no_builds = "" if builds else "the stand-in for TensorRT builds no engines; they were put there"
     return [
         *machine(),
-        tests("seam", "seam", "test_seam.py", 45),
+        file_of_tests("seam", "seam", "test_seam.py", 45),
         *tiny(places, no_builds),
-        tests("faults", "faults", "test_faults.py", 110),
-        *builds_of(places, no_inputs or no_builds),
-        *layers_of(places, no_inputs or no_builds),
+        file_of_tests("faults", "faults", "test_faults.py", 110),
+        *builds_of(places, no_inputs, no_inputs or no_builds),
         *answers(places, no_inputs),
-        tests("memory", "memory", "test_memory.py", 60, TOOLKIT_GPU_MODEL=first_model(places)),
+        file_of_tests("memory", "memory", "test_memory.py", 60, TOOLKIT_GPU_MODEL=first_model(places)),
         *latencies(places, no_inputs, quick),
         *commands(places),
         sanitizer(places),
@@ -114,7 +111,7 @@ def first_model(places: Places) -> str:
     return places.models[0] if places.models else "tiny"
 
 
-def tests(step: str, name: str, file: str, limit_s: float, impossible: str = "", **variables: str) -> Part:
+def file_of_tests(step: str, name: str, file: str, limit_s: float, impossible: str = "", **variables: str) -> Part:
     """One file of tests/gpu."""
     return Part(step, name, (f"tests/gpu/{file}",), limit_s, 8, True, impossible, variables=variables)
 
@@ -125,7 +122,7 @@ def machine() -> Iterator[Part]:
     absent = "" if smi else "there is no nvidia-smi"
     yield Part("machine", "versions", ("benchmarks/gpu_machine.py",), 40, document=True)
     yield Part("machine", "nvidia-smi", ("-q",), 20, 3, impossible=absent, program=smi or "nvidia-smi")
-    yield Part("machine", "doctor", ("-m", "toolkit", "doctor"), 45, document=True, any_code=True)
+    yield file_of_tests("machine", "doctor", "test_doctor.py", 60)
 
 
 def build(folder: Path, precision: str, batch: str, *more: str) -> tuple[str, ...]:
@@ -140,10 +137,9 @@ def tiny(places: Places, no_builds: str) -> Iterator[Part]:
         words = build(folder, precision, BATCH, *level)
         yield Part("tiny", f"build-tiny-{precision}", words, 60, 10, impossible=no_builds, document=True)
     yield extra(places, "tiny", "tiny", no_builds, 45, *level)
-    for source in ("fp32", "int8-fp16"):
-        yield layers(places, "tiny", "tiny", source, no_builds)
-    yield tests("tiny", "tiny-answers", "test_engines.py", 45, TOOLKIT_GPU_MODELS="tiny")
-    yield tests("tiny", "tiny-calls", "test_calls.py", 75, TOOLKIT_GPU_MODEL="tiny")
+    yield layers(places, "tiny", "tiny", no_builds)
+    yield file_of_tests("tiny", "tiny-answers", "test_engines.py", 45, TOOLKIT_GPU_MODELS="tiny")
+    yield file_of_tests("tiny", "tiny-calls", "test_calls.py", 75, TOOLKIT_GPU_MODEL="tiny")
 
 
 def extra(places: Places, step: str, model: str, impossible: str, limit_s: float, *more: str) -> Part:
@@ -153,41 +149,47 @@ def extra(places: Places, step: str, model: str, impossible: str, limit_s: float
     return Part(step, f"build-{model}-int8-alone", words, limit_s, 10, impossible=impossible, document=True)
 
 
-def layers(places: Places, step: str, model: str, source: str, impossible: str) -> Part:
-    """An engine's layers as TensorRT writes them."""
-    out = places.results / "layers" / f"{model}.{source}.json"
-    words = ("benchmarks/gpu_engine.py", "layers", str(places.engines), model, source, str(out))
-    return Part(step, f"layers-{model}-{source}", words, 30, 5, impossible=impossible, document=True)
+def layers(places: Places, step: str, model: str, impossible: str) -> Part:
+    """The layers of a model's engines as TensorRT writes them."""
+    words = ("benchmarks/gpu_engine.py", "layers", str(places.engines), model, str(places.results / "layers"))
+    return Part(step, f"layers-{model}", words, 40, 5, impossible=impossible, document=True)
 
 
-def builds_of(places: Places, impossible: str) -> Iterator[Part]:
-    """Engines of the real nets, a process each; int8 first."""
-    for precision in ("int8", "fp16", "fp32"):
-        for model in places.models or MODELS:
-            words = build(places.engines / model, precision, BATCH)
-            yield Part("build", f"build-{model}-{precision}", words, 75, 15, impossible=impossible, document=True)
-    for model in places.models or MODELS:
+def builds_of(places: Places, no_inputs: str, impossible: str) -> Iterator[Part]:
+    """Engines of the real nets, a process each; int8 first, with its layers and its answers, before the others."""
+    models = places.models or tuple(MODELS)
+    for model in models:
+        yield one_build(places, model, "int8", impossible)
+    for model in models:
+        yield Part(**vars(layers(places, "build", model, impossible)) | {"name": f"layers-{model}-int8"})
+    told = {"TOOLKIT_GPU_MODELS": ",".join(models), "TOOLKIT_GPU_SOURCES": "int8-fp16"}
+    yield file_of_tests("build", "answers-int8", "test_engines.py", 45, no_inputs, **told)
+    for precision in ("fp16", "fp32"):
+        for model in models:
+            yield one_build(places, model, precision, impossible)
+    for model in models:
         yield extra(places, "build", model, impossible, 75)
     model = first_model(places)
     onnx, plan = places.engines / model / "model.int8-fp16.onnx", places.engines / "extra" / f"{model}.again.engine"
     words = ("benchmarks/gpu_engine.py", "build", str(onnx), str(plan), "--batch", BATCH)
     yield Part("build", f"build-{model}-int8-again", words, 60, 10, impossible=impossible, document=True)
+    for model in models:
+        yield layers(places, "build", model, impossible)
 
 
-def layers_of(places: Places, impossible: str) -> Iterator[Part]:
-    """Layers of every engine of the real nets."""
-    for source in ("int8-fp16", "int8", "fp16", "fp32"):
-        for model in places.models or MODELS:
-            yield layers(places, "build", model, source, impossible)
+def one_build(places: Places, model: str, precision: str, impossible: str) -> Part:
+    """`toolkit build` of one precision."""
+    words = build(places.engines / model, precision, BATCH)
+    return Part("build", f"build-{model}-{precision}", words, 75, 15, impossible=impossible, document=True)
 
 
 def answers(places: Places, impossible: str) -> Iterator[Part]:
     """Every image through every engine; then the claims about calls once more on a real net."""
-    for model in places.models or MODELS:
-        yield tests("answers", f"answers-{model}", "test_engines.py", 60, impossible, TOOLKIT_GPU_MODELS=model)
+    told = {"TOOLKIT_GPU_MODELS": ",".join(places.models or MODELS), "TOOLKIT_GPU_SOURCES": "fp32,fp16,int8"}
+    yield file_of_tests("answers", "answers", "test_engines.py", 75, impossible, **told)
     model = first_model(places)
-    yield tests("answers", f"calls-{model}", "test_calls.py", 60, impossible, TOOLKIT_GPU_MODEL=model)
-    yield tests("answers", f"timings-{model}", "test_timings.py", 45, impossible, TOOLKIT_GPU_MODEL=model)
+    yield file_of_tests("answers", f"calls-{model}", "test_calls.py", 60, impossible, TOOLKIT_GPU_MODEL=model)
+    yield file_of_tests("answers", f"timings-{model}", "test_timings.py", 45, impossible, TOOLKIT_GPU_MODEL=model)
 
 
 def latencies(places: Places, impossible: str, quick: bool) -> Iterator[Part]:
@@ -195,12 +197,16 @@ def latencies(places: Places, impossible: str, quick: bool) -> Iterator[Part]:
     for model in places.models or MODELS:
         words = backend_words("trt", (str(places.engines / model),), quick)
         yield Part("bench", f"bench-{model}", words, 75, 15, impossible=impossible, document=True)
+    model = first_model(places)
+    for wait in ("spin", "block"):
+        words = (*backend_words("trt", (str(places.engines / model),), quick, "1"), "--wait", wait)
+        yield Part("bench", f"bench-{model}-{wait}", words, 30, 8, impossible=impossible, document=True)
     yield Part("eager", "eager", torch_words("torch", quick), 75, 15, document=True)
 
 
-def backend_words(backend: str, subjects: tuple[str, ...], quick: bool) -> tuple[str, ...]:
+def backend_words(backend: str, subjects: tuple[str, ...], quick: bool, batch: str = BENCHED) -> tuple[str, ...]:
     """The words of `gpu_backend.py`."""
-    how = ("--batch", "1,8", "--seconds", "0.05") if quick else ("--batch", BENCHED, "--seconds", "0.3")
+    how = ("--batch", "1", "--seconds", "0.05") if quick else ("--batch", batch, "--seconds", "0.2")
     return ("benchmarks/gpu_backend.py", backend, *subjects, *how)
 
 
@@ -212,13 +218,14 @@ def torch_words(backend: str, quick: bool) -> tuple[str, ...]:
 
 def commands(places: Places) -> Iterator[Part]:
     """As a person types them."""
-    yield tests("commands", "commands", "test_commands.py", 100)
+    yield file_of_tests("commands", "commands", "test_commands.py", 100)
 
 
 def sanitizer(places: Places) -> Part:
     """20 calls of the tiny net's engine."""
     program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
-    words = ("--tool", "memcheck", "--error-exitcode", "9", "--print-limit", "20", sys.executable,
+    words = ("--tool", "memcheck", "--error-exitcode", "9", "--print-limit", "20",
+             "--report-api-errors", "no", sys.executable,
              "benchmarks/gpu_engine.py", "calls", str(places.engines), "tiny", "20")  # fmt: skip
     absent = "" if program else "there is no compute-sanitizer"
     return Part("sanitizer", "memcheck", words, 60, 15, impossible=absent, program=program or "compute-sanitizer")
@@ -236,12 +243,12 @@ def never() -> Iterator[Part]:
         why = "onnxruntime-gpu is not installed: its providers are not checked"
         yield Part("answers", "onnxruntime-gpu", ("tests/gpu/test_ort_on_gpu.py",), 0, tests=True, impossible=why)
     else:
-        yield tests("answers", "onnxruntime-gpu", "test_ort_on_gpu.py", 120)
+        yield file_of_tests("answers", "onnxruntime-gpu", "test_ort_on_gpu.py", 120)
     if importlib.util.find_spec("pycuda") is None:
         why = "pycuda is not installed: it is not held against cuda-python"
         yield Part("answers", "pycuda", ("tests/gpu/test_pycuda.py",), 0, tests=True, impossible=why)
     else:
-        yield tests("answers", "pycuda", "test_pycuda.py", 60, TOOLKIT_GPU_MODEL="tiny")
+        yield file_of_tests("answers", "pycuda", "test_pycuda.py", 60, TOOLKIT_GPU_MODEL="tiny")
     if importlib.util.find_spec("tensorrt_rtx") is None and importlib.util.find_spec("tensorrt_rtx_bindings") is None:
         yield Part("build", "tensorrt-rtx", (), 0, impossible="TensorRT-RTX is not installed, and runs on no SM 9.0")
 
@@ -271,11 +278,9 @@ def steps_from_text(text: str) -> tuple[str, ...]:
     return names
 
 
-def clocks_command() -> list[str] | None:
+def clocks_command() -> list[str]:
     """What writes clocks, power and temperature down every two seconds."""
-    smi = shutil.which("nvidia-smi")
-    fields = "timestamp,pstate,clocks.sm,clocks.mem,power.draw,temperature.gpu,utilization.gpu,memory.used"
-    return [smi, f"--query-gpu={fields}", "--format=csv,noheader,nounits", "-i", "0", "-lms", "2000"] if smi else None
+    return [sys.executable, str(ROOT / "benchmarks" / "gpu_machine.py"), "--watch", "2"]
 
 
 def facts_of_engines(engines: Path) -> list[dict[str, object]]:

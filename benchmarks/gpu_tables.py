@@ -19,11 +19,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from gpu import joined, rows_from_text, targets  # noqa: E402
+from gpu import FIGURES, joined, rows_from_text, targets  # noqa: E402
 
 BENCHES = re.compile(r"documents/(bench-.*|eager|compile)\.json$")
 BUILDS = re.compile(r"documents/build-(.*)\.json$")
 DASH = "-"
+PART = ("step", "name", "outcome", "words", "seconds")
+KEPT = ("answers", "memory", "phases", "seam", "faults")  # lines that the tests keep
 
 
 def files_of_tar(path: Path) -> dict[str, str]:
@@ -39,7 +41,7 @@ def files_of_tar(path: Path) -> dict[str, str]:
 
 def files_of_folder(folder: Path) -> dict[str, str]:
     """The same of a folder that lies open."""
-    paths = (path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv", ".txt"))
+    paths = (path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl"))
     return {path.relative_to(folder).as_posix(): path.read_text(errors="replace") for path in paths}
 
 
@@ -76,18 +78,18 @@ def gathered(files: dict[str, str]) -> dict[str, Any]:
     engines = json.loads(files.get("engines.json") or "[]")
     tensorrt = sorted({f"{e['tensorrt']['kind']} {e['tensorrt']['version']}" for e in engines if "tensorrt" in e})
     return {
-        "format": 1, "began": summary.get("began"), "machine": summary.get("machine"), "seconds": summary.get("seconds"),
-        "rehearsal": summary.get("rehearsal", False), "tensorrt": tensorrt, "driver": summary.get("driver"),
+        "format": 1, **{key: summary.get(key) for key in ("began", "machine", "seconds", "rehearsal", "driver")},
+        "tensorrt": tensorrt,
         "versions": {k: machine.get(k) for k in ("python", "platform", "processor", "cores", "packages")},
-        "nvml": machine.get("nvml"), "clocks": clocks(files.get("clocks.csv", "")), "engines": [short(e) for e in engines],
+        "nvml": machine.get("nvml"), "clocks": clocks(files.get("clocks.jsonl", "")),
+        "engines": [short(engine) for engine in engines],
         "builds": {BUILDS.search(name)[1]: document_of(text) and seconds_of(document_of(text))  # type: ignore[index]
                    for name, text in files.items() if BUILDS.search(name)},
-        "answers": lines_of(files.get("documents/answers.jsonl", "")), "rows": rows, "unavailable": unavailable,
-        "targets": targets(rows), "memory": lines_of(files.get("documents/memory.jsonl", "")),
-        "phases": lines_of(files.get("documents/phases.jsonl", "")), "seam": lines_of(files.get("documents/seam.jsonl", "")),
+        "rows": rows, "unavailable": unavailable, "targets": targets(rows),
+        **{name: lines_of(files.get(f"documents/{name}.jsonl", "")) for name in KEPT},
         "tests": {f"{part['name']}: {name}": {k: test[k] for k in ("outcome", "seconds", "reason")}
                   for part in summary.get("parts", ()) for name, test in part["tests"].items()},
-        "parts": [{k: part[k] for k in ("step", "name", "outcome", "words", "seconds")} for part in summary.get("parts", ())],
+        "parts": [{k: part[k] for k in PART} for part in summary.get("parts", ())],
     }  # fmt: skip
 
 
@@ -105,13 +107,14 @@ def seconds_of(document: dict[str, Any]) -> Any:
 
 
 def clocks(text: str) -> dict[str, Any]:
-    """Least, median and most of SM MHz, memory MHz, watts and degrees over the run; empty where nobody wrote them down."""
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") >= 6]
-    found: dict[str, Any] = {}
-    for index, name in ((2, "sm_mhz"), (3, "memory_mhz"), (4, "watts"), (5, "celsius")):
-        values = [float(row[index]) for row in rows if re.fullmatch(r"[\d.]+", row[index])]
+    """Least, median and most of SM MHz, memory MHz, watts and degrees over the run, where they were written down."""
+    lines, found = lines_of(text), {}
+    for name in ("sm_mhz", "memory_mhz", "watts", "celsius", "memory_used_mib"):
+        values = [float(line[name]) for line in lines if line.get(name) is not None]
         if values:
             found[name] = {"least": min(values), "median": statistics.median(values), "most": max(values)}
+    if slowed := sorted({reason for line in lines for reason in line.get("slowed_by") or ()}):
+        found["slowed_by"] = slowed
     return found
 
 
@@ -137,6 +140,7 @@ def head(found: dict[str, Any]) -> str:
     words = [str(found["machine"]), ", ".join(found["tensorrt"]) or "no TensorRT"]
     if sm:
         words.append(f"SM clock {sm['least']:.0f} to {sm['most']:.0f} MHz of at most {most.get('sm_most_mhz') or '?'}")
+        words += [f"slowed by {', '.join(slowed)}"] if (slowed := found["clocks"].get("slowed_by")) else []
     words.append(f"Python {(found['versions'].get('python') or '?').split()[0]}, {str(found['began'])[:10]}")
     return ("REHEARSAL ON STAND-INS, no figure means anything: " if found["rehearsal"] else "") + "; ".join(words) + "."
 
@@ -156,7 +160,7 @@ def engines_table(found: dict[str, Any]) -> str:
             of,
             cell(census.get("conversions")),
         )
-        rows.append((entry["engine"].replace("/engines/", "/"), *words))
+        rows.append((entry["engine"].replace("/engines/", "/").removesuffix(".engine.json"), *words))
     return markdown(("engine", "build s", "KiB", "layers", "convolutions in INT8", "layers that convert"), rows)
 
 
@@ -181,9 +185,7 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
     body = []
     for row in sorted(rows, key=lambda r: (r["model"], r["batch"], r.get("threads", 1), r["backend"], r["precision"])):
         name = row["backend"] if row["backend"] != "trt" else f"trt {row['precision']}"
-        figures = [
-            cell(row.get(key)) for key in ("gpu_p50_ms", "gpu_p99_ms", "enqueue_p50_ms", "call_p50_ms", "call_p99_ms")
-        ]
+        figures = [cell(row.get(key)) for key in FIGURES]
         times = DASH if row.get("times_eager") is None else f"{row['times_eager']:.1f}"
         note = "" if row.get("stable", True) else " unsteady"
         shown = (row["model"], row["batch"], row.get("threads", 1), name, row["variant"])
@@ -222,11 +224,17 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def figures_of_folder(folder: Path) -> str:
-    """The compact form for the end of a run: batch 1 and the largest, one caller and eight."""
+    """The compact form for the end of a run, a line each: engines, answers, targets, the latencies that matter most."""
     found = gathered(files_of_folder(folder))
-    few = [row for row in found["rows"] if row["variant"] != "no graph" and row["batch"] in (1, 256)]
-    sections = (head(found), engines_table(found), answers_table(found), latency_table(few), targets_table(found))
-    return "\n".join(part for part in sections if part)[:7500]
+    few = [row for row in found["rows"] if row["variant"] != "no graph" and (row["batch"] in (1, 256))]
+    tables = (engines_table(found), answers_table(found), targets_table(found), latency_table(few))
+    return "\n".join([head(found), *(compact(table) for table in tables if table)])[:5500]
+
+
+def compact(table: str) -> str:
+    """A Markdown table without its frame."""
+    lines = [line.strip("| ").replace(" | ", " ") for line in table.splitlines() if not line.startswith("|---")]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

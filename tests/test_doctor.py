@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +18,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from toolkit import doctor, doctor_checks
+from toolkit import doctor, doctor_checks, doctor_tensorrt
 from toolkit.doctor import Check, answered, check, checks, in_own_process
 from toolkit.doctor_checks import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import MODULES
+from toolkit.runtime.trt import MODULES, CudaDoesNotStart, TensorRT
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Answer], name: str = "numpy") -> Check:
@@ -111,26 +113,6 @@ def _child(monkeypatch: pytest.MonkeyPatch, program: str, timeout_s: float = 20)
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **how: run([sys.executable, "-c", program], **how))
     return in_own_process("pycuda", timeout_s)
-
-
-def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_is_not_installed_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    gpu = Driver(True, "", "11.4", (Device("Orin", "SM87", 7620),))
-
-    class Dead:
-        def __init__(self, logger: Any) -> None:
-            logger.log(SimpleNamespace(name="ERROR"), "CUDA initialization failure with error: 35")
-
-    module = SimpleNamespace(__version__="10.6.0", ILogger=object, Runtime=Dead, BuilderFlag=SimpleNamespace(FP16=0))
-    monkeypatch.setattr("toolkit.runtime.trt._installed", lambda load: ([("tensorrt", module)], []))
-    monkeypatch.setattr("toolkit.runtime.trt.probe_driver", lambda: gpu)
-    monkeypatch.setattr("toolkit.doctor_checks.probe_driver", lambda: gpu)
-    found = answered("tensorrt")
-    assert found.ok is False
-    assert found.detail.startswith("tensorrt 10.6.0 cannot start CUDA here: CUDA initialization failure with error: 35")
-    assert "update the NVIDIA driver" in str(found.fix)
-    assert "reinstall" not in str(found.fix)
 
 
 def test_a_library_that_crashes_ends_only_its_own_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,12 +237,79 @@ def test_a_missing_driver_is_absent_with_its_reason(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_tensorrt_that_only_runs_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit.export import engine_from_onnx  # noqa: F401  # imported first, it does not keep the stand-in below
-    from toolkit.runtime import trt
-
-    found: Any = trt.TensorRT(None, "lean", "11.4", can_build=False, strongly_typed_only=True)
-    monkeypatch.setattr(trt, "find_tensorrt", lambda: found)
+    found: Any = TensorRT(None, "lean", "11.4", can_build=False, strongly_typed_only=True)
+    monkeypatch.setattr(doctor_tensorrt, "find_tensorrt", lambda: found)
     assert answered("tensorrt").detail == "lean: runs engines, cannot build them"
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
+    """These modules of TensorRT and no others, beside a driver that answers."""
+    for name in MODULES:
+        monkeypatch.setitem(sys.modules, name, modules.get(name))
+    monkeypatch.setattr(doctor_tensorrt, "probe_driver", lambda: Driver(True, "", "12.4", ()))
+
+
+def test_each_tensorrt_is_asked_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    flags = type("BuilderFlag", (), {"FP16": 0})
+    modules = {
+        "tensorrt_bindings": SimpleNamespace(__version__="10.6.0", BuilderFlag=flags),
+        "tensorrt_lean": SimpleNamespace(__version__="11.4.0", BuilderFlag=flags),
+    }
+    _installed(monkeypatch, **modules)
+    monkeypatch.setattr(doctor_tensorrt, "require_cuda_starts", lambda found, driver: asked.append(found.name))
+    findings = {kind: answered(f"cuda with {kind}") for kind in dict.fromkeys(MODULES.values())}
+    assert {kind: finding.ok for kind, finding in findings.items()} == {
+        "tensorrt": True, "tensorrt-rtx": None, "lean": True, "dispatch": None,
+    }  # fmt: skip
+    assert asked == ["tensorrt 10.6.0", "lean 11.4.0"]
+    assert "CUDA 12.4" in findings["lean"].detail
+
+
+def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_wants_a_driver_not_another_tensorrt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = SimpleNamespace(__version__="10.6.0", BuilderFlag=type("BuilderFlag", (), {"FP16": 0}))
+    _installed(monkeypatch, tensorrt=module)
+
+    def refuse(found: TensorRT, driver: Driver) -> None:
+        raise CudaDoesNotStart(f"{found.name} cannot start CUDA here", found="error: 35", fix="update the driver")
+
+    monkeypatch.setattr(doctor_tensorrt, "require_cuda_starts", refuse)
+    finding = answered("cuda with tensorrt")
+    assert (finding.ok, finding.fix) == (False, "update the driver")
+    assert finding.detail == "tensorrt 10.6.0 cannot start CUDA here: error: 35"
+
+
+def test_a_tensorrt_that_does_not_import_is_named_though_another_one_works(tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_lean").mkdir()
+    (tmp_path / "tensorrt_lean/__init__.py").write_text("raise ImportError('libnvinfer_lean.so.11: cannot open')")
+    program = "import sys; from toolkit import doctor; doctor.answer_to_parent('cuda with lean')"
+    paths = f"{tmp_path}{os.pathsep}{Path(doctor.__file__).parents[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+    finding = Check(**json.loads(done.stdout.splitlines()[-1]))
+    assert (finding.ok, finding.fix) == (False, doctor.FIXES["cuda with lean"])
+    assert "libnvinfer_lean.so.11" in finding.detail
+
+
+def test_a_driver_that_answers_and_is_no_use_to_a_real_rtx_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("no gcc to make a libcuda of")
+    source = Path(__file__).parent / "runtime/cuda/stub/libcuda.c"
+    words = f"-shared -fPIC -w -Wl,-soname,libcuda.so.1 -o {tmp_path}/libcuda.so.1 {source} -lpthread -ldl"
+    subprocess.run([gcc, *words.split()], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    assert check("cuda driver").ok is True
+    finding = check("cuda with tensorrt-rtx")
+    assert finding.ok is False
+    assert "loads no engine here: the driver is older than the CUDA" in finding.detail
+    assert "update the NVIDIA driver" in str(finding.fix)
 
 
 def test_a_provider_that_leaves_the_work_to_the_cpu_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

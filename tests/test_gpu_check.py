@@ -1,12 +1,15 @@
-"""Claims about `make gpu` on a machine without a GPU: it says so, and the list of what it would check is true."""
+"""Claims about the check on a GPU, where there is none: what crashes, hangs or comes late costs itself and no more."""
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
-import shutil
+import signal
 import subprocess
 import sys
+import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,21 @@ from toolkit.runtime.driver import probe_driver
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 HEADING = "## The tests, by name"
+CRASHES, HANGS = "test_an_answer_is_a_fresh_array", "test_images_above_the_profile_are_split"
 
 
 @pytest.fixture(scope="module")
 def check() -> dict[str, Any]:
     """The script's functions by name."""
     return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture(scope="module")
+def process(check: dict[str, Any]) -> Any:
+    """`benchmarks/gpu_process.py`, which the script has put into the path."""
+    import gpu_process  # type: ignore[import-not-found]
+
+    return gpu_process
 
 
 def test_the_list_in_the_docs_is_what_pytest_collects(check: dict[str, Any]) -> None:
@@ -36,6 +48,16 @@ def test_every_test_of_the_folder_carries_the_marker(check: dict[str, Any]) -> N
     command = [sys.executable, "-m", "pytest", "tests/gpu", "--collect-only", "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert [line for line in done.stdout.splitlines() if "::" in line] == check["collected"]()
+
+
+def test_every_file_of_tests_has_a_step(check: dict[str, Any], tmp_path: Path) -> None:
+    plan = check["plan"]
+    parts = plan.parts_of(plan.Places(tmp_path, tmp_path, tmp_path))
+    named = {word for part in parts if part.tests for word in part.words}
+    assert named == {f"tests/gpu/{path.name}" for path in (ROOT / "tests" / "gpu").glob("test_*.py")}
+    assert [part.step for part in parts if part.limit_s > 0] == sorted(
+        (part.step for part in parts if part.limit_s > 0), key=list(plan.STEPS).index
+    )
 
 
 def test_cases_are_listed_in_brackets_under_their_test_and_file(check: dict[str, Any]) -> None:
@@ -57,6 +79,12 @@ def test_a_machine_without_a_gpu_says_so_and_exits_1() -> None:
     assert not done.stdout
 
 
+def test_an_unknown_step_is_refused_with_the_steps_there_are() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--steps", "seam,sauna"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("there is no step sauna; allowed: machine, seam, tiny")
+
+
 def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
     if probe_driver().available:
         pytest.skip("this machine has a GPU")
@@ -68,67 +96,113 @@ def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
     assert all(probe_driver().reason in line for line in skipped)
 
 
-def test_the_gpu_tests_themselves_pass_on_the_stand_ins_for_libcuda_and_tensorrt(tmp_path: Path) -> None:
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no gcc to make a libcuda of")
-    source = ROOT / "tests" / "runtime" / "cuda" / "stub" / "libcuda.c"
-    options = ["-shared", "-fPIC", "-O2", "-w", "-Wl,-soname,libcuda.so.1", "-o", str(tmp_path / "libcuda.so.1")]
-    subprocess.run([compiler, *options, str(source), "-lpthread", "-ldl"], check=True)
-    environment = os.environ | {"LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
-    environment |= {"TOOLKIT_STANDIN": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    words = ["tests/gpu", "-m", "gpu", "--confcutdir", "tests/gpu", "-p", "tests.gpu_on_standin", "-q"]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "skipped" not in done.stdout
-    assert int(done.stdout.rpartition("\n")[0].rpartition("\n")[2].split()[0]) > 30  # "39 passed, ..."
-
-
-def test_outcomes_are_read_off_pytests_own_file(check: dict[str, Any], tmp_path: Path) -> None:
-    folder = tmp_path / "tests" / "gpu"
-    folder.mkdir(parents=True)
-    (folder / "test_it.py").write_text(
-        "import pytest\n"
-        "@pytest.fixture\ndef broken():\n    raise OSError('x')\n"
-        "def test_good(): pass\n"
-        "def test_bad(): assert False\n"
-        "def test_error(broken): pass\n"
-        "@pytest.mark.parametrize('n', [1, 2])\ndef test_cases(n): pytest.skip('no driver')\n"
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """A rehearsal with a crash in one test, a hang in another, and the deadline in the middle."""
+    out = tmp_path_factory.mktemp("out")
+    planted = {"PYTEST_PLUGINS": "tests.gpu_planted", "TOOLKIT_GPU_CRASH": CRASHES, "TOOLKIT_GPU_HANG": HANGS}
+    words = ["--rehearse", "--out", str(out), "--deadline", "100", "--steps", "seam,tiny,memory,eager,commands"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words], cwd=ROOT, env=os.environ | planted, capture_output=True, text=True
     )
-    file = tmp_path / "out.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-c",
-        "/dev/null",
-        "--rootdir",
-        str(tmp_path),
-        f"--junitxml={file}",
-    ]
-    subprocess.run([*command, "tests/gpu"], cwd=tmp_path, capture_output=True)
-    assert check["outcomes_from_junit"](file) == {
-        "tests/gpu/test_it.py::test_good": "passed",
-        "tests/gpu/test_it.py::test_bad": "failed",
-        "tests/gpu/test_it.py::test_error": "failed",
-        "tests/gpu/test_it.py::test_cases[1]": "skipped: no driver",
-        "tests/gpu/test_it.py::test_cases[2]": "skipped: no driver",
-    }
+    if "a rehearsal needs gcc" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    return out, json.loads((out / "summary.json").read_text()), done
 
 
-def test_a_step_that_fails_hangs_or_cannot_start_is_a_code_and_its_last_words(
-    check: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = check["run"]
-    run.__globals__["RESULTS"] = tmp_path
-    assert run("good", [sys.executable, "-c", "pass"], 60) == 0
-    assert run("bad", [sys.executable, "-c", "import sys; sys.exit('it broke')"], 60) == 1
-    assert run("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5) == 124
-    assert run("absent", ["/no/such/python"], 60) == 127
-    said = capsys.readouterr().err
-    assert "good: ok" in said
-    assert "    it broke" in said
-    assert "slow: not done within" in said
-    assert "absent: /no/such/python cannot be started" in said
+def test_a_crash_costs_one_test_and_a_hang_another(rehearsed: tuple[Any, ...]) -> None:
+    _, summary, done = rehearsed
+    calls = next(part for part in summary["parts"] if part["name"] == "tiny-calls")
+    outcomes = {name.rpartition("::")[2]: test for name, test in calls["tests"].items()}
+    assert outcomes[CRASHES]["outcome"] == "crashed"
+    assert outcomes[CRASHES]["reason"] == "crashed: SIGSEGV"
+    assert outcomes[CRASHES]["text"].startswith("Fatal Python error: Segmentation fault")
+    assert outcomes[HANGS]["outcome"] == "hung"
+    assert "took more than 3 s" in outcomes[HANGS]["reason"]
+    assert "pytest_runtest_call" in outcomes[HANGS]["text"]  # where it hung
+    others = {test["outcome"] for name, test in outcomes.items() if name not in (CRASHES, HANGS)}
+    assert others == {"passed", "skipped"}
+    assert calls["starts"] == 3
+    assert f"FAILED tiny-calls: test_calls.py::{CRASHES}" in done.stdout
+    assert done.returncode == 1
+
+
+def test_the_deadline_holds_and_names_what_was_not_started(rehearsed: tuple[Any, ...]) -> None:
+    _, summary, _ = rehearsed
+    assert summary["seconds"] < 100
+    late = [part for part in summary["parts"] if part["outcome"] == "not started"]
+    cut = [part for part in summary["parts"] if "its limit" in part["words"] or "not reached" in part["words"]]
+    assert late or cut or summary["seconds"] < 92  # a fast machine is done before
+    assert all("s left" in part["words"] for part in late)
+
+
+def test_the_tar_holds_the_rest(rehearsed: tuple[Any, ...]) -> None:
+    out, summary, _ = rehearsed
+    assert sorted(path.name for path in out.iterdir()) == ["results.tar.gz", "summary.json"]
+    with tarfile.open(out / "results.tar.gz") as tar:
+        names = tar.getnames()
+    assert {"results/summary.json", "results/documents/versions.json", "results/logs/seam.log"} <= set(names)
+    assert "results/journals/tiny-calls.jsonl" in names
+    assert not [name for name in names if name.endswith((".engine", ".npz", ".onnx"))]
+    passed = [test for part in summary["parts"] for test in part["tests"].values() if test["outcome"] == "passed"]
+    assert len(passed) > 20
+
+
+def test_the_tables_are_made_of_the_tar(rehearsed: tuple[Any, ...], tmp_path: Path) -> None:
+    out, _, _ = rehearsed
+    script = str(ROOT / "benchmarks" / "gpu_tables.py")
+    command = [sys.executable, script, str(out / "results.tar.gz"), "--save", "--to", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("REHEARSAL ON STAND-INS, no figure means anything: Stand-in 0")
+    assert "| tiny | fp32 | 600 | 100.00 | 100.00 | +0.00 | 0 (0.00 %) |" in done.stdout
+    saved = json.loads(next(tmp_path.glob("stand-in-0-*.json")).read_text())
+    assert saved["rehearsal"]
+
+
+def test_a_command_that_fails_hangs_or_cannot_start_is_a_clause(process: Any, tmp_path: Path) -> None:
+    def run(*command: str, limit_s: float = 60) -> Any:
+        return process.run_in_group(list(command), tmp_path / "log", limit_s, dict(os.environ), tmp_path)
+
+    python = sys.executable
+    assert run(python, "-c", "pass").words == "ok"
+    assert run(python, "-c", "import sys; sys.exit('it broke')").words == "exit code 1"
+    assert "it broke" in process.last_words(tmp_path / "log")
+    assert run(python, "-c", "import os; os.abort()").words == "crashed: SIGABRT"
+    assert run(python, "-c", "import time; time.sleep(60)", limit_s=0.5).words == "ended after 0 s, its limit"
+    assert run("/no/such/python").words.startswith("cannot be started: ")
+
+
+def test_what_a_command_started_ends_with_it(process: Any, tmp_path: Path) -> None:
+    words = "import subprocess, time; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); time.sleep(600)"
+    process.run_in_group([sys.executable, "-c", words], tmp_path / "log", 1.5, dict(os.environ), tmp_path)
+    grandchild = int((tmp_path / "log").read_text().split()[0])
+    for _ in range(50):
+        try:
+            os.kill(grandchild, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return  # ended, and nobody has asked for its code yet
+        time.sleep(0.1)
+    os.kill(grandchild, signal.SIGKILL)
+    pytest.fail("it was still there after five seconds")
+
+
+def test_a_check_that_is_told_to_stop_writes_down_what_it_knows(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--rehearse", "--out", str(tmp_path), "--steps", "seam,commands"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    for line in running.stderr:
+        if "needs gcc" in line:
+            pytest.skip(line)
+        if "] versions: " in line:
+            break
+    time.sleep(1)
+    running.send_signal(signal.SIGTERM)
+    said, _ = running.communicate(timeout=30)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [part["name"] for part in summary["parts"]][:2] == ["versions", "seam"]
+    assert summary["parts"][1]["words"] == "the check was told to stop"
+    assert (tmp_path / "results.tar.gz").is_file()
+    assert "FAILED seam" in said

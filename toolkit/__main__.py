@@ -1,5 +1,25 @@
-"""`python -m toolkit` is the `toolkit` command."""
+"""The `toolkit` command, also as `python -m toolkit`: a command line that cannot be imported is one error, too."""
 
-from toolkit.cli import run
+from __future__ import annotations
 
-run()
+import json
+import sys
+
+from toolkit.errors import MissingPackage
+from toolkit.lazy import needs
+
+
+def main() -> None:
+    """Runs the command line; exits 1 where a package that it stands on is missing, typer's own included."""
+    try:
+        with needs("run the command line"):
+            from toolkit.cli import run
+    except MissingPackage as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        print(json.dumps({"ok": False, **error.as_dict()}))
+        raise SystemExit(1) from None
+    run()
+
+
+if __name__ == "__main__":
+    main()

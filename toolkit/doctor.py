@@ -58,15 +58,17 @@ def answered(name: str) -> Check:
     except ToolkitError as error:
         detail = error.what if error.found is None else f"{error.what}: {error.found}"
         if name in REQUIRED or not _is_absence(error):
-            return Check(name, False, None, _one_line(detail), _fix(name, error))
+            return Check(name, False, None, _one_line(detail), _cure(name, error))
         return Check(name, None, None, _one_line(detail), error.fix)
     except Exception as error:
         return Check(name, False, None, _one_line(f"{type(error).__name__}: {error}"), FIXES.get(name))
 
 
-def _fix(name: str, error: ToolkitError) -> str | None:
-    """To install again mends what is broken, not what the driver is too old for."""
-    return error.fix if isinstance(error, CudaDoesNotStart) else FIXES.get(name, error.fix)
+def _cure(name: str, error: ToolkitError) -> str | None:
+    """The error's own, which knows the cause; but a broken package is not mended by the command that installs it."""
+    if isinstance(error, MissingPackage) or error.fix is None:
+        return FIXES.get(name, error.fix)
+    return error.fix
 
 
 def _is_absence(error: ToolkitError) -> bool:
@@ -110,6 +112,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:400]
 
 
+def _tensorrt_build() -> Answer:
+    from toolkit.doctor_tensorrt import tensorrt_build  # here, because a machine without numpy has a doctor, too
+
+    return tensorrt_build()
+
+
+def _cuda_with(kind: str) -> Answer:
+    from toolkit.doctor_tensorrt import cuda_with
+
+    return cuda_with(kind)
+
+
 # name: (runs in its own process, the check)
 CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
     "python": (False, here.python_version),
@@ -126,7 +140,11 @@ CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
     "onnxruntime cuda": (True, partial(here.relu_with, "CUDAExecutionProvider")),
     "onnxruntime tensorrt": (True, partial(here.relu_with, "TensorrtExecutionProvider")),
     "cuda driver": (True, here.cuda_driver),
-    "tensorrt": (True, here.tensorrt_build),
+    "tensorrt": (True, _tensorrt_build),
+    "cuda with tensorrt": (True, partial(_cuda_with, "tensorrt")),
+    "cuda with tensorrt-rtx": (True, partial(_cuda_with, "tensorrt-rtx")),
+    "cuda with lean": (True, partial(_cuda_with, "lean")),
+    "cuda with dispatch": (True, partial(_cuda_with, "dispatch")),
     "pycuda": (True, here.pycuda_devices),
     "cuda-python": (True, here.cuda_python_devices),
 }
@@ -145,7 +163,12 @@ FIXES = {
     "onnxruntime cpu": "pip install --force-reinstall onnxruntime",
     "onnxruntime cuda": "pip uninstall onnxruntime; pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'",
     "onnxruntime tensorrt": "install the TensorRT that this onnxruntime-gpu was built with",
-    "tensorrt": "pip install --force-reinstall 'trt-edge-toolkit[rtx]'",
+    "tensorrt": "mend what the rows 'cuda with ...' name; if all start CUDA, install this TensorRT again",
+    "cuda with tensorrt": "install it again: pip install --force-reinstall tensorrt, on a Jetson sudo apt install "
+    "--reinstall python3-libnvinfer",
+    "cuda with tensorrt-rtx": "pip install --force-reinstall 'trt-edge-toolkit[rtx]'",
+    "cuda with lean": "pip install --force-reinstall tensorrt-lean",
+    "cuda with dispatch": "pip install --force-reinstall tensorrt-dispatch",
     "pycuda": "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall 'trt-edge-toolkit[pycuda]'",
     "cuda-python": "pip install --force-reinstall cuda-python",
 }

@@ -56,7 +56,8 @@ Answer = tuple[str | None, str]  # version, detail
 
 
 @contextmanager
-def _temporary(data: bytes, name: str) -> Iterator[Path]:
+def temporary(data: bytes, name: str) -> Iterator[Path]:
+    """A file with these bytes, for as long as it is looked at."""
     with tempfile.TemporaryDirectory(prefix="toolkit-doctor-") as folder:
         path = Path(folder) / name
         path.write_bytes(data)
@@ -234,22 +235,6 @@ def cuda_driver() -> Answer:
         raise Absent(driver.reason, "install the NVIDIA driver (on a Jetson it comes with JetPack)")
     devices = (f"{d.name} ({d.compute_capability}, {d.memory_mib:,} MiB)" for d in driver.devices)
     return f"CUDA {driver.driver_version}", ", ".join(devices)
-
-
-def tensorrt_build() -> Answer:
-    """A convolution as an engine, where this TensorRT builds; with a driver, whether CUDA starts on it."""
-    from toolkit.export.engine_from_onnx import engine_from_onnx
-    from toolkit.runtime.trt import find_tensorrt, require_cuda_starts
-
-    found, driver = find_tensorrt(), probe_driver()
-    if driver.available:
-        require_cuda_starts(found, driver)
-    if not found.can_build:
-        return found.version, f"{found.kind}: runs engines, cannot build them"
-    with _temporary(TINY_CONV, "conv.onnx") as onnx:
-        engine = engine_from_onnx(onnx, onnx.with_name("conv.plan"), batch=(1, 1, 1))
-    size, seconds = engine.sidecar["plan"]["bytes"], engine.sidecar["build_seconds"]
-    return found.version, f"{found.kind} built a convolution, {size:,} bytes in {seconds:.2f} s"
 
 
 def pycuda_devices() -> Answer:

@@ -22,7 +22,7 @@ from toolkit.order_statistics import (
     percentile_nearest_rank,
     quantiles_from_sorted,
 )
-from toolkit.runtime.runner import Runner, TimesPhases
+from toolkit.runtime.runner import Runner, TimesPhases, WarmsUp
 from toolkit.timed_calls import Clock, Turn, back_to_back, from_threads, on_schedule
 
 ROUNDS = 10
@@ -167,6 +167,9 @@ def bench(
     for index, batch in enumerate(batches):
         images = np.ascontiguousarray(np.resize(images_nhwc, (batch, *images_nhwc.shape[1:])))
         series = {name: _warm_up(runner, images, length_s, clock) for name, runner in runners.items()}
+        for runner in runners.values() if load.threads > 1 else ():
+            if isinstance(runner, WarmsUp):  # else the first turns make what further callers need
+                runner.warm_up((batch,), runner.streams)
         for turn in range(rounds):
             for place, name in enumerate(list(runners) if turn % 2 == 0 else list(runners)[::-1]):
                 one = series[name]

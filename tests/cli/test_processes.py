@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import toolkit
 from tests.cli.conftest import structured_set
 from tests.cli.test_bad_input import leftovers
 from toolkit.bundle import bundle_from_folder
@@ -20,6 +21,7 @@ from toolkit.bundle.reading import ONNX_FILES
 from toolkit.runtime.trt import MODULES
 
 TOOLKIT = [sys.executable, "-m", "toolkit"]
+ROOT = Path(toolkit.__file__).parents[1]
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -102,6 +104,25 @@ def test_two_exports_to_one_target_leave_one_whole_bundle(tiny_workspace: Path) 
         assert process.returncode == 0, err
     assert set(bundle_from_folder(tiny_workspace / "twice").precisions) == set(ONNX_FILES)
     assert leftovers(tiny_workspace) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("typer", "--help"), ("shellingham", "--help"), ("rich", "--help"), ("rich", "doctor"), ("rich", "init here")],
+)
+def test_a_command_line_without_what_it_stands_on_is_one_error_with_the_pip_command(
+    tmp_path: Path, missing: str, words: str
+) -> None:
+    # A typer that was copied, or installed with --no-deps, lacks packages that only some of its modules import.
+    (tmp_path / f"{missing}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{missing}'\", name='{missing}')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([*TOOLKIT, *words.split()], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert f"pip install {missing}" in done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert (document["ok"], document["error"], document["fix"]) == (False, "MissingPackage", f"pip install {missing}")
 
 
 def imported_by(*words: str, cwd: Path) -> set[str]:

@@ -30,6 +30,7 @@ from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "bundle" / "format-1"
 MODELS = ("tiny", "resnet32x32", "resnet20")
+STANDIN = os.environ.get("TOOLKIT_GPU_STANDIN", "")  # of a rehearsal: "python", or a "library" under the real bindings
 PRECISIONS = ("fp32", "fp16", "int8")
 SOURCES = ("fp32", "fp16", "int8-fp16", "int8")  # of an engine: the ONNX files that TensorRT reads
 LARGEST_BATCH = 256  # of the engines' profile
@@ -60,7 +61,11 @@ def child(*words: str, timeout: float = 60, **variables: str) -> subprocess.Comp
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths} | variables
     command = [sys.executable, *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+    try:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as ended:
+        said = "\n".join((part or b"").decode(errors="replace")[-1200:] for part in (ended.stdout, ended.stderr))
+        pytest.fail(f"a child did not end within {timeout:.0f} s; it said:\n{said}", pytrace=False)
 
 
 def keep(name: str, document: dict[str, Any]) -> None:
@@ -105,7 +110,7 @@ def inputs_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def inputs_of(gpu: Device) -> Callable[[str], Inputs]:
-    """A model's inputs, read once: of the tiny net its golden images, turned and moved; of the others the test images."""
+    """A model's inputs, read once: the tiny net's golden images, turned and moved; the others' test images."""
     known: dict[str, Inputs] = {}
 
     def find(model: str) -> Inputs:

@@ -21,7 +21,9 @@ import pytest
 
 LIMIT_S = 30.0  # of a test that does not carry the marker `limit`
 LONGEST_TEXT, LONGEST_SAID = 3000, 2000
+CHILDS = "--- stderr ---"  # in the words of a test about a child's fault
 POISONED = 86  # exit code: nothing more can run in this process
+_STDERR = os.dup(2)  # the log, before pytest takes standard error away
 _POISON = re.compile(
     r"CudaFault|CudaContextLost|CudaHardwareFault|ILLEGAL_ADDRESS|illegal memory access|ASSERT_TRIGGERED"
 )
@@ -59,7 +61,7 @@ class Journal:
         limit_s = self._limits.get(nodeid, LIMIT_S)
         self._began, self._now = time.monotonic(), {"outcome": "passed", "reason": "", "text": "", "said": ""}
         self.write(event="begin", test=nodeid, at=time.time(), limit_s=limit_s)
-        faulthandler.dump_traceback_later(max(1.0, limit_s - 2), file=sys.__stderr__)
+        faulthandler.dump_traceback_later(max(1.0, limit_s - 2), file=_STDERR)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """The worst of setup, call and teardown counts."""
@@ -78,7 +80,8 @@ class Journal:
         faulthandler.cancel_dump_traceback_later()
         seconds = round(time.monotonic() - self._began, 3)
         self.write(event="end", test=nodeid, at=time.time(), seconds=seconds, **self._now)
-        if self._now["outcome"] in ("failed", "error") and _POISON.search(self._now["reason"] + self._now["text"]):
+        words = self._now["reason"] + self._now["text"]
+        if self._now["outcome"] in ("failed", "error") and _POISON.search(words) and CHILDS not in words:
             self.write(event="poisoned", test=nodeid, at=time.time())
             sys.stdout.flush()
             sys.stderr.flush()

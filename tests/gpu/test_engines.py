@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.conftest import MODELS, SOURCES, Engine, Inputs, in_batches, keep
+from tests.gpu.conftest import MODELS, Engine, Inputs, in_batches, keep
+from tests.gpu.conftest import SOURCES as ALL_SOURCES
 from toolkit.parity import Parity, parity_from_logits
 from toolkit.runtime.census import census_from_dict
 from toolkit.runtime.driver import Device
+from toolkit.runtime.preflight import sidecar_path
 from toolkit.runtime.trt import TensorRT
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # foreign libraries warn as they like
 LOOKED_AT = tuple(os.environ.get("TOOLKIT_GPU_MODELS", ",".join(MODELS)).split(","))
+SOURCES = tuple(os.environ.get("TOOLKIT_GPU_SOURCES", ",".join(ALL_SOURCES)).split(","))
 POINTS = {"fp32": 0.05, "fp16": 0.05, "int8-fp16": 0.2, "int8": 0.2}  # of top-1 that it may differ from ONNX Runtime
-# Of the images, in percent, that may answer otherwise than in ONNX Runtime; and of the logits the relative L2. float32 may
-# be computed in TF32 (10 bits of mantissa), FP16 has 11 bits, an INT8 engine may tip roundings. A net that was read
+# Of the images, in percent, that may answer otherwise than in ONNX Runtime; and of the logits the relative L2. float32
+# may be computed in TF32 (10 bits of mantissa), FP16 has 11 bits, an INT8 engine may tip roundings. A net that was read
 # wrongly is far outside: 3 to 87 % of the images.
 FLIPS = {"fp32": 0.3, "fp16": 0.5, "int8-fp16": 2.0, "int8": 2.0}
 DISTANCE = {"fp32": 5e-3, "fp16": 2e-2, "int8-fp16": 8e-2, "int8": 8e-2}
@@ -103,10 +106,10 @@ def test_top1_over_all_images_is_that_of_onnxruntime_on_the_same_file(
     assert abs(got - expected) <= max(POINTS[source], one_image) + 1e-9, said
 
 
-@pytest.mark.parametrize("source", ["int8-fp16", "int8"])
+@pytest.mark.parametrize("source", [name for name in ("int8-fp16", "int8") if name in SOURCES])
 @pytest.mark.parametrize("model", [name for name in MODELS if name in LOOKED_AT])
 def test_most_convolutions_read_int8(model: str, source: str, engine: Callable[..., Engine]) -> None:
-    sidecar = json.loads(engine(model, source, True).path.with_suffix(".engine.json").read_text())
+    sidecar = json.loads(sidecar_path(engine(model, source, True).path).read_text())
     if sidecar.get("stand_in"):
         pytest.skip("the stand-in for TensorRT lists no layers")
     census = census_from_dict(sidecar["census"])

@@ -29,6 +29,7 @@ def test_a_hundred_thousand_calls_leave_the_memory_of_host_and_device_flat(
     for _ in range(quick(1000, 10)):
         for images in batches:
             one.logits(images)
+    memory_mib()  # loads NVML's library, which stays
     before, calls, began = memory_mib(), quick(CALLS, 400), time.perf_counter()
     for _ in range(calls // 2):
         for images in batches:
@@ -80,7 +81,7 @@ def _resident_mib() -> float:
 
 
 def _own_mib() -> float | None:
-    """This process's own by NVML; None where there is no NVML, or it names processes by other numbers."""
+    """What NVML says this process has; None where there is no NVML, or it names processes by other numbers."""
     from toolkit.conditions.nvml import Refused, gpu_here
 
     gpu, _ = gpu_here()

@@ -17,6 +17,7 @@ from tests.report.documents import Made
 from tests.report.reading import rows_of, section, text_of, tree_of
 from toolkit.report.markdown import card_from_evidence
 from toolkit.report.page import POLICY, page_from_evidence
+from toolkit.report.quantised import _engine_row
 from toolkit.report.thumbnails import png_of_image, url_of_image
 
 ORDER = ["verdict", "trade-off", "latency", "flips", "classes", "layers", "calibration", "engines", "conditions",
@@ -302,3 +303,8 @@ def test_every_colour_can_be_read_on_its_ground(page: str) -> None:
         for ground in ("paper", "panel"):
             for name in ("ink", "soft", "ort", "torch", "trt", "cuda", "other", "good", "bad", "open"):
                 assert _contrast(palette[name], palette[ground]) >= 4.5, (name, ground, palette)
+
+
+@pytest.mark.parametrize(("engine", "sidecar"), [({"census_reason": "why"}, {}), ({}, {"census_reason": "why"})])
+def test_an_engine_whose_layers_are_unknown_says_why(engine: dict[str, str], sidecar: dict[str, str]) -> None:
+    assert "why" in _engine_row(engine, sidecar)

@@ -32,6 +32,15 @@ SAID = [
       "http://docs.nvidia.com/cuda/cuda-installation-guide-linux/index.html",), "driver is older than the CUDA"),
     # NVIDIA/TensorRT 1786
     (("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0",), "driver is older"),
+    # 8.6.1, 10.6.0 and RTX 1.7.1 over a libcuda that lacks what they call
+    (("CUDA initialization failure with error: 36. Please check your CUDA installation: "
+      "http://docs.nvidia.com/cuda/cuda-installation-guide-linux/index.html",), "driver is older"),
+    (("createInferRuntime: Error Code 6: API Usage Error (CUDA initialization failure with error: 36)",),
+     "driver is older"),
+    (("Error reading CUDA GPU properties: In getCurrentCC at /_src/runtime/dispatch/planHeaders.cpp:130 (cudaError "
+      "36: API call is not supported in the installed CUDA driver) Ensure that the GPU driver is installed "
+      "and up to date.",),
+     "driver is older"),
     # NVIDIA/TensorRT 149
     (("Cuda initialization failure with error 100. Please check cuda installation:",), "the driver sees no GPU"),
     # OE4T/meta-tegra 1281

@@ -57,7 +57,13 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
 
 @pytest.mark.parametrize(("version", "what"), [("8.6.1", "Builder"), ("10.6.0", "Runtime"), ("11.2.0", "Runtime")])
 @pytest.mark.parametrize(
-    ("code", "cure"), [(35, "update the NVIDIA driver"), (2, "free memory of the GPU"), (999, "toolkit doctor")]
+    ("code", "cure"),
+    [
+        (35, "update the NVIDIA driver"),
+        (2, "free memory of the GPU"),
+        (36, "update the NVIDIA driver"),
+        (999, "look at nvidia-smi"),
+    ],
 )
 def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_freed(
     version: str, what: str, code: int, cure: str

@@ -30,6 +30,7 @@ from toolkit.cli import (
 )
 from toolkit.errors import ToolkitError
 from toolkit.files import os_errors
+from toolkit.lazy import needs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -131,7 +132,7 @@ def _terminate(number: int, frame: object) -> None:
 
 def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
     try:
-        with os_errors(None, "use"):  # what no command had looked at more closely
+        with os_errors(None, "use"), needs("run this command"):  # what no command had looked at more closely
             answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
     except ToolkitError as error:
         _tell(f"\nerror: {error}")

@@ -113,7 +113,9 @@ def _engine_row(engine: dict[str, Any], sidecar: dict[str, Any]) -> tuple[object
         f"{tensorrt.get('kind', '')} {tensorrt.get('version', '')}".strip() or "not known",
         where,
         f"{census['layers']}" if census else "\u2013",
-        _share_of_types(census) if census else str(sidecar.get("census_reason") or "the build listed no layers"),
+        _share_of_types(census)
+        if census
+        else str(engine.get("census_reason") or sidecar.get("census_reason") or "the build listed no layers"),
         f"{census['conversions']}" if census else "\u2013",
         f"{engine['build_seconds']:.1f}" if engine.get("build_seconds") is not None else "\u2013",
     )

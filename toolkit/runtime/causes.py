@@ -22,19 +22,26 @@ class Cause:
     signs: tuple[str, ...]
 
 
-CAUSES = (
-    # github.com/onnx/onnx-tensorrt 758, open-mmlab/mmdeploy 48 and 1059, NVIDIA/TensorRT 477 and 4258,
-    # marcoslucianops/DeepStream-Yolo 366. "insuficient" is how TensorRT spelt it up to 8.4.
-    Cause(
-        "the memory ran out",
-        "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
-        "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
-        (
-            "insuficient memory on requested size", "insufficient memory on requested size",
-            "Device memory is insufficient to use tactic", "Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory",
-            "could not be allocated. There may not be enough free memory", "error allocating", "out of memory",
-        ),
+# github.com/onnx/onnx-tensorrt 758, open-mmlab/mmdeploy 48 and 1059, NVIDIA/TensorRT 477 and 4258,
+# marcoslucianops/DeepStream-Yolo 366. "insuficient" is how TensorRT spelt it up to 8.4.
+OUT_OF_MEMORY = Cause(
+    "the memory ran out",
+    "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
+    "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
+    (
+        "insuficient memory on requested size",
+        "insufficient memory on requested size",
+        "Device memory is insufficient to use tactic",
+        "Cuda Runtime (out of memory)",
+        "Error Code 2: OutOfMemory",
+        "could not be allocated. There may not be enough free memory",
+        "error allocating",
+        "out of memory",
     ),
+)
+
+CAUSES = (
+    OUT_OF_MEMORY,
     # OE4T/meta-tegra 1281, NVIDIA/nvidia-container-runtime 181.
     Cause(
         "TensorRT's library for the DLA is missing, which a Jetson's host system lends to its containers",
@@ -210,12 +217,16 @@ CAUSES = (
             "Failed to read from file: ", "not a regular file: ",
         ),
     ),
-    # NVIDIA/TensorRT 2879, 149 and 1786; code 35 is cudaErrorInsufficientDriver, 100 cudaErrorNoDevice.
+    # NVIDIA/TensorRT 2879, 149 and 1786; code 35 is cudaErrorInsufficientDriver, 36 cudaErrorCallRequiresNewerDriver
+    # (seen of 8.6.1, 10.6.0 and RTX 1.7.1 over a libcuda that lacks what they call), 100 cudaErrorNoDevice.
     Cause(
         "the driver is older than the CUDA that this TensorRT was made for, or there is none",
         "update the NVIDIA driver (nvidia-smi shows the newest CUDA that it speaks), or install the TensorRT wheels "
         "for an older CUDA, such as tensorrt-cu12; on a Jetson driver and TensorRT come with JetPack, not from pip",
-        ("failure with error: 35", "failure with error 35", "CUDA driver version is insufficient"),
+        (
+            "failure with error: 35", "failure with error 35", "CUDA driver version is insufficient",
+            "failure with error: 36", "not supported in the installed CUDA driver",
+        ),
     ),
     Cause(
         "the driver sees no GPU",

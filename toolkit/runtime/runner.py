@@ -72,7 +72,10 @@ class TimesPhases(Protocol):
 
 @runtime_checkable
 class WarmsUp(Protocol):
-    """What a runner offers that makes things at its first calls."""
+    """What a runner offers that makes things at its first calls; `streams` are the calls that it runs at once."""
+
+    @property
+    def streams(self) -> int: ...
 
     def warm_up(self, batches: Sequence[int], streams: int) -> None:
         """Makes them now, for calls of these sizes, so many at once."""

@@ -30,7 +30,8 @@ MODULES = {
 _MOST_LINES = 20_000
 NEEDS_NO_GPU = "tensorrt-rtx"  # the one kind whose Builder works without a driver
 _FAILED = "CUDA initialization failure"  # in what TensorRT 8.6 to 11.2 log where they cannot start CUDA
-_INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver of driver_types.h
+_OLD_DRIVER = (35, 36)  # cudaErrorInsufficientDriver and cudaErrorCallRequiresNewerDriver of driver_types.h
+_NO_MEMORY = 2  # cudaErrorMemoryAllocation
 
 # Held while TensorRT builds and while its objects are made or die: a build holds locks of TensorRT's own and its
 # callbacks need Python's, so a thread that waited for the one with the other in hand would wait for ever.
@@ -254,12 +255,13 @@ def _words_of_failed_start(tensorrt: TensorRT) -> str:
 
 
 def _cure_of_failed_start(words: str) -> str:
-    code = re.search(r"error:? (\d+)", words)
-    if code and int(code[1]) == _INSUFFICIENT_DRIVER:
+    found = re.search(r"error:? (\d+)", words)
+    code = int(found[1]) if found else None
+    if code in _OLD_DRIVER:
         return (
             "update the NVIDIA driver, or install a TensorRT of an older CUDA: 8.6 to 10.6 and wheels named cu12 need "
             "a driver of CUDA 12, wheels named cu13 one of CUDA 13"
         )
-    if code and int(code[1]) == 2:
+    if code == _NO_MEMORY:
         return "free memory of the GPU: end what else uses it (nvidia-smi lists it; on a Jetson it shares the RAM)"
-    return "toolkit doctor says what the driver answers; nvidia-smi, dmesg"
+    return "look at nvidia-smi and dmesg for what is wrong with the GPU, and restart it after an update of the driver"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from toolkit.contracts import UInt8
 from toolkit.errors import EngineError
 from toolkit.files import os_errors
+from toolkit.runtime.causes import OUT_OF_MEMORY, cause_of
 from toolkit.runtime.cuda import Cuda, open_cuda
 from toolkit.runtime.cuda.foreign import choose_wait, keep_primary_context
 from toolkit.runtime.driver import probe_driver
@@ -228,9 +229,14 @@ class LoadedEngine:
         return self._engine.create_execution_context(config)
 
     def failure(self, what: str) -> EngineError:
-        """An EngineError with the last three things that TensorRT complained of."""
+        """An EngineError with the last three things that TensorRT complained of, and what mends them."""
         said = self.log.errors()[-3:]
-        return EngineError(what, found="\n           ".join(said) or "TensorRT said nothing", fix=self.rebuild)
+        full = cause_of(said) is OUT_OF_MEMORY  # seen on an H200: a plan that finds no room is said to be unreadable
+        return EngineError(
+            f"{what}: the GPU has no memory left for it" if full else what,
+            found="\n           ".join(said) or "TensorRT said nothing",
+            fix="end other programs that use the GPU, or open fewer engines" if full else self.rebuild,
+        )
 
     def shared(self) -> LoadedEngine:
         """The same engine for one more user."""

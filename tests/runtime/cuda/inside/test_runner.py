@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 
 from tests.runtime import standin_tensorrt
 from tests.runtime.cuda.inside.conftest import OnDevice, Stub
+from toolkit import latency
 from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
 from toolkit.runtime import trt_lane
 from toolkit.runtime.cuda import CudaOutOfMemory
@@ -260,6 +262,46 @@ def test_a_warm_up_that_finds_no_memory_has_as_many_lanes_as_there_is_room_for(
     runner.warm_up(streams=4)
     assert len(runner._lanes) == 1
     assert np.allclose(runner.logits(images[:1]), expected[:1], atol=1e-5)
+
+
+def test_a_bench_with_many_callers_measures_none_of_what_they_need_first(
+    plan: Plan, tensorrt: Install, images: Any, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt()
+    made = ("cuStreamCreate", "cuMemAlloc_v2", "cuGraphInstantiateWithFlags")
+    counts: list[list[int]] = []
+    turn = latency._turn
+
+    def counted(*arguments: Any) -> Any:
+        before = [stub.calls(name) for name in made]
+        found = turn(*arguments)
+        counts.append([stub.calls(name) - count for name, count in zip(made, before, strict=True)])
+        return found
+
+    monkeypatch.setattr(latency, "_turn", counted)
+    with TrtRunner(plan(works=False)) as runner:
+        runner.allow_streams(6)
+        latency.bench({"trt": runner}, images, (1, 8), seconds=0.05, load=latency.Load(threads=6))
+        assert len(runner._lanes) == 6
+    assert len(counts) >= 2
+    assert not np.any(counts)
+
+
+@pytest.mark.parametrize("line", ["Error Code 1: Cuda Runtime (out of memory)", "Error Code 4: API Usage Error"])
+def test_a_plan_that_finds_no_room_is_not_to_be_built_again(
+    line: str, plan: Plan, tensorrt: Install, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt()
+
+    def refuses(self: Any, data: bytes) -> None:
+        self.logger.log(SimpleNamespace(name="ERROR"), line)
+
+    monkeypatch.setattr(standin_tensorrt._Runtime, "deserialize_cuda_engine", refuses)
+    with pytest.raises(EngineError, match=r"cannot read model\.engine") as caught:
+        TrtRunner(plan())
+    full = "memory" in line
+    assert ("has no memory left for it" in caught.value.what) is full
+    assert str(caught.value.fix).startswith("end other programs" if full else "toolkit build")
 
 
 def test_a_lane_that_does_not_close_keeps_no_other_open(

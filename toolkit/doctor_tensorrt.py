@@ -1,0 +1,76 @@
+"""What `toolkit doctor` asks of TensorRT: to build a convolution, and, of each one that is installed, to use the GPU.
+
+A driver that answers may still be too old for the CUDA that a TensorRT was made for, and two TensorRTs on one machine
+may be made for different ones: so each is asked by itself, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from toolkit.doctor_checks import TINY_CONV, Absent, Answer, temporary
+from toolkit.errors import EngineError
+from toolkit.export.build import Build, BuildSettings
+from toolkit.export.build_failure import log_path
+from toolkit.export.build_monitor import Monitor
+from toolkit.export.engine_from_onnx import engine_from_onnx
+from toolkit.runtime.causes import cause_of
+from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.trt import MODULES, NEEDS_NO_GPU, Log, TensorRT, described, find_tensorrt, require_cuda_starts
+
+
+def tensorrt_build() -> Answer:
+    """A convolution as an engine, where this TensorRT builds."""
+    found = find_tensorrt()
+    if not found.can_build:
+        return found.version, f"{found.kind}: runs engines, cannot build them"
+    with temporary(TINY_CONV, "conv.onnx") as onnx:
+        engine = engine_from_onnx(onnx, onnx.with_name("conv.plan"), batch=(1, 1, 1))
+    size, seconds = engine.sidecar["plan"]["bytes"], engine.sidecar["build_seconds"]
+    return found.version, f"{found.kind} built a convolution, {size:,} bytes in {seconds:.2f} s"
+
+
+def cuda_with(kind: str) -> Answer:
+    """Whether a TensorRT that is installed uses the GPU; `kind` is one of `MODULES`' values."""
+    found, driver = _tensorrt_of(kind), probe_driver()
+    if not driver.available:
+        raise Absent(driver.reason)
+    if kind == NEEDS_NO_GPU:
+        _require_loads(found, driver)
+        return found.version, f"it loads an engine, and the driver speaks CUDA {driver.driver_version}"
+    require_cuda_starts(found, driver)
+    return found.version, f"it starts CUDA, and the driver speaks CUDA {driver.driver_version}"
+
+
+def _tensorrt_of(kind: str) -> TensorRT:
+    """The TensorRT of a kind; one that is installed and does not import raises what its import raised."""
+    for name in (name for name, its in MODULES.items() if its == kind):
+        try:
+            return described(importlib.import_module(name), kind)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise RuntimeError(f"{name} is installed but lacks {error.name}") from error
+    raise Absent(f"{kind} is not installed")
+
+
+def _require_loads(found: TensorRT, driver: Driver) -> None:
+    """Loads a convolution: the Runtime of TensorRT-RTX asks nothing of CUDA before it gets a plan (seen on 1.7.1).
+
+    Raises:
+        EngineError: it does not load; with TensorRT's words and what to do.
+    """
+    log = Log(found.module)
+    with temporary(TINY_CONV, "conv.onnx") as onnx:
+        plan = _plan(found, driver, log, onnx)
+    engine = found.module.Runtime(log.logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        said = log.errors()
+        cause = cause_of(said)
+        what = f"{found.name} loads no engine here" + (f": {cause.means}" if cause else "")
+        raise EngineError(what, found=next(iter(said), "it said nothing"), fix=cause.cure if cause else None)
+
+
+def _plan(found: TensorRT, driver: Driver, log: Log, onnx: Path) -> bytes:
+    build = Build(found, driver, log, onnx, (1, 1, 1), BuildSettings(), log_path(onnx))
+    return build.run(Monitor(None))[0]
