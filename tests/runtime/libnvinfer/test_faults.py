@@ -143,21 +143,30 @@ def test_a_build_says_that_tensorrt_cannot_start_cuda(version: str, variables: d
     assert "free memory of the GPU" in said
 
 
-def test_daemon_threads_may_call_on_until_the_very_end(variables: dict[str, str], bundle: Path) -> None:
-    text = f"""
+CAMERAS = """
 import threading, time, numpy, toolkit
-net = toolkit.load({str(bundle)!r}, backend="trt")
+net = toolkit.load({bundle!r}, backend="trt")
+runner = net._runner if {graph} else net._runner.without_graph()
 images = numpy.zeros((4, 16, 16, 3), numpy.uint8)
+calls = [0, 0, 0]
 
-def camera():
+def camera(number):
     while True:
-        net.logits(images)
+        runner.logits(images)
+        calls[number] += 1
 
-for _ in range(4):
-    threading.Thread(target=camera, daemon=True).start()
-time.sleep(0.3)
+for number in range(len(calls)):
+    threading.Thread(target=camera, args=(number,), daemon=True).start()
+while min(calls) < 20:
+    time.sleep(0.01)
 """
-    for _ in range(6):
+
+
+def test_daemon_threads_may_call_on_until_the_very_end(version: str, variables: dict[str, str], bundle: Path) -> None:
+    if version == "1.7":
+        pytest.skip("TensorRT-RTX replays its own graphs: a call goes through the bindings, and not through CUDA alone")
+    for _ in range(4):
+        text = CAMERAS.format(bundle=str(bundle), graph=True)
         done = child(variables, "-c", text, STUB_GUARD=1, STANDIN_COMPUTE="sum", MALLOC_PERTURB_=165)
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -22,7 +22,7 @@
 
 typedef int Result;
 typedef unsigned long long Address;
-enum { OK = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
+enum { OK = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
        INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801,
        CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_UNMATCHED = 903 };
 
@@ -40,6 +40,8 @@ void stub_counts(long *out) { memcpy(out, alive, sizeof alive); }
 typedef struct Block { char *begin; size_t bytes; int kind, ordinal; unsigned flags; struct Block *next; } Block;
 enum { DEVICE_MAP = 2 }; /* CU_MEMHOSTALLOC_DEVICEMAP */
 static Block *blocks;
+static const size_t TOTAL = 1ul << 30; /* of device memory */
+static size_t taken;
 
 static Block *block_of(const void *address, size_t bytes) {
   for (Block *b = blocks; b; b = b->next)
@@ -152,9 +154,11 @@ static int is_integrated(void) {
 void stub_integrated(int yes) { integrated = yes; }
 static int capability(void) { const char *told = getenv("STUB_CAPABILITY"); return told ? atoi(told) : 87; }
 static int devices(void) { const char *n = getenv("STUB_DEVICES"); return n ? atoi(n) : 1; }
+static int hidden(void) { const char *seen = getenv("CUDA_VISIBLE_DEVICES"); return seen && (!*seen || *seen == '-'); }
 
 Result cuInit(unsigned flags) {
   if (started_in && started_in != getpid()) return NOT_INITIALIZED;
+  if (!started_in && hidden()) return NO_DEVICE;
   started_in = getpid();
   pthread_mutex_lock(&lock);
   Call *c = call_named("cuInit");
@@ -171,7 +175,7 @@ Result cuDeviceGet(int *device, int ordinal) {
   END;
 }
 Result cuDeviceGetName(char *name, int length, int device) { BEGIN(0); snprintf(name, length, "Stand-in %d", device); END; }
-Result cuDeviceTotalMem_v2(size_t *bytes, int device) { BEGIN(0); *bytes = 1ul << 30; END; }
+Result cuDeviceTotalMem_v2(size_t *bytes, int device) { BEGIN(0); *bytes = TOTAL; END; }
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
   BEGIN(0);
   switch (attribute) {
@@ -426,11 +430,13 @@ static int guarded(void) {
 }
 static Result allocated(void **address, size_t bytes, int kind, int ordinal, unsigned flags) {
   if (!bytes) return INVALID_VALUE;
+  if (kind == DEVICE_MEMORY && bytes > TOTAL - taken) return NO_MEMORY;
   Block *b = malloc(sizeof *b);
   *b = (Block){NULL, bytes, kind, ordinal, flags, blocks};
   if (guarded()) b->begin = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   else if (posix_memalign((void **)&b->begin, 512, bytes)) { free(b); return NO_MEMORY; }
-  memset(b->begin, 0xA5, bytes); /* memory of a GPU is not zero */
+  memset(b->begin, 0xA5, bytes < 64ul << 20 ? bytes : 64ul << 20); /* memory of a GPU is not zero */
+  if (kind == DEVICE_MEMORY) taken += bytes;
   blocks = b, alive[kind]++, *address = b->begin;
   return OK;
 }
@@ -439,7 +445,8 @@ static Result released(void *address, int kind) {
     if ((*at)->begin == address && (*at)->kind == kind) {
       Block *b = *at;
       *at = b->next, alive[kind]--;
-      memset(b->begin, 0x5A, b->bytes);
+      if (kind == DEVICE_MEMORY) taken -= b->bytes;
+      memset(b->begin, 0x5A, b->bytes < 64ul << 20 ? b->bytes : 64ul << 20);
       if (guarded()) mprotect(b->begin, b->bytes, PROT_NONE);
       else free(b->begin);
       free(b);
@@ -450,7 +457,6 @@ static Result released(void *address, int kind) {
 Result cuMemAlloc_v2(void **address, size_t bytes) {
   BEGIN(1);
   NOT_IN_CAPTURE;
-  if (bytes > 1ul << 30) REFUSE(NO_MEMORY);
   result = allocated(address, bytes, DEVICE_MEMORY, stack[depth - 1]->ordinal, 0);
   END;
 }
@@ -471,7 +477,7 @@ Result cuMemHostGetDevicePointer_v2(void **device, void *host, unsigned flags) {
 }
 Result cuMemHostGetFlags(unsigned *flags, void *host) { BEGIN(1); if (!host_block(host)) REFUSE(INVALID_VALUE); *flags = host_block(host)->flags; END; }
 Result cuMemFreeHost(void *address) { BEGIN(1); NOT_IN_CAPTURE; result = released(address, HOST_MEMORY); END; }
-Result cuMemGetInfo_v2(size_t *unused, size_t *total) { BEGIN(1); *unused = *total = 1ul << 30; END; }
+Result cuMemGetInfo_v2(size_t *unused, size_t *total) { BEGIN(1); *total = TOTAL, *unused = TOTAL - taken; END; }
 Result cuPointerGetAttribute(void *value, int attribute, Address address) {
   BEGIN(0);
   Block *b = block_of((void *)address, 1);
@@ -558,7 +564,7 @@ Result cuGraphLaunch(Graph *exec, Stream *handle) {
 static const struct { int code; const char *name, *text; } ERRORS[] = {
   {0, "CUDA_SUCCESS", "no error"}, {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
   {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}, {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
-  {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}, {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+  {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"}, {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}, {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
   {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"}, {600, "CUDA_ERROR_NOT_READY", "device not ready"},
   {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
   {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}, {801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},

@@ -2,10 +2,12 @@
 #pragma once
 #include "device.h"
 #include "plan.h"
+#include <unistd.h>
 
 // (key of the file, file, its size, names of the tensors by lines, how many are inputs, batch, addresses) -> 0 if it went well.
 using Compute = int (*)(uint64_t, void const*, uint64_t, char const*, int, int64_t, void* const*);
 inline std::atomic<Compute> compute_with{nullptr};
+inline std::atomic<int> computing{0};
 
 struct Loaded { // an engine's plan, shared with what still runs of it
   Plan plan;
@@ -53,11 +55,12 @@ struct Launch {
   void run() const {
     if (captured && *changes != changed) violation("a graph was replayed whose context had been changed");
     if (!reaches_only_device_memory()) { cuda().fault(700); return; }
-    if (auto* with = compute_with.load()) {
-      if (with(loaded->key, loaded->plan.onnx.data(), loaded->plan.onnx.size(), loaded->names.c_str(), loaded->inputs, batch, addresses.data()))
-        cuda().fault(719);
-      return;
-    }
+    computing++;
+    auto* with = compute_with.load();
+    int failed = with ? with(loaded->key, loaded->plan.onnx.data(), loaded->plan.onnx.size(), loaded->names.c_str(), loaded->inputs, batch, addresses.data()) : 0;
+    computing--;
+    if (failed) cuda().fault(719);
+    if (with) return;
     for (std::size_t i = 0; i < addresses.size(); i++)
       if (!loaded->plan.ends[i].input) sum(loaded->plan.ends[0], static_cast<unsigned char*>(addresses[0]), loaded->plan.ends[i], addresses[i]);
   }
@@ -70,5 +73,12 @@ inline void perform(void* data) {
   if (!launch->captured) delete launch;
 }
 
-STANDIN_API void standin_compute_with(Compute function) { compute_with = function; }
+// With null, waits until nobody computes with the old one any more.
+STANDIN_API void standin_compute_with(Compute function) {
+  compute_with = function;
+  while (!function && computing) usleep(100);
+}
+// What computes has threads that a forked child lacks, and would wait for at its end.
+inline void quit(int status, void* process) { if (getpid() != pid_t(reinterpret_cast<intptr_t>(process))) std::fflush(nullptr), _exit(status); }
+STANDIN_API void standin_leave_forks_early() { on_exit(quit, reinterpret_cast<void*>(intptr_t(getpid()))); }
 STANDIN_API long standin_violations() { return violated; }
