@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.rank_tests import Ratio, ratio_from_pairs
-from toolkit.runtime.ort import OrtRunner
-from toolkit.timed_calls import back_to_back
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.timing.calls import back_to_back
+from toolkit.timing.rank_tests import Ratio, ratio_from_pairs
 
 MOST_US, MOST_PART = 3.0, 0.02
 WORDS = {True: "held", False: "NOT held", None: "undecided, the machine is too busy"}

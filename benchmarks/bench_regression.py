@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle.baseline import SLOWER, Change, compare_in_rounds
+from toolkit.benchmarking.baseline import SLOWER, Change, compare_in_rounds
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.conditions.host import host_conditions
 from toolkit.contracts import Float32, UInt8
-from toolkit.latency import bench
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import ClosesItself, Runner
+from toolkit.timing.latency import bench
 
 ADDED = 0.02
 

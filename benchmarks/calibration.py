@@ -46,7 +46,7 @@ def measure(method: str, file: Path, count: int) -> dict[str, float]:
     import onnx
 
     from toolkit.contracts import preprocessing_from_dict
-    from toolkit.runtime.ort import OrtRunner
+    from toolkit.runtime.ort.runner import OrtRunner
 
     model = onnx.load(file)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -63,10 +63,10 @@ def measure(method: str, file: Path, count: int) -> dict[str, float]:
 
 
 def _calls(model: Any, file: Path, images: Any, preprocessing: Any) -> dict[str, Callable[[], Any]]:
-    from toolkit.calibration.auto import ranges_by_agreement
     from toolkit.calibration.methods import CANDIDATES
     from toolkit.calibration.ranges import observation_from_images, record_from_observation
-    from toolkit.runtime.ort import OrtRunner
+    from toolkit.quantization.choose_method import ranges_by_agreement
+    from toolkit.runtime.ort.runner import OrtRunner
 
     def plain() -> None:
         with OrtRunner(file) as runner:
@@ -120,9 +120,9 @@ def export(name: str, folder: Path) -> Path:
     """Writes the fp32 graph of a model or of an architecture with random weights."""
     import torch
 
-    from toolkit.bundle.graphs import fp32_graph_of_model
-    from toolkit.card import Card
     from toolkit.contracts import Preprocessing
+    from toolkit.exporting.artifacts import fp32_graph_of_model
+    from toolkit.models.card import Card
     from toolkit.models.checkpoint import LoadedModel, classifier_from_config, folder_of_model, load_model
     from toolkit.models.resnet import config_from_name
     from toolkit.workspace import find_in_room

@@ -3,9 +3,9 @@
     python benchmarks/gpu_backend.py trt BUNDLE ... [--device cuda] [--batch 1,8,64,256] [--seconds 1]
     python benchmarks/gpu_backend.py torch resnet20=resnet20-cifar10     a model's weights: PyTorch needs no bundle
 
-A row has whole Python calls (`toolkit.latency`: uint8 in host memory to float32 in host memory) and, where the backend
-can say it, the GPU's own time between events of its stream and the host's time to enqueue it. Each row is printed as a
-line {"row": ...} when it is known; the last line has all of them.
+A row has whole Python calls (`toolkit.timing.latency`: uint8 in host memory to float32 in host memory) and, where the
+backend can say it, the GPU's own time between events of its stream and the host's time to enqueue it. Each row is printed
+as a line {"row": ...} when it is known; the last line has all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.latency import Load, bench
+from toolkit.timing.latency import Load, bench
 
 FEWEST_CALLS = 50
 THREADS, THREADED = 8, (1, 8)  # callers at once, and the batches at which they are measured
@@ -61,7 +61,7 @@ def phases_of(runner: Any) -> Callable[[Any], dict[str, float]]:
 
 def engines(bundle: Bundle, wait: str) -> Iterator[Candidate]:
     """Every engine of a bundle, replayed from a graph and enqueued; how a call waits is said where it was asked for."""
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     if not bundle.engines():
         raise BackendUnavailable(f"{bundle.folder} has no engines", fix=f"toolkit build {bundle.folder}")
@@ -109,7 +109,7 @@ def pytorch(name: str, device: str, compiled: bool = False) -> Iterator[Candidat
 
 def onnxruntime(bundle: Bundle, device: str, backend: str) -> Iterator[Candidate]:
     """The bundle's files with one provider; it does not say the GPU's own time."""
-    from toolkit.bundle.runners import OPENERS
+    from toolkit.deployment.runners import OPENERS
 
     for precision in ("fp32", "fp16", "int8"):
         if precision in bundle.precisions:

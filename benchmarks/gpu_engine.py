@@ -20,9 +20,9 @@ import numpy as np
 
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.runtime.inspector import census_from_text
-from toolkit.runtime.preflight import sidecar_of_plan
-from toolkit.runtime.trt import Log, require_can_run
+from toolkit.runtime.trt.inspector import census_from_text
+from toolkit.runtime.trt.module import Log, require_can_run
+from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.workspace import cache_folder
 
 SOURCES = ("int8-fp16", "int8", "fp16", "fp32")
@@ -45,8 +45,8 @@ def plan_of(engines: Path, model: str, source: str) -> Path:
 
 def build(options: argparse.Namespace) -> dict[str, Any]:
     """Builds one file with the timing cache; what the sidecar says."""
-    from toolkit.export.build import BuildSettings
-    from toolkit.export.engine_from_onnx import engine_from_onnx
+    from toolkit.engine.build import BuildSettings
+    from toolkit.engine.engine_from_onnx import engine_from_onnx
 
     low, best, high = (int(part) for part in options.batch.split(":"))
     settings = BuildSettings(optimisation_level=options.opt_level, timing_cache=cache_folder() / "timing")
@@ -100,7 +100,7 @@ def layers_of(engines: Path, model: str, source: str, out: Path) -> dict[str, An
 
 def calls(options: argparse.Namespace) -> dict[str, Any]:
     """Answers noise, with graphs and without."""
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     shape = bundle_from_folder(options.engines / options.model).preprocessing.shape
     images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)

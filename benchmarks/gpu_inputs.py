@@ -21,14 +21,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from toolkit.bundle.evaluation import evaluation_images  # noqa: E402
-from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, Bundle, bundle_from_folder  # noqa: E402
+from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS  # noqa: E402
+from toolkit.bundle.reading import Bundle, bundle_from_folder  # noqa: E402
+from toolkit.compare.parity import logits_in_batches, score_from_logits  # noqa: E402
 from toolkit.contracts import LabelledImages  # noqa: E402
 from toolkit.data import dataset_from_spec  # noqa: E402
 from toolkit.errors import DataError, ToolkitError  # noqa: E402
 from toolkit.files import write_json  # noqa: E402
-from toolkit.parity import logits_in_batches, score_from_logits  # noqa: E402
-from toolkit.runtime.ort import OrtRunner  # noqa: E402
+from toolkit.runtime.ort.runner import OrtRunner  # noqa: E402
+from toolkit.verification.images import evaluation_images  # noqa: E402
 
 CIFAR10 = {"resnet32x32": "resnet32x32-cifar10", "resnet20": "resnet20-cifar10"}
 OTHERWISE = {"resnet32x32": "resnet32x32-fashion"}
@@ -86,7 +87,7 @@ def main() -> None:
         judged = images.take(slice(options.images), images.source)
         for precision in (name for name in FOR_TENSORRT if name in bundle.precisions):
             began = time.monotonic()
-            with OrtRunner(bundle.onnx_file(precision), optimize=precision not in NEVER_OPTIMISED) as runner:
+            with OrtRunner(bundle.onnx_file(precision), optimize=VARIANTS[precision].optimize) as runner:
                 logits = logits_in_batches(runner, judged.images_nhwc)
                 facts[f"{role} {precision}"] = runner.description
             arrays[f"{role} {precision}"] = logits

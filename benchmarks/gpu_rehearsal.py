@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from toolkit.bundle.reading import FOR_TENSORRT, NEVER_OPTIMISED, ONNX_FILES  # noqa: E402
+from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS  # noqa: E402
 
 VERSION, GPU, CAPABILITY = "10.3.0", "Stand-in 0", "SM87"
 TINY = ROOT / "tests" / "bundle" / "format-1"
@@ -96,10 +96,10 @@ def bundle(folder: Path) -> None:
     """The tiny bundle with an fp16 file."""
     import onnx
 
-    from toolkit.export.fp16 import fp16_from_onnx
+    from toolkit.graph.fp16 import fp16_from_onnx
 
     shutil.copytree(TINY, folder)
-    onnx.save(fp16_from_onnx(onnx.load(folder / ONNX_FILES["fp32"])), folder / ONNX_FILES["fp16"])
+    onnx.save(fp16_from_onnx(onnx.load(folder / VARIANTS["fp32"].file)), folder / VARIANTS["fp16"].file)
     renew(folder, {})
 
 
@@ -119,14 +119,14 @@ def inputs(folder: Path) -> None:
     """What `gpu_inputs.py` writes: two bundles, images of noise, and ONNX Runtime's logits of every file."""
     if (folder / "inputs.json").is_file():
         return
-    from toolkit.runtime.ort import OrtRunner
+    from toolkit.runtime.ort.runner import OrtRunner
 
     for model in MODELS:
         bundle(folder / model)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 16, 16, 3), np.uint8)
     arrays: dict[str, Any] = {}
     for source in FOR_TENSORRT:
-        file, optimize = folder / MODELS[0] / ONNX_FILES[source], source not in NEVER_OPTIMISED
+        file, optimize = folder / MODELS[0] / VARIANTS[source].file, VARIANTS[source].optimize
         with OrtRunner(file, threads=1, optimize=optimize) as runner:
             logits = np.concatenate([runner.logits(images[i : i + 100]) for i in range(0, IMAGES, 100)])
         arrays |= {f"{model} {source}": logits for model in MODELS}
@@ -146,11 +146,11 @@ def engines(folder: Path, name: str) -> None:
     entries = {}
     for source in FOR_TENSORRT:
         head = {"smallest": 1, "largest": 256, "scratch": 4096, "works": True}
-        plan = json.dumps(head).encode() + b"\n" + (folder / name / ONNX_FILES[source]).read_bytes()
+        plan = json.dumps(head).encode() + b"\n" + (folder / name / VARIANTS[source].file).read_bytes()
         beside = source == "int8"
-        where = f"extra/{name}.int8.engine" if beside else f"{name}/engines/{Path(ONNX_FILES[source]).stem}.engine"
+        where = f"extra/{name}.int8.engine" if beside else f"{name}/engines/{Path(VARIANTS[source].file).stem}.engine"
         (folder / where).write_bytes(plan)
-        facts = sidecar(plan, ONNX_FILES[source])
+        facts = sidecar(plan, VARIANTS[source].file)
         (folder / f"{where}.json").write_text(json.dumps(facts))
         if not beside:
             entries[where.partition("/")[2]] = {"precision": source, "tensorrt": facts["tensorrt"]}

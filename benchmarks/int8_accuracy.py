@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.calibration.auto import ranges_by_agreement
-from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.methods import CANDIDATES
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import record_from_observation
+from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.contracts import Dataset, Float32, LabelledImages
 from toolkit.data import dataset_from_spec, sample
-from toolkit.parity import logits_in_batches, parity_from_logits
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
     import onnx
@@ -134,7 +134,7 @@ def rows_of_model(
     name: str, dataset: Dataset, test: LabelledImages, draws: int, count: int, only: str
 ) -> Iterator[Row]:
     """Every method of every draw, judged on `test`."""
-    from toolkit.bundle.graphs import fp32_graph_of_model
+    from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.models.checkpoint import folder_of_model, load_model
 
     loaded = load_model(folder_of_model(name))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.int8_cpu [--models resnet20-cifar10,resnet32x32-cifar10] [--batches 1,64] [--threads 0]
 
-In a round all take turns over the same images, each for `--seconds`, five times (`toolkit.latency`). The ratio of the
-median calls is taken round by round, so that a noisy machine hits all; the median of the ratios counts, and their range
-is beside it. `--threads 1` gives all one thread and reads the processor's clock instead of the wall's: on a machine of
-one's own these are the same, and on one that others use too it leaves them out.
+In a round all take turns over the same images, each for `--seconds`, five times (`toolkit.timing.latency`). The ratio
+of the median calls is taken round by round, so that a noisy machine hits all; the median of the ratios counts, and
+their range is beside it. `--threads 1` gives all one thread and reads the processor's clock instead of the wall's: on
+a machine of one's own these are the same, and on one that others use too it leaves them out.
 
 PyTorch runs as it comes, and in channels_last, which is its faster form. The cost does not depend on how the ranges
 were measured, so 64 images do. Prints a table on stderr and one JSON document on stdout.
@@ -22,14 +22,14 @@ import time
 from typing import Any
 
 from benchmarks.calibration import images_like_photographs
-from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.conditions.host import host_conditions
 from toolkit.contracts import UInt8
-from toolkit.latency import bench
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.runner import Runner
+from toolkit.timing.latency import bench
 
 INT8, FP32, EAGER, LAST = "int8-cpu", "onnxruntime fp32", "pytorch eager", "pytorch channels_last"
 
@@ -38,7 +38,7 @@ def runners_of_model(name: str, threads: int) -> tuple[dict[str, Runner], UInt8]
     """All four, and images of the model's size: uint8 (64, H, W, C)."""
     import torch
 
-    from toolkit.bundle.graphs import fp32_graph_of_model
+    from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.models.checkpoint import folder_of_model, load_model
 
     if threads:

@@ -12,7 +12,7 @@ Every row starts from the same calibration (512 images, `--method auto`) and cha
 - equalisation: channels between convolutions are rescaled so that ranges of activations and weights share the burden
   (the same paper, section 4.1, with the square root of Xiao et al., "SmoothQuant", ICML 2023, equation 4), residual
   streams included: ReLU and Add let a positive factor through.
-- cancelling: weights are rounded as in the CPU file (`toolkit/calibration/rounding.py`), on the scales of weight mse.
+- cancelling: weights are rounded as in the CPU file (`toolkit/quantization/rounding.py`), on the scales of weight mse.
 - float weights: weights are not quantised at all. No rounding of weights (AdaRound, GPTQ) can do better than this.
 - float input: the first convolution is left in floating point.
 
@@ -34,20 +34,20 @@ from unittest import mock
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.bundle.graphs import fp32_graph_of_model
-from toolkit.calibration import qdq
-from toolkit.calibration.auto import ranges_by_agreement
-from toolkit.calibration.pixels import with_whole_pixels
-from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph
-from toolkit.calibration.qdq import qdq_from_ranges
-from toolkit.calibration.rounding import rounded_weights
-from toolkit.calibration.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantised, rounded_up_to_half, weight_scales
+from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.contracts import Float32, UInt8
 from toolkit.data import dataset_from_spec, sample
-from toolkit.graph_edits import arrays_of, set_nodes
+from toolkit.exporting.artifacts import fp32_graph_of_model
+from toolkit.graph.edit import arrays_of, set_nodes
+from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph
 from toolkit.models.checkpoint import folder_of_model, load_model
-from toolkit.parity import logits_in_batches, parity_from_logits
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization import qdq
+from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.rounding import rounded_weights
+from toolkit.quantization.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantised, rounded_up_to_half, weight_scales
+from toolkit.quantization.whole_pixels import with_whole_pixels
+from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
     import onnx

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.calibration import export, images_like_photographs
 from benchmarks.int8_accuracy import TENSORRT, graph_of_onnxruntime
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.contracts import preprocessing_from_dict
 from toolkit.errors import ToolkitError
+from toolkit.quantization.qdq import qdq_from_ranges
 
 if TYPE_CHECKING:
     import onnx
@@ -130,8 +130,8 @@ def _read_by(nodes: list[Any], tensor: str, first: str, then: str) -> bool:
 
 
 def _built(onnx_bytes: bytes, folder: Path) -> str:
+    from toolkit.engine.engine_from_onnx import engine_from_onnx
     from toolkit.errors import BackendUnavailable
-    from toolkit.export.engine_from_onnx import engine_from_onnx
 
     file = folder / "built.onnx"
     file.write_bytes(onnx_bytes)

@@ -45,7 +45,7 @@ def main() -> None:
 
 def measured(calls: int, turns: int) -> dict[str, Any]:
     """Microseconds a call."""
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     images = np.zeros((1, 16, 16, 3), np.uint8)
     answers: dict[str, Any] = {"calls": calls, "turns": turns, "batch": 1}
@@ -89,8 +89,8 @@ def plan_in(folder: Path) -> Path:
     """A plan that takes no time, with its sidecar, and the stand-in TensorRT put where the toolkit looks for one."""
     from tests.runtime import standin_tensorrt
     from tests.runtime.cuda.inside.conftest import TINY, sidecar
-    from toolkit.runtime import trt
-    from toolkit.runtime.preflight import sidecar_path
+    from toolkit.runtime.trt.module import module as trt
+    from toolkit.runtime.trt.preflight import sidecar_path
 
     module, plan = standin_tensorrt.module(), folder / "model.engine"
     trt._installed = lambda load: ([("tensorrt", module)], [])

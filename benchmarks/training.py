@@ -25,12 +25,12 @@ import torch
 from torch import nn
 
 from toolkit.contracts import LabelledImages, preprocessing_from_images
-from toolkit.models.augment import augment
 from toolkit.models.checkpoint import classifier_from_config
-from toolkit.models.devices import channels_last, device_from_name, keep_freed_memory
-from toolkit.models.recipe import Recipe, learning_rate
 from toolkit.models.resnet import config_from_name
-from toolkit.models.train import Trainer
+from toolkit.training.augment import augment
+from toolkit.training.devices import channels_last, device_from_name, keep_freed_memory
+from toolkit.training.recipe import Recipe, learning_rate
+from toolkit.training.train import Trainer
 
 
 def resident_mb() -> float:

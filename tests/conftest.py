@@ -79,7 +79,7 @@ def tiny_weights(
     import torch
 
     from toolkit.models.checkpoint import classifier_from_config
-    from toolkit.models.train import Recipe, train
+    from toolkit.training.train import Recipe, train
 
     torch.manual_seed(0)
     classifier = classifier_from_config(tiny_config, tiny_preprocessing)
@@ -104,7 +104,7 @@ def tiny_graph_bytes(
     tiny_weights: dict[str, Tensor], tiny_preprocessing: Preprocessing, tiny_config: ResNetConfig
 ) -> bytes:
     """The trained tiny net as an exported ONNX file."""
-    from toolkit.export.onnx_from_torch import onnx_from_torch
+    from toolkit.graph.from_torch import onnx_from_torch
     from toolkit.models.checkpoint import classifier_from_config
 
     classifier = classifier_from_config(tiny_config, tiny_preprocessing)
@@ -124,7 +124,7 @@ def tiny_graph(tiny_graph_bytes: bytes) -> onnx.ModelProto:
 @pytest.fixture
 def tiny_model_folder(tmp_path: Path, tiny_classifier: Classifier, tiny_preprocessing: Preprocessing) -> Path:
     """`models/tiny` under the test's folder: with `workspace` it is found by its name."""
-    from toolkit.card import Card
+    from toolkit.models.card import Card
     from toolkit.models.checkpoint import arch_from_config, save_model
     from toolkit.models.resnet import ResNet
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from toolkit.card import CARD, FORMAT, Card, card_from_folder
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
+from toolkit.models.card import CARD, FORMAT, Card, card_from_folder
 
 CARD_OF_A_NET = Card(
     name="net",

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from toolkit.charts import BAR, png_of_bars, png_of_curve
+from toolkit.quantization.charts import BAR, png_of_bars, png_of_curve
 
 
 def _ink(png: bytes) -> int:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from toolkit.bundle import Bundle, bundle_from_folder
-from toolkit.bundle.images import images_from_folder
-from toolkit.bundle.reading import NEVER_OPTIMISED
-from toolkit.card import card_from_folder
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.compare.parity import logits_in_batches, parity_from_logits, score_from_logits
 from toolkit.contracts import LabelledImages, sha256_of_each
 from toolkit.data import dataset_from_spec
+from toolkit.data.model_images import images_from_folder
 from toolkit.errors import DataError
-from toolkit.parity import logits_in_batches, parity_from_logits, score_from_logits
-from toolkit.runtime.ort import OrtRunner
+from toolkit.models.card import card_from_folder
+from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.workspace import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def test_the_card_says_at_least_94_percent_with_its_interval() -> None:
 
 
 def test_pytorch_and_onnx_runtime_answer_all_embedded_images_alike() -> None:
-    from toolkit.bundle.graphs import fp32_graph_of_model
+    from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.models.checkpoint import load_model
     from toolkit.runtime.pytorch import TorchRunner
 
@@ -135,7 +135,7 @@ def test_golden_answers_come_out_again(exported: tuple[Bundle, dict[str, Any]]) 
     bundle = exported[0]
     images, logits = bundle.golden()
     for precision in bundle.precisions:
-        with OrtRunner(bundle.onnx_file(precision), optimize=precision not in NEVER_OPTIMISED) as runner:
+        with OrtRunner(bundle.onnx_file(precision), optimize=VARIANTS[precision].optimize) as runner:
             got = logits_in_batches(runner, images.images_nhwc)
         assert np.array_equal(got.argmax(axis=1), logits[precision].argmax(axis=1))
         assert np.abs(got - logits[precision]).max() < 0.05

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.compare.parity import BATCH
 from toolkit.contracts import Float32, UInt8
-from toolkit.diagnosis import (
+from toolkit.verification.hypotheses import (
     cause_in_answers,
     cause_in_data,
     cause_in_input,
@@ -18,7 +19,6 @@ from toolkit.diagnosis import (
     order_between,
     order_in_words,
 )
-from toolkit.parity import BATCH
 
 SHAPE, CLASSES = (8, 8, 3), 5
 DRAWS = np.random.default_rng(0)

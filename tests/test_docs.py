@@ -82,7 +82,7 @@ def test_the_camera_loop_answers_every_frame(tmp_path: Path) -> None:
 
 
 def test_the_jetson_page_names_the_targets_as_their_files_say() -> None:
-    from toolkit.export.target import target_from_name
+    from toolkit.target import target_from_name
 
     rows = re.findall(
         r"^\| [\d., ]+ \|.*\| ([\d.]+) \| `(\w+)` \|$", (ROOT / "docs/jetson.md").read_text(), re.MULTILINE

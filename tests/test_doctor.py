@@ -24,7 +24,7 @@ from toolkit.doctor_checks import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import MODULES, CudaDoesNotStart, TensorRT
+from toolkit.runtime.trt.module import MODULES, CudaDoesNotStart, TensorRT
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Answer], name: str = "numpy") -> Check:

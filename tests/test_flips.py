@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.compare.flips import MOST_LISTED, Flip, flips_from_logits, margins_of
+from toolkit.compare.parity import parity_from_logits
 from toolkit.contracts import Float32
-from toolkit.flips import MOST_LISTED, Flip, flips_from_logits, margins_of
-from toolkit.parity import parity_from_logits
 
 
 def _logits(answers: list[int], margins: list[float] | None = None, classes: int = 4) -> Float32:

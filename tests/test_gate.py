@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.gate import FAIL, PASS, UNDECIDED, verdict_from_counts, verdict_of_itself
+from toolkit.compare.gate import FAIL, PASS, UNDECIDED, verdict_from_counts, verdict_of_itself
 
 
 def test_a_healthy_int8_passes_99_on_1000_images_and_cannot_be_told_at_99_9() -> None:

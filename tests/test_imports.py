@@ -13,7 +13,7 @@ import pytest
 import toolkit
 from toolkit.errors import ToolkitError
 from toolkit.files import read_toml
-from toolkit.runtime.trt import MODULES
+from toolkit.runtime.trt.module import MODULES
 
 HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", "matplotlib", "cuda", "pycuda", "pandas", "scipy"}
 ROOT = Path(toolkit.__file__).parents[1]
@@ -44,8 +44,14 @@ def _heavy(names: set[str]) -> set[str]:
 
 
 def test_the_list_of_modules_is_the_whole_package() -> None:
-    assert {"toolkit.cli", "toolkit.bundle", "toolkit.parity", "toolkit.latency", "toolkit.doctor"} <= set(LIGHT)
-    for room in ("runtime", "export", "calibration", "data"):
+    assert {
+        "toolkit.cli",
+        "toolkit.bundle",
+        "toolkit.compare.parity",
+        "toolkit.timing.latency",
+        "toolkit.doctor",
+    } <= set(LIGHT)
+    for room in ("runtime", "engine", "calibration", "data"):
         assert sum(name.startswith(f"toolkit.{room}.") for name in LIGHT) >= 4
 
 
@@ -61,7 +67,7 @@ def test_the_command_line_alone_imports_neither_numpy_nor_rich() -> None:
     assert _heavy(found) | (found & {"numpy", "rich"}) == set()
 
 
-@pytest.mark.parametrize("name", ["toolkit.models.resnet", "toolkit.models.session"])
+@pytest.mark.parametrize("name", ["toolkit.models.resnet", "toolkit.training.session"])
 def test_the_room_of_models_is_pytorch_and_needs_no_onnx(name: str) -> None:
     found = _imported_with(name)
     assert "torch" in found

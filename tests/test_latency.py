@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from toolkit.contracts import Float32, UInt8
-from toolkit.latency import FEWEST_ROUNDS, ROUNDS, WARMUP_WINDOW, Load, bench, phases_of, times_phases
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
+from toolkit.timing.latency import FEWEST_ROUNDS, ROUNDS, WARMUP_WINDOW, Load, bench, phases_of, times_phases
 
 IMAGES = np.arange(3 * 2 * 2 * 1, dtype=np.uint8).reshape(3, 2, 2, 1)
 WARM = 2 * WARMUP_WINDOW

@@ -10,8 +10,8 @@ import pytest
 from onnx import numpy_helper
 
 from toolkit.contracts import LabelledImages
-from toolkit.export.fp16 import fp16_from_onnx
-from toolkit.layers import first_nonfinite, layers_of_files, layers_of_optimised
+from toolkit.graph.fp16 import fp16_from_onnx
+from toolkit.verification.layers import first_nonfinite, layers_of_files, layers_of_optimised
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from toolkit.contracts import Float64
-from toolkit.order_statistics import (
+from toolkit.timing.percentiles import (
     fewest_for,
     inflation,
     interval_ranks,

@@ -56,9 +56,9 @@ def test_help_works_in_a_bare_venv(bare: Path, tmp_path: Path) -> None:
 def test_the_wheel_has_the_default_model_its_images_and_targets(bare: Path, tmp_path: Path) -> None:
     code = (
         "from toolkit.workspace import find_in_room, DEFAULT_MODEL\n"
-        "from toolkit.card import card_from_folder\n"
-        "from toolkit.bundle.images import images_from_folder\n"
-        "from toolkit.export.target import target_from_name\n"
+        "from toolkit.models.card import card_from_folder\n"
+        "from toolkit.data.model_images import images_from_folder\n"
+        "from toolkit.target import target_from_name\n"
         "card = card_from_folder(find_in_room('models', DEFAULT_MODEL))\n"
         "images = images_from_folder(find_in_room('calibration', DEFAULT_MODEL))\n"
         "import pathlib, toolkit.report\n"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.compare.parity import BATCH, Parity, logits_in_batches, parity_from_logits, relative_l2, score_from_logits
+from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 from toolkit.contracts import Float32, Int64, UInt8
-from toolkit.parity import BATCH, Parity, logits_in_batches, parity_from_logits, relative_l2, score_from_logits
 from toolkit.runtime.null import NullRunner
-from toolkit.stats import mcnemar_exact_p, wilson_interval
 
 
 def _logits(answers: list[int], classes: int = 4) -> Float32:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from toolkit.rank_tests import ALPHA, EXACT, rank_sum_cut, ratio_from_pairs, ratio_from_runs, signed_rank_cut
+from toolkit.timing.rank_tests import ALPHA, EXACT, rank_sum_cut, ratio_from_pairs, ratio_from_runs, signed_rank_cut
 
 
 @pytest.mark.parametrize("rounds", [10, 15, 20, 30, 60])
@@ -43,7 +43,7 @@ def test_the_normal_limit_begins_a_hundredth_wider_and_never_narrower(
     signed_rank_cut.cache_clear()
     rank_sum_cut.cache_clear()
     exact = cut(EXACT)
-    monkeypatch.setattr("toolkit.rank_tests.EXACT", EXACT - 1)
+    monkeypatch.setattr("toolkit.timing.rank_tests.EXACT", EXACT - 1)
     signed_rank_cut.cache_clear()
     rank_sum_cut.cache_clear()
     normal = cut(EXACT)

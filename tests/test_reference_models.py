@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.bundle.images import CALIBRATION, EVALUATION, RECIPE, recipe_from_file
-from toolkit.card import Card, card_from_folder
 from toolkit.data import dataset_from_spec
+from toolkit.data.model_images import CALIBRATION, EVALUATION, RECIPE, recipe_from_file
 from toolkit.errors import DataError
+from toolkit.models.card import Card, card_from_folder
 from toolkit.models.checkpoint import load_model
 from toolkit.workspace import DEFAULT_MODEL
 

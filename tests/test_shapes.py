@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.documents import Above, Each, Maybe, Some, faults_of_shape, require_shape
 from toolkit.errors import BundleError
-from toolkit.shapes import Above, Each, Maybe, Some, faults_of_shape, require_shape
 
 SHAPE = {
     "name": str,

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.bundle.evaluation import evaluation_images
-from toolkit.bundle.graphs import Options
-from toolkit.bundle.images import Recipe, images_from_dataset
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.bundle.runners import open_runners
-from toolkit.bundle.writing import bundle_from_model
-from toolkit.card import Card
 from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
+from toolkit.data.model_images import Recipe, images_from_dataset
+from toolkit.deployment.runners import open_runners
 from toolkit.errors import ModelError
+from toolkit.exporting.artifacts import Options
+from toolkit.exporting.export import bundle_from_model
+from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
-from toolkit.models.train import Recipe as TrainingRecipe
-from toolkit.models.train import train
+from toolkit.training.train import Recipe as TrainingRecipe
+from toolkit.training.train import train
+from toolkit.verification.images import evaluation_images
 
 # Not 8 and 16: PyTorch 2.13 on the CPU crashes in the backward pass of a 1x1 convolution with stride 2 from 8 to 16
 # channels over 64x64 and 96x96 images in channels_last, whoever asks for it.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.stats import mcnemar_exact_p, wilson_interval
+from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.stats import Z95, holm_adjusted, mcnemar_exact_p, paired_ratio_interval, wilson_interval
+from toolkit.compare.proportions import Z95, holm_adjusted, mcnemar_exact_p, paired_ratio_interval, wilson_interval
 
 scipy_stats = pytest.importorskip("scipy.stats", reason="needs the dependency group oracles")
 contingency = pytest.importorskip("statsmodels.stats.contingency_tables", reason="needs the dependency group oracles")

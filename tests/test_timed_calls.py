@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit.contracts import UInt8
-from toolkit.timed_calls import back_to_back, from_threads, on_schedule
+from toolkit.timing.calls import back_to_back, from_threads, on_schedule
 
 IMAGES = np.zeros((1, 2, 2, 1), np.uint8)
 MS = 1_000_000

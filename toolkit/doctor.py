@@ -15,7 +15,7 @@ from pathlib import Path
 from toolkit import doctor_checks as here
 from toolkit.doctor_checks import Absent, Answer
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
-from toolkit.runtime.trt import CudaDoesNotStart
+from toolkit.runtime.trt.module import CudaDoesNotStart
 
 TIMEOUT_S = 120  # a cold import of torch on an SD card takes most of a minute
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
-from toolkit.runtime.ort_biases import OPTIMISER, SWITCH, breaks_half_biases
-from toolkit.runtime.ort_saturation import saturates
+from toolkit.runtime.ort.quirks import OPTIMISER, SWITCH, breaks_half_biases
+from toolkit.runtime.ort.saturation import saturates
 
 NEEDED_FREE_GIB = 1.0
 CPU_FEATURES = {
@@ -200,7 +200,7 @@ def onnx_model() -> Answer:
 
 def relu_with(provider: str) -> Answer:
     """Runs a Relu with one provider of ONNX Runtime, which leaves nothing to the CPU."""
-    from toolkit.runtime.ort import require_provider
+    from toolkit.runtime.ort.runner import require_provider
 
     with needs("run ONNX files"):
         import numpy as np

@@ -10,14 +10,22 @@ import importlib
 from pathlib import Path
 
 from toolkit.doctor_checks import TINY_CONV, Absent, Answer, temporary
+from toolkit.engine.build import Build, BuildSettings
+from toolkit.engine.engine_from_onnx import engine_from_onnx
+from toolkit.engine.failure import log_path
+from toolkit.engine.monitor import Monitor
 from toolkit.errors import EngineError
-from toolkit.export.build import Build, BuildSettings
-from toolkit.export.build_failure import log_path
-from toolkit.export.build_monitor import Monitor
-from toolkit.export.engine_from_onnx import engine_from_onnx
-from toolkit.runtime.causes import cause_of
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.trt import MODULES, NEEDS_NO_GPU, Log, TensorRT, described, find_tensorrt, require_cuda_starts
+from toolkit.runtime.trt.causes import cause_of
+from toolkit.runtime.trt.module import (
+    MODULES,
+    NEEDS_NO_GPU,
+    Log,
+    TensorRT,
+    described,
+    find_tensorrt,
+    require_cuda_starts,
+)
 
 
 def tensorrt_build() -> Answer:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.bundle.baseline import (
+from toolkit.benchmarking.baseline import (
     MACHINE,
     SLOWER,
     UNDECIDED,
@@ -22,17 +22,17 @@ from toolkit.bundle.baseline import (
     require_same_runners,
     verdict_of,
 )
-from toolkit.bundle.bench_warnings import warnings_of_gpu, warnings_of_host, warnings_of_rows
-from toolkit.bundle.benching import Benchmark
-from toolkit.bundle.machine import MachineState
-from toolkit.bundle.runners import OPENERS
+from toolkit.benchmarking.bench import Benchmark
+from toolkit.benchmarking.machine import MachineState
+from toolkit.benchmarking.warnings import warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.contracts import Float32, UInt8
+from toolkit.deployment.runners import OPENERS
 from toolkit.errors import ToolkitError
 from toolkit.files import write_json
-from toolkit.latency import bench as measure
-from toolkit.rank_tests import Ratio
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
+from toolkit.timing.latency import bench as measure
+from toolkit.timing.rank_tests import Ratio
 
 BUNDLE = Path(__file__).parent / "format-1"
 SCHEMA = Path(__file__).parents[2] / "docs/schema/bench.v1.json"
@@ -251,7 +251,7 @@ def _row(**changes: Any) -> Any:
 
 
 def test_a_launch_bound_runner_is_named() -> None:
-    from toolkit.latency import PhaseTimes
+    from toolkit.timing.latency import PhaseTimes
 
     (found,) = warnings_of_rows([_row(phases=PhaseTimes(0.09, 0.01, 0.1, 0.01, 0.085))])
     assert found.kind == "launch-bound"

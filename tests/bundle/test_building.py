@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from tests.export.standin import Trt
-from toolkit.bundle import building, repeating, writing
-from toolkit.bundle.building import build_engines
 from toolkit.bundle.reading import Bundle, bundle_from_folder
-from toolkit.bundle.repeating import Trials
+from toolkit.engine import bundle_engines as building
+from toolkit.engine import engine_from_onnx as room
+from toolkit.engine import trials as repeating
+from toolkit.engine.bundle_engines import build_engines
+from toolkit.engine.trials import Trials
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.export import engine_from_onnx as room
-from toolkit.export.target import Target
+from toolkit.exporting import export as writing
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.runner import ClosesItself
-from toolkit.runtime.trt import described
+from toolkit.runtime.trt.module import described
+from toolkit.target import Target
 
 GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
 TARGET = Target("mine", "", ("tensorrt",), (4, 4, 4), dla_core=1)

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.bundle.images import (
+from toolkit.contracts import Dataset, LabelledImages
+from toolkit.data import dataset_from_spec
+from toolkit.data.model_images import (
     CALIBRATION,
     EVALUATION,
     MOST_EVALUATION_IMAGES,
@@ -18,8 +20,6 @@ from toolkit.bundle.images import (
     labelled_as,
     write_images,
 )
-from toolkit.contracts import Dataset, LabelledImages
-from toolkit.data import dataset_from_spec
 from toolkit.errors import DataError, ToolkitError
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.bundle import net as net_module
-from toolkit.bundle.net import Net
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.bundle.runners import OPENERS
 from toolkit.contracts import LabelledImages
+from toolkit.deployment import net as net_module
+from toolkit.deployment.net import Net
+from toolkit.deployment.runners import OPENERS
 from toolkit.errors import BackendUnavailable, BundleError, DataError, EngineError, ToolkitError
 
 

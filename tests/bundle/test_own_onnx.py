@@ -13,13 +13,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from toolkit.bundle.own_onnx import Opened, Pixels, default_name, opened_from_file
-from toolkit.calibration.cpu import cpu_from_ranges
-from toolkit.calibration.placement import convolutions_in_graph
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.errors import ToolkitError
-from toolkit.runtime.ort import OrtRunner
+from toolkit.exporting.user_onnx import Opened, Pixels, default_name, opened_from_file
+from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.runtime.ort.runner import OrtRunner
 
 PIXELS = Pixels(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 IMAGES = np.random.default_rng(3).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.export.test_resolver import EVERYTHING, FULL, recorded
-from toolkit.bundle import planning
-from toolkit.bundle.planning import expected_tensorrt, plan_of_build
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.engine import planning
+from toolkit.engine.planning import expected_tensorrt, plan_of_build
+from toolkit.engine.resolver import resolve, resolve_for_dla
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
-from toolkit.export.resolver import resolve, resolve_for_dla
-from toolkit.export.target import Target, target_from_name
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import TensorRT
+from toolkit.runtime.trt.module import TensorRT
+from toolkit.target import Target, target_from_name
 
 NO_GPU = Driver(False, "there is no NVIDIA driver")
 GPU = Driver(True, "", "12.6", (Device("RTX A4000", "SM86", 16_000),))

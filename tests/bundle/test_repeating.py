@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
-from toolkit.bundle.repeating import Trials, fastest_that_passes
+from toolkit.engine.engine_from_onnx import Engine
+from toolkit.engine.failure import log_path
+from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.export.build_failure import log_path
-from toolkit.export.engine_from_onnx import Engine
 from toolkit.runtime import driver
-from toolkit.runtime.preflight import sidecar_path
 from toolkit.runtime.runner import ClosesItself, Runner
-from toolkit.runtime.trt import described
+from toolkit.runtime.trt.module import described
+from toolkit.runtime.trt.preflight import sidecar_path
 
 FORMAT_1 = Path(__file__).parent / "format-1"
 
@@ -108,11 +108,11 @@ def test_judging_is_refused_before_building_where_no_engine_runs(monkeypatch: py
 
     trt = described(SimpleNamespace(__version__="1.7.1", BuilderFlag=object()), "tensorrt-rtx")
     absent, present = driver.Driver(False, "there is no NVIDIA driver"), driver.Driver(True, "")
-    monkeypatch.setattr("toolkit.bundle.repeating.probe_driver", lambda: absent)
+    monkeypatch.setattr("toolkit.engine.trials.probe_driver", lambda: absent)
     with pytest.raises(BackendUnavailable, match="cannot run an engine here") as caught:
         Trials(3).require_can_run(trt)
     assert caught.value.found == "there is no NVIDIA driver"
     with pytest.raises(EngineError, match="--repeat is out of range"):
         Trials(0).require_can_run(trt)
-    monkeypatch.setattr("toolkit.bundle.repeating.probe_driver", lambda: present)
+    monkeypatch.setattr("toolkit.engine.trials.probe_driver", lambda: present)
     Trials(3).require_can_run(trt)

@@ -8,13 +8,13 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from toolkit.bundle import ort_on_gpu
 from toolkit.bundle.reading import Bundle, bundle_from_folder
-from toolkit.bundle.runners import BACKENDS, open_runners, require_backends
+from toolkit.deployment import ort_on_gpu
+from toolkit.deployment.runners import BACKENDS, open_runners, require_backends
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.null import NullRunner
-from toolkit.runtime.ort import CUDA, TENSORRT
+from toolkit.runtime.ort.runner import CUDA, TENSORRT
 
 OLD_BUNDLE = Path(__file__).parent / "format-1"
 PRECISIONS = ("fp32", "int8", "int8-fp16", "int8-cpu")
@@ -38,10 +38,10 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
     gpu = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, TENSORRT])
-    monkeypatch.setattr("toolkit.runtime.ort.probe_driver", lambda: gpu)
-    monkeypatch.setattr("toolkit.runtime.ort._load_libraries", lambda _: None)
+    monkeypatch.setattr("toolkit.runtime.ort.runner.probe_driver", lambda: gpu)
+    monkeypatch.setattr("toolkit.runtime.ort.runner._load_libraries", lambda _: None)
     monkeypatch.setattr(ort_on_gpu, "probe_driver", lambda: gpu)
-    monkeypatch.setattr("toolkit.runtime.ort.OrtRunner", runner)
+    monkeypatch.setattr("toolkit.runtime.ort.runner.OrtRunner", runner)
     return calls
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
-from toolkit.bundle.triton import LABELS, MARK, Serving, repository_from_bundle
 from toolkit.contracts import preprocessing_from_dict
+from toolkit.deployment.triton import LABELS, MARK, Serving, repository_from_bundle
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import json_text
 

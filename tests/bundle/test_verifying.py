@@ -14,13 +14,13 @@ import pytest
 
 import toolkit
 from tests.faults.conftest import Healthy, Plant, healthy, plant, rehashed, written
-from toolkit.bundle.sheets import LISTED, write_sheets
-from toolkit.bundle.verification import Verification
-from toolkit.bundle.verifying import verify
+from toolkit.compare.gate import UNDECIDED
 from toolkit.contracts import Float32, LabelledImages, UInt8
 from toolkit.errors import MissingPackage, ToolkitError
-from toolkit.gate import UNDECIDED
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.verification.contact_sheet import LISTED, write_sheets
+from toolkit.verification.result import Verification
+from toolkit.verification.verify import verify
 
 __all__ = ["healthy", "plant"]
 SCHEMA = Path(__file__).parents[2] / "docs/schema/verify.v1.json"

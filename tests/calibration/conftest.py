@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toolkit.contracts import Float32
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort.runner import OrtRunner
 
 
 @pytest.fixture

@@ -12,19 +12,19 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from toolkit.calibration.agreement import agreement_from_logits
-from toolkit.calibration.cache import cache_from_ranges, header, scales_from_cache
-from toolkit.calibration.cpu import cpu_from_ranges, weights_on_cpu
 from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS, amax_from_histogram
-from toolkit.calibration.pixels import PIXELS, with_whole_pixels
-from toolkit.calibration.placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import observation_from_images, ranges_from_images, record_from_observation
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.contracts import LabelledImages, Preprocessing
 from toolkit.errors import CalibrationError, ExportError
-from toolkit.export.fp16 import fp16_from_onnx
-from toolkit.runtime.ort import OrtRunner
+from toolkit.graph.fp16 import fp16_from_onnx
+from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
+from toolkit.quantization.agreement import agreement_from_logits
+from toolkit.quantization.calib_cache import cache_from_ranges, header, scales_from_cache
+from toolkit.quantization.ort_cpu import cpu_from_ranges, weights_on_cpu
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.whole_pixels import PIXELS, with_whole_pixels
+from toolkit.runtime.ort.runner import OrtRunner
 
 NORMALISED = "preprocess/Add_output"  # what the first convolution of the fp32 graph reads
 

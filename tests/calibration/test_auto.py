@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from toolkit.calibration import auto
-from toolkit.calibration.agreement import agreement_from_logits, held_out, logits_of
-from toolkit.calibration.auto import ranges_by_agreement
 from toolkit.calibration.methods import CANDIDATES
 from toolkit.calibration.ranges import Observation, ranges_from_images
 from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8, sha256_of_each
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization import choose_method as auto
+from toolkit.quantization.agreement import agreement_from_logits, held_out, logits_of
+from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.runtime.ort.runner import OrtRunner
 
 
 @pytest.fixture(name="images")

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.calibration.cpu import cpu_from_ranges, weight_scales_in_16_bits
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.calibration.rounding import rounded_weights
-from toolkit.calibration.scales import weight_scales
 from toolkit.contracts import Float32, LabelledImages, Preprocessing
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization.ort_cpu import cpu_from_ranges, weight_scales_in_16_bits
+from toolkit.quantization.rounding import rounded_weights
+from toolkit.quantization.scales import weight_scales
+from toolkit.runtime.ort.runner import OrtRunner
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3))
 WEIGHTS = npst.arrays(np.float32, SHAPES, elements=st.floats(-4, 4, width=32, allow_subnormal=False))

@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.calibration.agreement import agreement_from_logits, logits_of
-from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.methods import LEARNED
-from toolkit.calibration.pixels import MIDDLE, PIXELS, first_convolution, with_whole_pixels
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.calibration.scales import quantised_weights, weight_scales
 from toolkit.contracts import Float32, Preprocessing, UInt8
-from toolkit.export.fp16 import fp16_from_onnx
-from toolkit.export.prepended import with_preprocessing
-from toolkit.graph_edits import add_constants, set_nodes
-from toolkit.runtime.ort import OrtRunner
+from toolkit.graph.edit import add_constants, set_nodes
+from toolkit.graph.fp16 import fp16_from_onnx
+from toolkit.graph.preprocessing import with_preprocessing
+from toolkit.quantization.agreement import agreement_from_logits, logits_of
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.scales import quantised_weights, weight_scales
+from toolkit.quantization.whole_pixels import MIDDLE, PIXELS, first_convolution, with_whole_pixels
+from toolkit.runtime.ort.runner import OrtRunner
 
 SIDE = 6
 
@@ -252,7 +252,7 @@ def test_the_cpu_form_reads_the_bytes_themselves(nchw: bool) -> None:
 
 
 def test_the_answers_of_the_default_model_come_nearer() -> None:
-    from toolkit.bundle.graphs import fp32_graph_of_model
+    from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.models.checkpoint import folder_of_model, load_model
 
     room = Path(__file__).parent.parent.parent / "calibration" / "resnet32x32-fashion"

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.calibration.placement import placement_in_graph
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.graph.qdq_placement import placement_in_graph
+from toolkit.quantization.qdq import qdq_from_ranges
 
 
 def conv(name: str, reads: str, weight: str = "w", **attributes: Any) -> Any:

@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import TensorProto, numpy_helper
 
-from toolkit.calibration.cpu import cpu_from_ranges
-from toolkit.calibration.pixels import with_whole_pixels
-from toolkit.calibration.placement import placement_in_graph
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.calibration.scales import activation_scale, quantised_weights, weight_scales
 from toolkit.contracts import Float32, LabelledImages, Preprocessing
 from toolkit.errors import CalibrationError
-from toolkit.export.fp16 import fp16_from_onnx
-from toolkit.export.onnx_from_torch import onnx_from_torch
+from toolkit.graph.fp16 import fp16_from_onnx
+from toolkit.graph.from_torch import onnx_from_torch
+from toolkit.graph.qdq_placement import placement_in_graph
 from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import BasicBlock, ResNetConfig, config_from_name
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.scales import activation_scale, quantised_weights, weight_scales
+from toolkit.quantization.whole_pixels import with_whole_pixels
+from toolkit.runtime.ort.runner import OrtRunner
 
 NETS = {
     "resnet32x32": config_from_name("resnet32x32"),

@@ -11,12 +11,12 @@ from onnx import numpy_helper
 
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import require_method
-from toolkit.calibration.placement import float_activations, placement_in_graph
 from toolkit.calibration.ranges import BATCH, COUNTED, FEWEST, ranges_from_images, step_of_counting
 from toolkit.calibration.record import NAMES, Record
 from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError, DataError
-from toolkit.runtime.ort import OrtRunner
+from toolkit.graph.qdq_placement import float_activations, placement_in_graph
+from toolkit.runtime.ort.runner import OrtRunner
 
 
 @pytest.fixture(name="images")

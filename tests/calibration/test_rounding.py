@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import numpy_helper
 
-from toolkit.bundle.graphs import fp32_graph_of_model
-from toolkit.bundle.images import images_from_folder
-from toolkit.calibration.agreement import agreement_from_logits
-from toolkit.calibration.cpu import cpu_from_ranges
 from toolkit.calibration.methods import LEARNED
-from toolkit.calibration.placement import placement_in_graph
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.calibration.rounding import rounded_weights
-from toolkit.calibration.scales import quantised_weights, weight_scales
 from toolkit.contracts import Float32, LabelledImages, Preprocessing
-from toolkit.graph_edits import arrays_of
+from toolkit.data.model_images import images_from_folder
+from toolkit.exporting.artifacts import fp32_graph_of_model
+from toolkit.graph.edit import arrays_of
+from toolkit.graph.qdq_placement import placement_in_graph
 from toolkit.models.checkpoint import folder_of_model, load_model
-from toolkit.runtime.ort import OrtRunner
+from toolkit.quantization.agreement import agreement_from_logits
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.quantization.rounding import rounded_weights
+from toolkit.quantization.scales import quantised_weights, weight_scales
+from toolkit.runtime.ort.runner import OrtRunner
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 3), st.integers(1, 3))
 WEIGHTS = npst.arrays(np.float32, SHAPES, elements=st.floats(-1, 1, width=32, allow_subnormal=False))

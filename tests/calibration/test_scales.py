@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from toolkit.calibration.scales import (
+from toolkit.contracts import Float32
+from toolkit.quantization.scales import (
     LARGEST_HALF,
     SMALLEST_NORMAL_HALF,
     activation_scale,
@@ -16,7 +17,6 @@ from toolkit.calibration.scales import (
     rounded_up_to_half,
     weight_scales,
 )
-from toolkit.contracts import Float32
 
 USUAL = st.floats(127 * SMALLEST_NORMAL_HALF, 127 * LARGEST_HALF, width=32)
 WEIGHTS = npst.arrays(np.float32, (5, 2, 3, 3), elements=st.floats(-4, 4, width=32, allow_subnormal=False))

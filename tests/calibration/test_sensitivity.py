@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from toolkit.calibration.agreement import agreement_from_logits, logits_of
-from toolkit.calibration.placement import convolutions_in_graph
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record
-from toolkit.calibration.sensitivity import keep_float_within, sensitivities_of_layers
 from toolkit.contracts import LabelledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError
+from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.quantization.agreement import agreement_from_logits, logits_of
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.sensitivity import keep_float_within, sensitivities_of_layers
 
 WRECKED = "stages.1.0.conv2"
 

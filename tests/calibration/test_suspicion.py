@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.calibration.suspicion import require_plausible, statistics_of_images
+from toolkit.calibration.plausibility import require_plausible, statistics_of_images
 from toolkit.contracts import LabelledImages, Preprocessing, UInt8, preprocessing_from_images
 from toolkit.errors import CalibrationError
 

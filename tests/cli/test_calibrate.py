@@ -11,8 +11,8 @@ import pytest
 
 from tests.cli.conftest import Toolkit, structured_set
 from tests.cli.test_bad_input import leftovers, refused
-from toolkit.bundle.writing import CURVE
 from toolkit.calibration.methods import CANDIDATES
+from toolkit.exporting.export import CURVE
 
 CLASSES = np.array(["north", "upper", "lower", "south"])
 

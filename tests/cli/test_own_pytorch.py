@@ -18,7 +18,7 @@ from tests.cli.conftest import Toolkit, structured_set
 from tests.cli.test_bad_input import leftovers, refused
 from toolkit.bundle import bundle_from_folder
 from toolkit.files import sha256_of_file
-from toolkit.models.builder import network_from_import_path
+from toolkit.models.import_path import network_from_import_path
 
 OWN = """
 from torch import nn

@@ -17,8 +17,8 @@ import toolkit
 from tests.cli.conftest import structured_set
 from tests.cli.test_bad_input import leftovers
 from toolkit.bundle import bundle_from_folder
-from toolkit.bundle.reading import ONNX_FILES
-from toolkit.runtime.trt import MODULES
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.runtime.trt.module import MODULES
 
 TOOLKIT = [sys.executable, "-m", "toolkit"]
 ROOT = Path(toolkit.__file__).parents[1]
@@ -102,7 +102,7 @@ def test_two_exports_to_one_target_leave_one_whole_bundle(tiny_workspace: Path) 
     for process in both:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-    assert set(bundle_from_folder(tiny_workspace / "twice").precisions) == set(ONNX_FILES)
+    assert set(bundle_from_folder(tiny_workspace / "twice").precisions) == set(VARIANTS)
     assert leftovers(tiny_workspace) == []
 
 

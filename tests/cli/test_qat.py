@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Toolkit
 from toolkit.calibration.record import record_from_file
-from toolkit.calibration.scales import activation_scale
+from toolkit.quantization.scales import activation_scale
 
 QAT = "train tiny-qat --from tiny --data set.npz --qat --epochs 1 --crop 0 --no-flip --images 64"
 

@@ -19,8 +19,8 @@ Saved = dict[str, Path]
 @pytest.fixture(scope="module")
 def documents(tiny_workspace: Path) -> dict[str, str]:
     """What verify and bench say of the tiny bundle, as JSON."""
-    from toolkit.bundle.benching import bench
-    from toolkit.bundle.verifying import verify
+    from toolkit.benchmarking.bench import bench
+    from toolkit.verification.verify import verify
 
     folder, data = tiny_workspace / "bundles/tiny", str(tiny_workspace / "set.npz")
     verified = verify(folder, backends="ort", data=data, gate=0).as_dict()
@@ -83,7 +83,7 @@ def test_flips_of_a_real_document_have_their_pictures(toolkit: Toolkit, saved: S
 def test_without_documents_it_measures_by_itself(
     toolkit: Toolkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.bundle import benching
+    from toolkit.benchmarking import bench as benching
 
     # The function itself, for a twentieth of its time at one batch size.
     whole = benching.bench

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Toolkit
-from toolkit.bundle.selftest import versions_here
-from toolkit.runtime.trt import MODULES
+from toolkit.deployment.selftest import versions_here
+from toolkit.runtime.trt.module import MODULES
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from tests.cli.conftest import Toolkit, structured_set
 from toolkit.bundle import bundle_from_folder
-from toolkit.bundle.reading import ONNX_FILES
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.files import sha256_of_file
 
 PRECISIONS = {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
@@ -73,7 +73,7 @@ def test_export_takes_a_model_folder_and_other_images(toolkit: Toolkit, tmp_path
 def test_the_same_export_twice_writes_the_same_bytes(toolkit: Toolkit, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert toolkit("export", "tiny", "--int8", "--fp16", "--no-engines", "-o", tmp_path / name).code == 0
-    for name in (*ONNX_FILES.values(), "record.json", "calib.cache"):
+    for name in (*(variant.file for variant in VARIANTS.values()), "record.json", "calib.cache"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

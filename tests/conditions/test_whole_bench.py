@@ -13,10 +13,10 @@ import pytest
 import toolkit
 from tests.conditions.conftest import Load
 from tests.conditions.test_jetson import ORIN_NANO, plant
-from toolkit.bundle.machine import MachineState
-from toolkit.bundle.runners import OPENERS
+from toolkit.benchmarking.machine import MachineState
 from toolkit.conditions.nvml import gpu_here
 from toolkit.contracts import Float32, UInt8
+from toolkit.deployment.runners import OPENERS
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
 
@@ -57,7 +57,7 @@ def _measured(**options: Any) -> tuple[Any, dict[str, Any]]:
 
 def test_a_hot_shared_gpu_is_in_the_document_and_in_the_warnings(stub: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     load = stub(REASONS=0x40)
-    monkeypatch.setattr("toolkit.bundle.machine.gpu_here", lambda: gpu_here(load, visible="0"))
+    monkeypatch.setattr("toolkit.benchmarking.machine.gpu_here", lambda: gpu_here(load, visible="0"))
     found, document = _measured()
     assert {"launch-bound", "throttled", "shared-gpu"} <= {warned.kind for warned in found.warnings}
     assert document["conditions"]["gpu"]["name"] == "Stub GPU"
@@ -81,7 +81,7 @@ def test_a_jetson_says_mode_rails_and_energy(tmp_path: Path, monkeypatch: pytest
             super().measure_idle()
             plant(root, {"sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1/curr1_input": "2200"})
 
-    monkeypatch.setattr("toolkit.bundle.benching.MachineState", _Jetson)
+    monkeypatch.setattr("toolkit.benchmarking.bench.MachineState", _Jetson)
     found, document = _measured()
     state = document["conditions"]["jetson"]
     assert (state["power_mode"], state["gpu_mhz"], state["over_current_events"]) == ("MAXN_SUPER", 1020, 0)

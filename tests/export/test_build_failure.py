@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.engine.engine_from_onnx import engine_from_onnx
+from toolkit.engine.failure import failure, log_path, log_text
 from toolkit.errors import EngineError
-from toolkit.export.build_failure import failure, log_path, log_text
-from toolkit.export.engine_from_onnx import engine_from_onnx
-from toolkit.runtime.trt import Log
+from toolkit.runtime.trt.module import Log
 
 onnx = pytest.importorskip("onnx", reason="the graphs are made with onnx.helper")
 needs_rtx = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.export.build_monitor import WHOLE, Monitor, interruptible, overall
+from toolkit.engine.monitor import WHOLE, Monitor, interruptible, overall
 
 
 def test_nested_phases_make_one_number() -> None:

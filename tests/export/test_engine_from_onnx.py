@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.engine import engine_from_onnx as room
+from toolkit.engine.build import BuildSettings
+from toolkit.engine.engine_from_onnx import engine_from_onnx
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.export import engine_from_onnx as room
-from toolkit.export.build import BuildSettings
-from toolkit.export.engine_from_onnx import engine_from_onnx
-from toolkit.runtime.preflight import sidecar_path
+from toolkit.runtime.trt.preflight import sidecar_path
 
 onnx = pytest.importorskip("onnx", reason="the graphs are made with onnx.helper")
 

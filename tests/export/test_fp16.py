@@ -12,8 +12,8 @@ from onnx import TensorProto, numpy_helper, shape_inference
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.contracts import LabelledImages, Preprocessing
 from toolkit.errors import ExportError
-from toolkit.export.fp16 import LARGEST, PREPROCESS, fp16_from_onnx, require_fits_fp16
-from toolkit.runtime.ort import OrtRunner
+from toolkit.graph.fp16 import LARGEST, PREPROCESS, fp16_from_onnx, require_fits_fp16
+from toolkit.runtime.ort.runner import OrtRunner
 
 
 def _with_weight(model: onnx.ModelProto, name: str, value: float) -> onnx.ModelProto:

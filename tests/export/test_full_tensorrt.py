@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from tests.export.standin import Layer, Trt
+from toolkit.engine import engine_from_onnx as room
+from toolkit.engine.build import BuildSettings
+from toolkit.engine.dla import Dla
+from toolkit.engine.engine_from_onnx import engine_from_onnx
+from toolkit.engine.failure import log_path
+from toolkit.engine.network import network_flags, precision_flags, profile_from_network
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
-from toolkit.export import engine_from_onnx as room
-from toolkit.export.build import BuildSettings
-from toolkit.export.build_failure import log_path
-from toolkit.export.dla import Dla
-from toolkit.export.engine_from_onnx import engine_from_onnx
-from toolkit.export.network import network_flags, precision_flags, profile_from_network
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import described
+from toolkit.runtime.trt.module import described
 
 GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
 NO_GPU = Driver(False, "there is no NVIDIA driver")

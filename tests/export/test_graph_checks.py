@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from toolkit.contracts import Float32, LabelledImages, UInt8
 from toolkit.errors import ExportError
-from toolkit.export.graph_checks import (
+from toolkit.graph.checks import (
     BATCHES,
     RELATIVE_TOLERANCE,
     relative_difference,

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.contracts import Preprocessing
-from toolkit.export.fp16 import PREPROCESS, fp16_from_onnx
-from toolkit.export.graph_checks import require_portable, require_same_answers
-from toolkit.export.graph_rewrites import attributes
-from toolkit.export.onnx_from_torch import onnx_from_torch
-from toolkit.models.foreign import classifier_of
+from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.fp16 import PREPROCESS, fp16_from_onnx
+from toolkit.graph.from_torch import onnx_from_torch
+from toolkit.graph.simplify import attributes
 from toolkit.models.resnet import Classifier
-from toolkit.runtime.ort import OrtRunner
+from toolkit.models.user_network import classifier_of
+from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 
 PREPROCESSING = Preprocessing(8, 12, 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from toolkit.contracts import LabelledImages, Preprocessing
 from toolkit.errors import ExportError
-from toolkit.export.graph_checks import BATCHES, require_portable, require_same_answers
-from toolkit.export.onnx_from_torch import OPSET, onnx_from_torch, readable_name
+from toolkit.graph.checks import BATCHES, require_portable, require_same_answers
+from toolkit.graph.from_torch import OPSET, onnx_from_torch, readable_name
 from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_name
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 
 NETS = {

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from toolkit.engine.dla import EXPLICIT, IMPLICIT, dla_form, require_dla
+from toolkit.engine.network import network_flags
+from toolkit.engine.requirements import why_not_compatible
+from toolkit.engine.resolver import PRECISIONS, resolve, resolve_for_dla, why_not_read
+from toolkit.engine.timing_cache import why_no_timing_cache
 from toolkit.errors import EngineError
-from toolkit.export.dla import EXPLICIT, IMPLICIT, dla_form, require_dla
-from toolkit.export.network import network_flags
-from toolkit.export.requirements import why_not_compatible
-from toolkit.export.resolver import PRECISIONS, resolve, resolve_for_dla, why_not_read
-from toolkit.export.timing_cache import why_no_timing_cache
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import TensorRT, described
+from toolkit.runtime.trt.module import TensorRT, described
 
 RECORDED = json.loads((Path(__file__).parent / "capabilities.json").read_text())
 EVERYTHING = ("fp32", "fp16", "int8", "int8-fp16", "int8-cpu")

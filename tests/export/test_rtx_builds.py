@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from toolkit.contracts import preprocessing_from_images
-from toolkit.export.engine_from_onnx import Engine, engine_from_onnx
+from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -29,11 +29,11 @@ def _graphs(config: ResNetConfig, size: int) -> dict[str, onnx.ModelProto]:
     """A net with random weights in every precision."""
     import torch
 
-    from toolkit.calibration.qdq import qdq_from_ranges
     from toolkit.calibration.ranges import ranges_from_images
-    from toolkit.export.fp16 import fp16_from_onnx
-    from toolkit.export.onnx_from_torch import onnx_from_torch
+    from toolkit.graph.fp16 import fp16_from_onnx
+    from toolkit.graph.from_torch import onnx_from_torch
     from toolkit.models.checkpoint import classifier_from_config
+    from toolkit.quantization.qdq import qdq_from_ranges
 
     images = np.random.default_rng(0).integers(0, 256, (16, size, size, config.in_channels), dtype=np.uint8)
     preprocessing = preprocessing_from_images(images)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from toolkit.export.build import BuildSettings
-from toolkit.export.engine_from_onnx import engine_from_onnx
+from toolkit.engine.build import BuildSettings
+from toolkit.engine.engine_from_onnx import engine_from_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -30,11 +30,11 @@ MODELS = sorted(path.parent.name for path in (Path(__file__).parent.parent.paren
 
 def _graphs(name: str) -> Iterator[tuple[str, onnx.ModelProto]]:
     """The files that a bundle holds for TensorRT, from the weights that are shipped."""
-    from toolkit.calibration.qdq import qdq_from_ranges
     from toolkit.calibration.ranges import ranges_from_images
-    from toolkit.export.fp16 import fp16_from_onnx
-    from toolkit.export.onnx_from_torch import onnx_from_torch
+    from toolkit.graph.fp16 import fp16_from_onnx
+    from toolkit.graph.from_torch import onnx_from_torch
     from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.quantization.qdq import qdq_from_ranges
 
     model = load_model(folder_of_model(name))
     preprocessing = model.card.preprocessing

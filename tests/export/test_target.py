@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.bundle.building import tensorrt_for_target
+from toolkit.engine.bundle_engines import tensorrt_for_target
 from toolkit.errors import EngineError
-from toolkit.export.target import Target, target_from_name
+from toolkit.target import Target, target_from_name
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = sorted(path.stem for path in (ROOT / "export").glob("*.toml"))

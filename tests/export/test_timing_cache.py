@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.export.standin import Cache
-from toolkit.export.timing_cache import (
+from toolkit.engine.timing_cache import (
     keep_timing_cache,
     timing_cache_file,
     use_timing_cache,
 )
-from toolkit.runtime.causes import cause_of
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import Log, TensorRT
+from toolkit.runtime.trt.causes import cause_of
+from toolkit.runtime.trt.module import Log, TensorRT
 
 ROOT = Path(__file__).parent.parent.parent
 TRT = SimpleNamespace(ILogger=type("ILogger", (), {"__init__": lambda self: None}))

@@ -14,17 +14,17 @@ import onnx
 import pytest
 import torch
 
-from toolkit.bundle.graphs import Options
-from toolkit.bundle.images import Recipe, images_from_dataset
-from toolkit.bundle.verifying import verify
-from toolkit.bundle.writing import bundle_from_model
-from toolkit.card import Card
 from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
+from toolkit.data.model_images import Recipe, images_from_dataset
+from toolkit.exporting.artifacts import Options
+from toolkit.exporting.export import bundle_from_model
 from toolkit.files import sha256_of_file
+from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
-from toolkit.models.train import Recipe as TrainingRecipe
-from toolkit.models.train import train
+from toolkit.training.train import Recipe as TrainingRecipe
+from toolkit.training.train import train
+from toolkit.verification.verify import verify
 
 CLASSES = ("red rows", "green rows", "blue rows", "red diagonals", "green diagonals", "blue diagonals")
 SIZE = 16

@@ -13,9 +13,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.faults.conftest import SIZE, Healthy, Plant, named, rehashed, written
-from toolkit.bundle.verifying import verify
 from toolkit.contracts import Float32, LabelledImages, UInt8, preprocessing_from_dict
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.verification.verify import verify
 
 INT8, FP16 = "model.int8.onnx", "model.fp16.onnx"
 

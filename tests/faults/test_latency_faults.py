@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.bundle.baseline import (
+from toolkit.benchmarking.baseline import (
     MACHINE,
     SLOWER,
     WITHIN,
@@ -22,8 +22,8 @@ from toolkit.bundle.baseline import (
     compare_with_baseline,
 )
 from toolkit.contracts import Float32, UInt8
-from toolkit.latency import Latency, bench
 from toolkit.runtime.runner import ClosesItself, Runner
+from toolkit.timing.latency import Latency, bench
 
 IMAGES = np.zeros((1, 2, 2, 1), np.uint8)
 ANSWER = np.zeros((1, 4), np.float32)

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.bundle.reading import NEVER_OPTIMISED, ONNX_FILES, bundle_from_folder
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.reading import bundle_from_folder
 from toolkit.contracts import Float32, Int64, UInt8
 from toolkit.errors import BackendUnavailable
 from toolkit.runtime.driver import Device, probe_driver
-from toolkit.runtime.preflight import RTX_CAPABILITIES
-from toolkit.runtime.trt import NEEDS_NO_GPU, TensorRT, find_tensorrt
+from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
+from toolkit.runtime.trt.preflight import RTX_CAPABILITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "bundle" / "format-1"
@@ -140,11 +141,11 @@ def _tiny_inputs() -> Inputs:
     labels = np.tile(golden.labels, 50)
     logits = {}
     try:
-        from toolkit.runtime.ort import OrtRunner
+        from toolkit.runtime.ort.runner import OrtRunner
 
         for source in SOURCES:
-            if (TINY / ONNX_FILES[source]).is_file():
-                with OrtRunner(TINY / ONNX_FILES[source], optimize=source not in NEVER_OPTIMISED) as one:
+            if (TINY / VARIANTS[source].file).is_file():
+                with OrtRunner(TINY / VARIANTS[source].file, optimize=VARIANTS[source].optimize) as one:
                     logits[source] = in_batches(one.logits, images, 100)
     except Exception as error:  # the claims that need them say that they have none
         print(f"ONNX Runtime gives no logits: {error}")
@@ -176,7 +177,7 @@ def built(gpu: Device, tensorrt: TensorRT, tmp_path_factory: pytest.TempPathFact
             source = TINY if model == "tiny" else _real_inputs(model).folder
             folder = tmp_path_factory.mktemp("engines") / model
             shutil.copytree(source, folder)
-            there = ",".join(name for name in PRECISIONS if (folder / ONNX_FILES[name]).is_file())
+            there = ",".join(name for name in PRECISIONS if (folder / VARIANTS[name].file).is_file())
             level = ("--opt-level", "0") if model == "tiny" else ()
             words = ("--precision", there, "--batch", f"1:8:{LARGEST_BATCH}", *level)
             done = child("-m", "toolkit", "build", str(folder), *words, timeout=600)
@@ -201,7 +202,7 @@ def engine(built: Callable[[str], Path]) -> Callable[[str, str], Engine]:
         beside = bundle.folder.parent / "extra" / f"{model}.{source}.engine"
         if beside.is_file():
             return Engine(beside, source)
-        if not (bundle.folder / ONNX_FILES[source]).is_file():
+        if not (bundle.folder / VARIANTS[source].file).is_file():
             pytest.skip(f"the bundle of {model} has no {source} file")
         pytest.skip(f"no engine of {model} was built from its {source} file")
 
@@ -214,7 +215,7 @@ def runner(engine: Callable[..., Engine]) -> Iterator[Callable[..., Any]]:
     opened: list[Any] = []
 
     def open_one(model: str, source: str, exactly: bool = False, **how: Any) -> Any:
-        from toolkit.runtime.trt_runner import TrtRunner
+        from toolkit.runtime.trt.runner import TrtRunner
 
         opened.append(TrtRunner(engine(model, source, exactly).path, **how))
         return opened[-1]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gpu.conftest import child
 from toolkit.runtime.driver import Device
-from toolkit.runtime.trt import TensorRT
+from toolkit.runtime.trt.module import TensorRT
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default"), pytest.mark.limit(50)]
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.gpu.conftest import MODELS, Engine, Inputs, in_batches, keep
 from tests.gpu.conftest import SOURCES as ALL_SOURCES
-from toolkit.parity import Parity, parity_from_logits
-from toolkit.runtime.census import census_from_dict
+from toolkit.compare.parity import Parity, parity_from_logits
 from toolkit.runtime.driver import Device
-from toolkit.runtime.preflight import sidecar_path
-from toolkit.runtime.trt import TensorRT
+from toolkit.runtime.trt.layer_report import census_from_dict
+from toolkit.runtime.trt.module import TensorRT
+from toolkit.runtime.trt.preflight import sidecar_path
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # foreign libraries warn as they like
 LOOKED_AT = tuple(os.environ.get("TOOLKIT_GPU_MODELS", ",".join(MODELS)).split(","))

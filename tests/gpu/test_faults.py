@@ -20,7 +20,7 @@ import pytest
 
 from tests.gpu.conftest import STANDIN, Engine, child, keep
 from toolkit.errors import EngineError
-from toolkit.runtime.preflight import sidecar_path
+from toolkit.runtime.trt.preflight import sidecar_path
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # foreign libraries warn as they like
 LONGEST_S = 25.0  # of a child
@@ -32,7 +32,7 @@ faulthandler.dump_traceback_later(20, exit=True)
 from pathlib import Path
 import numpy as np
 from toolkit.errors import ToolkitError
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.trt.runner import TrtRunner
 plan, shape = Path(sys.argv[1]), eval(sys.argv[2])
 images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
 """
@@ -159,9 +159,9 @@ try:
 except ToolkitError as error:
     print(f"{{type(error).__name__}}: {{error}}")
 """
-BLIND_RUN = BLIND.format(what="from toolkit.runtime.trt_runner import TrtRunner; TrtRunner(Path(sys.argv[1]))")
+BLIND_RUN = BLIND.format(what="from toolkit.runtime.trt.runner import TrtRunner; TrtRunner(Path(sys.argv[1]))")
 BLIND_BUILD = BLIND.format(
-    what="from toolkit.export.engine_from_onnx import engine_from_onnx; "
+    what="from toolkit.engine.engine_from_onnx import engine_from_onnx; "
     "engine_from_onnx(Path(sys.argv[1]), Path(sys.argv[2]))"
 )
 FULL = """
@@ -250,7 +250,7 @@ def copied(plan: Path, tmp_path: Path) -> Callable[[bytes | None, dict[str, Any]
 
 @pytest.mark.parametrize("place", [0.0, 0.25, 0.5, 0.75, 0.999])
 def test_an_engine_with_one_flipped_byte_is_refused(place: float, plan: Path, copied: Callable[..., Path]) -> None:
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     TrtRunner(plan).close()  # whole, it opens
     data = bytearray(plan.read_bytes())
@@ -260,7 +260,7 @@ def test_an_engine_with_one_flipped_byte_is_refused(place: float, plan: Path, co
 
 
 def test_an_engine_of_another_gpu_is_refused_before_tensorrt_sees_it(plan: Path, copied: Callable[..., Path]) -> None:
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     facts = json.loads(sidecar_path(plan).read_text())
     other = {"builder": facts["builder"] | {"compute_capability": "SM53", "device": "Nano"}}
@@ -369,7 +369,7 @@ def test_a_card_without_memory_is_an_error_in_words(plan: Path, shape: str) -> N
 
 
 def test_an_engine_without_its_sidecar_is_refused(plan: Path, tmp_path: Path) -> None:
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     shutil.copy2(plan, tmp_path / plan.name)
     with pytest.raises(EngineError, match="sidecar"):

@@ -45,7 +45,7 @@ def test_a_hundred_thousand_calls_leave_the_memory_of_host_and_device_flat(
 def test_a_runner_that_is_opened_and_closed_gives_its_memory_back(
     model: str, runner: Callable[..., Any], engine: Callable[..., Engine], inputs: Inputs
 ) -> None:
-    from toolkit.runtime.trt_runner import TrtRunner
+    from toolkit.runtime.trt.runner import TrtRunner
 
     runner(model, "fp32").logits(inputs.images[:8])  # keeps CUDA and TensorRT loaded
     path, used = engine(model, "fp32").path, []

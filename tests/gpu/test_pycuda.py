@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from toolkit.errors import BackendUnavailable
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.trt.runner import TrtRunner
 engine, images, out, cuda = sys.argv[1:]
 try:
     runner = TrtRunner(Path(engine), graph=False, cuda=cuda)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import ModelError
-from toolkit.models.builder import classes_of_network, is_import_path, network_from_import_path
+from toolkit.models.import_path import classes_of_network, is_import_path, network_from_import_path
 
 SOURCE = """
 import torch

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toolkit.card import CARD, WEIGHTS, card_from_folder
 from toolkit.errors import ModelError, ToolkitError
+from toolkit.models.card import CARD, WEIGHTS, card_from_folder
 from toolkit.models.checkpoint import folder_of_model, load_model, save_model, tensors_from_file
 from toolkit.models.resnet import Classifier
 

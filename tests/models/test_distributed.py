@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from toolkit.errors import ToolkitError
-from toolkit.models.augment import augment
-from toolkit.models.distributed import ALONE, World, world_from_environment
-from toolkit.models.norms import CrossRankBatchNorm2d, shared_norms
+from toolkit.training.augment import augment
+from toolkit.training.distributed import ALONE, World, world_from_environment
+from toolkit.training.norms import CrossRankBatchNorm2d, shared_norms
 
 STEPS = """
 import sys
 import torch
 from torch import nn
-from toolkit.models.augment import augment
-from toolkit.models.distributed import ALONE, end_at_once, joined, world_from_environment
-from toolkit.models.norms import shared_norms
+from toolkit.training.augment import augment
+from toolkit.training.distributed import ALONE, end_at_once, joined, world_from_environment
+from toolkit.training.norms import shared_norms
 from toolkit.models.resnet import ResNet, ResNetConfig
 
 world, cpu = world_from_environment(), torch.device("cpu")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError, ToolkitError
-from toolkit.models.foreign import Source, classifier_of, network_from_source, source_from_dict
-from toolkit.models.foreign_weights import load_foreign_weights, weights_from_checkpoint
+from toolkit.models.user_network import Source, classifier_of, network_from_source, source_from_dict
+from toolkit.models.user_weights import load_foreign_weights, weights_from_checkpoint
 
 
 def build(num_classes: int = 3, width: int = 4) -> nn.Sequential:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from toolkit.errors import ModelError
-from toolkit.models.logbook import EpochLine, curve_png, lines_from_text, text_from_lines
+from toolkit.training.logbook import EpochLine, curve_png, lines_from_text, text_from_lines
 
 LINES = (EpochLine(1, 1.25, 0.5, 0.1, 1000.04, 2.0004), EpochLine(2, 0.75, 0.625, 0.05, 1200.0, 1.5))
 

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.bundle.learned import fake_quantisation_of_model
 from toolkit.calibration.methods import LEARNED
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.record import Record
-from toolkit.calibration.scales import LEVELS, weight_scales
 from toolkit.contracts import LabelledImages
 from toolkit.errors import ModelError
+from toolkit.exporting.qat_scales import fake_quantisation_of_model
 from toolkit.models.checkpoint import LoadedModel, load_model
-from toolkit.models.qat import (
+from toolkit.models.resnet import Classifier, ResNet
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.scales import LEVELS, weight_scales
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.training.qat import (
     INPUT,
     FakeQuantisation,
     LearnedScale,
@@ -27,8 +29,6 @@ from toolkit.models.qat import (
     learned_scales,
     refreshed,
 )
-from toolkit.models.resnet import Classifier, ResNet
-from toolkit.runtime.ort import OrtRunner
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel,
 def test_fake_quantisation_answers_as_the_int8_file(
     model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
 ) -> None:
-    from toolkit.bundle.graphs import fp32_graph_of_model
-    from toolkit.calibration.auto import ranges_by_agreement
+    from toolkit.exporting.artifacts import fp32_graph_of_model
+    from toolkit.quantization.choose_method import ranges_by_agreement
 
     graph = fp32_graph_of_model(model)
     record = ranges_by_agreement(graph, structured_images.images_nhwc, model.card.preprocessing).record
@@ -149,8 +149,8 @@ def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuant
 def test_a_learned_record_reaches_the_files_with_its_own_scales(
     model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
 ) -> None:
-    from toolkit.bundle.learned import record_of_scales
-    from toolkit.calibration.scales import activation_scale
+    from toolkit.exporting.qat_scales import record_of_scales
+    from toolkit.quantization.scales import activation_scale
 
     scales = {path: scale * 1.5 for path, scale in places.scales.items()}
     record: Record = record_of_scales(model, structured_images, scales, {})

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.card import Card, card_from_folder
+from toolkit.compare.proportions import wilson_interval
 from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
 from toolkit.errors import DataError, ModelError
+from toolkit.models.card import Card, card_from_folder
 from toolkit.models.checkpoint import load_model
-from toolkit.models.logbook import CURVE, LOG, lines_from_text
-from toolkit.models.session import Plan, run_training
-from toolkit.models.train import Progress, Recipe, logits_of
-from toolkit.stats import wilson_interval
+from toolkit.training.logbook import CURVE, LOG, lines_from_text
+from toolkit.training.session import Plan, run_training
+from toolkit.training.train import Progress, Recipe, logits_of
 
 TINY = {"widths": (8, 16), "blocks": (1, 1), "strides": (1, 2)}
 RECIPE = Recipe(epochs=2, batch=16, lr=0.05, ema=0.9, crop=2, holdout=24, amp="off")

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.flips import flips_from_logits
-from toolkit.gate import verdict_from_counts
-from toolkit.order_statistics import percentile_interval, quantiles_from_sorted
-from toolkit.parity import parity_from_logits
+from toolkit.compare.flips import flips_from_logits
+from toolkit.compare.gate import verdict_from_counts
+from toolkit.compare.parity import parity_from_logits
 from toolkit.report.evidence import Evidence
-from toolkit.runtime.census import Census
+from toolkit.runtime.trt.layer_report import Census
+from toolkit.timing.percentiles import percentile_interval, quantiles_from_sorted
 
 SHA = "ab" * 32
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "int8-cpu": "model.int8-cpu.onnx"}

@@ -133,7 +133,7 @@ class _Engine:
     def __init__(self, runtime: _Runtime, head: dict[str, Any], onnx: bytes) -> None:
         import onnxruntime
 
-        from toolkit.runtime.ort_biases import keep_float_biases
+        from toolkit.runtime.ort.quirks import keep_float_biases
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from toolkit.errors import BackendUnavailable
-from toolkit.runtime.causes import CAUSES, cause_of
 from toolkit.runtime.driver import Driver
-from toolkit.runtime.trt import find_tensorrt
+from toolkit.runtime.trt.causes import CAUSES, cause_of
+from toolkit.runtime.trt.module import find_tensorrt
 
 NO_KERNEL = "10: [optimizer.cpp::computeCosts::2011] Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[2337...Reshape_1696]}.)"  # noqa: E501
 SAID = [

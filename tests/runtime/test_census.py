@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.runtime.census import Census, census_from_dict, census_from_inspector, warnings_of_census
+from toolkit.runtime.trt.layer_report import Census, census_from_dict, census_from_inspector, warnings_of_census
 
 RTX_INT8 = Census(
     (("correlation", "Int8", "Float", 6), ("kgen", "Float", "Int8", 3), ("kgen", "Int8+Float", "Int8", 1))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.runtime.census import census_from_log
-from toolkit.runtime.inspector import census_from_text, census_of_plan
+from toolkit.runtime.trt.inspector import census_from_text, census_of_plan
+from toolkit.runtime.trt.layer_report import census_from_log
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 LAYER = {

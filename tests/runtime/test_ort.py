@@ -15,9 +15,9 @@ import pytest
 from toolkit.contracts import LabelledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.ort import CUDA, TENSORRT, OrtRunner
-from toolkit.runtime.ort_biases import keep_float_biases
-from toolkit.runtime.placement import CPU, nodes_from_profile
+from toolkit.runtime.ort.profile import CPU, nodes_from_profile
+from toolkit.runtime.ort.quirks import keep_float_biases
+from toolkit.runtime.ort.runner import CUDA, TENSORRT, OrtRunner
 from toolkit.runtime.runner import Runner
 
 AZURE = "AzureExecutionProvider"
@@ -97,14 +97,14 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """An onnxruntime that says it has the GPU's providers, on a machine that says it has a GPU."""
     gpu = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, TENSORRT, CPU])
-    monkeypatch.setattr("toolkit.runtime.ort.probe_driver", lambda: gpu)
+    monkeypatch.setattr("toolkit.runtime.ort.runner.probe_driver", lambda: gpu)
 
 
 def test_a_gpu_provider_without_a_driver_is_not_even_tried(
     tiny_graph_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr("toolkit.runtime.ort.probe_driver", lambda: Driver(False, "there is no NVIDIA driver"))
+    monkeypatch.setattr("toolkit.runtime.ort.runner.probe_driver", lambda: Driver(False, "there is no NVIDIA driver"))
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
     with pytest.raises(BackendUnavailable, match="CUDAExecutionProvider cannot run here") as caught:
         OrtRunner(tiny_graph_bytes, provider=CUDA)
@@ -118,7 +118,7 @@ def test_a_provider_that_this_build_cannot_start_is_refused_and_prints_nothing(
     if provider in onnxruntime.get_available_providers():
         pytest.skip(f"this onnxruntime has {provider}")
     with_cuda(monkeypatch)
-    monkeypatch.setattr("toolkit.runtime.ort._load_libraries", lambda _: None)
+    monkeypatch.setattr("toolkit.runtime.ort.runner._load_libraries", lambda _: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnxruntime's own, about a name that its build does not have
         with pytest.raises(ToolkitError, match=r"fell back to CPU|does not run"):

@@ -7,13 +7,13 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from toolkit.calibration.agreement import agreement_from_logits
-from toolkit.calibration.qdq import qdq_from_ranges
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.contracts import LabelledImages, Preprocessing
-from toolkit.export.fp16 import fp16_from_onnx
-from toolkit.runtime.ort import OrtRunner
-from toolkit.runtime.ort_biases import answer_to_zero, breaks_half_biases, smallest_graph
+from toolkit.graph.fp16 import fp16_from_onnx
+from toolkit.quantization.agreement import agreement_from_logits
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.runtime.ort.quirks import answer_to_zero, breaks_half_biases, smallest_graph
+from toolkit.runtime.ort.runner import OrtRunner
 
 VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 # (half, largest weight): where the steps of the bias leave FP16 and int32.

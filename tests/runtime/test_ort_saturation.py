@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.doctor_checks import ort_on_cpu
-from toolkit.runtime.ort_saturation import saturates
+from toolkit.runtime.ort.saturation import saturates
 
 CPUINFO = Path("/proc/cpuinfo")
 

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 
 from toolkit.errors import ToolkitError
-from toolkit.runtime import ort_trt
-from toolkit.runtime.ort_trt import LIBRARY, tensorrt_of_provider, tensorrt_options
+from toolkit.runtime.ort import tensorrt_options as ort_trt
+from toolkit.runtime.ort.tensorrt_options import LIBRARY, tensorrt_of_provider, tensorrt_options
 
 BATCH = (1, 8, 64)
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from toolkit.runtime.placement import CPU, Node, nodes_from_profile, obstacle_to_trusting, placement_in_words
+from toolkit.runtime.ort.profile import CPU, Node, nodes_from_profile, obstacle_to_trusting, placement_in_words
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 CONV = Node(CUDA, "Conv", "stem")

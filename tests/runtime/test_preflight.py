@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.runtime import preflight
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.preflight import (
+from toolkit.runtime.trt import preflight
+from toolkit.runtime.trt.module import TensorRT
+from toolkit.runtime.trt.preflight import (
     obstacle_to_running,
     require_runs_here,
     sidecar_of_plan,
     sidecar_path,
     tensorrt_for_plan,
 )
-from toolkit.runtime.trt import TensorRT
 
 PLAN = bytes(range(256)) * 8
 ORIN = Device("Orin", "SM87", 7600)

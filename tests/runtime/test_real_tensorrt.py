@@ -28,9 +28,9 @@ except ImportError:
     import tensorrt_bindings as trt
 import toolkit
 from tests.runtime.cuda.inside.conftest import TINY, sidecar
-from toolkit.bundle.reading import ONNX_FILES
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.errors import ToolkitError
-from toolkit.export.engine_from_onnx import engine_from_onnx
+from toolkit.engine.engine_from_onnx import engine_from_onnx
 import hashlib
 folder, found = Path(sys.argv[1]) / "bundle", {"version": trt.__version__}
 shutil.copytree(TINY, folder)
@@ -47,7 +47,7 @@ with toolkit.load(folder) as net:
     found |= {"backend": net.backend, "passed_over": net.passed_over}
 for name, work in {
     "load": lambda: toolkit.load(folder, backend="trt"),
-    "build": lambda: engine_from_onnx(folder / ONNX_FILES["fp32"], folder / "new.engine", batch=(1, 1, 1)),
+    "build": lambda: engine_from_onnx(folder / VARIANTS["fp32"].file, folder / "new.engine", batch=(1, 1, 1)),
     "verify": lambda: toolkit.verify(folder, backends="trt"),
     "bench": lambda: toolkit.bench(folder, backends="trt", seconds=0.05),
 }.items():

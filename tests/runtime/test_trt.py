@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.runtime import trt as room
-from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Device, Driver
-from toolkit.runtime.trt import (
+from toolkit.runtime.trt import module as room
+from toolkit.runtime.trt.layer_report import Census, census_from_log
+from toolkit.runtime.trt.module import (
     Log,
     described,
     find_tensorrt,
     require_can_run,
     require_cuda_starts,
 )
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.trt.runner import TrtRunner
 
 GPU = Driver(True, "", "12.6", (Device("Orin", "SM87", 7620),))
 NO_GPU = Driver(False, "there is no NVIDIA driver")
@@ -166,7 +166,7 @@ def test_no_tensorrt_is_an_error_with_the_pip_command() -> None:
 
 
 def test_a_jetson_is_told_of_the_system_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.runtime.trt.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("toolkit.runtime.trt.module.platform.machine", lambda: "aarch64")
     with pytest.raises(BackendUnavailable, match="--system-site-packages"):
         find_tensorrt(_loader(), GPU)
 

@@ -12,40 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import FORMAT, GOLDEN, MANIFEST_SHAPE, VARIANTS
 from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict, require_images
+from toolkit.documents import require_shape
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
-from toolkit.shapes import Each, Maybe, require_shape
 from toolkit.workspace import MANIFEST, newest_bundle
 
-FORMAT = 1
-ONNX_FILES = {
-    "fp32": "model.onnx",
-    "fp16": "model.fp16.onnx",
-    "int8": "model.int8.onnx",
-    "int8-fp16": "model.int8-fp16.onnx",
-    "int8-cpu": "model.int8-cpu.onnx",
-}
 ALL = ("all",)  # what a choice of backends or precisions is unless it names some
-FOR_TENSORRT = ("fp32", "fp16", "int8", "int8-fp16")
-# ONNX Runtime from 1.21 on computes such a file wrongly with its own defaults (see `toolkit.runtime.ort_biases`).
-# Without any optimisation it answers as the graph stands, to the last bit, and is as fast as with the others.
-NEVER_OPTIMISED = ("int8-fp16",)
-GOLDEN = "golden.npz"
-# What this version reads of a manifest; older ones lack what ends in "?".
-MANIFEST_SHAPE = {
-    "model": {"name": str, "arch?": dict, "weights_sha256?": str, "folder_hint?": Maybe(str)},
-    "labels": [str],
-    "preprocessing": {"height": int, "width": int, "channels": int, "mean": [float], "std": [float]},
-    "output?": {"name": str, "dtype": str, "shape": list},
-    "files": Each({"sha256": str, "bytes": int}),
-    "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
-    "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
-    "evaluation?": {"source": str, "sha256": str},
-    "calibration?": Maybe({"key?": str, "method?": str}),
-    "stripped?": {"only": [str]},
-}
-RECORDS = "selftest-"  # how the names of `toolkit selftest --record` begin: beside the manifest, not in it
 
 
 @dataclass(frozen=True)
@@ -81,7 +55,7 @@ class Bundle:
                 found=", ".join(self.precisions),
                 fix=f"toolkit export {self.model}{option}",
             )
-        return self.folder / ONNX_FILES[precision]
+        return self.folder / VARIANTS[precision].file
 
     def engines(self) -> list[dict[str, Any]]:
         """The manifest's engines: file, precision, sha256, what they were built with."""
@@ -138,7 +112,7 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True) -> Bu
         model=manifest["model"]["name"],
         labels=tuple(manifest["labels"]),
         preprocessing=preprocessing_from_dict(manifest["preprocessing"]),
-        precisions=tuple(p for p, name in ONNX_FILES.items() if name in manifest["files"]),
+        precisions=tuple(name for name, variant in VARIANTS.items() if variant.file in manifest["files"]),
     )
 
 
@@ -236,9 +210,9 @@ def require_precisions(wanted: str | Sequence[str], bundle: Bundle) -> tuple[str
     names = names_of(wanted)
     if names == ALL:
         return bundle.precisions
-    unknown = [name for name in names if name not in ONNX_FILES]
+    unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
-        raise ToolkitError("unknown precision", found=",".join(names), allowed="all, " + ", ".join(ONNX_FILES))
+        raise ToolkitError("unknown precision", found=",".join(names), allowed="all, " + ", ".join(VARIANTS))
     for name in names:
         bundle.onnx_file(name)
     return names

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.bundle.reading import ONNX_FILES, Bundle, names_of
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.reading import Bundle, names_of
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.export.target import target_from_name
 from toolkit.files import json_text
+from toolkit.target import target_from_name
 from toolkit.workspace import MANIFEST
 
 # `toolkit build --precision int8` takes the one or the other, as the device's TensorRT wants it.
@@ -25,10 +26,10 @@ def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
         ToolkitError: a name that is neither, or nothing would be left.
     """
     names = names_of(only)
-    targets = tuple(name for name in names if name not in ONNX_FILES)
+    targets = tuple(name for name in names if name not in VARIANTS)
     for target in targets:
         _require_target(target, bundle, names)
-    wanted = {p for name in names if name in ONNX_FILES for p in FAMILIES.get(name, (name,))}
+    wanted = {p for name in names if name in VARIANTS for p in FAMILIES.get(name, (name,))}
     precisions = tuple(p for p in bundle.precisions if not wanted or p in wanted)
     if not precisions or not names:
         raise ToolkitError(
@@ -45,7 +46,7 @@ def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
 def _manifest_of(
     bundle: Bundle, names: tuple[str, ...], precisions: tuple[str, ...], engines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    gone = {ONNX_FILES[p] for p in bundle.precisions if p not in precisions}
+    gone = {VARIANTS[p].file for p in bundle.precisions if p not in precisions}
     for entry in bundle.engines():
         if entry not in engines:
             stem = entry["file"].removesuffix("engine")  # the plan, its sidecar, and what else lies beside it
@@ -74,7 +75,7 @@ def _require_target(name: str, bundle: Bundle, names: tuple[str, ...]) -> None:
         raise ToolkitError(
             f"--only names neither a precision nor a target: {name}",
             found=", ".join(names),
-            allowed=f"{', '.join(ONNX_FILES)}; {error.allowed}",
+            allowed=f"{', '.join(VARIANTS)}; {error.allowed}",
         ) from error
 
 

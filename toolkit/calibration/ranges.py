@@ -13,17 +13,17 @@ import numpy as np
 from toolkit import __version__
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import AUTO, LEVELS, PERCENTILE, UNSIGNED_LEVELS, amax_from_histogram, require_method
-from toolkit.calibration.placement import (
+from toolkit.calibration.record import Record, sha256_of_digests, sha256_of_graph, sha256_of_preprocessing
+from toolkit.contracts import Float32, Preprocessing, UInt8, order_by_content, require_images, sha256_of_each
+from toolkit.errors import CalibrationError
+from toolkit.graph.qdq_placement import (
     convolutions_in_graph,
     float_activations,
     placement_in_graph,
     tensors_on_cpu,
 )
-from toolkit.calibration.record import Record, sha256_of_digests, sha256_of_graph, sha256_of_preprocessing
-from toolkit.contracts import Float32, Preprocessing, UInt8, order_by_content, require_images, sha256_of_each
-from toolkit.errors import CalibrationError
 from toolkit.lazy import needs
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
     import onnx
@@ -160,7 +160,7 @@ def ranges_from_images(
     percentile: float = PERCENTILE,
     on_progress: Progress = lambda done, total: None,
 ) -> Record:
-    """One pass and one method; `toolkit.calibration.auto` tries them all on the same pass.
+    """One pass and one method; `toolkit.quantization.choose_method` tries them all on the same pass.
 
     Args:
         model: the fp32 graph with preprocessing inside.
@@ -173,7 +173,7 @@ def ranges_from_images(
     """
     name = require_method(method, percentile)
     if name == AUTO:
-        raise ValueError("auto is toolkit.calibration.auto.ranges_by_agreement")
+        raise ValueError("auto is toolkit.quantization.choose_method.ranges_by_agreement")
     require_images(images_nhwc, preprocessing, "calibration")
     require_enough(len(images_nhwc))
     return record_from_observation(observation_from_images(model, images_nhwc, preprocessing, on_progress), name)

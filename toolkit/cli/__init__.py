@@ -112,7 +112,7 @@ def _tell(text: str) -> None:
 
 def _leave_the_others(code: int) -> None:
     """One of several training processes ends in its own way, see `end_at_once`."""
-    distributed = sys.modules.get("toolkit.models.distributed")
+    distributed = sys.modules.get("toolkit.training.distributed")
     if distributed is not None and sys.stdout is not None:
         try:
             world = distributed.world_from_environment()

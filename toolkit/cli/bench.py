@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.bundle.baseline import Comparison
-    from toolkit.bundle.benching import Benchmark
+    from toolkit.benchmarking.baseline import Comparison
+    from toolkit.benchmarking.bench import Benchmark
 
 
 def command(
@@ -66,7 +66,7 @@ def command(
 
       toolkit bench bundles/new --against bundles/old --max-regression 1%
     """
-    from toolkit.bundle.benching import bench
+    from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.cli.console import note, parse_list, plain, say, steps
     from toolkit.files import write_json
@@ -178,7 +178,7 @@ def _show_devices(found: Benchmark) -> None:
 
 
 def _show_comparison(comparison: Comparison) -> None:
-    from toolkit.bundle.baseline import MACHINE, SLOWER
+    from toolkit.benchmarking.baseline import MACHINE, SLOWER
     from toolkit.cli.console import note, plain, say, table
 
     colours = {SLOWER: "red", MACHINE: "red", "undecided": "yellow"}

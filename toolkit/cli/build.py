@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.bundle.building import Built
-    from toolkit.bundle.planning import Plan
-    from toolkit.export.resolver import Resolved
-    from toolkit.export.target import Target
+    from toolkit.engine.bundle_engines import Built
+    from toolkit.engine.planning import Plan
+    from toolkit.engine.resolver import Resolved
+    from toolkit.target import Target
 
 
 def command(
@@ -58,13 +58,13 @@ def command(
 
       toolkit build --explain
     """
-    from toolkit.bundle.building import build_engines
-    from toolkit.bundle.planning import plan_of_build
     from toolkit.bundle.reading import bundle_from_folder
-    from toolkit.bundle.repeating import Trials
     from toolkit.cli.console import note, steps
+    from toolkit.engine.bundle_engines import build_engines
+    from toolkit.engine.planning import plan_of_build
+    from toolkit.engine.trials import Trials
     from toolkit.errors import ToolkitError
-    from toolkit.export.target import target_from_name
+    from toolkit.target import target_from_name
 
     if repeat != 1 and not verify:
         raise ToolkitError("which of several builds is best shows only when they run", fix="--repeat N --verify")
@@ -95,7 +95,7 @@ def command(
 def _told(target: Target, batch: str | None, told: dict[str, Any]) -> Target:
     """The target with what the command line says instead. A DLA takes one batch size: the best served, unless asked."""
     from toolkit.cli.console import note
-    from toolkit.export.target import batch_from_text
+    from toolkit.target import batch_from_text
 
     chosen = replace(target, **{name: value for name, value in told.items() if value is not None})
     if batch is not None:
@@ -130,13 +130,13 @@ def _as_dict(answer: Resolved) -> dict[str, Any]:
 
 
 def _show_reasons(resolved: tuple[Resolved, ...], facts: tuple[str, ...]) -> None:
-    from toolkit.bundle.reading import ONNX_FILES
+    from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.console import note, say
 
     for fact in facts:
         note(fact)
     for answer in resolved:
-        say(f"[bold]{answer.precision}[/bold] from {ONNX_FILES[answer.source]}")
+        say(f"[bold]{answer.precision}[/bold] from {VARIANTS[answer.source].file}")
         for reason in answer.reasons:
             note(f"  {reason}")
 

@@ -10,7 +10,7 @@ import typer
 from toolkit.cli import own_onnx
 
 if TYPE_CHECKING:
-    from toolkit.calibration.auto import Choice
+    from toolkit.quantization.choose_method import Choice
 
 
 def command(
@@ -57,10 +57,10 @@ def command(
 
       toolkit calibrate --merge shard-1 shard-2 -o whole
     """
-    from toolkit.calibration.auto import ranges_by_agreement
+    from toolkit.calibration.plausibility import require_plausible
     from toolkit.calibration.store import write_record
-    from toolkit.calibration.suspicion import require_plausible
     from toolkit.cli.console import steps
+    from toolkit.quantization.choose_method import ranges_by_agreement
     from toolkit.workspace import workspace
 
     if merge is not None:

@@ -13,13 +13,13 @@ from toolkit.cli.own_onnx import onnx_request
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
-    from toolkit.bundle.foreign import Request
-    from toolkit.bundle.images import ModelImages
-    from toolkit.bundle.own_onnx import OnnxModel
-    from toolkit.bundle.writing import Written
-    from toolkit.calibration.sensitivity import Budget
+    from toolkit.compare.parity import Score
+    from toolkit.data.model_images import ModelImages
+    from toolkit.exporting.export import Written
+    from toolkit.exporting.user_onnx import OnnxModel
+    from toolkit.exporting.user_torch import Request
     from toolkit.models.checkpoint import LoadedModel
-    from toolkit.parity import Score
+    from toolkit.quantization.sensitivity import Budget
 
 OWN = "For package.module:build and FILE.onnx"
 
@@ -92,22 +92,22 @@ def command(
 
       toolkit export theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --int8
     """
-    from toolkit.bundle.foreign import model_from_request
-    from toolkit.bundle.graphs import Options
-    from toolkit.bundle.images import images_of_model
-    from toolkit.bundle.learned import learned_record
-    from toolkit.bundle.own_onnx import model_from_onnx
-    from toolkit.bundle.writing import bundle_from_model
     from toolkit.calibration.record import record_from_file
     from toolkit.cli.calibrate import show_choice
     from toolkit.cli.console import note, steps
-    from toolkit.export.target import batch_from_text, target_from_name
+    from toolkit.data.model_images import images_of_model
+    from toolkit.exporting.artifacts import Options
+    from toolkit.exporting.export import bundle_from_model
+    from toolkit.exporting.qat_scales import learned_record
+    from toolkit.exporting.user_onnx import model_from_onnx
+    from toolkit.exporting.user_torch import model_from_request
     from toolkit.lazy import needs
+    from toolkit.target import batch_from_text, target_from_name
     from toolkit.workspace import workspace
 
     with needs("load a model"):
-        from toolkit.models.builder import is_import_path
         from toolkit.models.checkpoint import folder_of_model, load_model
+        from toolkit.models.import_path import is_import_path
 
     if max_drop is not None and not int8:
         raise ToolkitError("--max-drop is about INT8", found="no --int8", fix="add --int8")
@@ -159,7 +159,7 @@ def command(
         note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
     _show_decided(loaded, found)
     _show(written)
-    from toolkit.bundle.writing import scores_as_dict
+    from toolkit.exporting.export import scores_as_dict
 
     return {
         "ok": True,
@@ -180,7 +180,7 @@ def command(
 
 def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
     """What was asked for of somebody's own network."""
-    from toolkit.bundle.foreign import (
+    from toolkit.exporting.user_torch import (
         Request,
         kwargs_from_text,
         labels_from_text,
@@ -262,11 +262,11 @@ def _show_budget(budget: Budget) -> None:
 
 
 def _show(written: Written) -> None:
-    from toolkit.bundle.reading import ONNX_FILES
+    from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.console import note, say, table
 
     count = written.manifest["evaluation"]["images"]
-    accuracy = {ONNX_FILES[precision]: value for precision, value in written.parity.items()}
+    accuracy = {VARIANTS[precision].file: value for precision, value in written.parity.items()}
     rows = []
     for name, entry in written.manifest["files"].items():
         if name.endswith(".json") and "/" in name:

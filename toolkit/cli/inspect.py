@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.runtime.census import Census
+    from toolkit.runtime.trt.layer_report import Census
 
 SHOWN_FUSIONS = 12  # a ResNet-56 has 59; --all shows them
 
@@ -26,10 +26,10 @@ def command(
     """
     from toolkit.cli.console import note, plain, say
     from toolkit.errors import BackendUnavailable
-    from toolkit.runtime.census import census_from_dict, warnings_of_census
     from toolkit.runtime.driver import probe_driver
-    from toolkit.runtime.preflight import obstacle_to_running, sidecar_of_plan
-    from toolkit.runtime.trt import find_tensorrt
+    from toolkit.runtime.trt.layer_report import census_from_dict, warnings_of_census
+    from toolkit.runtime.trt.module import find_tensorrt
+    from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan
 
     sidecar = sidecar_of_plan(engine)
     try:

@@ -11,8 +11,8 @@ import typer
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
-    from toolkit.bundle.calibrating import Subject
-    from toolkit.bundle.own_onnx import OnnxRequest
+    from toolkit.exporting.subject import Subject
+    from toolkit.exporting.user_onnx import OnnxRequest
 
 PANEL = "For FILE.onnx"
 SKIP_BAD = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud.")
@@ -40,8 +40,8 @@ def onnx_request(model: str, data: str | None, own: Own, verb: str) -> OnnxReque
     Raises:
         ToolkitError: options of another kind of model, or no images.
     """
-    from toolkit.bundle.foreign import labels_from_text, numbers_from_text, size_from_text
-    from toolkit.bundle.own_onnx import OnnxRequest, Pixels
+    from toolkit.exporting.user_onnx import OnnxRequest, Pixels
+    from toolkit.exporting.user_torch import labels_from_text, numbers_from_text, size_from_text
 
     alien = [f"--{option}" for option in ("checkpoint", "kwargs") if own.get(option) is not None]
     if alien:
@@ -74,7 +74,7 @@ def subject_from_words(
     Raises:
         ToolkitError: there is none, its images do not fit, or options that only somebody else's file has.
     """
-    from toolkit.bundle.calibrating import is_foreign_file, subject_of, subject_of_foreign
+    from toolkit.exporting.subject import is_foreign_file, subject_of, subject_of_foreign
 
     reading: Any = {"count": count, "convert": convert, "skip_bad": skip_bad, "on_progress": on_progress}
     if model is not None and is_foreign_file(model):

@@ -101,7 +101,7 @@ def _evidence(
     images: int | None,
     gate: float | None,
 ) -> Evidence:
-    from toolkit.bundle.reading import ONNX_FILES
+    from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.report_evidence import (
         benched_now,
         document_from_file,
@@ -128,7 +128,7 @@ def _evidence(
         folder=_as_typed(bundle.folder),
         manifest=bundle.manifest,
         manifest_sha256=bundle.manifest_sha256,
-        files=dict(ONNX_FILES),
+        files={name: variant.file for name, variant in VARIANTS.items()},
         record=record_of(bundle),
         sidecars=sidecars_of(bundle),
         verify=saved.get("verify"),

@@ -20,9 +20,9 @@ def document_from_file(path: Path, command: str) -> dict[str, Any]:
     Raises:
         ToolkitError: the file cannot be read, is no such document, or the command had failed.
     """
+    from toolkit.documents import require_shape
     from toolkit.files import from_json, os_errors
     from toolkit.report.shapes import SHAPES
-    from toolkit.shapes import require_shape
 
     with os_errors(path, "read"):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -89,7 +89,7 @@ def judged_images(bundle: Bundle, document: dict[str, Any], data: str | None, im
     Raises:
         ToolkitError: `data` or `images` was given, and the document judged others.
     """
-    from toolkit.bundle.evaluation import evaluation_images
+    from toolkit.verification.images import evaluation_images
 
     wanted = document.get("images") or {}
     asked = data is not None or images is not None
@@ -120,10 +120,10 @@ def _options(data: str | None, images: int | None) -> str:
 
 def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
+    from toolkit.documents import require_shape
     from toolkit.errors import EngineError
     from toolkit.files import read_json
-    from toolkit.runtime.preflight import SIDECAR_SHAPE, sidecar_path
-    from toolkit.shapes import require_shape
+    from toolkit.runtime.trt.preflight import SIDECAR_SHAPE, sidecar_path
 
     found = {}
     for engine in bundle.engines():
@@ -146,8 +146,8 @@ def record_of(bundle: Bundle) -> dict[str, Any] | None:
 
 def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float | None) -> dict[str, Any]:
     """What toolkit verify would print."""
-    from toolkit.bundle.verifying import GATE, verify
     from toolkit.cli.console import steps
+    from toolkit.verification.verify import GATE, verify
 
     with steps() as step:
         return verify(bundle, data=data, images=images, gate=GATE if gate is None else gate, on_step=step).as_dict()
@@ -155,7 +155,7 @@ def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: flo
 
 def benched_now(bundle: Bundle) -> dict[str, Any]:
     """What toolkit bench would print."""
-    from toolkit.bundle.benching import bench
+    from toolkit.benchmarking.bench import bench
     from toolkit.cli.console import steps
 
     with steps() as step:

@@ -35,9 +35,9 @@ def command(
     """
     from toolkit import __version__
     from toolkit.bundle.reading import bundle_from_folder
-    from toolkit.bundle.runners import BACKENDS, require_backends
-    from toolkit.bundle.selftest import FAILED, NOT_RUN, selftest
     from toolkit.cli.console import note, plain, say, table
+    from toolkit.deployment.runners import BACKENDS, require_backends
+    from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
 
     here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
     backends = require_backends(backend, here)

@@ -43,14 +43,14 @@ def command(
 
       toolkit sensitivity theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from toolkit.calibration.agreement import held_out
-    from toolkit.calibration.auto import ranges_by_agreement
-    from toolkit.calibration.sensitivity import sensitivities_of_layers
-    from toolkit.calibration.suspicion import require_plausible
-    from toolkit.charts import png_of_bars
+    from toolkit.calibration.plausibility import require_plausible
     from toolkit.cli.console import say, steps, table
     from toolkit.errors import CalibrationError
     from toolkit.files import folder_replaced, json_text
+    from toolkit.quantization.agreement import held_out
+    from toolkit.quantization.charts import png_of_bars
+    from toolkit.quantization.choose_method import ranges_by_agreement
+    from toolkit.quantization.sensitivity import sensitivities_of_layers
     from toolkit.workspace import workspace
 
     own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}

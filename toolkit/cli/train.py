@@ -13,13 +13,13 @@ from toolkit.cli.train_config import options_of_train, read_config
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.bundle.images import ModelImages
     from toolkit.contracts import Dataset
+    from toolkit.data.model_images import ModelImages
     from toolkit.models.checkpoint import LoadedModel
-    from toolkit.models.distributed import World
-    from toolkit.models.recipe import Recipe
-    from toolkit.models.session import Outcome, Plan
-    from toolkit.models.train import Progress
+    from toolkit.training.distributed import World
+    from toolkit.training.recipe import Recipe
+    from toolkit.training.session import Outcome, Plan
+    from toolkit.training.train import Progress
 
 
 def command(
@@ -103,8 +103,8 @@ def command(
     from toolkit.lazy import needs
 
     with needs("train"):
-        from toolkit.models.devices import device_from_name
-        from toolkit.models.distributed import joined, world_from_environment
+        from toolkit.training.devices import device_from_name
+        from toolkit.training.distributed import joined, world_from_environment
     options = {key: value for key, value in context.params.items() if key not in ("config", "resume")}
     world = world_from_environment()
     with joined(world, device_from_name(device)) as chosen:
@@ -121,9 +121,9 @@ def command(
 
 def _train(options: dict[str, Any], device: torch.device, world: World, resume: bool) -> dict[str, Any]:
     """Prepares on every process, trains on all of them, writes on rank 0; returns what is printed."""
-    from toolkit.bundle.images import write_images
     from toolkit.cli.train_qat import write_learned
-    from toolkit.models.session import run_training
+    from toolkit.data.model_images import write_images
+    from toolkit.training.session import run_training
     from toolkit.workspace import workspace
 
     prepared = world.together(lambda: _prepared(options, device, world))
@@ -163,13 +163,13 @@ class _Prepared:
 def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _Prepared:
     from pathlib import Path
 
-    from toolkit.bundle.images import Recipe as ImageRecipe
-    from toolkit.bundle.images import images_from_dataset
     from toolkit.cli.console import note
     from toolkit.cli.train_data import show_summary, without_test_images
     from toolkit.cli.train_qat import recipe_of_qat
     from toolkit.data import summary
-    from toolkit.models.session import Plan
+    from toolkit.data.model_images import Recipe as ImageRecipe
+    from toolkit.data.model_images import images_from_dataset
+    from toolkit.training.session import Plan
     from toolkit.workspace import require_name, workspace
 
     data, seed = options["data"], options["seed"]
@@ -193,7 +193,7 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
     )
     qat = None
     if start is not None and options["qat"]:
-        from toolkit.bundle.learned import fake_quantisation_of_model
+        from toolkit.exporting.qat_scales import fake_quantisation_of_model
 
         qat = fake_quantisation_of_model(start, images.calibration)
     effective = options | {"name": name, "arch": None if start is not None else arch}
@@ -248,7 +248,7 @@ def _recipe(options: dict[str, Any], fine_tuned_on: int | None) -> Recipe:
     """The recipe, with the defaults of fine-tuning on so many images, or of a run from nothing."""
     from dataclasses import asdict, fields
 
-    from toolkit.models.recipe import FROM_NOTHING, Recipe, fine_tuning_defaults
+    from toolkit.training.recipe import FROM_NOTHING, Recipe, fine_tuning_defaults
 
     defaults = asdict(FROM_NOTHING if fine_tuned_on is None else fine_tuning_defaults(fine_tuned_on))
     names = {field.name for field in fields(Recipe)}
@@ -257,9 +257,9 @@ def _recipe(options: dict[str, Any], fine_tuned_on: int | None) -> Recipe:
 
 
 def _dataset(options: dict[str, Any], start: LoadedModel | None) -> Dataset:
-    from toolkit.bundle.foreign import size_from_text
     from toolkit.cli.console import steps
     from toolkit.data import dataset_from_spec
+    from toolkit.exporting.user_torch import size_from_text
 
     shape = size_from_text(options["size"]) or ((32, 32, 3) if options["convert"] else None)
     with steps() as step:

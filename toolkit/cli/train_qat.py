@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.bundle.images import ModelImages
+    from toolkit.data.model_images import ModelImages
     from toolkit.models.checkpoint import LoadedModel
-    from toolkit.models.recipe import Recipe
-    from toolkit.models.session import Outcome, Plan
+    from toolkit.training.recipe import Recipe
+    from toolkit.training.session import Outcome, Plan
 
 
 def recipe_of_qat(
@@ -50,8 +50,8 @@ def recipe_of_qat(
 
 def write_learned(folder: Path, outcome: Outcome, plan: Plan, images: ModelImages) -> None:
     """The learned scales as a record, beside the recipe: where `toolkit export` looks."""
-    from toolkit.bundle.learned import record_of_scales
     from toolkit.calibration.record import RECORD
+    from toolkit.exporting.qat_scales import record_of_scales
     from toolkit.files import write_json
     from toolkit.models.checkpoint import load_model
 

@@ -34,8 +34,8 @@ def command(
       toolkit triton bundles/my-net --precision fp32,int8-cpu --instances 2
     """
     from toolkit.bundle.reading import bundle_from_folder, require_precisions
-    from toolkit.bundle.triton import Serving, repository_from_bundle
     from toolkit.cli.console import note, plain, say, table
+    from toolkit.deployment.triton import Serving, repository_from_bundle
 
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")

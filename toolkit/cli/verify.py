@@ -61,11 +61,11 @@ def command(
       toolkit verify bundles/my-net theirs.onnx --layers
     """
     from toolkit.bundle.reading import bundle_from_folder
-    from toolkit.bundle.sheets import write_sheets
-    from toolkit.bundle.verifying import verify
     from toolkit.cli.console import note, say, steps
     from toolkit.cli.verify_model import is_model, require_only_torch, verify_model
     from toolkit.cli.verify_tables import show
+    from toolkit.verification.contact_sheet import write_sheets
+    from toolkit.verification.verify import verify
 
     if bundle is not None and is_model(bundle):
         require_only_torch(str(bundle), backend, precision, other)

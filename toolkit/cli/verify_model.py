@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.card import Card
     from toolkit.contracts import LabelledImages
+    from toolkit.models.card import Card
 
 TOLERANCE_POINTS = 0.01
 
 
 def is_model(path: Path) -> bool:
     """A model folder, or the name of one that is no folder here."""
-    from toolkit.card import CARD
+    from toolkit.models.card import CARD
     from toolkit.workspace import find_in_room
 
     if path.is_dir():
@@ -49,8 +49,8 @@ def verify_model(name: str, data: str | None, count: int | None, convert: bool, 
     from functools import partial
 
     from toolkit.cli.console import say, steps, table
+    from toolkit.compare.parity import logits_in_batches, score_from_logits
     from toolkit.lazy import needs
-    from toolkit.parity import logits_in_batches, score_from_logits
     from toolkit.runtime.pytorch import TorchRunner
 
     with needs("run the PyTorch model"):
@@ -83,9 +83,9 @@ def verify_model(name: str, data: str | None, count: int | None, convert: bool, 
 
 def _images(card: Card, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabelledImages:
     """The test part of `data`, else the model's own evaluation images."""
-    from toolkit.bundle.images import images_of_model, labelled_as
     from toolkit.contracts import require_images
     from toolkit.data import dataset_from_spec, sample
+    from toolkit.data.model_images import images_of_model, labelled_as
 
     if data is None:
         images = images_of_model(card.name, card.labels, card.preprocessing).evaluation

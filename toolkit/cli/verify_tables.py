@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from toolkit.bundle.verification import Pair, Verification
 from toolkit.cli.console import note, plain, say, table
-from toolkit.gate import FAIL, PASS, UNDECIDED
-from toolkit.layers import Layers
-from toolkit.parity import Parity, Score
+from toolkit.compare.gate import FAIL, PASS, UNDECIDED
+from toolkit.compare.parity import Parity, Score
+from toolkit.verification.layers import Layers
+from toolkit.verification.result import Pair, Verification
 
 COLOURS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
 MOST_CONFUSIONS = 3

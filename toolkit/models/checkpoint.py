@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
 from toolkit.files import folder_replaced, os_errors, sha256_of_file
 from toolkit.lazy import needs
+from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
 from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room
 

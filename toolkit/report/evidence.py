@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from toolkit.contracts import UInt8
-from toolkit.diagnosis import Cause
 from toolkit.errors import ToolkitError
 from toolkit.report.facts import (
     Accuracy,
@@ -19,6 +18,7 @@ from toolkit.report.facts import (
     latencies_from_document,
     sources_from_document,
 )
+from toolkit.verification.hypotheses import Cause
 
 Read = TypeVar("Read")
 BACKENDS = {

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.diagnosis import Cause
-from toolkit.gate import FAIL, PASS
+from toolkit.compare.gate import FAIL, PASS
+from toolkit.verification.hypotheses import Cause
 
 QUANTILES = 101
 

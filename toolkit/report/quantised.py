@@ -18,7 +18,7 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table, unfolded
 from toolkit.report.scales import Scale, scale_of
 from toolkit.report.words import percent, three_digits
-from toolkit.runtime.census import census_from_dict, warnings_of_census
+from toolkit.runtime.trt.layer_report import census_from_dict, warnings_of_census
 
 
 def calibration_section(evidence: Evidence) -> Markup:

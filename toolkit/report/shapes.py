@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.shapes import Above, Each, Maybe
+from toolkit.documents import Above, Each, Maybe
 
 NUMBER = Maybe(float)
 SCORE = {"images": int, "top1_percent": float, "low_percent": float, "high_percent": float}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toolkit.gate import UNDECIDED
+from toolkit.compare.gate import UNDECIDED
 from toolkit.report.evidence import BACKENDS, Evidence
 from toolkit.report.facts import Accuracy, Latency
 from toolkit.report.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times

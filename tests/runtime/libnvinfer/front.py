@@ -66,7 +66,7 @@ def _session(key: int, file: int, size: int) -> Any:
 def _keep_float_biases(options: Any) -> None:
     """As TensorRT does, and as the toolkit lets ONNX Runtime do where it stands for TensorRT."""
     try:
-        from toolkit.runtime.ort_biases import keep_float_biases
+        from toolkit.runtime.ort.quirks import keep_float_biases
     except ImportError:
         return
     keep_float_biases(options)

@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.contracts import UInt8
 from toolkit.runtime.cuda.errors import CudaUnavailable, cuda_error
-from toolkit.runtime.cuda.foreign import is_integrated
+from toolkit.runtime.cuda.libcuda import is_integrated
 from toolkit.runtime.cuda.seam import Pinned, Stream
 
 _DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP of cuda.h

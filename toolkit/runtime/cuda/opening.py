@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.cuda.cuda_python import CudaPython
-from toolkit.runtime.cuda.foreign import WAITS, choose_wait
+from toolkit.runtime.cuda.libcuda import WAITS, choose_wait
 from toolkit.runtime.cuda.pycuda_ import PyCuda
 from toolkit.runtime.cuda.seam import Cuda
 from toolkit.runtime.driver import Driver, probe_driver

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from toolkit.runtime.cuda.errors import cuda_error
-from toolkit.runtime.cuda.foreign import is_integrated, names_by_words, pop_if_current
+from toolkit.runtime.cuda.libcuda import is_integrated, names_by_words, pop_if_current
 from toolkit.runtime.cuda.seam import Pinned, Stream
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h; pycuda has no name for it

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from tests.runtime import standin_tensorrt
-from toolkit.runtime import trt as trt_module
-from toolkit.runtime.cuda.foreign import keep_primary_context
-from toolkit.runtime.preflight import sidecar_path
+from toolkit.runtime.cuda.libcuda import keep_primary_context
+from toolkit.runtime.trt import module as trt_module
+from toolkit.runtime.trt.preflight import sidecar_path
 
 COUNTED = ("device memory", "host memory", "streams", "events", "graphs", "graph executables", "retained contexts")
 TINY = Path(__file__).parents[3] / "bundle" / "format-1"
@@ -150,7 +150,7 @@ def images() -> Any:
 @pytest.fixture(scope="session")
 def expected(images: Any) -> Any:
     """Logits float32 (20, 3) of the images, a call of ONNX Runtime each."""
-    from toolkit.runtime.ort import OrtRunner
+    from toolkit.runtime.ort.runner import OrtRunner
 
     with OrtRunner(TINY / "model.onnx", threads=1) as runner:
         return np.concatenate([runner.logits(images[i : i + 1]) for i in range(len(images))])

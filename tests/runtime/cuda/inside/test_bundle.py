@@ -15,9 +15,10 @@ import pytest
 import toolkit
 from tests.runtime import standin_tensorrt
 from tests.runtime.cuda.inside.conftest import TINY, OnDevice, Stub, sidecar
-from toolkit.bundle.reading import ONNX_FILES, bundle_from_folder
-from toolkit.bundle.runners import open_runners
-from toolkit.bundle.selftest import selftest
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.reading import bundle_from_folder
+from toolkit.deployment.runners import open_runners
+from toolkit.deployment.selftest import selftest
 from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
 
 
@@ -33,9 +34,9 @@ def bundle_with_engines(folder: Path, *precisions: str, of: str | None = None) -
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["engines"] = []
     for precision in precisions:
-        onnx = (folder / ONNX_FILES[of or precision]).read_bytes()
+        onnx = (folder / VARIANTS[of or precision].file).read_bytes()
         data = standin_tensorrt.plan_from_onnx(onnx, largest=64)
-        name = f"engines/{Path(ONNX_FILES[precision]).stem}.engine"
+        name = f"engines/{Path(VARIANTS[precision].file).stem}.engine"
         for file, content in ((name, data), (f"{name}.json", json.dumps(sidecar(data, "10.3.0")).encode())):
             (folder / file).write_bytes(content)
             manifest["files"][file] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

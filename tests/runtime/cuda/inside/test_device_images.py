@@ -12,9 +12,9 @@ import pytest
 
 from tests.runtime.cuda.inside.conftest import OnDevice, Stub
 from toolkit.errors import DataError
-from toolkit.runtime.device_images import _Tensor, device_images
-from toolkit.runtime.trt_lane import MOST_ADDRESSES
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.cuda.device_images import _Tensor, device_images
+from toolkit.runtime.trt.runner import TrtRunner
+from toolkit.runtime.trt.stream_slot import MOST_ADDRESSES
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_arrays_of_pycuda_are_read_and_its_context_goes_on(runner: Any, images: 
     driver = pytest.importorskip("pycuda.driver", reason="pycuda is not installed: pip compiles it, with nvcc")
     from pycuda import gpuarray
 
-    from toolkit.runtime.cuda.foreign import pop_if_current
+    from toolkit.runtime.cuda.libcuda import pop_if_current
 
     driver.init()
     context = driver.Device(0).retain_primary_context()

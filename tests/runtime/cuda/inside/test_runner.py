@@ -20,15 +20,15 @@ import pytest
 
 from tests.runtime import standin_tensorrt
 from tests.runtime.cuda.inside.conftest import OnDevice, Stub
-from toolkit import latency
 from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
-from toolkit.runtime import trt_lane
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.cuda.errors import CudaFault
-from toolkit.runtime.cuda.foreign import choose_wait
-from toolkit.runtime.trt import ONE_AT_A_TIME
-from toolkit.runtime.trt_engine import ProfileTaken
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.cuda.libcuda import choose_wait
+from toolkit.runtime.trt import stream_slot as trt_lane
+from toolkit.runtime.trt.engine import ProfileTaken
+from toolkit.runtime.trt.module import ONE_AT_A_TIME
+from toolkit.runtime.trt.runner import TrtRunner
+from toolkit.timing import latency
 
 VERSIONS = ("8.6.1", "10.3.0", "11.4.0")
 Plan = Callable[..., Path]
@@ -122,7 +122,7 @@ def test_more_batch_sizes_than_graphs_are_answered_and_said(
 def test_buffers_that_grow_take_the_place_of_the_old_ones(
     runner: Any, images: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.runtime.trt_buffers._AT_ONCE_BYTES", 0)
+    monkeypatch.setattr("toolkit.runtime.trt.buffers._AT_ONCE_BYTES", 0)
     for count in (1, 1, 1, 2, 2, 5, 5, 1, 1, 8, 8, 1):
         assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
 
@@ -182,7 +182,7 @@ def test_an_engine_that_waits_while_it_enqueues_is_an_error_and_no_hang(
     plan: Plan, tensorrt: Install, images: Any, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensorrt()
-    monkeypatch.setattr("toolkit.runtime.cuda.foreign.LONGEST_HOLD_S", 0.05)
+    monkeypatch.setattr("toolkit.runtime.cuda.libcuda.LONGEST_HOLD_S", 0.05)
     with TrtRunner(plan(), graph=False) as runner:
         runner.logits(images[:2])
         lane = runner._lanes[0]
@@ -374,8 +374,8 @@ import sys, threading, time
 import numpy as np
 sys.path.insert(0, {root!r})
 from tests.runtime import standin_tensorrt
-from toolkit.runtime import trt
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.trt import module as trt
+from toolkit.runtime.trt.runner import TrtRunner
 module = standin_tensorrt.module()
 trt._installed = lambda load: ([("tensorrt", module)], [])
 runner = TrtRunner({plan!r}, graph={graph})

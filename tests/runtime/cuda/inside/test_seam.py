@@ -16,7 +16,7 @@ from tests.runtime.cuda.inside.conftest import Stub
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.cuda import Cuda, CudaError, CudaOutOfMemory, open_cuda
 from toolkit.runtime.cuda.errors import CudaCaptureError, CudaFault, CudaNotInitialized, cuda_error
-from toolkit.runtime.cuda.foreign import device_of_address, wait_for_stream
+from toolkit.runtime.cuda.libcuda import device_of_address, wait_for_stream
 from toolkit.runtime.driver import Driver
 
 

@@ -13,9 +13,9 @@ import pytest
 from tests.runtime.cuda.inside import conftest as cuda
 from tests.runtime.cuda.inside.conftest import TINY, expected, images
 from tests.runtime.libnvinfer.standin import KINDS
-from toolkit.export.build import BuildSettings
-from toolkit.export.engine_from_onnx import Engine, engine_from_onnx
-from toolkit.runtime.trt import TensorRT, find_tensorrt
+from toolkit.engine.build import BuildSettings
+from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
+from toolkit.runtime.trt.module import TensorRT, find_tensorrt
 
 __all__ = ["expected", "images"]
 VERSION = os.environ.get("STANDIN_VERSION", "11.4")

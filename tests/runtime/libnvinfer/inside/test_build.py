@@ -10,10 +10,10 @@ import pytest
 
 from tests.runtime.cuda.inside.conftest import TINY
 from tests.runtime.libnvinfer.inside.conftest import RTX, VERSION, Stub
+from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
+from toolkit.engine.failure import log_path
 from toolkit.errors import EngineError
-from toolkit.export.build_failure import log_path
-from toolkit.export.engine_from_onnx import Engine, engine_from_onnx
-from toolkit.runtime.trt import Log, TensorRT
+from toolkit.runtime.trt.module import Log, TensorRT
 
 Build = Callable[..., Engine]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.runtime.libnvinfer.inside.conftest import OLD, RTX, VERSION, Stub
+from toolkit.engine.engine_from_onnx import Engine
 from toolkit.errors import EngineError
-from toolkit.export.engine_from_onnx import Engine
-from toolkit.runtime.trt import Log, TensorRT
-from toolkit.runtime.trt_runner import TrtRunner
+from toolkit.runtime.trt.module import Log, TensorRT
+from toolkit.runtime.trt.runner import TrtRunner
 
 Build = Callable[..., Engine]
 
@@ -138,7 +138,7 @@ def test_gpu_time_is_the_kernels_whatever_the_launch_costs(
 def test_an_engine_of_another_version_is_refused_before_tensorrt_sees_it(build: Build, stub: Stub) -> None:
     import json
 
-    from toolkit.runtime.preflight import sidecar_path
+    from toolkit.runtime.trt.preflight import sidecar_path
 
     path = build().path
     sidecar = json.loads(sidecar_path(path).read_text())

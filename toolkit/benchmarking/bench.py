@@ -1,0 +1,273 @@
+"""`toolkit.bench`: how long a bundle's runners take here, on which machine in which state, and against what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit import __version__
+from toolkit.benchmarking.baseline import (
+    SCHEMA,
+    Baseline,
+    Comparison,
+    baseline_from_file,
+    compare_in_rounds,
+    compare_with_baseline,
+    require_comparable,
+    require_same_runners,
+)
+from toolkit.benchmarking.lineup import GRAPHS, Entrants, on_device
+from toolkit.benchmarking.machine import Machine, MachineState
+from toolkit.benchmarking.warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
+from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
+from toolkit.conditions.device import device_fingerprint
+from toolkit.contracts import UInt8
+from toolkit.deployment.runners import Opening, require_backends
+from toolkit.errors import ToolkitError
+from toolkit.runtime.cuda import wait_for_gpu_by
+from toolkit.runtime.driver import probe_driver
+from toolkit.runtime.runner import Runner
+from toolkit.timing.latency import Latency, Load, phases_of, times_phases
+from toolkit.timing.latency import bench as measure
+
+BATCHES = (1, 8, 64)
+MAX_REGRESSION = 0.03
+MOST_THREADS, MOST_BATCH = 64, 4096  # as on the command line
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything one run of `bench` found; `as_dict` is the document that docs/schema/bench.v1.json describes.
+
+    Attributes:
+        runners: each runner's description by its name.
+        openings: load time and memory by name.
+        latency: a row a runner and batch size; see `toolkit.timing.latency.Latency`.
+        machine: the fixed piece of work that a later run is compared by; empty unless asked for.
+        conditions: host before, disturbances while measuring, GPU or Jetson, peak memory.
+        unavailable: why a backend or runner is not among them.
+    """
+
+    bundle: str
+    model: str
+    manifest_sha256: str
+    weights_sha256: str
+    tool: str
+    device: dict[str, str]
+    settings: dict[str, Any]
+    runners: dict[str, str]
+    openings: dict[str, Opening]
+    latency: tuple[Latency, ...]
+    machine: tuple[Latency, ...]
+    conditions: dict[str, Any]
+    warnings: tuple[Warned, ...]
+    comparison: Comparison | None
+    unavailable: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        document: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
+        document["host"] = document["conditions"]["host"]
+        document["comparison"] = self.comparison.as_dict() if self.comparison else None
+        return document
+
+
+def bench(
+    bundle: str | os.PathLike[str] | Bundle | None = None,
+    *,
+    backends: str | Sequence[str] = "all",
+    precisions: str | Sequence[str] = "all",
+    batches: Sequence[int] = BATCHES,
+    seconds: float = 0.3,
+    threads: int = 1,
+    streams: int | None = None,
+    rate_hz: float | None = None,
+    graph: str = "on",
+    wait: str = "auto",
+    energy: bool = False,
+    comparable: bool = False,
+    baseline: str | os.PathLike[str] | None = None,
+    against: str | os.PathLike[str] | Bundle | None = None,
+    max_regression: float = MAX_REGRESSION,
+    run_builder: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Benchmark:
+    """Measures whole calls, host memory to host memory, of every runner that a bundle has here.
+
+    Args:
+        bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
+        backends: "all", or names, with commas or as a sequence; precisions likewise.
+        batches: images in a call.
+        seconds: most measuring time of a runner at a batch size; less where the median is known to 1 % before.
+        threads: callers at once.
+        streams: calls that an engine runs at once on a GPU; None: one for each thread. Runners on the host have none.
+        rate_hz: calls a second on a schedule; a latency then counts from when its call was due. None: back to back.
+        graph: "on", "off" or "both", for runners that replay a CUDA graph.
+        wait: how threads wait for the GPU, in this whole process: "spin", "block" or "auto", CUDA's choice.
+        energy: also measure millijoules a call where the device has a meter; about a second a row.
+        comparable: measure what a later `baseline` needs; a baseline or `against` implies it.
+        baseline: a document that an earlier run saved, of the same device and model.
+        against: another bundle, measured in the same rounds, for each runner that both have.
+        max_regression: 0.03 lets a median be 3 % longer.
+        run_builder: import the Python that built a network of somebody's own.
+
+    Raises:
+        ToolkitError: an unknown name; a baseline of another device, model, load or set of runners.
+        BackendUnavailable: nothing can run here.
+    """
+    opened, load, sizes = opened_bundle(bundle), Load(threads, rate_hz), tuple(batches)
+    _require_sane(load, sizes, seconds, graph, streams, max_regression)
+    before = _checked_baseline(baseline, against, opened, load)
+    wait_for_gpu_by(wait)
+    state = MachineState()
+    entrants = Entrants(state.device_mib)
+    try:
+        if energy:
+            state.measure_idle()
+        names, chosen = require_backends(backends), require_precisions(precisions, opened)
+        by_name = names_of(precisions) != ALL
+        entrants.open(opened, names, chosen, run_builder, by_name, graph)
+        if before:
+            require_same_runners(before, list(entrants.runners), sizes)
+        if against is not None:
+            entrants.open_rivals(opened_bundle(against), opened, names, by_name, graph)
+        entrants.allow_streams(streams or threads)
+        descriptions = {name: runner.description for name, runner in entrants.runners.items()}
+        compared = comparable or before is not None or against is not None
+        if compared and against is None:
+            entrants.runners[Machine.name] = Machine()
+        images = opened.golden()[0].images_nhwc
+        looks = _and_look(on_progress, state)
+        found = measure(entrants.runners, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
+        conditions = state.conditions()
+        machine = [row for row in found if row.runner == Machine.name]
+        rows = [
+            _with_device(row, entrants.runners[row.runner], images, state, energy)
+            for row in found
+            if row.runner != Machine.name
+        ]
+    finally:
+        state.close()
+        entrants.close()
+    return Benchmark(
+        bundle=str(opened.folder.resolve()),
+        model=opened.model,
+        manifest_sha256=opened.manifest_sha256,
+        weights_sha256=_weights(opened),
+        tool=__version__,
+        device=device_fingerprint(probe_driver()),
+        settings={
+            "seconds": seconds,
+            "threads": threads,
+            "streams": streams or threads,
+            "rate_hz": rate_hz,
+            "graph": graph,
+            "wait": wait,
+            "batches": list(sizes),
+        },
+        runners=descriptions,
+        openings=entrants.openings,
+        latency=tuple(rows),
+        machine=tuple(machine),
+        conditions=conditions,
+        warnings=_warnings(rows, conditions, state, entrants, graph),
+        comparison=_comparison(before, entrants, rows, machine, max_regression),
+        unavailable=entrants.unavailable,
+    )
+
+
+def _require_sane(
+    load: Load, batches: tuple[int, ...], seconds: float, graph: str, streams: int | None, max_regression: float
+) -> None:
+    """What the command line refuses in its own words, for callers in Python."""
+    for what, value, right in (
+        ("batches", batches, bool(batches) and all(batch in range(1, MOST_BATCH + 1) for batch in batches)),
+        ("seconds", seconds, 0 < seconds < float("inf")),
+        ("threads", load.threads, load.threads in range(1, MOST_THREADS + 1)),
+        ("streams", streams, streams is None or streams in range(1, MOST_THREADS + 1)),
+        ("rate_hz", load.rate_hz, load.rate_hz is None or 0 < load.rate_hz <= 1e9),
+    ):
+        if not right:
+            raise ToolkitError(
+                f"{what} cannot be measured with",
+                found=value,
+                allowed=f"numbers above 0; up to {MOST_THREADS} threads, batches up to {MOST_BATCH}",
+            )
+    if not 0 <= max_regression <= 10:  # NaN would let everything pass
+        raise ToolkitError("no median can be held to max_regression", found=max_regression, allowed="0 to 10, as 0.03")
+    if graph not in GRAPHS:
+        raise ToolkitError("unknown choice of CUDA graphs", found=graph, allowed=", ".join(GRAPHS))
+
+
+def _warnings(
+    rows: list[Latency], conditions: dict[str, Any], state: MachineState, entrants: Entrants, graph: str
+) -> tuple[Warned, ...]:
+    found = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
+    if conditions["jetson"] or any(on_device(row.runner) for row in rows):
+        found += warnings_of_gpu(state.states, os.getpid())
+    if graph != "on" and not entrants.has_graphs:
+        found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
+    return tuple(found)
+
+
+def _weights(bundle: Bundle) -> str:
+    return str(bundle.manifest["model"].get("weights_sha256", ""))
+
+
+def _checked_baseline(
+    baseline: str | os.PathLike[str] | None, against: object, bundle: Bundle, load: Load
+) -> Baseline | None:
+    if baseline is None:
+        return None
+    if against is not None:
+        raise ToolkitError("a run is compared with one thing", found="a baseline and another bundle", allowed="one")
+    found = baseline_from_file(Path(baseline))
+    device = device_fingerprint(probe_driver())
+    require_comparable(found, device, bundle.model, _weights(bundle), (load.threads, load.rate_hz))
+    return found
+
+
+def _and_look(on_progress: Callable[[int, int], None], state: MachineState) -> Callable[[int, int], None]:
+    def both(done: int, total: int) -> None:
+        state.look()
+        on_progress(done, total)
+
+    return both
+
+
+def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineState, energy: bool) -> Latency:
+    """A row with the parts of its time on a device, and its energy, or the reasons why it has none."""
+    pixels = np.ascontiguousarray(np.resize(images, (row.batch, *images.shape[1:])))
+    timed, why = times_phases(runner), dict(row.why_null)
+    phases = None
+    if timed is None:
+        why["phases"] = "it runs on the host, or does not time its parts"
+    else:
+        try:
+            phases = phases_of(timed, pixels, row.p50_ms)
+        except ToolkitError as error:  # a batch that the engine takes in several calls, say
+            why["phases"] = error.what
+    spent, reason = None, "not asked for (energy)"
+    if energy:
+        spent, reason = state.energy_mj(lambda: runner.logits(pixels), on_device(row.runner))
+    if spent is None:
+        why["energy_mj"] = reason
+    return replace(row, phases=phases, energy_mj=spent, why_null=why)
+
+
+def _comparison(
+    before: Baseline | None, entrants: Entrants, rows: list[Latency], machine: list[Latency], max_regression: float
+) -> Comparison | None:
+    if before:
+        return compare_with_baseline(before, rows, machine, max_regression)
+    if not entrants.rivals:
+        return None
+    found = {(row.runner, row.batch): row for row in rows}
+    rivals = entrants.rivals
+    pairs = [(found[rivals[name], batch], row) for (name, batch), row in found.items() if name in rivals]
+    return compare_in_rounds(entrants.rival_folder, pairs, max_regression)

@@ -1,0 +1,1 @@
+"""Two runners on the same images: flips, distances, intervals and the gate."""

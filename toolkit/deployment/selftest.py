@@ -1,0 +1,213 @@
+"""Is this bundle still the same model on this device? Golden vectors, engines, speed; no torch, no onnx, seconds.
+
+It is the guard after an upgrade of the driver, JetPack or ONNX Runtime: what answered before must answer again, an
+engine that does not outlive the upgrade is named with what rebuilds it, and what became slower is seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.bundle.manifest import RECORDS, VARIANTS
+from toolkit.bundle.reading import Bundle
+from toolkit.compare.parity import parity_from_logits
+from toolkit.conditions.device import device_fingerprint
+from toolkit.contracts import LabelledImages
+from toolkit.deployment.runners import Opened, open_runners
+from toolkit.documents import Above, Each, require_shape
+from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
+from toolkit.files import read_json, write_json
+from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.trt.module import MODULES
+from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
+from toolkit.timing.latency import bench
+
+OK, FAILED, NOT_RUN = "ok", "failed", "not run"
+FORMAT = 1
+UNKNOWN = "unknown"  # the version of a module that does not say
+SHAPE = {"versions": Each(str), "p50_ms": Each(Above(0))}
+SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: "ok", "failed" or "not run", what was found, and what to type where it failed."""
+
+    what: str
+    verdict: str
+    found: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a device did when it was recorded: versions by name, median milliseconds at batch 1 by runner."""
+
+    versions: dict[str, str]
+    p50_ms: dict[str, float]
+
+
+def versions_here() -> dict[str, str]:
+    """What an upgrade changes: Python, numpy, and the engines that were imported.
+
+    Bindings that are installed alone count as the front module that would wrap them: `tensorrt_rtx_bindings` is
+    `tensorrt_rtx`, so that a record stays comparable when the front comes or goes.
+    """
+    found: dict[str, str] = {"python": platform.python_version(), "numpy": np.__version__}
+    fronts: dict[str, str] = {}
+    for module, kind in {"onnxruntime": "onnxruntime", **MODULES}.items():
+        front = fronts.setdefault(kind, module)
+        if module in sys.modules and found.get(front, UNKNOWN) == UNKNOWN:
+            found[front] = str(getattr(sys.modules[module], "__version__", UNKNOWN))
+    return found
+
+
+def record_file(bundle: Bundle, fingerprint: dict[str, str]) -> Path:
+    """One file a device, beside the manifest and not in it: a bundle that moves on takes its records along."""
+    digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+    return bundle.folder / f"{RECORDS}{digest[:12]}.json"
+
+
+def selftest(
+    bundle: Bundle,
+    backends: tuple[str, ...],
+    *,
+    seconds: float = 0.3,
+    max_slowdown: float = SLOWER,
+    record: bool = False,
+    must_run: bool = False,
+) -> list[Check]:
+    """Every check that this device can make. The files' hashes were checked when the bundle was opened.
+
+    Args:
+        backends: of "ort", "trt", "ort-cuda" and "ort-trt".
+        seconds: measuring time of each runner.
+        max_slowdown: times the recorded median that a median may reach.
+        record: keep this device's versions and medians for later runs, if nothing failed.
+        must_run: a backend or file that cannot run here has failed.
+
+    Raises:
+        ToolkitError: the record of this device cannot be read or written.
+    """
+    driver = probe_driver()
+    checks = [Check("files", OK, f"{len(bundle.manifest['files'])} files have the hashes of the manifest")]
+    checks += _engines(bundle, driver)
+    try:
+        opened = open_runners(bundle, backends, bundle.precisions, by_name=False)
+    except BackendUnavailable as error:
+        return [*checks, Check("backends", FAILED, error.what, error.fix or "")]
+    try:
+        images, golden = bundle.golden()
+        for name in opened.runners:
+            checks.append(_golden(name, opened, images, golden))
+        measured = bench(opened.runners, images.images_nhwc, (1,), seconds=seconds)
+        medians = {latency.runner: latency.p50_ms for latency in measured}
+        versions = versions_here()
+    finally:
+        opened.close()
+    absent = FAILED if must_run else NOT_RUN
+    checks += [Check(name, absent, reason) for name, reason in opened.unavailable.items()]
+    fingerprint = device_fingerprint(driver)
+    path = record_file(bundle, fingerprint)
+    checks += _against_record(path, versions, medians, max_slowdown, record)
+    if record and not any(check.verdict == FAILED for check in checks):
+        write_json(path, {"format": FORMAT, "device": fingerprint, "versions": versions, "p50_ms": medians})
+    return checks
+
+
+def _golden(name: str, opened: Opened, images: LabelledImages, golden: dict[str, Any]) -> Check:
+    precision = name.partition(" ")[2]
+    expected = golden.get(precision)
+    if expected is None:
+        return Check(name, NOT_RUN, f"the bundle has no golden logits of {precision}")
+    parity = parity_from_logits(
+        "golden", name, expected, opened.runners[name].logits(images.images_nhwc), images.labels
+    )
+    most, part = VARIANTS[precision].golden_distance, VARIANTS[precision].golden_flips
+    top1 = parity.candidate_score
+    found = (
+        f"{parity.relative_l2:.1e} from the golden logits, {parity.flips} of {len(images)} answers differ, "
+        f"{top1.correct} right"
+    )
+    if parity.nonfinite:
+        return Check(name, FAILED, f"{parity.nonfinite} logits are NaN or infinite", "toolkit doctor")
+    # `not <=`, so that a distance that is no number fails too.
+    if not parity.relative_l2 <= most or parity.flips > part * len(images):
+        fix = "update or downgrade this backend, or build the engine again; toolkit verify says more"
+        return Check(name, FAILED, f"{found}; allowed {most:.0e} and {int(part * len(images))}", fix)
+    return Check(name, OK, found)
+
+
+def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
+    """Whether each plan is whole, and whether this machine's TensorRT and GPU can run it."""
+    checks = []
+    for entry in bundle.engines():
+        name, rebuild = str(entry["file"]), f"toolkit build {bundle.folder}"
+        try:
+            sidecar = sidecar_of_plan(bundle.folder / name, rebuild)
+            if not driver.available:
+                checks.append(Check(name, NOT_RUN, f"whole; {driver.reason}"))
+                continue
+            obstacle = obstacle_to_running(sidecar, tensorrt_for_plan(sidecar, driver), driver)
+        except EngineError as error:
+            checks.append(Check(name, FAILED, error.what, error.fix or rebuild))
+            continue
+        except BackendUnavailable as error:
+            checks.append(Check(name, NOT_RUN, error.what, error.fix or ""))
+            continue
+        if obstacle:
+            checks.append(Check(name, FAILED, f"must be built again: {obstacle}", rebuild))
+        else:
+            checks.append(Check(name, OK, "whole, and built for this TensorRT and GPU"))
+    return checks
+
+
+def _against_record(
+    path: Path, versions: dict[str, str], medians: dict[str, float], max_slowdown: float, recording: bool
+) -> list[Check]:
+    """Changed versions and slower runners since the record of this device."""
+    if recording or not path.is_file():
+        found = "recorded now" if recording else "no figures of this device yet"
+        return [Check("speed", OK if recording else NOT_RUN, found, "" if recording else "toolkit selftest --record")]
+    before = _recorded(path)
+    changed = [
+        f"{name} {before.versions.get(name, 'absent')} to {versions.get(name, 'absent')}"
+        for name in {**before.versions, **versions}
+        if before.versions.get(name) != versions.get(name)
+    ]
+    checks = [Check("versions", OK, "changed since the record: " + ", ".join(changed) if changed else "unchanged")]
+    for name, median in medians.items():
+        if name not in before.p50_ms:
+            continue
+        ratio = median / before.p50_ms[name]
+        found = f"{median:.3f} ms, {ratio:.2f} times the recorded {before.p50_ms[name]:.3f} ms"
+        fix = "check power mode, clocks and load; toolkit selftest --record accepts it"
+        slow = ratio > max_slowdown
+        checks.append(Check(f"speed of {name}", FAILED if slow else OK, found, fix if slow else ""))
+    gone = [name for name in before.p50_ms if name not in medians]
+    checks += [
+        Check(name, FAILED, "ran when this device was recorded, and does not now", "toolkit doctor") for name in gone
+    ]
+    return checks
+
+
+def _recorded(path: Path) -> Recorded:
+    document, fix = read_json(path, ToolkitError), f"remove it, then toolkit selftest {path.parent} --record"
+    if document.get("format") != FORMAT:
+        raise ToolkitError(
+            f"{path} is no record of a selftest", found=f"format {document.get('format')}", allowed=FORMAT, fix=fix
+        )
+    require_shape(document, SHAPE, f"{path} is no record of a selftest: it", ToolkitError, fix)
+    return Recorded(document["versions"], document["p50_ms"])

@@ -1,0 +1,204 @@
+"""A bundle as a model repository of Triton Inference Server: a folder a model, each ready to load.
+
+There is no ensemble: preprocessing is in the graph, so a client sends pixels. What each setting means is NVIDIA's
+"Model Configuration" page; which parameters the ONNX Runtime backend takes is read off its source (onnxruntime.cc: an
+unknown one keeps a model from loading). The text is checked against Triton's protobuf schema by the tests; that a
+server loads the models and answers rightly only that server can show: it runs the warm-up on golden images.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit import __version__
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.reading import Bundle
+from toolkit.errors import BundleError, EngineError
+from toolkit.files import folder_replaced, json_text
+from toolkit.runtime.trt.preflight import sidecar_of_plan
+
+MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
+LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"
+WORKSPACE_BYTES = 1 << 30
+ACCELERATED = {"fp16": "FP16", "int8": "INT8"}  # TensorRT inside ONNX Runtime: precision_mode of the backend
+LEFT_OUT = "ONNX Runtime's TensorRT takes one precision_mode and this file needs FP16 and INT8; its engine serves"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How every model is served.
+
+    Attributes:
+        max_batch: largest batch that Triton makes for an ONNX file; an engine has its own.
+        delay_us: microseconds that a request may wait for others.
+        instances: copies of each model, on each GPU or on the CPU.
+    """
+
+    max_batch: int = 64
+    delay_us: int = 100
+    instances: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """One folder of the repository: its name, backend ("onnxruntime" or "tensorrt"), file, and what it needs."""
+
+    name: str
+    backend: str
+    source: str
+    needs: str
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What was written, and for each file of the bundle that was not, why."""
+
+    models: tuple[Model, ...]
+    left_out: dict[str, str]
+
+
+def repository_from_bundle(
+    bundle: Bundle, target: Path, precisions: tuple[str, ...], serving: Serving | None = None
+) -> Repository:
+    """Writes the repository whole; an older one of ours at `target` is replaced.
+
+    Args:
+        precisions: of the ONNX files and engines to serve.
+
+    Raises:
+        BundleError: nothing is left to serve, or a label holds a line break. ToolkitError: `target` cannot be written.
+    """
+    serving = serving or Serving()
+    if any("\n" in label or "\r" in label for label in bundle.labels):
+        raise BundleError("a label holds a line break, and Triton's labels are lines", found=bundle.labels)
+    left_out: dict[str, str] = {}
+    written: list[Model] = []
+    with folder_replaced(target, owned_by=MARK) as fresh:
+        for precision in precisions:
+            if precision == "int8-fp16":
+                left_out[VARIANTS[precision].file] = LEFT_OUT
+                continue
+            written.append(_write_onnx(fresh, bundle, precision, serving))
+        for entry in bundle.engines():
+            if entry["precision"] not in precisions:
+                continue
+            model, reason = _write_engine(fresh, bundle, entry, serving)
+            if model is None:
+                left_out[entry["file"]] = reason
+            else:
+                written.append(model)
+        if not written:
+            raise BundleError("there is nothing that Triton can serve", found=json.dumps(left_out))
+        (fresh / MARK).write_text(json_text(_mark(bundle, written, left_out)))
+    return Repository(tuple(written), left_out)
+
+
+def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) -> Model:
+    accelerated = precision in ACCELERATED
+    kind = "KIND_CPU" if precision == "int8-cpu" else "KIND_GPU" if accelerated else "KIND_AUTO"
+    needs = {"KIND_CPU": "a CPU", "KIND_GPU": "an NVIDIA GPU", "KIND_AUTO": "a GPU, else a CPU"}[kind]
+    model = Model(f"{bundle.model}-{precision}", "onnxruntime", VARIANTS[precision].file, needs)
+    extra = _accelerator(bundle, precision, serving) if accelerated else ""
+    config = _config(bundle, model, kind, serving.max_batch, serving) + extra
+    _write_model(root / model.name, bundle, config, "model.onnx", bundle.onnx_file(precision))
+    return model
+
+
+def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Serving) -> tuple[Model | None, str]:
+    """An engine as a model, or why Triton cannot serve it."""
+    plan = bundle.folder / entry["file"]
+    try:
+        sidecar = sidecar_of_plan(plan, f"toolkit build {bundle.folder}")
+        name = bundle.preprocessing.as_dict()["input"]
+        largest = int(sidecar["profile"][name][2][0])
+    except EngineError as error:
+        return None, error.what
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None, "its sidecar has no batch profile"
+    built, maker = sidecar["tensorrt"], sidecar["builder"]
+    if built["kind"] != "tensorrt":
+        return None, f"{built['kind']} built it, and Triton's TensorRT backend runs plans of full TensorRT only"
+    needs = (
+        f"TensorRT {built['version']}, {maker.get('machine')}, {maker.get('device')}: an engine runs where it was built"
+    )
+    model = Model(
+        f"{bundle.model}-{plan.name.removesuffix('.engine').replace('.', '-')}-trt", "tensorrt", entry["file"], needs
+    )
+    _write_model(root / model.name, bundle, _config(bundle, model, "KIND_GPU", largest, serving), "model.plan", plan)
+    return model, ""
+
+
+def _write_model(folder: Path, bundle: Bundle, config: str, file: str, source: Path) -> None:
+    (folder / VERSION).mkdir(parents=True)
+    (folder / WARMUP).mkdir()
+    (folder / CONFIG).write_text(config)
+    (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels))
+    # Named as the input, so that `perf_analyzer --input-data` of this folder sends the same pixels.
+    (folder / WARMUP / bundle.preprocessing.as_dict()["input"]).write_bytes(bundle.golden()[0].images_nhwc[0].tobytes())
+    (folder / VERSION / file).write_bytes(source.read_bytes())
+
+
+def _config(bundle: Bundle, model: Model, kind: str, max_batch: int, serving: Serving) -> str:
+    """The protobuf text of one model; a name or label never reaches it unquoted."""
+    pixels, output = bundle.preprocessing.as_dict(), bundle.manifest["output"]
+    dims = ", ".join(map(str, bundle.preprocessing.shape))
+    return f"""name: {_quoted(model.name)}
+backend: {_quoted(model.backend)}
+max_batch_size: {max_batch}
+version_policy {{ latest {{ num_versions: 1 }} }}
+input [ {{ name: {_quoted(pixels["input"])} data_type: TYPE_UINT8 dims: [ {dims} ] }} ]
+output [
+  {{ name: {_quoted(output["name"])} data_type: TYPE_FP32 dims: [ {len(bundle.labels)} ] label_filename: "{LABELS}" }}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {serving.delay_us} }}
+instance_group [ {{ count: {serving.instances} kind: {kind} }} ]
+{"".join(_warmup(pixels["input"], dims, batch) for batch in sorted({1, max_batch}))}"""
+
+
+def _warmup(name: str, dims: str, batch: int) -> str:
+    """A golden image, which Triton repeats to the batch."""
+    data = f"data_type: TYPE_UINT8 dims: [ {dims} ] input_data_file: {_quoted(name)}"
+    return f"""model_warmup [
+  {{ name: "golden, batch {batch}" batch_size: {batch} inputs {{ key: {_quoted(name)} value {{ {data} }} }} }}
+]
+"""
+
+
+def _accelerator(bundle: Bundle, precision: str, serving: Serving) -> str:
+    """TensorRT inside ONNX Runtime, with one profile for every batch, so that no request waits for a new engine."""
+    name, shape = bundle.preprocessing.as_dict()["input"], "x".join(map(str, bundle.preprocessing.shape))
+    best = max(1, serving.max_batch // 8)
+    parameters = {
+        "precision_mode": ACCELERATED[precision],
+        "max_workspace_size_bytes": str(WORKSPACE_BYTES),
+        "trt_profile_min_shapes": f"{name}:1x{shape}",
+        "trt_profile_opt_shapes": f"{name}:{best}x{shape}",
+        "trt_profile_max_shapes": f"{name}:{serving.max_batch}x{shape}",
+    }
+    lines = "\n".join(f"    parameters {{ key: {_quoted(k)} value: {_quoted(v)} }}" for k, v in parameters.items())
+    return f"""optimization {{ execution_accelerators {{
+  gpu_execution_accelerator [ {{
+    name: "tensorrt"
+{lines}
+  }} ]
+}} }}
+"""
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format; JSON's escapes of ASCII are among its own."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _mark(bundle: Bundle, models: list[Model], left_out: dict[str, str]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "tool": __version__,
+        "model": bundle.model,
+        "manifest_sha256": bundle.manifest_sha256,
+        "models": [asdict(model) for model in models],
+        "left_out": left_out,
+    }

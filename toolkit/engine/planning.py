@@ -1,0 +1,109 @@
+"""What a build would make and why, from the manifest, the target and TensorRT's names: nothing of TensorRT is started.
+
+A machine without a GPU can answer: importing TensorRT needs no driver, its Builder and Runtime do (without one they may
+end the process). For a target that names its version not even TensorRT is needed.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+from toolkit.bundle.reading import Bundle
+from toolkit.engine.orders import resolved_for
+from toolkit.engine.requirements import require_can_build
+from toolkit.engine.resolver import Resolved
+from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.trt.module import TensorRT, described, find_tensorrt, installed_tensorrts
+from toolkit.target import Target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `toolkit build` would do.
+
+    Attributes:
+        tensorrt: the one that is here, or, where that is not the target's, a description of the target's own.
+        resolved: which file each engine comes from, and why.
+        obstacle: why nothing is built on this machine; empty where it would be.
+    """
+
+    tensorrt: TensorRT
+    resolved: tuple[Resolved, ...]
+    obstacle: str
+
+
+def plan_of_build(bundle: Bundle, precisions: tuple[str, ...], target: Target) -> Plan:
+    """Says what `build_engines` would build with the same arguments, here or on the target's own device.
+
+    Args:
+        precisions: of "fp32", "fp16", "int8" and "best".
+
+    Raises:
+        EngineError: nothing is built for this target at all, or it names no version and another kind is here.
+        BackendUnavailable: there is no TensorRT, and the target names no version.
+    """
+    if target.refused:
+        raise EngineError(f"no engine is built for {target.name}", found=target.refused)
+    tensorrt, obstacle = _tensorrt_of_target(target, probe_driver())
+    return Plan(tensorrt, resolved_for(bundle, precisions, tensorrt, target), obstacle)
+
+
+def _tensorrt_of_target(target: Target, driver: Driver) -> tuple[TensorRT, str]:
+    """The TensorRT that would build for a target, and why it cannot here."""
+    try:
+        first = find_tensorrt(driver=driver)
+    except BackendUnavailable as error:
+        if not target.tensorrt_version:
+            raise
+        return expected_tensorrt(target), error.in_one_line()
+    found = next((here for here in (first, *installed_tensorrts()) if _serves(here, target)), None)
+    obstacle = _obstacle(found or first, target, driver)
+    if found is not None:
+        return found, obstacle
+    if not target.tensorrt_version:
+        what = f"what {target.name} gets cannot be said here"
+        raise EngineError(what, found=obstacle, fix="name a target that has a version, such as jetpack61")
+    return expected_tensorrt(target), obstacle
+
+
+def _serves(here: TensorRT, target: Target) -> bool:
+    """Whether this TensorRT would build for a target on the target's own machine and GPU."""
+    machine, gpu = target.machine or platform.machine(), next(iter(target.gpus), None)
+    return here.can_build and not target.obstacle(here.kind, here.version, machine, gpu)
+
+
+def _obstacle(here: TensorRT, target: Target, driver: Driver) -> str:
+    """Why this machine builds nothing for a target; empty where it does."""
+    gpu = driver.devices[0].compute_capability if driver.devices else None
+    other = target.obstacle(here.kind, here.version, platform.machine(), gpu)
+    if other:
+        return other
+    try:
+        require_can_build(here, driver)
+    except BackendUnavailable as error:
+        return error.in_one_line()
+    return ""
+
+
+def expected_tensorrt(target: Target) -> TensorRT:
+    """A description of the TensorRT of a target that names its version, with the names that decide what it builds.
+
+    They are as read off the wheels of 8.6 to 11.4: strong typing came with 10; calibrators and the flags for FP16 and
+    INT8 went with 11.
+    """
+    major = target.tensorrt_version[0]
+    flags = {"EXPLICIT_BATCH": 0} if major < 10 else {"STRONGLY_TYPED": 1}
+    names: dict[str, Any] = {
+        "__version__": ".".join(map(str, target.tensorrt_version)),
+        "Builder": object,
+        "OnnxParser": object,
+        "NetworkDefinitionCreationFlag": SimpleNamespace(**flags),
+        "BuilderFlag": SimpleNamespace(**({"FP16": 0, "INT8": 1} if major < 11 else {})),
+        **({"IInt8EntropyCalibrator2": object} if major < 11 else {}),
+    }
+    tensorrt = described(SimpleNamespace(**names), target.tensorrt[0])
+    return replace(tensorrt, reasons=(f"{tensorrt.name} is not here: what it does is known from its version",))

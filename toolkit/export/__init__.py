@@ -1,1 +1,0 @@
-"""From a model to ONNX files in every precision, and from ONNX to TensorRT engines."""

@@ -1,0 +1,191 @@
+"""The graph of every precision of a bundle: one export, one calibration, every artefact that follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolkit import __version__
+from toolkit.calibration.plausibility import require_plausible
+from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.record import (
+    Record,
+    sha256_of_graph,
+    sha256_of_image_set,
+    sha256_of_preprocessing,
+)
+from toolkit.data.model_images import ModelImages
+from toolkit.errors import CalibrationError, ExportError
+from toolkit.exporting.user_onnx import OnnxModel
+from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
+from toolkit.graph.from_torch import onnx_from_torch
+from toolkit.quantization.agreement import held_out
+from toolkit.quantization.calib_cache import JETPACK_6_TENSORRT, cache_from_ranges
+from toolkit.quantization.choose_method import Choice, ranges_by_agreement
+from toolkit.quantization.ort_cpu import cpu_from_ranges
+from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.quantization.sensitivity import Budget, keep_float_within, sensitivities_of_layers
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.runtime.pytorch import TorchRunner
+from toolkit.target import Target
+
+if TYPE_CHECKING:
+    import onnx
+
+    from toolkit.models.checkpoint import LoadedModel
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What goes into a bundle.
+
+    Attributes:
+        int8: every INT8 artefact: the Q/DQ files, the CPU form and the calib.cache.
+        method, percentile: how ranges are measured, unless `record` has them already.
+        max_drop: points of agreement with fp32 that INT8 may lose; layers stay in float until it does not.
+        force: measure on images that look wrong.
+        target: what engines are built for, where a TensorRT of its kind can build here; None builds none.
+        tensorrt_version: (major, minor, patch) that the `calib.cache` is for; () is JetPack 6.1's.
+    """
+
+    fp16: bool = False
+    int8: bool = False
+    method: str = "auto"
+    percentile: float = 99.99
+    record: Record | None = None
+    max_drop: float | None = None
+    force: bool = False
+    target: Target | None = None
+    tensorrt_version: tuple[int, ...] = ()
+
+
+@dataclass
+class Graphs:
+    """What a bundle is made of, before anything is written.
+
+    Attributes:
+        onnx: by precision, fp32 first.
+        left_out: precisions that this model cannot have, with the reason.
+        facts: what was checked on the way.
+    """
+
+    onnx: dict[str, onnx.ModelProto]
+    facts: dict[str, Any]
+    record: Record | None = None
+    choice: Choice | None = None
+    budget: Budget | None = None
+    calib_cache: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keep_float(self) -> frozenset[str]:
+        """Convolutions that the budget keeps out of INT8."""
+        return frozenset() if self.budget is None else self.budget.keep_float
+
+
+def fp32_graph_of_model(model: LoadedModel) -> onnx.ModelProto:
+    """The portable fp32 graph with the card in its metadata."""
+    card = model.card
+    metadata = {
+        "toolkit.version": __version__,
+        "toolkit.model": card.name,
+        "toolkit.weights_sha256": card.weights_sha256,
+        "toolkit.labels": json.dumps(card.labels),
+        "toolkit.preprocessing": json.dumps(card.preprocessing.as_dict()),
+    }
+    graph = onnx_from_torch(model.classifier, card.preprocessing, metadata)
+    require_portable(graph)
+    return graph
+
+
+def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options: Options, on_step: Step) -> Graphs:
+    """Exports, measures and quantises.
+
+    Raises:
+        ExportError: a graph would not be the same model. CalibrationError: images or a record that do not fit, or a
+            budget that INT8 cannot meet.
+    """
+    if isinstance(model, OnnxModel):
+        graph, facts = model.graph, dict(model.checks)
+    else:
+        graph = fp32_graph_of_model(model)
+        facts = {"onnx_against_torch": _same_as_torch(model, graph, images)}
+    made = Graphs({"fp32": graph}, facts)
+    if options.fp16 or options.int8:
+        _measure(made, model, images, options, on_step)
+    if options.fp16:
+        assert made.record is not None
+        require_fits_fp16(graph, made.record.largest)
+        made.onnx["fp16"] = fp16_from_onnx(graph)
+    if options.int8:
+        _quantise(made, images, options, on_step)
+    return made
+
+
+def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:
+    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+        return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
+
+
+def _measure(
+    made: Graphs, model: LoadedModel | OnnxModel, images: ModelImages, options: Options, on_step: Step
+) -> None:
+    """Sets the record: the one that was handed in if it belongs here, else a new one."""
+    graph, pixels, preprocessing = made.onnx["fp32"], images.calibration.images_nhwc, model.card.preprocessing
+    if options.record is not None:
+        options.record.require_belongs_to(
+            {
+                "graph_sha256": sha256_of_graph(graph),
+                "images_sha256": sha256_of_image_set(pixels),
+                "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
+                # Learned ranges were measured by no version: nothing could measure them again.
+                **({} if options.record.learned else {"tool": __version__}),
+            }
+        )
+        made.record = options.record
+    elif options.int8:
+        typed = preprocessing if isinstance(model, OnnxModel) and model.normalised else None
+        notes = require_plausible(pixels, options.force, typed)
+        made.choice = ranges_by_agreement(
+            graph,
+            pixels,
+            preprocessing,
+            method=options.method,
+            percentile=options.percentile,
+            notes=notes,
+            on_step=on_step,
+        )
+        made.record = made.choice.record
+    else:  # FP16 wants the largest values only, and those every method measures
+        made.record = ranges_from_images(
+            graph, pixels, preprocessing, method="minmax", on_progress=lambda *at: on_step("measure ranges", *at)
+        )
+    made.facts["largest_activation"] = max(made.record.largest.values())
+
+
+def _quantise(made: Graphs, images: ModelImages, options: Options, on_step: Step) -> None:
+    """Every INT8 artefact of the record."""
+    graph, record = made.onnx["fp32"], made.record
+    assert record is not None
+    if options.max_drop is not None:
+        pixels = images.calibration.images_nhwc
+        judges = pixels[held_out(pixels)]
+        if len(judges) == 0:
+            raise CalibrationError("--max-drop needs images to hold out", found=len(pixels), allowed="at least 4")
+        layers = sensitivities_of_layers(graph, record, judges, lambda *at: on_step("quantise each layer", *at))
+        made.budget = keep_float_within(graph, record, judges, layers, options.max_drop)
+    made.onnx["int8"] = qdq_from_ranges(graph, record, keep_float=made.keep_float)
+    try:
+        require_fits_fp16(graph, record.largest)
+        small = qdq_from_ranges(graph, record, keep_float=made.keep_float, int8_weights=True)
+        made.onnx["int8-fp16"] = fp16_from_onnx(small)
+    except ExportError as error:  # nobody asked for FP16: INT8 with float32 layers serves every TensorRT
+        made.left_out["int8-fp16"] = f"{error.what}; found {error.found}"
+    made.onnx["int8-cpu"] = cpu_from_ranges(graph, record, keep_float=made.keep_float)
+    version = options.tensorrt_version if len(options.tensorrt_version) == 3 else JETPACK_6_TENSORRT
+    made.calib_cache = cache_from_ranges(graph, record, version)

@@ -1,0 +1,65 @@
+"""Where training rounds, and what its learned scales become: the join of the Q/DQ placement and the fake quantisation.
+
+A tensor of the graph carries the path of the module that makes it (`stages.0.0.relu1/Relu_output`), so that one
+placement serves the files and the training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
+from toolkit.calibration.record import RECORD, Record, record_from_file
+from toolkit.contracts import LabelledImages
+from toolkit.exporting.artifacts import fp32_graph_of_model
+from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.scales import LEVELS, activation_scale, weight_scales
+from toolkit.workspace import find_in_room
+
+if TYPE_CHECKING:
+    from toolkit.models.checkpoint import LoadedModel
+    from toolkit.training.qat import FakeQuantisation
+
+
+def fake_quantisation_of_model(model: LoadedModel, images: LabelledImages) -> FakeQuantisation:
+    """The model's own Q/DQ places, with the ranges that `auto` measures as the first scales."""
+    from toolkit.training.qat import FakeQuantisation
+
+    graph = fp32_graph_of_model(model)
+    record = ranges_by_agreement(graph, images.images_nhwc, model.card.preprocessing).record
+    return FakeQuantisation(
+        {_path_of_tensor(name): float(activation_scale(amax)) for name, amax in record.amax.items()},
+        tuple(node.rpartition("/")[0] for node in convolutions_in_graph(graph)),
+        weight_scales,
+    )
+
+
+def record_of_scales(
+    model: LoadedModel, images: LabelledImages, scales: dict[str, float], notes: dict[str, Any]
+) -> Record:
+    """A record whose ranges were learned; one pass over the images finds the other values beside them."""
+    graph = fp32_graph_of_model(model)
+    seen = observation_from_images(graph, images.images_nhwc, model.card.preprocessing)
+    amax = {name: LEVELS * scales[_path_of_tensor(name)] for name in seen.histograms}
+    key = seen.record_key(LEARNED)
+    between = {name: value for name, value in ranges_on_cpu(seen, "mse").items() if name in seen.between}
+    return Record(amax, seen.largest, key.belongs_to, key.images, notes, between)
+
+
+def learned_record(name: str) -> Record | None:
+    """The record that `toolkit train --qat` left in `calibration/<name>/`; None for other models."""
+    folder = find_in_room("calibration", name)
+    if folder is None or not (folder / RECORD).is_file():
+        return None
+    record = record_from_file(folder / RECORD)
+    return record if record.learned else None
+
+
+def _path_of_tensor(name: str) -> str:
+    """`stages.0.0.relu1/Relu_output` to `stages.0.0.relu1`; the normalised images are the input."""
+    from toolkit.training.qat import INPUT
+
+    path = name.rpartition("/")[0]
+    return INPUT if path == "preprocess" else path

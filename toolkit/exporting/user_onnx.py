@@ -1,0 +1,219 @@
+"""Somebody else's ONNX file made ready for a bundle: repaired, behind its preprocessing, and proved to be the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import __version__
+from toolkit.contracts import Preprocessing, UInt8
+from toolkit.data import dataset_from_spec
+from toolkit.data.model_images import ModelImages, images_of_dataset
+from toolkit.errors import ExportError, ModelError, ToolkitError
+from toolkit.exporting.user_torch import labels_that_fit
+from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.normalize import Repaired, repaired_from_file
+from toolkit.graph.preprocessing import with_preprocessing
+from toolkit.graph.user_file import OnnxFile, onnx_from_file
+from toolkit.graph.user_runner import Form, OriginalRunner, classes_of_file, form_of_file, preprocessing_of_pixels
+from toolkit.models.card import Card
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.workspace import require_name
+
+if TYPE_CHECKING:
+    import onnx
+
+FAMILY = "onnx"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What is said on the command line of a file's input.
+
+    Attributes:
+        mean, std: of pixels on `scale`; None for no normalisation.
+        scale: "0-1" or "0-255"; None is 0-1.
+        layout: "nchw" or "nhwc"; None finds it.
+        size: (H, W, C) for a file that leaves it open.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    scale: str | None = None
+    layout: str | None = None
+    size: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file, repaired: uint8 `images` (batch, H, W, C) to `logits` (batch, classes).
+
+    Attributes:
+        graph: the portable fp32 graph with its preprocessing inside.
+        classes: how many logits.
+    """
+
+    file: OnnxFile
+    form: Form
+    preprocessing: Preprocessing
+    classes: int
+    repaired: Repaired
+    graph: onnx.ModelProto
+
+    def require_same(self, images_nhwc: UInt8) -> dict[str, Any]:
+        """Compares the graph with the file as it came, at batch 1, 7 and 64.
+
+        Raises:
+            ExportError: they answer differently.
+        """
+        with (
+            OriginalRunner(self.file, self.repaired.reference, self.form, self.preprocessing) as original,
+            _runner(self) as ours,
+        ):
+            try:
+                return require_same_answers(original, ours, images_nhwc[:64])
+            except ExportError as error:
+                if not self.form.batch:
+                    raise
+                raise _baked_in(self, error.found) from error
+            except ModelError:
+                raise
+            except Exception as error:  # onnxruntime raises types of its own where a size does not fit
+                raise _baked_in(self, " ".join(str(error).split())[:200]) from error
+
+
+def _runner(opened: Opened) -> OrtRunner:
+    return OrtRunner(opened.graph.SerializeToString(), label="the repaired graph")
+
+
+def _baked_in(opened: Opened, found: Any) -> ModelError:
+    return ModelError(
+        f"{opened.file.path} works for a batch of {opened.form.batch or 'one size'} only",
+        found=found,
+        fix="export again with a dynamic batch: dynamic_axes={'input': {0: 'batch'}, 'output': {0: 'batch'}}",
+    )
+
+
+def opened_from_file(path: Path, pixels: Pixels) -> Opened:
+    """Reads and repairs an fp32 classifier.
+
+    Raises:
+        ModelError, ToolkitError: see `onnx_from_file`, `form_of_file`, `preprocessing_of_pixels`,
+            `repaired_from_file`. ExportError: TensorRT would read the graph wrongly.
+    """
+    file = onnx_from_file(path)
+    form = form_of_file(file, pixels.layout, pixels.size)
+    preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std)
+    classes = classes_of_file(file, form)
+    repaired = repaired_from_file(file, form, classes)
+    graph = with_preprocessing(repaired.graph, preprocessing, form.nchw)
+    require_portable(graph)
+    return Opened(file, form, preprocessing, classes, repaired, graph)
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """What a bundle is made from, where there is no PyTorch.
+
+    Attributes:
+        graph: with the card in its metadata.
+        checks: what was compared on the way, for the manifest.
+        normalised: somebody said by what mean and std: ranges of the input must look like it.
+    """
+
+    card: Card
+    graph: onnx.ModelProto
+    checks: dict[str, Any]
+    folder: Path
+    normalised: bool
+    decided: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OnnxRequest:
+    """What was asked for on the command line.
+
+    Attributes:
+        labels: one a logit; None takes the classes of the images.
+    """
+
+    path: Path
+    data: str
+    pixels: Pixels
+    name: str | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def model_from_onnx(
+    request: OnnxRequest,
+    *,
+    count: int | None = None,
+    convert: bool = False,
+    skip_bad: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[OnnxModel, ModelImages]:
+    """Repairs the file, reads the images and proves that they belong together and that the repair changed nothing.
+
+    Args:
+        count: calibration images; None takes up to 512.
+
+    Raises:
+        ModelError: the file cannot be used, or does not fit images and labels. ExportError: the repaired graph
+            answers differently. DataError: the images cannot be used.
+    """
+    pixels = request.pixels
+    if pixels.mean is None and pixels.std is None and pixels.scale is None:
+        raise ToolkitError(
+            f"{request.path} does not say what its pixels are",
+            found="no --mean and --std, no --pixels",
+            allowed="the normalisation of its training",
+            fix="--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is ImageNet's; --pixels 0-1 alone is none",
+        )
+    name = require_name(request.name or default_name(request.path))
+    opened = opened_from_file(request.path, pixels)
+    preprocessing = opened.preprocessing
+    dataset = dataset_from_spec(
+        request.data, shape=preprocessing.shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+    )
+    labels = labels_that_fit(request.labels, dataset, opened.classes, str(request.path))
+    images = images_of_dataset(dataset, request.data, labels, name, count)
+    checks = {"onnx_against_original": opened.require_same(images.evaluation.images_nhwc)}
+    file = opened.file
+    notes = list(opened.repaired.notes)
+    arch = {"family": FAMILY, "file": str(file.path.resolve()), "opset": file.opset, "exporter": file.exporter}
+    card = Card(name, {**arch, "repairs": notes}, labels, preprocessing, file.sha256)
+    decided = {
+        "normalisation": "given",
+        "labels": "given" if request.labels else f"the classes of {dataset.name}",
+        "weights": f"{file.path.name}, opset {file.opset}" + (f", {file.exporter}" if file.exporter else ""),
+        "repairs": "; ".join(notes) or "none needed",
+    }
+    _describe(opened.graph, card)
+    folder = file.path.resolve().parent
+    return OnnxModel(card, opened.graph, checks, folder, pixels.mean is not None, decided), images
+
+
+def default_name(path: Path) -> str:
+    """The file's name without its ending, with a dash for what no folder's name should have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
+
+
+def _describe(graph: onnx.ModelProto, card: Card) -> None:
+    """The card into the ONNX file's metadata, as for every other model."""
+    from onnx import helper
+
+    del graph.metadata_props[:]
+    helper.set_model_props(
+        graph,
+        {
+            "toolkit.version": __version__,
+            "toolkit.model": card.name,
+            "toolkit.weights_sha256": card.weights_sha256,
+            "toolkit.labels": json.dumps(card.labels),
+            "toolkit.preprocessing": json.dumps(card.preprocessing.as_dict()),
+        },
+    )

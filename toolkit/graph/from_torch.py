@@ -1,0 +1,139 @@
+"""A PyTorch classifier as one portable ONNX graph: opset 17, BatchNorm folded, names a person can read.
+
+The TorchScript-based exporter is used on purpose: the newer one writes opset 18 at least and turns the global average
+pool into a ReduceMean with an axes *input*, which TensorRT 8.5 and 8.6 read as "all axes" without a word.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from toolkit.contracts import Preprocessing
+from toolkit.errors import ExportError
+from toolkit.graph.simplify import tidied
+from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
+INPUT, OUTPUT = "images", "logits"
+ROLES = {
+    "Conv": ("weight", "bias"),
+    "ConvTranspose": ("weight", "bias"),
+    "Gemm": ("weight", "bias"),
+    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
+}
+
+
+def onnx_from_torch(
+    classifier: torch.nn.Module, preprocessing: Preprocessing, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """Exports uint8 images (batch, H, W, C) to float32 logits (batch, classes), batch dynamic.
+
+    Args:
+        classifier: takes uint8 NHWC, in evaluation mode, on the CPU.
+        metadata: written into the ONNX file's metadata_props, so that a lone file still says what it is.
+
+    Raises:
+        ExportError: PyTorch cannot trace the network.
+    """
+    with needs("export"):
+        import onnx
+        import torch
+    example = torch.zeros((2, *preprocessing.shape), dtype=torch.uint8)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "legacy exporter", known and wanted; tracer hints about constants
+        try:
+            torch.onnx.export(
+                classifier,
+                (example,),
+                buffer,  # type: ignore[arg-type]  # a stream is allowed where dynamo=False
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            )
+        except Exception as error:  # the exporter raises RuntimeError, its own types and more
+            found = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ExportError("PyTorch cannot export this network", found=found) from error
+    model = onnx.load_from_string(buffer.getvalue())
+    tidied(model)
+    _rename(model.graph)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
+    model.graph.name = metadata.get("toolkit.model", "classifier")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def readable_name(scope: str) -> str:
+    """`/net/stages/stages.0/stages.0.1/conv1/Conv` to `stages.0.1.conv1/Conv`.
+
+    The exporter repeats a Sequential's path in each of its children; outside any module stands the preprocessing.
+    """
+    *modules, operator = scope.strip("/").split("/")
+    path: list[str] = []
+    for module in modules:
+        if path and module.startswith(path[-1] + "."):
+            path[-1] = module
+        else:
+            path.append(module)
+    if not path:
+        return f"preprocess/{operator}"
+    name = ".".join(path).removeprefix("net.")
+    return f"{'head' if name == 'net' else name}/{operator}"
+
+
+def _rename(graph: Any) -> None:
+    """Names nodes by module path, outputs by their node, parameters by module and role; no name twice.
+
+    Other code tells the preprocessing by its names, so a module of the net that is called `preprocess` gives way.
+    """
+    first = _preprocessing(graph)
+    new: dict[str, str] = {INPUT: INPUT, OUTPUT: OUTPUT}
+    taken, constants = {INPUT, OUTPUT}, {tensor.name for tensor in graph.initializer}
+    for index, node in enumerate(graph.node):
+        name = readable_name(node.name)
+        if index >= first and name.startswith("preprocess"):
+            name = f"net.{name}" if "/net/" in node.name else f"net/{name.rpartition('/')[2]}"
+        node.name = _fresh(name, taken)
+        module = node.name.rpartition("/")[0]
+        for role, name in zip(ROLES.get(node.op_type, ()), node.input[1:], strict=False):
+            if name in constants and name not in new:
+                new[name] = _fresh(f"{module}.{role}", taken)
+        for name in node.input:
+            if name in constants and name not in new:
+                new[name] = _fresh(f"preprocess.{name}" if index < first else name, taken)
+        for place, name in enumerate(node.output):
+            new.setdefault(name, f"{node.name}_output" + (f"_{place}" if place else ""))
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new[name] for name in node.output]
+    for tensor in graph.initializer:
+        tensor.name = new.get(tensor.name, tensor.name)
+    del graph.value_info[:]
+
+
+def _preprocessing(graph: Any) -> int:
+    """How many of the first nodes are Cast, Transpose and normalisation: outside any module, one behind the other."""
+    name = INPUT
+    for index, node in enumerate(graph.node):
+        if node.name.count("/") != 1 or name not in node.input:
+            return index
+        name = node.output[0]
+    return len(graph.node)
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    """The name itself, or with a number: a module that is called twice has two nodes of one scope."""
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    fresh = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(fresh)
+    return fresh

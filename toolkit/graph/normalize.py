@@ -1,0 +1,213 @@
+"""What other exporters write, brought into the one form that every TensorRT and our own calibration read alike.
+
+The work is done by others where they have a tool for it: onnx's version converter writes opset 17, onnx's inliner takes
+functions apart, ONNX Runtime's basic optimisations fold constants and BatchNorm, and drop what does nothing. What is
+left is small: an open batch, a stripped Softmax, padding as numbers, names. Whether the result still is the same model
+nobody here believes: `require_same_answers` compares it with the file as it came.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ModelError
+from toolkit.graph.edit import set_nodes
+from toolkit.graph.from_torch import OPSET
+from toolkit.graph.node_rewrites import explicit_pads, open_batch, tensors_behind
+from toolkit.graph.sanitized_names import with_plain_names
+from toolkit.graph.simplify import attributes, tidied
+from toolkit.graph.user_file import STANDARD, OnnxFile
+from toolkit.graph.user_runner import Form
+from toolkit.lazy import needs
+
+if TYPE_CHECKING:
+    import onnx
+
+IR_VERSION = 8  # the one of opset 17; TensorRT 8 reads no newer
+OPSET_OF_LAST_AXIS = 13  # before it Softmax works on all axes from `axis` on
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A graph from `input` (batch, C, H, W) or (batch, H, W, C) to `logits` (batch, classes), and what was done.
+
+    Attributes:
+        reference: the file's own graph, with the tensor that `logits` must equal as its output.
+        notes: a phrase for each thing that is not as it was, for people.
+    """
+
+    graph: onnx.ModelProto
+    reference: onnx.ModelProto
+    notes: tuple[str, ...]
+
+
+def repaired_from_file(file: OnnxFile, form: Form, classes: int) -> Repaired:
+    """Rewrites a copy.
+
+    Raises:
+        ModelError: the file has what opset 17 cannot say, or control flow that no constant decides.
+    """
+    import onnx
+
+    notes: list[str] = []
+    reference = onnx.ModelProto()
+    reference.CopyFrom(file.model)
+    if _without_softmax(reference, file.opset):
+        notes.append("Softmax at the end stripped: the bundle answers with logits")
+    model = onnx.ModelProto()
+    model.CopyFrom(reference)
+    model = _in_opset(file, model)
+    if file.opset != OPSET:
+        notes.append(f"opset {file.opset} written as {OPSET}")
+    _set_shapes(model, form, classes)
+    tidied(model)
+    if form.batch:
+        open_batch(model, form.batch)
+        notes.append(f"batch of {form.batch} made open")
+    norms = _count(model, "BatchNormalization")
+    model = _optimised(file, model)
+    tidied(model)
+    if norms > _count(model, "BatchNormalization"):
+        notes.append(f"{norms - _count(model, 'BatchNormalization')} BatchNorms folded")
+    if explicit_pads(model):
+        notes.append("auto_pad written as numbers")
+    _flatten(model, classes)
+    _require_no_control_flow(file, model)
+    with_plain_names(model)
+    onnx.checker.check_model(model, full_check=True)
+    return Repaired(model, reference, tuple(notes))
+
+
+def _count(model: onnx.ModelProto, operator: str) -> int:
+    return sum(node.op_type == operator for node in model.graph.node)
+
+
+def _without_softmax(model: onnx.ModelProto, opset: int) -> bool:
+    """Makes what a Softmax or LogSoftmax over the classes reads the output; a Softmax elsewhere stays."""
+    from onnx import TensorProto, helper
+
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(model.graph.output[0].name)
+    while node is not None and node.op_type in ("Identity", "Dropout"):
+        node = makers.get(node.input[0])
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
+        return False
+    axis = attributes(node).get("axis", -1 if opset >= OPSET_OF_LAST_AXIS else 1)
+    if axis not in (-1, 1):
+        return False
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, None))
+    _drop_dead(model.graph)
+    return True
+
+
+def _drop_dead(graph: Any) -> None:
+    """Nodes that the output does not depend on; the version converter would stumble over some."""
+    makers = {name: node for node in graph.node for name in node.output}
+    needed, open_names = set(), [value.name for value in graph.output]
+    while open_names:
+        node = makers.get(open_names.pop())
+        if node is not None and id(node) not in needed:
+            needed.add(id(node))
+            open_names += [*node.input, *tensors_behind(node)]
+    set_nodes(graph, (node for node in graph.node if id(node) in needed))
+
+
+def _in_opset(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same in opset 17; operators that came later are written as the standard defines them by older ones."""
+    from onnx import defs, inliner, version_converter
+
+    newer = {
+        (node.domain, node.op_type)
+        for node in model.graph.node
+        if file.opset > OPSET and not defs.has(node.op_type, max_inclusive_version=OPSET)
+    }
+    try:
+        if newer:
+            model = inliner.inline_selected_functions(model, list(newer), inline_schema_functions=True)
+        if file.opset != OPSET:
+            model = version_converter.convert_version(model, OPSET)
+    except Exception as error:  # RuntimeError, ConvertError and more, from C++
+        found = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{file.path} cannot be written in opset {OPSET}, the newest that TensorRT 8 reads",
+            found=found,
+            fix=f"export again with opset {OPSET} or less",
+        ) from error
+    return model
+
+
+def _set_shapes(model: onnx.ModelProto, form: Form, classes: int) -> None:
+    """An open batch at both ends; shapes in between are inferred anew."""
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    (old,), (out,) = ([value.name for value in side] for side in (graph.input, graph.output))
+    del graph.input[:], graph.output[:], graph.value_info[:]
+    graph.input.append(helper.make_tensor_value_info(old, TensorProto.FLOAT, form.shape("batch")))
+    graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, None))
+
+
+def _optimised(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
+    """After ONNX Runtime's basic optimisations: those that stay within the ONNX standard."""
+    with needs("repair ONNX files"):
+        import onnx
+        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4  # what is wrong comes as an exception too
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "model.onnx"
+        options.optimized_model_filepath = str(written)
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises types of its own
+            raise ModelError(
+                f"{file.path} cannot be given an open batch" if file.opset == OPSET else f"{file.path} cannot be read",
+                found=" ".join(str(error).split())[:300],
+                fix=f"export again with a dynamic batch, and opset {OPSET}",
+            ) from error
+        result = onnx.load(written)
+    foreign = sorted({f"{node.domain}::{node.op_type}" for node in result.graph.node if node.domain not in STANDARD})
+    if foreign:
+        raise ModelError(f"ONNX Runtime writes {file.path} with operators of its own", found=", ".join(foreign))
+    standard = [entry.version for entry in result.opset_import if entry.domain in STANDARD]
+    del result.opset_import[:], result.graph.value_info[:], result.metadata_props[:]
+    result.opset_import.append(onnx.helper.make_opsetid("", standard[0]))
+    result.ir_version = IR_VERSION
+    return result
+
+
+def _flatten(model: onnx.ModelProto, classes: int) -> None:
+    """`logits` of shape (batch, classes): a classifier that ends in a 1x1 convolution has two axes more."""
+    from onnx import TensorProto, helper, shape_inference
+
+    graph = model.graph
+    graph.output[0].type.Clear()
+    inferred = shape_inference.infer_shapes(model).graph
+    name = graph.output[0].name
+    rank = next((len(v.type.tensor_type.shape.dim) for v in inferred.output if v.name == name), 0)
+    if rank == 4:
+        graph.node.append(helper.make_node("Flatten", [name], [f"{name}_flat"], "Flatten", axis=1))
+        name = f"{name}_flat"
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes]))
+
+
+def _require_no_control_flow(file: OnnxFile, model: onnx.ModelProto) -> None:
+    from onnx import AttributeProto
+
+    branching = sorted(
+        {n.op_type for n in model.graph.node if any(a.type == AttributeProto.GRAPH for a in n.attribute)}
+    )
+    sequences = sorted({n.op_type for n in model.graph.node if "Sequence" in n.op_type})
+    if branching or sequences:
+        raise ModelError(
+            f"{file.path} branches or loops as it runs",
+            found=", ".join(branching + sequences),
+            allowed="a graph of fixed layers",
+            fix="export with torch.onnx.export in evaluation mode, without torch.jit.script",
+        )

@@ -1,0 +1,183 @@
+"""An ONNX file as it came, run as its own users run it: pixels normalised outside, in batches that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.contracts import Float32, Preprocessing, UInt8
+from toolkit.errors import ModelError, ToolkitError
+from toolkit.graph.user_file import OnnxFile
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.runtime.runner import ClosesItself
+
+if TYPE_CHECKING:
+    import onnx
+
+LAYOUTS = ("nchw", "nhwc")
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the file's input is.
+
+    Attributes:
+        batch: that the file insists on; 0 where it takes any.
+        nchw: else NHWC.
+    """
+
+    height: int
+    width: int
+    channels: int
+    batch: int
+    nchw: bool
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.height, self.width, self.channels
+
+    def shape(self, batch: Any) -> list[Any]:
+        """The input's shape with some batch."""
+        image = [self.channels, self.height, self.width] if self.nchw else [self.height, self.width, self.channels]
+        return [batch, *image]
+
+
+def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] | None) -> Form:
+    """Reads batch, size and layout off the input.
+
+    Args:
+        layout: "nchw" or "nhwc"; None finds it by where the 1 or 3 channels are.
+        size: (H, W, C) for a file that leaves height and width open.
+
+    Raises:
+        ModelError: no images, or a size that stays open.
+    """
+    if layout not in (None, *LAYOUTS):
+        raise ToolkitError("--layout cannot be read", found=layout, allowed=" or ".join(LAYOUTS))
+    value = file.model.graph.input[0]
+    tensor = value.type.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim]
+    words = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
+    allowed = "(batch, C, H, W) or (batch, H, W, C), C 1 or 3"
+    if len(dims) != 4:
+        raise ModelError(f"the input '{value.name}' of {file.path} takes no images", found=words, allowed=allowed)
+    fits = [place for place, name in ((1, "nchw"), (3, "nhwc")) if dims[place] in (1, 3) and layout in (None, name)]
+    if not fits and size is not None and not (dims[1] and dims[3]):  # all open: the layout must be said
+        fits = [{"nchw": 1, "nhwc": 3}[layout]] if layout else []
+    if len(fits) != 1:
+        raise ModelError(
+            f"the input '{value.name}' of {file.path} " + ("may be of either layout" if fits else "takes no images"),
+            found=words,
+            allowed=allowed,
+            fix="--layout nchw or --layout nhwc says which it is" if fits or layout is None else "leave out --layout",
+        )
+    nchw = fits[0] == 1
+    channels, height, width = (dims[1], dims[2], dims[3]) if nchw else (dims[3], dims[1], dims[2])
+    if not (channels and height and width):
+        if size is None:
+            raise ModelError(
+                f"{file.path} leaves the size of its images open",
+                found=words,
+                allowed="a fixed height and width: INT8 ranges and engines are for one size",
+                fix="--size 32x32x3 fixes it",
+            )
+        height, width, channels = (own or asked for own, asked in zip((height, width, channels), size, strict=True))
+    if size not in (None, (height, width, channels)):
+        raise ModelError(f"{file.path} takes images of another size", found=words, allowed="--size of its input")
+    return Form(height, width, channels, dims[0], nchw)
+
+
+def preprocessing_of_pixels(form: Form, pixels: str | None, mean: Numbers | None, std: Numbers | None) -> Preprocessing:
+    """What a file's users do to pixels before they call it.
+
+    Args:
+        pixels: "0-1" or "0-255": the scale that the network sees before mean and std, and that these are of.
+        mean, std: a number a channel or one for all; None for no normalisation.
+
+    Raises:
+        ToolkitError: numbers that do not belong to that scale.
+    """
+    if pixels not in (None, "0-1", "0-255"):
+        raise ToolkitError("--pixels cannot be read", found=pixels, allowed="0-1 or 0-255")
+    if (mean is None) != (std is None):
+        alone = "--mean alone" if std is None else "--std alone"
+        raise ToolkitError("mean and std belong together", found=alone, fix="give both as they were in training")
+    unit = 255.0 if pixels == "0-255" else 1.0
+    largest = max(map(abs, mean or (0.0,)))
+    if largest > unit or (unit > 1 and 0 < largest <= 1):
+        raise ToolkitError(
+            f"--mean is not of pixels scaled to {pixels or '0-1'}",
+            found=", ".join(f"{m:g}" for m in mean or ()),
+            allowed="mean and std of pixels as --pixels says they are",
+            fix="add --pixels 0-255" if unit == 1 else "leave out --pixels 0-255",
+        )
+    means, stds = ((given or (default,)) for given, default in ((mean, 0.0), (std, 1.0)))
+    per_channel = [tuple(v / unit for v in (values * form.channels if len(values) == 1 else values))
+                   for values in (means, stds)]  # fmt: skip
+    return Preprocessing(*form.size, per_channel[0], per_channel[1])
+
+
+class OriginalRunner(ClosesItself):
+    """The file as it came.
+
+    Args:
+        model: its graph, or one that gives the logits before its Softmax.
+    """
+
+    name = "ort"
+
+    def __init__(self, file: OnnxFile, model: onnx.ModelProto, form: Form, preprocessing: Preprocessing) -> None:
+        self.form, self.factors = form, preprocessing.scale_and_shift()
+        self.inner = OrtRunner(model.SerializeToString(), label=str(file.path))
+        self.description = f"{file.path} as it came"
+
+    def logits(self, images_nhwc: UInt8) -> Float32:
+        """Images uint8 (N, H, W, C) to logits float32 (N, classes), in calls of the size that the file takes."""
+        scale, shift = self.factors
+        values = images_nhwc.astype(np.float32) * scale + shift
+        step, count = self.form.batch or len(values), len(values)
+        values = values[np.arange(-(-count // step) * step) % count]  # whole calls
+        answers = [self.raw(values[at : at + step]) for at in range(0, len(values), step)]
+        return np.concatenate(answers)[:count].reshape(count, -1)
+
+    def raw(self, values_nhwc: Float32) -> Float32:
+        """One call with normalised pixels; the output as it is.
+
+        Raises:
+            ModelError: the file cannot be run.
+        """
+        values = np.ascontiguousarray(values_nhwc.transpose(0, 3, 1, 2) if self.form.nchw else values_nhwc)
+        try:
+            return np.asarray(self.inner.session.run(self.inner.outputs[:1], {self.inner.input: values})[0])
+        except Exception as error:  # onnxruntime raises types of its own
+            found = " ".join(str(error).split())[:300]
+            raise ModelError(f"{self.description} fails in ONNX Runtime", found=found) from error
+
+    def close(self) -> None:
+        """Drops the session."""
+        self.inner.close()
+
+
+def classes_of_file(file: OnnxFile, form: Form) -> int:
+    """How many logits the file answers an image with, by asking it.
+
+    Raises:
+        ModelError: it answers with something else than a row of logits.
+    """
+    preprocessing = Preprocessing(*form.size, (0.0,) * form.channels, (1.0,) * form.channels)
+    batch = form.batch or 2
+    with OriginalRunner(file, file.model, form, preprocessing) as runner:
+        shape = runner.raw(np.zeros((batch, *form.size), np.float32)).shape
+    if len(shape) == 4 and shape[2:] == (1, 1):
+        shape = shape[:2]
+    if len(shape) != 2 or shape[0] != batch or shape[1] < 2:
+        raise ModelError(
+            f"{file.path} is not a classifier",
+            found=f"an answer of shape {tuple(shape)} to {batch} image{'s' if batch > 1 else ''}",
+            allowed="(batch, classes): a row of logits an image, two classes or more",
+        )
+    return int(shape[1])

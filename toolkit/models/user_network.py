@@ -1,0 +1,101 @@
+"""A network that somebody else wrote, with its weights: where both come from, and the two put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from toolkit.contracts import Preprocessing
+from toolkit.errors import ModelError
+from toolkit.files import os_errors, sha256_of_file
+from toolkit.models.import_path import network_from_import_path
+from toolkit.models.resnet import Classifier
+from toolkit.models.user_weights import load_foreign_weights, weights_from_checkpoint
+
+FAMILY = "python"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a bundle remembers of such a network.
+
+    Attributes:
+        builder: `package.module:name`.
+        checkpoint: the file with the weights.
+        kwargs: given to the builder; JSON values.
+    """
+
+    builder: str
+    checkpoint: Path
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card's `arch` entry."""
+        return {
+            "family": FAMILY,
+            "builder": self.builder,
+            "kwargs": self.kwargs,
+            "checkpoint": str(self.checkpoint.resolve()),
+        }
+
+
+def source_from_dict(values: dict[str, Any]) -> Source:
+    """The inverse of `Source.as_dict`.
+
+    Raises:
+        ModelError: an entry is missing or of the wrong type.
+    """
+    try:
+        return Source(str(values["builder"]), Path(values["checkpoint"]), dict(values["kwargs"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            "the bundle's record of its Python network cannot be read", found=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class ForeignNetwork:
+    """A network with its weights in it: float images (N, C, H, W) to logits.
+
+    Attributes:
+        weights_sha256: of the checkpoint file.
+        found_as: where in the checkpoint the weights were.
+    """
+
+    net: nn.Module
+    weights_sha256: str
+    found_as: str
+
+
+def network_from_source(source: Source, weights_sha256: str | None = None) -> ForeignNetwork:
+    """Builds the network and loads the checkpoint into it. **This runs the code that the source names.**
+
+    Args:
+        weights_sha256: what the checkpoint must be; None takes any.
+
+    Raises:
+        ModelError: no such builder, it fails, or the checkpoint is damaged, unsafe or of another network.
+    """
+    with os_errors(source.checkpoint, "read"):
+        digest = sha256_of_file(source.checkpoint)
+    if weights_sha256 not in (None, digest):
+        raise ModelError(
+            f"{source.checkpoint} changed since the bundle was written",
+            found=f"sha256 {digest[:16]}...",
+            allowed=f"{str(weights_sha256)[:16]}...",
+            fix="restore the checkpoint, or export again",
+        )
+    weights = weights_from_checkpoint(source.checkpoint)
+    net, build = network_from_import_path(source.builder, source.kwargs)
+    found_as = load_foreign_weights(net, weights, source.checkpoint, build)
+    return ForeignNetwork(net, digest, found_as)
+
+
+def classifier_of(net: nn.Module, preprocessing: Preprocessing) -> Classifier:
+    """The network behind its preprocessing, in evaluation mode: uint8 (N, H, W, C) to logits."""
+    scale, shift = preprocessing.scale_and_shift()
+    return Classifier(net, torch.from_numpy(scale), torch.from_numpy(shift), contiguous=True).eval()

@@ -1,0 +1,133 @@
+"""Which method measures the ranges of this model best: every one is tried on the same pass, agreement decides.
+
+Nothing here sees a label or an evaluation image: the candidates take their ranges from three quarters of the
+calibration images and are compared with fp32 on the fourth. The winner then reads all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.calibration.methods import AUTO, CANDIDATES, PERCENTILE, require_method
+from toolkit.calibration.ranges import Observation, observation_from_images, record_from_observation, require_enough
+from toolkit.calibration.record import Record
+from toolkit.contracts import Preprocessing, UInt8
+from toolkit.errors import CalibrationError
+from toolkit.quantization.agreement import Agreement, agreement_from_logits, as_row, held_out, logits_of
+from toolkit.quantization.qdq import qdq_from_ranges
+
+if TYPE_CHECKING:
+    import onnx
+
+FEWEST_JUDGES = 8  # held-out images; with fewer nothing can be ranked
+WITHOUT_JUDGING = "percentile 99.99"
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method and how far its quantised graph is from fp32; `refused` says why it has no ranges."""
+
+    method: str
+    agreement: Agreement | None
+    refused: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        if self.agreement is None:
+            return {"method": self.method, "refused": self.refused}
+        return {"method": self.method, **as_row(self.agreement)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A record, the pass that it was read from, every candidate (best first) and one sentence that says why.
+
+    `candidates` is empty where the user named the method, or where there were too few images to judge.
+    """
+
+    record: Record
+    seen: Observation
+    candidates: tuple[Candidate, ...]
+    why: str
+
+
+def ranges_by_agreement(
+    model: onnx.ModelProto,
+    images_nhwc: UInt8,
+    preprocessing: Preprocessing,
+    *,
+    method: str = AUTO,
+    percentile: float = PERCENTILE,
+    notes: dict[str, Any] | None = None,
+    on_step: Step = lambda what, done, total: None,
+) -> Choice:
+    """Measures the images once; with `auto` tries every method on what was measured.
+
+    Args:
+        model: the fp32 graph with preprocessing inside.
+        images_nhwc: uint8 (N, H, W, C); their order does not matter.
+        notes: go into the record.
+
+    Raises:
+        CalibrationError: see `toolkit.calibration.ranges`; also if no candidate has ranges.
+    """
+    name, notes = require_method(method, percentile), notes or {}
+    require_enough(len(images_nhwc))
+    judges = held_out(images_nhwc)
+    if name != AUTO or int(judges.sum()) < FEWEST_JUDGES:
+        seen = observation_from_images(model, images_nhwc, preprocessing, _counting(on_step, 0, len(images_nhwc)))
+        few = f"{WITHOUT_JUDGING}, because {4 * FEWEST_JUDGES} different images are needed to judge methods"
+        why = few if name == AUTO else ""
+        chosen_by = {"chosen_by": AUTO, "why": why} if name == AUTO else {}
+        name = WITHOUT_JUDGING if name == AUTO else name
+        return Choice(record_from_observation(seen, name, {**chosen_by, **notes}), seen, (), why)
+    total, measured = len(judges), int((~judges).sum())
+    first = observation_from_images(model, images_nhwc[~judges], preprocessing, _counting(on_step, 0, total))
+    rest = observation_from_images(model, images_nhwc[judges], preprocessing, _counting(on_step, measured, total))
+    candidates = _judged(model, first, images_nhwc[judges], on_step)
+    seen, why = first.merged(rest), _why(candidates)
+    facts = {"chosen_by": AUTO, "why": why, "candidates": [candidate.as_dict() for candidate in candidates]}
+    return Choice(record_from_observation(seen, candidates[0].method, {**facts, **notes}), seen, candidates, why)
+
+
+def _counting(on_step: Step, before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: on_step("measure ranges", before + done, total)
+
+
+def _judged(model: onnx.ModelProto, seen: Observation, images_nhwc: UInt8, on_step: Step) -> tuple[Candidate, ...]:
+    """Every candidate, best first; those without ranges last."""
+    expected = logits_of(model, images_nhwc)
+    found = []
+    for index, method in enumerate(CANDIDATES):
+        on_step("compare methods", index, len(CANDIDATES))
+        try:
+            quantised = qdq_from_ranges(model, record_from_observation(seen, method))
+        except CalibrationError as error:
+            found.append(Candidate(method, None, error.what))
+            continue
+        found.append(Candidate(method, agreement_from_logits(expected, logits_of(quantised, images_nhwc))))
+    on_step("compare methods", len(CANDIDATES), len(CANDIDATES))
+    found.sort(key=lambda candidate: (2.0, 0) if candidate.agreement is None else _order(candidate.agreement))
+    if found[0].agreement is None:
+        raise CalibrationError("no method finds a range for every tensor", found=found[0].refused)
+    return tuple(found)
+
+
+def _order(agreement: Agreement) -> tuple[float, int]:
+    """Like `Agreement.order`, for a sort that puts candidates without ranges at 2.0, behind any usable distance."""
+    return min(agreement.relative_l2, 1.99), agreement.flips
+
+
+def _why(candidates: tuple[Candidate, ...]) -> str:
+    best, second = candidates[0], next((c for c in candidates[1:] if c.agreement is not None), None)
+    assert best.agreement is not None
+    words = (
+        f"{best.method}: its logits are nearest to fp32's on {best.agreement.images} held-out calibration images, "
+        f"{100 * best.agreement.relative_l2:.2f} % away with {best.agreement.flips} flips"
+    )
+    if second is None or second.agreement is None:
+        return words
+    return f"{words}; next is {second.method} with {100 * second.agreement.relative_l2:.2f} %"

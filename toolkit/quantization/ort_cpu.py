@@ -1,0 +1,138 @@
+"""The form of a quantised graph that ONNX Runtime's CPU kernels fuse: uint8 activations, int8 weights, int32 biases.
+
+TensorRT refuses such a file, and ONNX Runtime's CPU provider runs TensorRT's at the speed of fp32 or below. Here
+every convolution stands between a DequantizeLinear and a QuantizeLinear, as does every Add with both its inputs.
+What a ReLU makes uses all of 0..255; everything else is symmetric about 128. Ranges are the record's, by its method for
+these levels, of the tensors that TensorRT's form leaves alone too (convolution outputs before an Add, the last ReLU).
+
+x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
+int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
+neighbours of one sign can do it, so only the channels that have such a pair get wider scales here: the file has the
+same answers on every processor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.calibration.methods import UNSIGNED_LEVELS
+from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.contracts import Float32
+from toolkit.graph.edit import add_constants, arrays_of, drop_unread_initializers
+from toolkit.graph.qdq_placement import convolutions_in_graph, tensors_on_cpu
+from toolkit.lazy import needs
+from toolkit.quantization.qdq import graph_and_ranges, insert_behind_makers, pair_of_nodes
+from toolkit.quantization.rounding import rounded_weights
+from toolkit.quantization.scales import LEVELS, SMALLEST_SCALE, dequantised, quantised_weights, weight_scales
+from toolkit.quantization.whole_pixels import MIDDLE, read_bytes
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
+# 255 * 128 is the last that int16 holds, and rounding adds less than a step to each of the two.
+LARGEST_PAIR = 127.0
+
+
+def cpu_from_ranges(
+    model: onnx.ModelProto, record: Record, *, keep_float: frozenset[str] = frozenset()
+) -> onnx.ModelProto:
+    """A copy of `model` that computes in uint8 and int8 on ONNX Runtime's CPU provider.
+
+    Raises:
+        CalibrationError: the record was measured on another graph.
+    """
+    with needs("write Q/DQ graphs"):
+        import onnx
+    record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
+    result, amax, pixels = graph_and_ranges(model, record, keep_float, weights_on_cpu)
+    graph = result.graph
+    convolutions = frozenset(convolutions_in_graph(model)) - keep_float
+    ranges = {**record.largest, **amax, **record.cpu}
+    rounded = quantised_weights if record.learned else rounded_weights
+    values = arrays_of(graph)
+    scales, pairs = {}, {}
+    for tensor, unsigned in tensors_on_cpu(graph, convolutions).items():
+        scales[tensor] = _scale(ranges[tensor], unsigned)
+        pairs[tensor] = pair_of_nodes(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
+    for node in graph.node:
+        if node.name not in keep_float:
+            inputs = [f"{name}_dequantized" if name in scales else name for name in node.input]
+            if node.name in convolutions:
+                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs, values, rounded)
+            node.input[:] = inputs
+    insert_behind_makers(graph, pairs)
+    if pixels is not None:
+        read_bytes(graph, pixels)
+    drop_unread_initializers(graph)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def weights_on_cpu(weights: Float32) -> Float32:
+    """What this form makes of weights (C_out, C_in, ...), in floating point."""
+    scales = weight_scales_in_16_bits(weights)
+    return dequantised(rounded_weights(weights, scales), scales)
+
+
+def weight_scales_in_16_bits(weights: Float32) -> Float32:
+    """`weight_scales`, not below `scales_of_pairs`: float32 (C_out,) of weights (C_out, ...)."""
+    scales: Float32 = np.maximum(weight_scales(weights), scales_of_pairs(weights))
+    return scales
+
+
+def scales_of_pairs(weights: Float32) -> Float32:
+    """The least scales with which 255 times the sum of any two neighbouring weights fits in int16: float32 (C_out,).
+
+    Neighbours are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
+    (kH, kW, C_in); where C_in is odd the last channel of one place goes with the first of the next.
+
+    Args:
+        weights: float32 (C_out, C_in / groups, kH, kW), or with another number of places.
+    """
+    flat = np.moveaxis(weights, 1, -1).reshape(len(weights), -1).astype(np.float64)
+    pairs = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2))).reshape(len(flat), -1, 2)
+    together = pairs.clip(min=0).sum(axis=2), pairs.clip(max=0).sum(axis=2)
+    largest = np.maximum(*(np.abs(sums).max(axis=1) for sums in together))
+    scales: Float32 = (largest / LARGEST_PAIR).astype(np.float32)
+    return scales
+
+
+def _scale(amax: float, unsigned: bool) -> np.float32:
+    scale: np.float32 = np.maximum(
+        np.float32(amax) / np.float32(UNSIGNED_LEVELS if unsigned else LEVELS), SMALLEST_SCALE
+    )
+    return np.float32(scale)
+
+
+def _constants(
+    graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]], values: dict[str, Any], rounded: Any
+) -> list[str]:
+    """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead.
+
+    Args:
+        values: the constants of the graph as it came.
+        rounded: (weights, scales) to int8.
+    """
+    weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
+    scales = weight_scales_in_16_bits(weights)
+    if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
+        scales = np.maximum(scales, np.abs(bias) / (input_scale * np.float32(LARGEST_BIAS))).astype(np.float32)
+    names = [_constant(graph, f"{conv.name}/weight", rounded(weights, scales), scales, pairs)]
+    if bias is not None:
+        product: Float32 = (scales * input_scale).astype(np.float32)
+        steps = np.rint(bias.astype(np.float64) / product).astype(np.int32)
+        names.append(_constant(graph, f"{conv.name}/bias", steps, product, pairs))
+    return names
+
+
+def _constant(graph: Any, name: str, levels: Any, scales: Float32, pairs: dict[str, list[Any]]) -> str:
+    from onnx import helper
+
+    parts = {"quantized": levels, "scale": scales, "zero_point": np.zeros(len(scales), levels.dtype)}
+    inputs, output = [f"{name}_{role}" for role in parts], f"{name}_dequantized"
+    add_constants(graph, dict(zip(inputs, parts.values(), strict=True)))
+    pairs[name] = [helper.make_node("DequantizeLinear", inputs, [output], f"{name}/Dequantize", axis=0)]
+    return output

@@ -1,0 +1,143 @@
+"""Which convolutions INT8 costs most, by ONNX node name, and the fewest to keep in floating point for a budget.
+
+Works on graphs: a TensorRT of any version computes what the file says. Images are calibration images held out of the
+choice of method, never evaluation images, and no label is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.calibration.record import Record
+from toolkit.contracts import Float32, UInt8
+from toolkit.errors import CalibrationError
+from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.quantization.agreement import Agreement, agreement_from_logits, as_row, logits_of
+from toolkit.quantization.qdq import qdq_from_ranges
+
+if TYPE_CHECKING:
+    import onnx
+
+Progress = Callable[[int, int], None]
+CURVE_POINTS = 5  # shares of INT8 measured for the curve beside those that the search needs
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the model loses when this convolution alone is quantised."""
+
+    node: str
+    agreement: Agreement
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"node": self.node, **as_row(self.agreement)}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A graph with the `kept` most sensitive of all convolutions in floating point."""
+
+    kept: int
+    int8_percent: float
+    agreement: Agreement
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "kept_in_float": self.kept,
+            "int8_percent": self.int8_percent,
+            "agreement_percent": self.agreement.percent,
+            **as_row(self.agreement),
+        }
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The fewest convolutions to keep out of INT8, and every share that was measured, all INT8 last."""
+
+    keep_float: frozenset[str]
+    layers: tuple[Sensitivity, ...]
+    curve: tuple[Point, ...]
+
+
+def sensitivities_of_layers(
+    model: onnx.ModelProto, record: Record, images_nhwc: UInt8, on_progress: Progress = lambda done, total: None
+) -> tuple[Sensitivity, ...]:
+    """Quantises each convolution alone; the one that costs most first, equals in the order of the graph.
+
+    Args:
+        model: the fp32 graph that the record belongs to.
+        images_nhwc: uint8 (N, H, W, C).
+
+    Raises:
+        CalibrationError: the record was measured on another graph.
+    """
+    convolutions = convolutions_in_graph(model)
+    expected = logits_of(model, images_nhwc)
+    found = []
+    for index, name in enumerate(convolutions):
+        on_progress(index, len(convolutions))
+        others = frozenset(convolutions) - {name}
+        got = logits_of(qdq_from_ranges(model, record, keep_float=others), images_nhwc)
+        found.append(Sensitivity(name, agreement_from_logits(expected, got)))
+    on_progress(len(convolutions), len(convolutions))
+    return tuple(sorted(found, key=lambda layer: layer.agreement.order, reverse=True))
+
+
+def keep_float_within(
+    model: onnx.ModelProto,
+    record: Record,
+    images_nhwc: UInt8,
+    layers: tuple[Sensitivity, ...],
+    max_drop: float,
+) -> Budget:
+    """The shortest beginning of `layers` that brings agreement with fp32 to at least 100 - `max_drop` percent.
+
+    The length is found by bisection, which takes for granted that a longer beginning never agrees less.
+
+    Raises:
+        CalibrationError: not even with a single convolution in INT8.
+    """
+    names = [layer.node for layer in layers]
+    expected = logits_of(model, images_nhwc)
+    points: dict[int, Point] = {}
+
+    def point(kept: int) -> Point:
+        if kept not in points:
+            points[kept] = _point(model, record, images_nhwc, expected, names, kept)
+        return points[kept]
+
+    def good(kept: int) -> bool:
+        return 100 - point(kept).agreement.percent <= max_drop + 1e-9
+
+    low, high = 0, len(names) - 1  # at least one convolution must be INT8
+    if not good(high):
+        raise _cannot(point(high), max_drop)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if good(middle) else (middle + 1, high)
+    for step in range(CURVE_POINTS):
+        point(round(step * (len(names) - 1) / (CURVE_POINTS - 1)))
+    curve = tuple(points[kept] for kept in sorted(points, reverse=True))
+    return Budget(frozenset(names[:low]), layers, curve)
+
+
+def _point(
+    model: onnx.ModelProto, record: Record, images_nhwc: UInt8, expected: Float32, names: list[str], kept: int
+) -> Point:
+    got = logits_of(qdq_from_ranges(model, record, keep_float=frozenset(names[:kept])), images_nhwc)
+    share = 100 * (len(names) - kept) / len(names)
+    return Point(kept, share, agreement_from_logits(expected, got))
+
+
+def _cannot(last: Point, max_drop: float) -> CalibrationError:
+    return CalibrationError(
+        "INT8 cannot meet --max-drop on this model",
+        found=f"with one convolution left in INT8 {100 - last.agreement.percent:.2f} points of agreement are lost "
+        f"({last.agreement.flips} of {last.agreement.images} held-out images flip)",
+        allowed=f"{max_drop:g} points",
+        fix="a larger --max-drop, more --images, or --fp16",
+    )

@@ -1,0 +1,1 @@
+"""ONNX Runtime as a runner, and what has to be known of it."""

@@ -1,0 +1,1 @@
+"""TensorRT engines as runners, from the plan's sidecar to a captured call."""

@@ -1,0 +1,1 @@
+"""How long calls take: warmed up, in rounds, as percentiles with intervals."""

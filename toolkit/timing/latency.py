@@ -1,0 +1,317 @@
+"""Latency of runners as whole Python calls: warmed up until steady, in interleaved rounds, as percentiles.
+
+A call takes uint8 images in host memory and returns logits in host memory, so every copy and every wait is inside.
+`toolkit.timing.percentiles` says how percentiles and their intervals are estimated; no call is left out of them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from toolkit.contracts import Float64, UInt8
+from toolkit.runtime.runner import Runner, TimesPhases, WarmsUp
+from toolkit.timing.calls import Clock, Turn, back_to_back, from_threads, on_schedule
+from toolkit.timing.percentiles import (
+    fewest_for,
+    percentile_interval,
+    percentile_nearest_rank,
+    quantiles_from_sorted,
+)
+
+ROUNDS = 10
+FEWEST_ROUNDS = 5  # before a measurement may end because it has converged
+LONGEST_ROUND_S = 0.5
+# Paired rounds are short, so that the machine is the same in both halves of a pair: rounds of 20 ms find on a wandering
+# machine what rounds of 50 ms find in six times the time (tests/faults). A rank test at 1 in 1,000 needs ten.
+PAIRED_ROUNDS, MOST_PAIRED_ROUNDS, PAIRED_ROUND_S = 20, 400, 0.02
+WARMUP_WINDOW = 3
+# Least and most. trtexec warms up for 0.2 s at the least: an idle GPU runs at a fraction of its clock. A CPU is awake
+# at once, and a machine that drifts never settles.
+ON_HOST_S, ON_DEVICE_S = (0.0, 0.2), (0.2, 2.0)
+STEADY = 1.05
+CONVERGED = 0.01  # half the width of the median's interval, relative to the median
+SLACK = 20  # calls to a round before one is spent untimed, to forget the runner that had the turn before
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
+PHASE_CALLS = 50
+HELD = 0.01  # of the schedule's length that the last call may be late
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a runner is called: back to back from so many threads, or `rate_hz` times a second on a schedule."""
+
+    threads: int = 1
+    rate_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class PhaseTimes:
+    """Medians in ms of one call's parts; `python_ms` is what of the call's median is not on the device.
+
+    `enqueue_ms`, which is a part of it, is what the host takes to put the compute into the stream.
+    """
+
+    python_ms: float
+    h2d_ms: float
+    gpu_ms: float
+    d2h_ms: float
+    enqueue_ms: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One runner at one batch size; milliseconds a call.
+
+    Attributes:
+        p99_9_ms: None where there are too few calls to say; `why_null` has how many would do.
+        intervals_ms: 95 % interval of each percentile by name ("p50" ... "p99_9"), None where there are too few calls.
+        quantiles_ms: 101 values, the 0th to the 100th percentile.
+        images_per_s: images answered over the time that passed, all threads together.
+        round_medians_ms: in the order of the rounds; what a comparison of two runs or runners rests on.
+        stable: whether the medians of the rounds lie within 10 % of each other.
+        converged: whether the median's interval lies within 1 % of the median.
+        warmup_calls: calls before measuring, until a window was no longer faster than the one before.
+        first_ms: the very first call at this batch size.
+        rate_held: with a rate: whether no queue was left growing. A latency counts from when its call was due.
+        why_null: by field, the reason why it is None.
+    """
+
+    runner: str
+    batch: int
+    threads: int
+    rate_hz: float | None
+    calls: int
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    p99_9_ms: float | None
+    intervals_ms: dict[str, tuple[float, float] | None]
+    min_ms: float
+    mean_ms: float
+    max_ms: float
+    images_per_s: float
+    quantiles_ms: tuple[float, ...]
+    round_medians_ms: tuple[float, ...]
+    stable: bool
+    converged: bool
+    warmup_calls: int
+    first_ms: float
+    rate_reached_hz: float | None = None
+    rate_held: bool | None = None
+    phases: PhaseTimes | None = None
+    energy_mj: float | None = None
+    why_null: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass
+class _Series:
+    """What is known of one runner so far."""
+
+    warmup_calls: int
+    first_ms: float
+    settle: bool
+    turns: list[Turn] = field(default_factory=list)
+    done: bool = False
+
+    @property
+    def calls(self) -> int:
+        """Measured so far."""
+        return sum(len(turn.taken_ns) for turn in self.turns)
+
+    @property
+    def spent_s(self) -> float:
+        """Measuring time so far."""
+        return sum(turn.elapsed_ns for turn in self.turns) / 1e9
+
+
+def bench(
+    runners: dict[str, Runner],
+    images_nhwc: UInt8,
+    batches: tuple[int, ...],
+    *,
+    seconds: float = 1.0,
+    load: Load = Load(),  # frozen
+    paired: bool = False,
+    clock: Clock = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Latency]:
+    """Measures every runner at every batch size; runners take turns, so that drift of the machine hits all alike.
+
+    Every second round goes through the runners backwards: what drifts steadily then favours nobody. A runner drops out
+    when its median is known to 1 % (`converged`) or its time is up; `paired` ones go on together until then.
+
+    Args:
+        runners: by the name to print.
+        images_nhwc: uint8 (N, H, W, C); repeated where a batch needs more.
+        seconds: most measuring time of one runner at one batch size, warm-up not counted; one call a round at least.
+        load: threads and arrivals.
+        paired: every runner is measured in every round, and rounds are short, for `toolkit.timing.rank_tests`.
+        clock: nanoseconds.
+    """
+    length_s, fewest = _rounds(seconds, load, paired)
+    rounds = max(fewest, math.ceil(seconds / length_s - 1e-9))
+    results, total = [], len(batches) * rounds * len(runners)
+    for index, batch in enumerate(batches):
+        images = np.ascontiguousarray(np.resize(images_nhwc, (batch, *images_nhwc.shape[1:])))
+        series = {name: _warm_up(runner, images, length_s, clock) for name, runner in runners.items()}
+        for runner in runners.values() if load.threads > 1 else ():
+            if isinstance(runner, WarmsUp):  # else the first turns make what further callers need
+                runner.warm_up((batch,), runner.streams)
+        for turn in range(rounds):
+            for place, name in enumerate(list(runners) if turn % 2 == 0 else list(runners)[::-1]):
+                one = series[name]
+                if not one.done:
+                    one.turns.append(_turn(runners[name], images, int(1e9 * length_s), load, one.settle, clock, sleep))
+                    one.done = one.spent_s >= seconds and turn + 1 >= fewest
+                    if not paired and turn + 1 >= FEWEST_ROUNDS:
+                        one.done |= one.spent_s >= seconds and one.calls >= ROUNDS
+                        one.done |= _has_converged(one.turns)
+                on_progress((index * rounds + turn) * len(runners) + place + 1, total)
+            if any(one.done for one in series.values()) if paired else all(one.done for one in series.values()):
+                break
+        results += [_latency(name, batch, load, one) for name, one in series.items()]
+    return results
+
+
+def _warm_up(runner: Runner, images: UInt8, round_s: float, clock: Clock) -> _Series:
+    """Calls until a window of calls is no longer clearly faster than the one before; two windows at least."""
+    least, most = (clock() + int(1e9 * limit) for limit in (ON_DEVICE_S if times_phases(runner) else ON_HOST_S))
+    first_ms, before, took, calls = 0.0, math.inf, 0.0, 0
+    while calls < 2 * WARMUP_WINDOW or clock() < most:
+        started = clock()
+        for _ in range(WARMUP_WINDOW):
+            runner.logits(images)
+            first_ms = first_ms or (clock() - started) / 1e6
+        took, calls = float(clock() - started), calls + WARMUP_WINDOW
+        if took * STEADY >= before and clock() >= least:
+            break
+        before = took
+    return _Series(calls, first_ms, settle=took / WARMUP_WINDOW * SLACK < 1e9 * round_s)
+
+
+def _turn(
+    runner: Runner,
+    images: UInt8,
+    length_ns: int,
+    load: Load,
+    settle: bool,
+    clock: Clock,
+    sleep: Callable[[float], None],
+) -> Turn:
+    call = runner.logits
+    if settle:
+        call(images)
+    if load.rate_hz is not None:
+        return on_schedule(call, images, length_ns, load.rate_hz, load.threads, clock, sleep)
+    if load.threads > 1:
+        return from_threads(call, images, length_ns, load.threads, clock)
+    return back_to_back(call, images, length_ns, clock)
+
+
+def _rounds(seconds: float, load: Load, paired: bool) -> tuple[float, int]:
+    """Seconds of a round and the fewest of them; on a schedule there is one, because a queue needs time to build up."""
+    if load.rate_hz is not None:
+        return seconds, 1
+    if paired:
+        return min(seconds / PAIRED_ROUNDS, max(PAIRED_ROUND_S, seconds / MOST_PAIRED_ROUNDS)), PAIRED_ROUNDS
+    return min(seconds / ROUNDS, LONGEST_ROUND_S), ROUNDS
+
+
+def _has_converged(turns: list[Turn]) -> bool:
+    """Whether the median is known to 1 % and there are calls enough for an interval of the 99th percentile."""
+    values = np.concatenate([turn.taken_ns for turn in turns]).astype(np.float64)
+    if len(values) < fewest_for(99):
+        return False
+    return _within(percentile_interval(values, np.sort(values), 50), CONVERGED)
+
+
+def _within(interval: tuple[float, float] | None, part: float) -> bool:
+    return interval is not None and interval[1] - interval[0] <= part * (interval[0] + interval[1])
+
+
+def _latency(name: str, batch: int, load: Load, series: _Series) -> Latency:
+    values = np.concatenate([turn.taken_ns for turn in series.turns]) / 1e6
+    ordered = np.sort(values)
+    found = {key: percentile_nearest_rank(ordered, percent) for key, percent in PERCENTILES.items()}
+    intervals = {key: percentile_interval(values, ordered, percent) for key, percent in PERCENTILES.items()}
+    medians = _round_medians(series.turns, values)
+    reached, held = _rate(series.turns, load, len(values), series.spent_s)
+    return Latency(
+        runner=name,
+        batch=batch,
+        threads=load.threads,
+        rate_hz=load.rate_hz,
+        calls=len(values),
+        p50_ms=found["p50"],
+        p90_ms=found["p90"],
+        p95_ms=found["p95"],
+        p99_ms=found["p99"],
+        p99_9_ms=found["p99_9"] if intervals["p99_9"] else None,
+        intervals_ms=intervals,
+        min_ms=float(ordered[0]),
+        mean_ms=math.fsum(values) / len(values),
+        max_ms=float(ordered[-1]),
+        images_per_s=batch * len(values) / series.spent_s,
+        quantiles_ms=tuple(quantiles_from_sorted(ordered)),
+        round_medians_ms=medians,
+        stable=max(medians) <= 1.1 * min(medians),
+        converged=_within(intervals["p50"], CONVERGED),
+        warmup_calls=series.warmup_calls,
+        first_ms=series.first_ms,
+        rate_reached_hz=reached,
+        rate_held=held,
+        why_null=_why_null(intervals, len(values)),
+    )
+
+
+def _round_medians(turns: list[Turn], values: Float64) -> tuple[float, ...]:
+    """Of each round; a single long one, as on a schedule, is cut into parts of equal numbers of calls."""
+    parts = [turn.taken_ns / 1e6 for turn in turns]
+    if len(parts) == 1:
+        parts = np.array_split(values, min(ROUNDS, len(values)))
+    return tuple(percentile_nearest_rank(np.sort(part), 50) for part in parts)
+
+
+def _rate(turns: list[Turn], load: Load, calls: int, elapsed_s: float) -> tuple[float | None, bool | None]:
+    """The rate that was reached, and whether it was held: all served, the last call begun within 1 % of the run."""
+    if load.rate_hz is None:
+        return None, None
+    apart_ns = 1e9 / load.rate_hz
+    late_ns, unserved = turns[-1].late_ns, turns[-1].unserved
+    return calls / elapsed_s, unserved == 0 and late_ns <= max(apart_ns, HELD * calls * apart_ns)
+
+
+def _why_null(intervals: dict[str, tuple[float, float] | None], calls: int) -> dict[str, str]:
+    reasons = {
+        f"intervals_ms.{key}": f"{calls:,} calls; {fewest_for(PERCENTILES[key]):,} independent ones are needed"
+        for key, interval in intervals.items()
+        if interval is None
+    }
+    if "intervals_ms.p99_9" in reasons:
+        reasons["p99_9_ms"] = reasons["intervals_ms.p99_9"]
+    return reasons
+
+
+def times_phases(runner: Runner) -> TimesPhases | None:
+    """The runner, where it runs on a device and can time a call's parts there."""
+    return cast(TimesPhases, runner) if hasattr(runner, "phases") and hasattr(runner, "without_graph") else None
+
+
+def phases_of(runner: TimesPhases, images_nhwc: UInt8, p50_ms: float) -> PhaseTimes:
+    """Medians of `PHASE_CALLS` calls' parts; what is left of `p50_ms`, the median of whole calls, is Python's."""
+    found = [runner.phases(images_nhwc) for _ in range(PHASE_CALLS)]
+    h2d, gpu, d2h, enqueue = (statistics.median(part) for part in zip(*map(astuple, found), strict=True))
+    return PhaseTimes(max(0.0, p50_ms - h2d - gpu - d2h), h2d, gpu, d2h, enqueue)

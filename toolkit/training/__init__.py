@@ -1,0 +1,1 @@
+"""Training the ResNets; importing this room imports PyTorch."""

@@ -1,0 +1,75 @@
+"""Which images judge a bundle: never one that calibrated it."""
+
+from __future__ import annotations
+
+from toolkit.bundle.reading import Bundle
+from toolkit.calibration.record import RECORD, record_from_file
+from toolkit.contracts import LabelledImages, require_images, sha256_of_each
+from toolkit.data import dataset_from_spec, sample
+from toolkit.data.model_images import EVALUATION, images_from_folder, labelled_as, require_labels
+from toolkit.errors import DataError
+from toolkit.workspace import find_in_room
+
+QUICK = 1000  # enough for a gate of 99 %, in seconds on a laptop; export has judged every file on all of them
+
+
+def evaluation_images(
+    bundle: Bundle, data: str | None, count: int | None, convert: bool = False, skip_bad: bool = False
+) -> LabelledImages:
+    """From `data`; else the evaluation images the bundle was exported with; else its golden images.
+
+    Args:
+        count: draw so many, balanced over the classes, seeded; None takes all of `data`, and `QUICK` of the model's
+            own, which are dealt so that their beginning is balanced.
+        skip_bad: leave damaged files of a folder out; the images' source says how many.
+
+    Raises:
+        DataError: images of another shape or other classes, too few, or none that did not calibrate.
+    """
+    if data is not None:
+        dataset = dataset_from_spec(data, shape=bundle.preprocessing.shape, convert=convert, skip_bad=skip_bad)
+        images = labelled_as(dataset.test, bundle.labels, bundle.model)
+    else:
+        images = _own_images(bundle)
+    require_images(images.images_nhwc, bundle.preprocessing, f"model '{bundle.model}'")
+    require_labels(images, bundle.labels, bundle.model)
+    images = without_calibration_images(bundle, images)
+    if count is not None:
+        return sample(images, count, seed=0)
+    if data is None and len(images) > QUICK:
+        return images.take(slice(QUICK), f"{images.source} (the first {QUICK:,} of {len(images):,})")
+    return images
+
+
+def _own_images(bundle: Bundle) -> LabelledImages:
+    folder = find_in_room("calibration", bundle.model)
+    golden, _ = bundle.golden()
+    if folder is None:
+        return golden
+    try:
+        images = images_from_folder(folder).evaluation
+    except DataError as error:
+        if (folder / EVALUATION).exists():
+            raise
+        return LabelledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
+    return images if images.sha256 == bundle.manifest["evaluation"]["sha256"] else golden
+
+
+def without_calibration_images(bundle: Bundle, images: LabelledImages) -> LabelledImages:
+    """Leaves out images whose pixels were measured for the ranges, by the hashes in the record."""
+    if not (bundle.folder / RECORD).is_file():
+        return images
+    import numpy as np
+
+    measured = set(record_from_file(bundle.folder / RECORD).images)
+    kept = [i for i, d in enumerate(sha256_of_each(images.images_nhwc)) if d.hex()[:16] not in measured]
+    if len(kept) == len(images):
+        return images
+    if not kept:
+        raise DataError(
+            f"every image of {images.source} was used to calibrate this bundle",
+            allowed="images that did not set the ranges",
+            fix="evaluate on a test part",
+        )
+    left_out = len(images) - len(kept)
+    return images.take(np.array(kept), f"{images.source} ({left_out} calibration images left out)")

@@ -1,0 +1,96 @@
+"""A second bundle, or an ONNX file by itself, beside the first: which runner is held against which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.deployment.runners import open_runners
+from toolkit.errors import ToolkitError
+from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.runtime.runner import Runner
+
+SECOND = "B "  # runners of the second bundle are "B ort int8"
+
+
+@dataclass(frozen=True)
+class Other:
+    """What is held against the first bundle.
+
+    Attributes:
+        bundle: None for an ONNX file.
+        runners: its runners, by names that the first has not.
+        against: for each of them the runner of the first; "" where that is the reference, whichever it is.
+        unavailable: what cannot run here, with the reason.
+    """
+
+    path: Path
+    bundle: Bundle | None
+    runners: dict[str, Runner]
+    against: dict[str, str]
+    unavailable: dict[str, str]
+
+
+def other_bundle(path: Path, first: Bundle) -> Bundle | None:
+    """The second bundle, opened and checked; None for an ONNX file.
+
+    Raises:
+        BundleError: not a bundle. ToolkitError: neither, or of other images or labels than the first.
+    """
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ToolkitError(f"there is no file {path}", fix="check the path")
+        return None
+    second = bundle_from_folder(path)
+    if second.labels != first.labels or second.preprocessing.shape != first.preprocessing.shape:
+        raise ToolkitError(
+            f"{path} is no variant of {first.folder}: they take other images or have other labels",
+            found=f"{_kind(second)} and {_kind(first)}",
+            allowed="two bundles of one task",
+        )
+    return second
+
+
+def _kind(bundle: Bundle) -> str:
+    height, width, channels = bundle.preprocessing.shape
+    return f"{height}x{width}x{channels} with {len(bundle.labels)} labels ({', '.join(bundle.labels[:3])}, ...)"
+
+
+@contextmanager
+def opened_other(
+    path: Path,
+    second: Bundle | None,
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    first: dict[str, Runner],
+    run_builder: bool,
+    by_name: bool,
+) -> Iterator[Other]:
+    """Opens what can be compared with the runners of the `first` bundle, and closes it.
+
+    Raises:
+        BackendUnavailable: none of it runs here. ToolkitError: no runner of the two is alike, or no ONNX file.
+    """
+    if second is None:
+        with OrtRunner(path) as runner:
+            like = next((name for name in first if by_name and name.startswith("ort ")), "")
+            yield Other(path, None, {path.name: runner}, {path.name: like}, {})
+        return
+    opened = open_runners(
+        second, backends, tuple(p for p in precisions if p in second.precisions), run_builder, by_name
+    )
+    try:
+        shared = {SECOND + name: runner for name, runner in opened.runners.items() if name in first}
+        if not shared:
+            raise ToolkitError(
+                f"no runner of {path} has its like in the first bundle",
+                found=f"{', '.join(opened.runners)} and {', '.join(first)}",
+                fix="name a --precision that both hold",
+            )
+        against = {name: name.removeprefix(SECOND) for name in shared}
+        yield Other(path, second, shared, against, {SECOND + name: why for name, why in opened.unavailable.items()})
+    finally:
+        opened.close()

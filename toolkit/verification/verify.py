@@ -1,0 +1,245 @@
+"""`toolkit.verify`: every file of a bundle on every backend here, over the same images, pair by pair."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
+from toolkit.compare.flips import flips_from_logits
+from toolkit.compare.gate import verdict_from_counts, verdict_of_itself
+from toolkit.compare.parity import logits_in_batches, parity_from_logits
+from toolkit.contracts import Float32, LabelledImages
+from toolkit.deployment.runners import HOST_BACKENDS, open_ort, open_runners, require_backends
+from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.lazy import needs
+from toolkit.runtime.runner import Runner
+from toolkit.verification.causes import Evidence, causes_from_evidence
+from toolkit.verification.images import evaluation_images, without_calibration_images
+from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimised
+from toolkit.verification.other import Other, opened_other, other_bundle
+from toolkit.verification.result import Pair, Source, Verification
+
+GATE = 99.0  # MLPerf's lower tier; its higher one is 99.9
+FP32_ONNX = "ort fp32"
+Step = Callable[[str, int, int], None]
+Answers = dict[str, Float32]
+
+
+def verify(
+    bundle: str | os.PathLike[str] | Bundle | None = None,
+    other: str | os.PathLike[str] | None = None,
+    *,
+    backends: str | Sequence[str] = "all",
+    precisions: str | Sequence[str] = "all",
+    data: str | None = None,
+    images: int | None = None,
+    gate: float = GATE,
+    strict: bool = False,
+    layers: bool = False,
+    convert: bool = False,
+    skip_bad: bool = False,
+    run_builder: bool = False,
+    runners: Mapping[str, Runner] | None = None,
+    on_step: Step = lambda what, done, total: None,
+) -> Verification:
+    """Runs every file on every backend over the same images and compares each with fp32.
+
+    Args:
+        bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
+        other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
+        backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
+        data, images, convert, skip_bad: which images judge, see `evaluation_images`.
+        gate: least top-1, in percent of the reference's.
+        strict: the whole interval must reach the gate: too few images to decide is then no success.
+        layers: compare layer by layer too, see `toolkit.verification.layers`.
+        run_builder: import and call the Python that built the network, see `open_runners`.
+        runners: runners of your own, judged beside the others by a name such as "camera int8"; left open.
+        on_step: called with (what is being done, done, total).
+
+    Raises:
+        BundleError: not a bundle, or changed. BackendUnavailable: nothing that was asked for can run. DataError: images
+            that do not fit. ToolkitError: an unknown backend or precision, or another net in `other`.
+    """
+    if not (isinstance(gate, int | float) and 0 <= gate <= 100):  # NaN would let everything pass
+        raise ToolkitError("gate is no part of the reference's right answers", found=gate, allowed="0 to 100 percent")
+    if layers:
+        with needs("compare layers"):  # a device has no onnx: said before minutes of work, not behind them
+            import onnx  # noqa: F401
+    first = opened_bundle(bundle)
+    second = None if other is None else other_bundle(Path(other), first)
+    wanted, names = require_precisions(precisions, first), require_backends(backends)
+    by_name = names_of(precisions) != ALL
+    with ExitStack() as stack:
+        opened = open_runners(first, names, wanted, run_builder, by_name)
+        stack.callback(opened.close)
+        judged = evaluation_images(first, data, images, convert, skip_bad)
+        judged = judged if second is None else without_calibration_images(second, judged)
+        reference, every = _with_reference(first, dict(opened.runners), stack)
+        found = None
+        if other is not None:
+            place = opened_other(Path(other), second, names, wanted, opened.runners, run_builder, by_name)
+            found = stack.enter_context(place)
+        against = _against(reference, opened.runners if found is None else found, every, runners or {})
+        every |= {**(found.runners if found else {}), **(runners or {})}
+        asked = dict.fromkeys([reference, *against.values(), *against])
+        answers = {name: _answer(name, every[name], judged, first, on_step) for name in asked}
+        pairs = {n: _pair(a, n, answers[a], answers[n], judged, gate) for n, a in against.items()}
+        if found is None:
+            answers |= _supporting(first, answers, judged, on_step)
+        failed = tuple(name for name, pair in pairs.items() if not pair.verdict.reaches)
+        bundles = ((first, wanted), *([(second, second.precisions)] if second else []))
+        on_step("look for faults", 0, 1)
+        causes, not_checked = causes_from_evidence(
+            Evidence(bundles, judged, reference, every, answers, against, failed)
+        )
+        unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
+    return Verification(
+        bundle=first.folder,
+        other=None if other is None else Path(other),
+        model=first.model,
+        labels=first.labels,
+        manifest_sha256=first.manifest_sha256,
+        images=judged,
+        gate_percent=gate,
+        strict=strict,
+        reference=reference,
+        pairs=pairs,
+        sources=_sources(answers, judged) if found is None else (),
+        causes=causes,
+        not_checked=not_checked,
+        layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
+        unavailable=unavailable,
+        missing=bool(unavailable) and names_of(backends) != ALL,
+    )
+
+
+def _with_reference(bundle: Bundle, runners: dict[str, Runner], stack: ExitStack) -> tuple[str, dict[str, Runner]]:
+    """The first fp32 runner; ONNX Runtime with the fp32 file where none was asked for."""
+    reference = next((name for name in runners if name.endswith(" fp32")), None)
+    if reference is None:
+        runners[FP32_ONNX] = stack.enter_context(open_ort(bundle, "fp32"))
+    return reference or FP32_ONNX, runners
+
+
+def _against(
+    reference: str, candidates: dict[str, Runner] | Other, taken: dict[str, Runner], own: Mapping[str, Runner]
+) -> dict[str, str]:
+    """For each candidate the runner that it is held against.
+
+    Raises:
+        ToolkitError: somebody's own runner has the name of one that is there already.
+    """
+    if isinstance(candidates, Other):
+        held = {name: against or reference for name, against in candidates.against.items()}
+    else:
+        held = dict.fromkeys(candidates, reference)
+    twice = [name for name in own if name in held or name in taken]
+    if twice:
+        raise ToolkitError(f"there are two runners called '{twice[0]}'", allowed="names that the bundle's have not")
+    return {**held, **dict.fromkeys(own, reference)}
+
+
+def _answer(name: str, runner: Runner, judged: LabelledImages, bundle: Bundle, on_step: Step) -> Float32:
+    """Logits of every image, a row each.
+
+    Raises:
+        ToolkitError: it takes no such images, or answers in another form.
+    """
+    wanted = (len(judged), len(bundle.labels))
+    try:
+        logits = logits_in_batches(runner, judged.images_nhwc, partial(on_step, f"run {name}"))
+    except (RuntimeError, ValueError, TypeError) as error:  # what engines raise for an input of another form
+        raise _no_answer(name, " ".join(str(error).split())[:300], bundle) from error
+    except Exception as error:  # ONNX Runtime's own types have no public base class
+        if type(error).__module__.partition(".")[0] != "onnxruntime":
+            raise
+        raise _no_answer(name, " ".join(str(error).split())[:300], bundle) from error
+    if logits.shape != wanted:
+        raise _no_answer(name, f"logits of shape {logits.shape}", bundle)
+    return logits
+
+
+def _no_answer(name: str, found: str, bundle: Bundle) -> ToolkitError:
+    height, width, channels = bundle.preprocessing.shape
+    return ToolkitError(
+        f"'{name}' does not answer these images as this model does",
+        found=found,
+        allowed=f"uint8 (N, {height}, {width}, {channels}) to float32 (N, {len(bundle.labels)})",
+        fix="toolkit export FILE.onnx puts the preprocessing into somebody's file",
+    )
+
+
+def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: LabelledImages, gate: float) -> Pair:
+    parity = parity_from_logits(reference, name, expected, got, judged.labels)
+    if name == reference:
+        verdict = verdict_of_itself(gate, parity.nonfinite)
+    else:
+        counts = (parity.both_right, parity.lost, parity.gained)
+        verdict = verdict_from_counts(*counts, len(judged), gate, parity.nonfinite)
+    return Pair(parity, flips_from_logits(expected, got, judged.labels), verdict)
+
+
+def _supporting(bundle: Bundle, answers: Answers, judged: LabelledImages, on_step: Step) -> Answers:
+    """ONNX Runtime's answers to the files that another engine ran: they tell its error from the file's."""
+    precisions = [name.rpartition(" ")[2] for name in answers if name.partition(" ")[0] not in HOST_BACKENDS]
+    needed = dict.fromkeys(["fp32", *precisions]) if precisions else {}
+    found: Answers = {}
+    for precision in needed:
+        name = f"ort {precision}"
+        if name in answers or precision not in bundle.precisions:
+            continue
+        try:
+            with open_ort(bundle, precision) as runner:
+                found[name] = _answer(name, runner, judged, bundle, on_step)
+        except BackendUnavailable:  # a device without ONNX Runtime: the two errors cannot be told apart there
+            return {}
+    return found
+
+
+def _sources(answers: Answers, judged: LabelledImages) -> tuple[Source, ...]:
+    """Each step alone: PyTorch to ONNX, fp32 to a reduced file on ONNX Runtime, that file to another engine."""
+    steps = [("export", "torch fp32", FP32_ONNX)]
+    for name in answers:
+        backend, _, precision = name.rpartition(" ")
+        if backend == "ort" and precision != "fp32":
+            steps.append(("quantisation" if "int8" in precision else "half precision", FP32_ONNX, name))
+        elif backend not in HOST_BACKENDS:
+            steps.append(("backend", f"ort {precision}", name))
+    return tuple(
+        Source(kind, parity_from_logits(a, b, answers[a], answers[b], judged.labels))
+        for kind, a, b in steps
+        if a in answers and b in answers
+    )
+
+
+def _layers(
+    first: Bundle,
+    second: Bundle | None,
+    other: str | os.PathLike[str] | None,
+    precisions: tuple[str, ...],
+    judged: LabelledImages,
+    on_step: Step,
+) -> tuple[Layers, ...]:
+    """Of one bundle: each file against fp32, and as it stands against optimised. Of two: file against file."""
+    images, found = judged.images_nhwc, []
+    if other is not None and second is None:
+        on = partial(on_step, "layers")
+        return (layers_of_files(first.onnx_file("fp32"), Path(other), images, "fp32", on),)
+    for precision in precisions:
+        path, on = first.onnx_file(precision), partial(on_step, f"layers of {precision}")
+        if second is not None:
+            if precision in second.precisions:
+                found.append(layers_of_files(path, second.onnx_file(precision), images, precision, on))
+            continue
+        if precision != "fp32":
+            found.append(layers_of_files(first.onnx_file("fp32"), path, images, precision, on))
+        if VARIANTS[precision].optimize:
+            found.append(
+                layers_of_optimised(path, images, precision, partial(on_step, f"layers of {precision}, fused"))
+            )
+    return tuple(found)
