@@ -294,6 +294,24 @@ def test_a_plan_that_does_not_load_here_is_kept_without_a_list_of_layers(
     assert engine.notes == (f"model.onnx: the engine's layers are unknown: {engine.sidecar['census_reason']}",)
 
 
+def test_a_builder_of_8_6_that_cannot_start_cuda_gives_its_words(
+    file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = Trt("8.6.1")
+
+    def broken(logger: Any) -> Any:
+        logger.log(SimpleNamespace(name="WARNING"), "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, "Builder", broken)
+    _use(monkeypatch, trt)
+    with pytest.raises(BackendUnavailable, match="cannot start CUDA here") as caught:
+        engine_from_onnx(file, plan)
+    assert "CUDA initialization failure with error: 35" in str(caught.value.found)
+    assert "update the NVIDIA driver" in str(caught.value.fix)
+    assert not plan.exists()
+
+
 def test_an_inspector_that_fails_fails_no_build(file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trt = Trt("10.3")
     whole, made = trt.Runtime, []

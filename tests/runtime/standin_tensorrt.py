@@ -205,9 +205,10 @@ class _Context:
             engine.profile_holder = weakref.ref(self)
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
-        """Raises where the profile is taken; the bindings of 8.6 and 10.3 do so without Python's lock, and crash."""
+        """Raises where the profile is taken; the bindings up to 10.12 do so without Python's lock, and crash."""
         self.engine.runtime.logger.log(_named("ERROR"), "Profile 0 has been chosen by another IExecutionContext")
-        if self.engine.runtime.major == 8:
+        version = tuple(int(part) for part in self.engine.runtime.trt.__version__.split(".")[:2])
+        if (8, 0) <= version < (10, 13):
             violations.append("asked for a taken profile, which ends the process")
         raise RuntimeError("Error in set optimization profile async.")
 

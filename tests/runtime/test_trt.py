@@ -55,7 +55,7 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
     return load
 
 
-@pytest.mark.parametrize(("version", "what"), [("8.6.1", "Builder"), ("10.6.0", "Runtime"), ("11.2.0", "Runtime")])
+@pytest.mark.parametrize("version", ["10.6.0", "11.2.0"])
 @pytest.mark.parametrize(
     ("code", "cure"),
     [
@@ -66,7 +66,7 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
     ],
 )
 def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_freed(
-    version: str, what: str, code: int, cure: str
+    version: str, code: int, cure: str
 ) -> None:
     made: list[str] = []
     freed: list[str] = []
@@ -79,14 +79,7 @@ def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_
         def __del__(self) -> None:
             freed.append("Runtime")
 
-    def builder(logger: Any) -> Any:
-        made.append("Builder")
-        logger.log(SimpleNamespace(name="WARNING"), f"CUDA initialization failure with error: {code}")
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    module = SimpleNamespace(
-        __version__=version, ILogger=object, Builder=builder, Runtime=Dead, BuilderFlag=SimpleNamespace(TF32=6)
-    )
+    module = SimpleNamespace(__version__=version, ILogger=object, Runtime=Dead, BuilderFlag=SimpleNamespace(TF32=6))
     found = described(module, "tensorrt")
     for _ in range(3):
         with pytest.raises(BackendUnavailable, match=f"tensorrt {version} cannot start CUDA here") as caught:
@@ -94,7 +87,34 @@ def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_
         assert f"CUDA initialization failure with error: {code} (the driver speaks CUDA 12.6)" in str(caught.value)
         assert cure in str(caught.value.fix)
     gc.collect()
-    assert (made, freed) == ([what], [])
+    assert (made, freed) == (["Runtime"], [])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [
+        ("print('[TRT] [W] CUDA initialization failure with error: 35'); os.kill(os.getpid(), 11)", "with error: 35"),
+        ("os.kill(os.getpid(), 11)", "its Runtime ended a process with SIGSEGV"),
+        ("print('[TRT] [I] all is well')", None),
+    ],
+)
+def test_a_runtime_of_8_6_is_asked_in_a_process_of_its_own(
+    runtime: str, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"tensorrt_8_6_{said and len(said)}"
+    (tmp_path / f"{name}.py").write_text(
+        "import os\n__version__ = '8.6.1'\nclass BuilderFlag: FP16 = 0\nclass Logger: pass\n"
+        f"def Runtime(logger):\n    {runtime}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = described(importlib.import_module(name), "tensorrt")
+    for _ in range(2):
+        if said is None:
+            require_cuda_starts(found, GPU)
+            continue
+        with pytest.raises(BackendUnavailable, match="cannot start CUDA here") as caught:
+            require_cuda_starts(found, GPU)
+        assert said in str(caught.value.found)
 
 
 def test_one_logger_tells_everybody_who_listens_and_nobody_who_left() -> None:

@@ -29,7 +29,7 @@ from toolkit.export.timing_cache import (
 from toolkit.runtime.census import Census, census_from_log
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.inspector import census_of_plan
-from toolkit.runtime.trt import NEEDS_NO_GPU, ONE_AT_A_TIME, Log, TensorRT, require_cuda_starts
+from toolkit.runtime.trt import NEEDS_NO_GPU, ONE_AT_A_TIME, Log, TensorRT, cuda_does_not_start, require_cuda_starts
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,17 @@ class Build:
         Raises:
             BackendUnavailable: TensorRT cannot start CUDA. EngineError: it refuses the file, or builds nothing.
         """
-        if self.tensorrt.kind != NEEDS_NO_GPU:
+        if self.tensorrt.kind != NEEDS_NO_GPU and self.tensorrt.release >= (9,):  # the Builder of 8.x says it itself
             require_cuda_starts(self.tensorrt, self.driver)
         with ONE_AT_A_TIME:
             return self._run(monitor)
 
     def _run(self, monitor: Monitor) -> tuple[bytes, Census | None, dict[str, Any]]:
         trt, dla = self.tensorrt.module, self.told.dla
-        builder = trt.Builder(self.log.logger)
+        try:
+            builder = trt.Builder(self.log.logger)
+        except TypeError as error:  # the binding's word for a null pointer
+            raise cuda_does_not_start(self.tensorrt, self.driver, self.log.last() or str(error)) from error
         if dla is not None:
             require_dla(self.tensorrt, builder, self.driver, dla.core, self.batch)
         network = builder.create_network(network_flags(trt, weak=dla is not None and bool(dla.flags)))

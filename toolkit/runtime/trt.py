@@ -6,6 +6,9 @@ import ctypes
 import importlib
 import platform
 import re
+import signal
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -62,6 +65,11 @@ class TensorRT:
     def name(self) -> str:
         """For people: "tensorrt-rtx 1.7.1.116"."""
         return f"{self.kind} {self.version}"
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The first two numbers of the version: (10, 6)."""
+        return tuple(int(part) for part in self.version.split(".")[:2])
 
 
 def find_tensorrt(load: Callable[[str], Any] = importlib.import_module, driver: Driver | None = None) -> TensorRT:
@@ -155,6 +163,10 @@ class Log:
         """Error messages in order, each once."""
         return tuple(dict.fromkeys(m for severity, m in self.lines if severity in ("ERROR", "INTERNAL_ERROR")))
 
+    def last(self) -> str:
+        """The newest message above INFO, or ""."""
+        return next((message for severity, message in reversed(self.lines) if severity != "INFO"), "")
+
     def text(self) -> str:
         """All kept lines, one message a paragraph line, with severities."""
         return "\n".join(f"[{severity}] {message}" for severity, message in self.lines)
@@ -220,7 +232,8 @@ def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
 
     A driver may answer while TensorRT's CUDA runtime is too new for it, or finds no memory. What TensorRT gives then
     ends the process: a Runtime of 10 and 11 at its first use and when it is freed, that of 8.6 at once, the Builder of
-    10.6 too. So 8.x is asked for a Builder, later ones for a Runtime that is never freed if it is no good.
+    10.6 too. So later ones are asked for a Runtime that is never freed if it is no good, and 8.x in a process of its
+    own (its Builder would tell as well, and takes 9 s on an H200).
 
     Raises:
         CudaDoesNotStart: with TensorRT's words and what to do.
@@ -228,30 +241,55 @@ def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
     with ONE_AT_A_TIME:
         words = next((said for module, said in _started if module is tensorrt.module), None)
         if words is None:
-            words = _words_of_failed_start(tensorrt)
+            words = (_words_of_child if tensorrt.release < (9,) else _words_of_failed_start)(tensorrt)
             _started.append((tensorrt.module, words))
     if words:
-        raise CudaDoesNotStart(
-            f"{tensorrt.name} cannot start CUDA here",
-            found=f"{words} (the driver speaks CUDA {driver.driver_version})",
-            fix=_cure_of_failed_start(words),
-        )
+        raise cuda_does_not_start(tensorrt, driver, words)
+
+
+def cuda_does_not_start(tensorrt: TensorRT, driver: Driver, words: str) -> CudaDoesNotStart:
+    """The error, with what TensorRT said."""
+    found = f"{words} (the driver speaks CUDA {driver.driver_version})"
+    return CudaDoesNotStart(f"{tensorrt.name} cannot start CUDA here", found=found, fix=_cure_of_failed_start(words))
 
 
 def _words_of_failed_start(tensorrt: TensorRT) -> str:
     """What TensorRT logged or its binding raised, or ""."""
-    trt, log = tensorrt.module, Log(tensorrt.module)
-    old = tensorrt.version.startswith("8.")
-    asked = getattr(trt, "Builder" if old else "Runtime", None)  # the lean runtime has no Builder
+    log = Log(tensorrt.module)
     try:
-        made = asked(log.logger) if asked else None
+        runtime = tensorrt.module.Runtime(log.logger)
     except (TypeError, RuntimeError) as error:  # TypeError is the binding's word for a null pointer
-        said = [message for severity, message in log.lines if severity != "INFO"]
-        return said[-1] if said else str(error)
+        return log.last() or str(error)
     failed = [message for _, message in log.lines if _FAILED in message]
-    if failed and not old:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+    if failed:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
     return failed[-1] if failed else ""
+
+
+_ASK = """import importlib, sys
+sys.path[:] = {path!r}
+trt = importlib.import_module({name!r})
+trt.Runtime(trt.Logger())
+"""
+_LONGEST_ASK_S = 60
+
+
+def _words_of_child(tensorrt: TensorRT) -> str:
+    """What TensorRT 8 said in a process of its own before that crashed; "" where it did not, or nobody can be asked."""
+    name = getattr(tensorrt.module, "__name__", "")
+    if sys.modules.get(name) is not tensorrt.module or not sys.executable:
+        return ""
+    program = _ASK.format(path=sys.path, name=name)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, errors="replace", timeout=_LONGEST_ASK_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    failed = [line.strip() for line in (done.stdout + done.stderr).splitlines() if _FAILED in line]
+    if failed or done.returncode >= 0:
+        return failed[-1] if failed else ""
+    return f"its Runtime ended a process with {signal.Signals(-done.returncode).name}"
 
 
 def _cure_of_failed_start(words: str) -> str:

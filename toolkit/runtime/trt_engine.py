@@ -197,20 +197,21 @@ class LoadedEngine:
                 context.set_device_memory(scratch, self.scratch_bytes)
             elif scratch:
                 context.device_memory = scratch
-            if context.active_optimization_profile < 0:
-                self._take_profile(context, stream)
+            if context.active_optimization_profile < 0 and self._profile_is_taken(context, stream):
+                raise ProfileTaken(f"the profile of {self.plan.name} serves one execution context", fix=self.rebuild)
             return context
 
-    def _take_profile(self, context: Any, stream: int) -> None:
-        """Where the profile is taken the binding raises; that of 8.6 does so without Python's lock, and crashes."""
-        taken = ProfileTaken(f"the profile of {self.plan.name} serves one execution context", fix=self.rebuild)
-        if self.tensorrt.version.startswith("8."):
-            raise taken
+    def _profile_is_taken(self, context: Any, stream: int) -> bool:
+        """Where it is the binding raises; up to 10.12 it does so without Python's lock, and crashes.
+
+        A plan whose profile may be shared gives it to every context from the start (8.6.1 and 10.6.0 on an H200).
+        """
+        if not self.is_rtx and self.tensorrt.release < (10, 13):
+            return True
         try:
-            if context.set_optimization_profile_async(0, stream) is False:
-                raise taken
-        except RuntimeError as error:
-            raise taken from error
+            return context.set_optimization_profile_async(0, stream) is False
+        except RuntimeError:
+            return True
 
     def _context(self, scratch: int) -> Any:
         if not scratch:

@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import os
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from toolkit.runtime.trt_graphs import graph_use
 from toolkit.runtime.trt_lane import Lane
 
 CONTEXTS = 4
+_AT_EXIT_S = 2.0
 _UINT8 = np.dtype(np.uint8)  # compared for every call; the type itself would be converted each time
 
 
@@ -293,6 +295,14 @@ class TrtRunner(ClosesItself):
             with self._changed:
                 self._changed.notify_all()
 
+    def _let_nobody_in(self) -> None:
+        """Every call waits from now on, for ever; those that run are waited for, but no longer than `_AT_EXIT_S`."""
+        end = time.monotonic() + _AT_EXIT_S
+        with self._changed:
+            self._queue.insert(0, None)
+            while len(self._free) < len(self._lanes) and time.monotonic() < end:
+                self._changed.wait(0.01)
+
     def _require_open(self) -> None:
         if self._closed:
             raise ToolkitError("this runner is closed", fix="open the engine again")
@@ -336,7 +346,8 @@ def _at_exit() -> None:
     """Closes what a program forgot to close, before Python takes TensorRT apart in any order.
 
     Not while another thread lives, which may be in a call or make the next one: daemon threads run on until the very
-    end, and what is freed under them corrupts the heap. Then everything is kept.
+    end, and what is freed under them corrupts the heap. Then everything is kept, and whoever calls from now on waits:
+    TensorRT's bindings take Python's lock in a destructor, where a thread that is ended aborts the process.
     """
     alone = len(threading.enumerate()) == 1
     for runner in list(_open):
@@ -345,6 +356,7 @@ def _at_exit() -> None:
                 runner.close()
         else:
             _keep(runner)
+            runner._let_nobody_in()
 
 
 def _forked() -> ToolkitError:

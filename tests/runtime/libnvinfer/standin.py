@@ -145,6 +145,9 @@ def _bindings(kind: Kind, cache: Path) -> Path:
 
 def _headers(version: str, kind: Kind, cache: Path, told: Path | None) -> Path:
     if told is not None:
+        lacking = [name for name in ("NvInferImpl.h", "NvOnnxParser.h") if not (told / name).is_file()]
+        if lacking:
+            raise Missing(f"{told} has no {' and no '.join(lacking)}")
         return told.resolve()
     if kind.headers is None:
         raise Missing(f"the headers of TensorRT {version} are in no crate: --headers {version}=DIR")

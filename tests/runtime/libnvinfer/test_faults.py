@@ -171,6 +171,16 @@ def test_daemon_threads_may_call_on_until_the_very_end(version: str, variables: 
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_daemon_threads_that_are_inside_of_tensorrt_do_not_abort_the_end(
+    variables: dict[str, str], bundle: Path
+) -> None:
+    """The bindings take Python's lock in a destructor: a thread that ends there ends the process with SIGABRT."""
+    for _ in range(4):
+        text = CAMERAS.format(bundle=str(bundle), graph=False)
+        done = child(variables, "-c", text, STUB_GUARD=1, STANDIN_COMPUTE="sum", MALLOC_PERTURB_=165)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_program_that_forgets_to_close_ends_well(variables: dict[str, str], bundle: Path) -> None:
     text = f"""
 import numpy, toolkit

@@ -358,7 +358,7 @@ from toolkit.runtime import trt
 from toolkit.runtime.trt_runner import TrtRunner
 module = standin_tensorrt.module()
 trt._installed = lambda load: ([("tensorrt", module)], [])
-runner = TrtRunner({plan!r})
+runner = TrtRunner({plan!r}, graph={graph})
 images = np.zeros((1, 16, 16, 3), np.uint8)
 
 def camera():
@@ -372,11 +372,12 @@ time.sleep(0.2)
 """
 
 
-@pytest.mark.parametrize("threads", [0, 4])
+@pytest.mark.parametrize(("threads", "graph"), [(0, True), (4, True), (4, False)])
 def test_a_program_that_forgets_to_close_ends_well_also_under_daemon_threads(
-    threads: int, plan: Plan, tmp_path: Path
+    threads: int, graph: bool, plan: Plan, tmp_path: Path
 ) -> None:
-    program = AT_EXIT.format(root=str(Path(__file__).parents[4]), plan=str(plan(works=False)), threads=threads)
+    root = str(Path(__file__).parents[4])
+    program = AT_EXIT.format(root=root, plan=str(plan(works=False)), threads=threads, graph=graph)
     for _ in range(4):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")

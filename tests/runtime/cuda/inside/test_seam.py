@@ -213,7 +213,7 @@ def test_the_older_layout_of_cuda_python_is_found(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "cuda", older)
     monkeypatch.setitem(sys.modules, "cuda.cuda", older.cuda)
     monkeypatch.delitem(sys.modules, "cuda.bindings", raising=False)
-    assert module._bindings()[0] is older.cuda
+    assert module.bindings()[0] is older.cuda
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

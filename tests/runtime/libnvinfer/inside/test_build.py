@@ -42,6 +42,13 @@ def test_the_inspectors_text_holds_raw_control_characters(build: Build, tensorrt
     assert "stem.0/Conv + stem.2/Relu" in names
 
 
+def test_the_layers_of_an_int8_engine_are_counted(build: Build, stub: Stub) -> None:
+    engine = build("model.int8.onnx")
+    assert engine.census is not None, engine.sidecar["census_reason"]
+    assert engine.census.convolutions() == engine.census.convolutions("Int8") > 0
+    assert ("stem.0/Conv", "stem.2/Relu") in [nodes for _, nodes in engine.census.fused]
+
+
 @pytest.mark.skipif(RTX, reason="TensorRT-RTX keeps no timings")
 def test_a_second_build_takes_its_timings_from_the_cache(build: Build, tmp_path: Path, stub: Stub) -> None:
     cache = tmp_path / "timings"

@@ -101,6 +101,24 @@ def test_the_binding_raises_where_a_profile_is_taken(
     assert second.active_optimization_profile == 0
 
 
+def test_a_taken_profile_costs_threads_and_graphs_and_no_answer(
+    build: Build, images: Any, expected: Any, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_PROFILE_TAKEN", "1")
+    with TrtRunner(build().path, contexts=4) as runner:
+        threads = [threading.Thread(target=runner.logits, args=(images[:3],)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for count in (1, 1, 1, 8, 8, 8, 1, 20):
+            assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
+        assert RTX or runner.graph.startswith("on, for one batch size at a time")
+        with runner.without_graph() as plain:
+            assert np.allclose(plain.logits(images[:3]), expected[:3], atol=1e-5)
+    assert stub.alive() == {}
+
+
 def test_gpu_time_is_the_kernels_whatever_the_launch_costs(
     build: Build, images: Any, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
