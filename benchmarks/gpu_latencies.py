@@ -11,6 +11,11 @@ GPU_FIGURES = FIGURES[:3]  # only TensorRT's are without the launch
 NAMES = {"torch": "PyTorch eager", "compile": "torch.compile"}
 ORDER = ("torch", "compile", "trt")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
+SEAM = {
+    "enter_leave": "entering and leaving the context", "record": "recording an event",
+    "wait_for_nothing": "waiting for an idle stream", "launch_and_wait": "launching a graph of one copy, and waiting",
+    "replay_p50_us": "a replayed graph of three copies, with waiting", "replay_p99_us": "the same, p99",
+}  # fmt: skip
 
 
 def cell(value: Any, digits: int = 4) -> str:
@@ -132,6 +137,16 @@ def callers_table(rows: list[dict[str, Any]]) -> str:
         figures = (cell(row["call_p50_ms"]), cell(row["call_p99_ms"]), f"{row['images_per_s']:,.0f}")
         body.append((row["model"], row["batch"], row["threads"], name_of(row) + note, *figures, f"{row['calls']:,}"))
     return markdown(("model", "batch", "callers", "runner", "call p50", "call p99", "images/s", "calls"), body)
+
+
+def seam_table(found: dict[str, Any]) -> str:
+    """What the parts of a call cost the host, without TensorRT."""
+    known: dict[str, Any] = {}
+    for line in found["seam"]:
+        known |= line
+    known |= known.get("host_us", {})
+    rows = [(words, cell(known[name], 2)) for name, words in SEAM.items() if name in known]
+    return markdown(("medians", "us"), rows)
 
 
 def short_table(found: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ from gpu_latencies import (  # noqa: E402
     phases_table,
     precision_of,
     rank,
+    seam_table,
     short_table,
     waiting_table,
 )
@@ -40,11 +41,6 @@ BLOCK = re.compile(
     r"(<!-- python benchmarks/gpu_tables\.py docs/gpu-results/(\S+\.json)( --short)? -->\n).*?(<!-- end -->)", re.DOTALL
 )
 GROWTH_MIB = 8
-SEAM = {
-    "enter_leave": "entering and leaving the context", "record": "recording an event",
-    "wait_for_nothing": "waiting for an idle stream", "launch_and_wait": "launching a graph of one copy, and waiting",
-    "replay_p50_us": "a replayed graph of three copies, with waiting", "replay_p99_us": "the same, p99",
-}  # fmt: skip
 
 
 def head(found: dict[str, Any]) -> str:
@@ -127,16 +123,6 @@ def targets_table(found: dict[str, Any]) -> str:
     return markdown(("", "target", "measured", "limit"), rows)
 
 
-def seam_table(found: dict[str, Any]) -> str:
-    """What the parts of a call cost the host, without TensorRT."""
-    known: dict[str, Any] = {}
-    for line in found["seam"]:
-        known |= line
-    known |= known.get("host_us", {})
-    rows = [(words, cell(known[name], 2)) for name, words in SEAM.items() if name in known]
-    return markdown(("medians", "us"), rows)
-
-
 def outcomes_table(found: dict[str, Any]) -> str:
     """How each step ended: its tests where it has some, else its parts."""
     steps: dict[tuple[str, str], dict[str, Any]] = {}
@@ -159,17 +145,23 @@ def in_words(counts: dict[str, int]) -> str:
 
 
 def not_passed(found: dict[str, Any]) -> list[str]:
-    """A line for each part that could not run, each test that failed, and each reason for which tests were skipped."""
-    lines = [f"- {part['words']}" for part in found["parts"] if part["outcome"].startswith("not ")]
-    skipped: dict[str, int] = {}
+    """A line for each command that did not run or failed, each test that failed, each reason why tests were skipped."""
+    lines, skipped, late = [], dict[str, int](), dict[str, list[str]]()
     for part in found["parts"]:
+        if part["outcome"] == "not possible":
+            lines.append(f"- {part['words']}")
+        elif part["outcome"] == "not started":
+            late.setdefault(part["tensorrt"], []).append(part["name"])
+        elif not part["tests"] and part["outcome"] != "ok":
+            lines.append(f"- {part['tensorrt']}, {part['name']} {part['outcome']}: {part['words']}")
         for name, test in part["not_passed"].items():
-            reason = " ".join(test["reason"].split())
+            reason = f"{part['tensorrt']}: {' '.join(test['reason'].split())}"
             if test["outcome"] == "skipped":
                 skipped[reason] = skipped.get(reason, 0) + 1
             else:
-                lines.append(f"- `{name}` {test['outcome']}: {reason}")
-    lines += [f"- {number} skipped: {reason}" for reason, number in skipped.items()]
+                lines.append(f"- `{name}` {test['outcome']}, {reason}")
+    lines += [f"- {version}, no time was left for {', '.join(names)}" for version, names in late.items()]
+    lines += [f"- {number} skipped, {reason}" for reason, number in skipped.items()]
     return list(dict.fromkeys(lines)) + [f"- {name}: {reason}" for name, reason in found["unavailable"].items()]
 
 
