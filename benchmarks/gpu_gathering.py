@@ -96,6 +96,8 @@ def gathered(files: dict[str, str]) -> dict[str, Any]:
         "engines": engines, **{name: kept(name) for name in ("answers", "memory", "phases", "seam", "faults")},
         "parts": [part_of(part, version) for part in summary.get("parts", ())], "unavailable": unavailable,
     }  # fmt: skip
+    for name in KEYS:
+        found[name] = [{**entry, "run": summary.get("began")} for entry in found[name]]
     clean: dict[str, Any] = cleaned(found)
     return judged(clean)
 
@@ -203,11 +205,15 @@ def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_key(entries: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The last of each key, in the order in which the keys first came."""
+    """The last of each key, in the order in which the keys first came.
+
+    What a later run found there from an earlier one (an engine, a line of a file) stays of the earlier one.
+    """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in entries:
         key = tuple(entry.get(name) for name in keys)
-        if entry.get("outcome") not in NOT_RUN or key not in found:
+        before = found.get(key)
+        if before is None or (entry.get("outcome") not in NOT_RUN and {**entry, "run": before["run"]} != before):
             found[key] = entry
     return found
 

@@ -80,9 +80,9 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
         times = DASH if row.get("times_eager") is None else f"{row['times_eager']:.1f}"
         note = "" if row.get("stable", True) else ", unsteady"
         body.append((row["model"], row["batch"], name_of(row) + note, *pair(row, *FIGURES),
-                     f"{row['images_per_s']:,.0f}", times, f"{row['calls']:,}"))  # fmt: skip
+                     f"{row['images_per_s']:,.0f}", times, f"{row['calls']:,}", row["run"]))  # fmt: skip
     heads = ("model", "batch", "runner", "GPU p50", "GPU p99", "enqueue", "call p50", "call p99", "images/s", "x eager",
-             "calls")  # fmt: skip
+             "calls", "run")  # fmt: skip
     return markdown(heads, body)
 
 
@@ -135,8 +135,9 @@ def callers_table(rows: list[dict[str, Any]]) -> str:
     for row in in_order([row for row in rows if row["threads"] > 1]):
         note = "" if row.get("stable", True) else ", unsteady"
         figures = (cell(row["call_p50_ms"]), cell(row["call_p99_ms"]), f"{row['images_per_s']:,.0f}")
-        body.append((row["model"], row["batch"], row["threads"], name_of(row) + note, *figures, f"{row['calls']:,}"))
-    return markdown(("model", "batch", "callers", "runner", "call p50", "call p99", "images/s", "calls"), body)
+        calls = f"{row['calls']:,}"
+        body.append((row["model"], row["batch"], row["threads"], name_of(row) + note, *figures, calls, row["run"]))
+    return markdown(("model", "batch", "callers", "runner", "call p50", "call p99", "images/s", "calls", "run"), body)
 
 
 def seam_table(found: dict[str, Any]) -> str:

@@ -47,7 +47,14 @@ def head(found: dict[str, Any]) -> str:
     """Where the figures are from: a line for the card, and one for each run."""
     start = "REHEARSAL ON STAND-INS, no figure means anything: " if found["rehearsal"] else ""
     lines = [f"{start}{found['machine']}."]
-    return "\n".join(lines + [f"- {run_in_words(run)}" for run in found["runs"]])
+    runs = [f"- Run {number}: {run_in_words(run)}" for number, run in enumerate(found["runs"], 1)]
+    return "\n".join([*lines, "", *runs])
+
+
+def numbered(found: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The document with the number of its run in every entry of these lists."""
+    number = {run["began"]: at for at, run in enumerate(found["runs"], 1)}
+    return found | {name: [{**one, "run": number.get(one["run"], DASH)} for one in found[name]] for name in names}
 
 
 def run_in_words(run: dict[str, Any]) -> str:
@@ -77,9 +84,9 @@ def engines_table(found: dict[str, Any]) -> str:
         seconds = [cell(entry and entry.get("build_seconds"), 1) for entry in (one, second)]
         size = f"{one['bytes'] / 1024:,.0f}" if one["bytes"] else DASH
         rows.append((name, one["file"], one["tensorrt"].partition(" ")[2], *seconds, size,
-                     cell(census.get("layers")), of, adds, cell(census.get("conversions"))))  # fmt: skip
+                     cell(census.get("layers")), of, adds, cell(census.get("conversions")), one["run"]))  # fmt: skip
     heads = ("model", "file", "TensorRT", "build s", "again s", "KiB", "layers", "convolutions in INT8", "Adds in them",
-             "layers that convert")  # fmt: skip
+             "layers that convert", "run")  # fmt: skip
     return markdown(heads, sorted(rows, key=lambda row: (row[0], row[2], rank(precision_of(row[1])))))
 
 
@@ -103,9 +110,9 @@ def answers_table(found: dict[str, Any]) -> str:
         shown = (DASH if one.get(k) is None else f"{one[k]:.1e}" for k in ("relative_l2", "max_abs_dlogit"))
         version = one["tensorrt"].partition(" ")[2]
         rows.append((one["model"], one["source"], version, f"{one['images']:,}", f"{before:.2f}", f"{after:.2f}",
-                     f"{after - before:+.2f}", flips, *shown))  # fmt: skip
+                     f"{after - before:+.2f}", flips, *shown, one["run"]))  # fmt: skip
     heads = ("model", "file", "TensorRT", "images", "top-1 ORT", "top-1 TensorRT", "points", "flips", "relative L2",
-             "largest")  # fmt: skip
+             "largest", "run")  # fmt: skip
     return markdown(heads, sorted(rows, key=lambda row: (row[0], row[2], rank(row[1]))))
 
 
@@ -167,6 +174,7 @@ def not_passed(found: dict[str, Any]) -> list[str]:
 
 def tables(found: dict[str, Any]) -> str:
     """Everything, under headings."""
+    found = numbered(found, "rows", "engines", "answers")
     rows = found["rows"]
     sections = {
         "Engines": engines_table(found), "Answers": answers_table(found),
@@ -184,7 +192,7 @@ def tables(found: dict[str, Any]) -> str:
 
 def figures_of_folder(folder: Path) -> str:
     """The compact form for the end of a run, a line each: engines, answers, targets, the latencies that matter most."""
-    found = gathered(files_of_folder(folder))
+    found = numbered(gathered(files_of_folder(folder)), "rows", "engines", "answers")
     few = [row for row in found["rows"] if row["batch"] in (1, 256)]
     parts = (engines_table(found), answers_table(found), targets_table(found), latency_table(few), callers_table(few))
     return "\n".join([head(found), *(compact(table) for table in parts if table)])[:5500]

@@ -97,6 +97,11 @@ def test_a_later_run_takes_the_place_of_the_same_figures_and_keeps_the_others(tm
     assert times == {("torch", 1): (1.0, 1.0), ("trt", 1): (0.25, 4.0), ("trt", 8): (0.7, None)}
     assert {part["name"]: part["outcome"] for part in saved["parts"]} == {"bench": "ok", "faults": "ok"}
     assert [one["began"][:10] for one in saved["runs"]] == ["2026-01-01", "2026-01-02"]
+    assert {one["run"][:10] for one in saved["engines"]} == {"2026-01-01"}  # the second run found it there
+    assert (
+        "| net | 1 | TensorRT 10.6.0 fp16 | 0.0900 | 0.0900 | 0.0020 | 0.2500 | 0.2000 | 9,000 | 4.0 | 100 | 2 |"
+        in done.stdout
+    )
     assert "/srv" not in json.dumps(saved)
     assert run(tmp_path / "card-2026-01-01.json").stdout == done.stdout
 
