@@ -1,6 +1,7 @@
 """A pytest plugin that plants a crash and a hang, to see what a check on a GPU makes of them.
 
-`PYTEST_PLUGINS=tests.gpu_planted` with $TOOLKIT_GPU_CRASH and $TOOLKIT_GPU_HANG, each the name of a test.
+`PYTEST_PLUGINS=tests.gpu_planted` with $TOOLKIT_GPU_CRASH, $TOOLKIT_GPU_HANG and $TOOLKIT_GPU_STALL, each the name of a
+test; the one that stalls has no limit of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-LIMIT_S = 3.0  # of the test that hangs
+LIMIT_S, STALL_S = 3.0, 600.0  # of the test that hangs, of the one that stalls
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,6 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.name == os.environ.get("TOOLKIT_GPU_HANG"):
             item.add_marker(pytest.mark.limit(LIMIT_S), append=False)
+        if item.name == os.environ.get("TOOLKIT_GPU_STALL"):
+            item.add_marker(pytest.mark.limit(STALL_S), append=False)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -27,6 +30,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     """A segmentation fault, as a library would have it; or a wait that no signal of Python's ends."""
     if item.name == os.environ.get("TOOLKIT_GPU_CRASH"):
         os.kill(os.getpid(), signal.SIGSEGV)
+    if item.name == os.environ.get("TOOLKIT_GPU_STALL"):
+        time.sleep(STALL_S)
     if item.name == os.environ.get("TOOLKIT_GPU_HANG"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)

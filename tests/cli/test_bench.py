@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Toolkit
 from toolkit.files import write_json
+from toolkit.runtime.driver import probe_driver
 
 SCHEMA = Path(__file__).parents[2] / "docs/schema/bench.v1.json"
 SHORT = ("--backend", "ort", "--precision", "fp32", "--batch", "1", "--seconds", "0.1")
@@ -74,6 +75,17 @@ def test_a_rate_that_is_held_counts_from_when_calls_were_due(toolkit: Toolkit) -
     assert answer.code == 0
     (row,) = answer.document["latency"]
     assert (row["calls"], row["rate_hz"], row["rate_held"]) == (5, 10, True)
+
+
+def test_a_way_to_wait_for_a_gpu_that_is_not_here_is_refused(toolkit: Toolkit) -> None:
+    if probe_driver().available:
+        pytest.skip("this machine has a GPU")
+    answer = toolkit("bench", *SHORT, "--wait", "spin")
+    assert answer.code == 1
+    assert "there is no GPU to wait for with 'spin'" in answer.text
+    answer = toolkit("bench", *SHORT, "--wait", "sleep")
+    assert answer.code == 1
+    assert "auto, spin, block" in answer.text
 
 
 def test_threads_are_in_every_row(toolkit: Toolkit) -> None:

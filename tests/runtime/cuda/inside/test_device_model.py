@@ -68,6 +68,7 @@ def test_behind_a_gate_the_events_hold_the_work_alone(device: Device, kernels: i
     for _ in range(kernels):
         device.kernel()
     device.cuda.record(device.after, device.stream)
+    time.sleep(0.001)  # the device has heard of the last launch before the gate opens
     flag.value = 1
     assert device.elapsed_us() == pytest.approx(kernels * KERNEL_US, abs=1.0)
     assert device.library.cuMemFreeHost(gate) == 0

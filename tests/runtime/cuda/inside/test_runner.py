@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from toolkit.runtime import trt_lane
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.cuda.errors import CudaFault
 from toolkit.runtime.cuda.foreign import choose_wait
+from toolkit.runtime.trt import ONE_AT_A_TIME
 from toolkit.runtime.trt_engine import ProfileTaken
 from toolkit.runtime.trt_runner import TrtRunner
 
@@ -329,6 +331,24 @@ def test_a_thread_that_calls_now_and_then_is_served_among_those_that_call_all_th
             thread.join()
         assert len(runner._free) == len(runner._lanes) == 2
     assert max(took) < 5  # without an order it may be for ever
+
+
+def test_an_engine_that_closes_while_another_thread_builds_waits_outside_of_pythons_lock(
+    plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+) -> None:
+    tensorrt()
+    runner = TrtRunner(plan())
+    runner.logits(images[:1])
+    runtime = weakref.ref(runner._engine._runtime)
+    closing = threading.Thread(target=runner.close)
+    with ONE_AT_A_TIME:  # as a build holds it, whose callbacks need Python's lock
+        closing.start()
+        time.sleep(0.05)
+        assert closing.is_alive()
+        assert runtime() is not None  # nothing of TensorRT dies meanwhile
+    closing.join(10)
+    assert not closing.is_alive()
+    assert stub.alive() == {}
 
 
 def test_a_lane_that_does_not_close_keeps_no_other_open(
