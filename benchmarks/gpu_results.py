@@ -80,7 +80,9 @@ def failures(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         for name, test in part["tests"].items():
             if test["outcome"] not in GOOD:
                 short = name.rpartition("/")[2]
-                found.append((f"{part['name']}: {short}", f"{test['outcome']}: {test['reason']}", test["text"]))
+                outcome, reason = test["outcome"], str(test["reason"])
+                said = reason if reason.startswith(outcome) else f"{outcome}: {reason}"
+                found.append((f"{part['name']}: {short}", said, test["text"]))
         if part["outcome"] == "failed" and (not part["tests"] or part["problem"]):
             found.append((part["name"], part["problem"] or part["words"], part["last_words"]))
     return found
