@@ -4,8 +4,8 @@
     python benchmarks/gpu_backend.py torch resnet20=resnet20-cifar10     a model's weights: PyTorch needs no bundle
 
 A row has whole Python calls (`toolkit.timing.latency`: uint8 in host memory to float32 in host memory) and, where the
-backend can say it, the GPU's own time between events of its stream and the host's time to enqueue it. Each row is printed
-as a line {"row": ...} when it is known; the last line has all of them.
+backend can say it, the GPU's own time between events of its stream and the host's time to enqueue it. Each row is
+printed as a line {"row": ...} when it is known; the last line has all of them.
 """
 
 from __future__ import annotations
