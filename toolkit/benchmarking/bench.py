@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import __version__
 from toolkit.benchmarking.baseline import (
     SCHEMA,
     Baseline,
@@ -34,6 +33,7 @@ from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.timing.latency import Latency, Load, phases_of, times_phases
 from toolkit.timing.latency import bench as measure
+from toolkit.version import __version__
 
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03

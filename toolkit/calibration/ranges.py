@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit import __version__
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import AUTO, LEVELS, PERCENTILE, UNSIGNED_LEVELS, amax_from_histogram, require_method
-from toolkit.calibration.record import Record, sha256_of_digests, sha256_of_graph, sha256_of_preprocessing
+from toolkit.calibration.record import (
+    OBSERVER_VERSION,
+    Record,
+    sha256_of_digests,
+    sha256_of_graph,
+    sha256_of_preprocessing,
+)
 from toolkit.contracts import Float32, Preprocessing, UInt8, order_by_content, require_images, sha256_of_each
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import (
@@ -103,7 +108,7 @@ def observation_from_images(
     belongs_to = {
         "graph_sha256": sha256_of_graph(model),
         "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
-        "tool": __version__,
+        "tool": OBSERVER_VERSION,
     }
     return Observation(
         {name: counted[name] for name in placement},

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD = "record.json"
+OBSERVER_VERSION = "0.1.0"  # of what measures ranges: changes when the numbers do, and not with a release
 NAMES = {
     "graph_sha256": "the network (weights or graph)",
     "images_sha256": "the calibration images",
     "preprocessing_sha256": "the preprocessing (size, mean or std)",
     "method": "the calibration method",
-    "tool": "the tool version",
+    "tool": "the version of what measured the ranges",
 }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import typer
 
-from toolkit import __version__
 from toolkit.cli import (
     bench,
     build,
@@ -31,6 +30,7 @@ from toolkit.cli import (
 from toolkit.errors import ToolkitError
 from toolkit.files import os_errors
 from toolkit.lazy import needs
+from toolkit.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -44,13 +44,13 @@ def command(
 
       toolkit report bundles/my-net --verify verify.json --bench bench.json
     """
-    from toolkit import __version__
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say
     from toolkit.files import write_together
     from toolkit.report.markdown import card_from_evidence
     from toolkit.report.page import page_from_evidence
     from toolkit.report.verdict import choice_from_evidence, reservations, sentence
+    from toolkit.version import __version__
 
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")

@@ -33,11 +33,11 @@ def command(
 
       toolkit selftest bundles/my-net --backend trt --max-slowdown 1.2
     """
-    from toolkit import __version__
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say, table
     from toolkit.deployment.runners import BACKENDS, require_backends
     from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
+    from toolkit.version import __version__
 
     here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
     backends = require_backends(backend, here)

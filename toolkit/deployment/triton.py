@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit import __version__
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.errors import BundleError, EngineError
 from toolkit.files import folder_replaced, json_text
 from toolkit.runtime.trt.preflight import sidecar_of_plan
+from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
 LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"

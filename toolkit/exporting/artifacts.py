@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import (
+    OBSERVER_VERSION,
     Record,
     sha256_of_graph,
     sha256_of_image_set,
@@ -31,6 +31,7 @@ from toolkit.quantization.sensitivity import Budget, keep_float_within, sensitiv
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.target import Target
+from toolkit.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -144,7 +145,7 @@ def _measure(
                 "images_sha256": sha256_of_image_set(pixels),
                 "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
                 # Learned ranges were measured by no version: nothing could measure them again.
-                **({} if options.record.learned else {"tool": __version__}),
+                **({} if options.record.learned else {"tool": OBSERVER_VERSION}),
             }
         )
         made.record = options.record

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit import __version__
 from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.parity import Parity, logits_in_batches, parity_from_logits
@@ -23,6 +22,7 @@ from toolkit.graph.from_torch import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
 from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.version import __version__
 from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.data import dataset_from_spec
 from toolkit.data.model_images import ModelImages, images_of_dataset
@@ -22,6 +21,7 @@ from toolkit.graph.user_file import OnnxFile, onnx_from_file
 from toolkit.graph.user_runner import Form, OriginalRunner, classes_of_file, form_of_file, preprocessing_of_pixels
 from toolkit.models.card import Card
 from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.version import __version__
 from toolkit.workspace import require_name
 
 if TYPE_CHECKING:

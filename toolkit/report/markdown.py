@@ -6,12 +6,12 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from toolkit import __version__
 from toolkit.report.conditions import lines_of_commands
 from toolkit.report.evidence import Evidence
 from toolkit.report.markup import FORBIDDEN
 from toolkit.report.verdict import choice_from_evidence, reservations, sentence
 from toolkit.report.words import between, milliseconds, percent, signed, size
+from toolkit.version import __version__
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 

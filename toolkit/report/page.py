@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit import __version__
 from toolkit.report.answers import classes_section, flips_section
 from toolkit.report.conditions import commands_section, conditions_section
 from toolkit.report.evidence import Evidence
@@ -14,6 +13,7 @@ from toolkit.report.markup import Markup, element, joined, paragraph
 from toolkit.report.pareto import pareto_section
 from toolkit.report.quantised import calibration_section, engines_section
 from toolkit.report.verdict import choice_from_evidence, facts_of_choice, reservations, sentence
+from toolkit.version import __version__
 
 # Whatever slips into the page can load nothing and send nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'"

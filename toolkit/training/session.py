@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from toolkit import __version__
 from toolkit.compare.proportions import wilson_interval
 from toolkit.contracts import Dataset, Preprocessing, preprocessing_from_images
 from toolkit.errors import DataError, ModelError
@@ -41,6 +40,7 @@ from toolkit.training.logbook import (
 )
 from toolkit.training.qat import FakeQuantisation, fake_quantised, float_weights, learned_scales, refreshed
 from toolkit.training.train import Progress, Recipe, Trained, Trainer, logits_of, train
+from toolkit.version import __version__
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit import __version__
 from toolkit.compare.flips import Flips
 from toolkit.compare.gate import UNDECIDED, Verdict
 from toolkit.compare.parity import Parity
 from toolkit.contracts import LabelledImages
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layers
+from toolkit.version import __version__
 
 SCHEMA = "toolkit/verify/1"
 

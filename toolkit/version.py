@@ -1,0 +1,3 @@
+"""The version of this release; hatch reads it for the wheel."""
+
+__version__ = "0.1.0"
