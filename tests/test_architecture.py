@@ -1,0 +1,60 @@
+"""Claims about docs/architecture.md: every file of the package is in it, with what its first line says, in layers.
+
+python -m tests.test_architecture      writes the list anew
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from toolkit.errors import ToolkitError
+from toolkit.files import read_toml
+
+ROOT = Path(__file__).parent.parent
+PAGE, HEADING = ROOT / "docs" / "architecture.md", "## Every file\n"
+MOST_FILES = 12  # of a folder, so that it can be taken in at a glance
+LARGE = ("cli", "report", "engine", "data")  # each verb and each section of the page is a file
+
+
+def listing() -> str:
+    """The layers of the import rule, highest first, with each room's files and their first sentences."""
+    (contract,) = read_toml(ROOT / "pyproject.toml", ToolkitError)["tool"]["importlinter"]["contracts"]
+    parts = []
+    for layer in contract["layers"]:
+        for name in (part.strip() for part in layer.split("|")):
+            parts.append(_room(ROOT.joinpath(*name.split("."))))
+    return "\n".join(parts)
+
+
+def _room(path: Path) -> str:
+    if not path.is_dir():
+        return f"- `{path.name}.py`: {_first(path.with_suffix('.py'))}\n"
+    lines = [f"\n### `{path.name}/`", "", f"{_first(path / '__init__.py')}", ""]
+    files = sorted(file for file in path.rglob("*.py") if file.name != "__init__.py")
+    lines += [f"- `{file.relative_to(path)}`: {_first(file)}" for file in files]
+    return "\n".join(lines) + "\n"
+
+
+def _first(file: Path) -> str:
+    """The first sentence of a file's docstring."""
+    text = " ".join((ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")[0].split())
+    return text.split(". ")[0].rstrip(".")
+
+
+def test_every_file_is_in_the_list_with_what_its_first_line_says() -> None:
+    assert PAGE.read_text().partition(HEADING)[2].strip() == listing().strip(), __doc__
+
+
+def test_every_file_says_in_its_first_line_what_it_knows() -> None:
+    assert all(_first(file) for file in (ROOT / "toolkit").rglob("*.py"))
+
+
+def test_a_folder_is_small_enough_to_be_taken_in() -> None:
+    for folder in (path for path in (ROOT / "toolkit").rglob("*") if path.is_dir() and path.name != "__pycache__"):
+        count = len([file for file in folder.glob("*.py") if file.name != "__init__.py"])
+        assert count <= MOST_FILES or folder.name in LARGE, f"{folder.name}: {count} files"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(PAGE.read_text().partition(HEADING)[0] + HEADING + "\n" + listing().strip() + "\n")
