@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.runtime.trt.inspector import census_from_text
+from toolkit.runtime.trt.layer_report import census_from_text
 from toolkit.runtime.trt.module import Log, require_can_run
 from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.workspace import cache_folder

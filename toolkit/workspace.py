@@ -1,4 +1,4 @@
-"""Where things lie: the rooms of the user's workspace first, then those shipped with the package; the user's cache."""
+"""Where things lie: the rooms of the user's workspace first, then those shipped with the package; the user's cache and data."""
 
 from __future__ import annotations
 
@@ -78,3 +78,14 @@ def newest_bundle() -> Path:
             fix="toolkit export --int8 --fp16",
         )
     return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def configured_home() -> list[Path]:
+    """$TOOLKIT_DATA, if it is set."""
+    value = os.environ.get("TOOLKIT_DATA")
+    return [Path(value).expanduser()] if value else []
+
+
+def listed(places: list[Path]) -> str:
+    """Places as an error names them."""
+    return ", ".join(map(str, places))

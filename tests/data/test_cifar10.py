@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from toolkit.data import cifar10, dataset_from_spec, summary
-from toolkit.data.pickled_batch import records_from_pickle
+from toolkit.data.cifar10 import records_from_pickle
 from toolkit.errors import DataError
 
 REAL = Path(os.environ.get("TOOLKIT_DATA", "no-data")) / cifar10.BINARY

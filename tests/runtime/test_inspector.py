@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.runtime.trt.inspector import census_from_text, census_of_plan
-from toolkit.runtime.trt.layer_report import census_from_log
+from toolkit.runtime.trt.layer_report import census_from_log, census_from_text, census_of_plan
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 LAYER = {

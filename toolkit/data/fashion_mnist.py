@@ -16,10 +16,9 @@ import numpy as np
 
 from toolkit.contracts import Dataset, Int64, LabelledImages, UInt8
 from toolkit.data.download import Progress, fetch
-from toolkit.data.places import configured_home, listed
 from toolkit.errors import DataError
 from toolkit.files import folder_replaced, os_errors
-from toolkit.workspace import cache_folder
+from toolkit.workspace import cache_folder, configured_home, listed
 
 NAME = "fashion-mnist"
 BASE_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"  # https has no certificate for this host

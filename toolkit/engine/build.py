@@ -27,8 +27,7 @@ from toolkit.engine.timing_cache import (
 )
 from toolkit.errors import EngineError
 from toolkit.runtime.driver import Driver
-from toolkit.runtime.trt.inspector import census_of_plan
-from toolkit.runtime.trt.layer_report import Census, census_from_log
+from toolkit.runtime.trt.layer_report import Census, census_from_log, census_of_plan
 from toolkit.runtime.trt.module import (
     NEEDS_NO_GPU,
     ONE_AT_A_TIME,

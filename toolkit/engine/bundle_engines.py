@@ -17,7 +17,7 @@ from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
 from toolkit.engine.monitor import WHOLE, overall
-from toolkit.engine.orders import Order, order_from_resolved, order_of_file, resolved_for
+from toolkit.engine.planning import Order, order_from_resolved, order_of_file, resolved_for
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
