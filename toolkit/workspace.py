@@ -1,4 +1,4 @@
-"""Where things lie: the rooms of the user's workspace, then those shipped with the package; the user's cache and data."""
+"""Where things lie: rooms of the user's workspace, then those shipped with the package; the user's cache and data."""
 
 from __future__ import annotations
 
