@@ -17,11 +17,12 @@ from toolkit.runtime.trt.module import MODULES
 
 HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", "matplotlib", "cuda", "pycuda", "pandas", "scipy"}
 ROOT = Path(toolkit.__file__).parents[1]
-# The room of PyTorch imports it; __main__ runs the command line.
+# The rooms of PyTorch import it, but for the card; __main__ runs the command line.
 LIGHT = sorted(
     module.name
     for module in pkgutil.walk_packages(toolkit.__path__, "toolkit.")
-    if not module.name.startswith(("toolkit.models", "toolkit.shipped", "toolkit.__main__"))
+    if not module.name.startswith(("toolkit.models", "toolkit.training", "toolkit.shipped", "toolkit.__main__"))
+    or module.name == "toolkit.models.card"
 )
 
 
