@@ -66,9 +66,9 @@ def measured(calls: int, turns: int) -> dict[str, Any]:
 
 def bare_replay(runner: Any) -> Callable[[], object]:
     """The same launch and wait with nothing around it."""
-    lane, driver = runner._lanes[0], runner._engine.cuda._driver
-    (replay,) = lane._replays.values()
-    stream = lane._stream.raw
+    slot, driver = runner._slots[0], runner._engine.cuda._driver
+    (replay,) = slot._replays.values()
+    stream = slot._stream.raw
     runner._engine.cuda.enter()
     return lambda: (driver.cuGraphLaunch(replay.whole, stream), driver.cuStreamSynchronize(stream))
 

@@ -1,4 +1,4 @@
-"""Memory of one lane: where images and answers lie on the device, and the pinned memory that copies go through.
+"""Memory of one slot: where images and answers lie on the device, and the pinned memory that copies go through.
 
 On an integrated GPU pinned memory is device memory: engines work in it, and nothing is copied (CUDA for Tegra,
 "Memory Selection": pinned memory is recommended where copies can be left out).

@@ -23,7 +23,7 @@ from toolkit.runtime.cuda.device_images import DeviceImages, device_images
 from toolkit.runtime.runner import ClosesItself, Phases
 from toolkit.runtime.trt.engine import LoadedEngine
 from toolkit.runtime.trt.graphs import graph_use
-from toolkit.runtime.trt.stream_slot import Lane
+from toolkit.runtime.trt.stream_slot import StreamSlot
 
 CONTEXTS = 4
 _AT_EXIT_S = 2.0
@@ -74,15 +74,15 @@ class TrtRunner(ClosesItself):
         self._graphs = graph_use(engine, graph)
         self._shape, self._smallest, self._largest = engine.input.shape, engine.smallest, engine.largest
         self._changed, self._closed = threading.Condition(), False
-        self._queue: list[object] = []  # who waits for a lane, in order; while anybody does, all others queue up, too
+        self._queue: list[object] = []  # who waits for a slot, in order; while anybody does, all others queue up, too
         self._most, self._fewer = contexts, ""
         try:
-            self._lanes = [Lane(engine, self._graphs)]
+            self._slots = [StreamSlot(engine, self._graphs)]
         except BaseException:
             engine.close()
             raise
-        self._free = list(self._lanes)
-        self._finalizer = weakref.finalize(self, _give_back, self._lanes, engine, self._process)
+        self._free = list(self._slots)
+        self._finalizer = weakref.finalize(self, _give_back, self._slots, engine, self._process)
         self._finalizer.atexit = False  # a thread may be in a call then: `_at_exit` looks
         _open.add(self)
 
@@ -110,7 +110,7 @@ class TrtRunner(ClosesItself):
         """As many from now on as `contexts` of a new runner; those that are there already stay."""
         if count < 1:
             raise ToolkitError("a runner needs a stream", found=count, allowed="at least 1")
-        self._most = max(count, len(self._lanes))
+        self._most = max(count, len(self._slots))
 
     def logits(self, images_nhwc: Any) -> Float32:
         """Logits float32 (N, classes), a fresh array.
@@ -131,11 +131,11 @@ class TrtRunner(ClosesItself):
             raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
         if not self._smallest <= len(images_nhwc) <= self._largest:
             return self._in_parts(images_nhwc)
-        lane = (None if self._queue else self._popped()) or self._take()
+        slot = (None if self._queue else self._popped()) or self._take()
         try:
-            return lane.logits(images_nhwc)
+            return slot.logits(images_nhwc)
         finally:
-            self._give(lane)
+            self._give(slot)
 
     def phases(self, images_nhwc: Any) -> Phases:
         """Milliseconds of the call's parts on the device: copy in, compute, copy out; of images that one call takes.
@@ -148,14 +148,14 @@ class TrtRunner(ClosesItself):
         shape = np.shape(images_nhwc) if images is None else images.shape
         if shape[1:] != self._shape or not self._smallest <= shape[0] <= self._largest:
             raise self._refused(str(shape))
-        lane = self._take()
+        slot = self._take()
         try:
-            return lane.phases(np.asarray(images_nhwc) if images is None else images)
+            return slot.phases(np.asarray(images_nhwc) if images is None else images)
         finally:
-            self._give(lane)
+            self._give(slot)
 
     def warm_up(self, batches: Sequence[int] = (1,), streams: int = CONTEXTS) -> None:
-        """Makes lanes, execution contexts and graphs now, so that the first calls under load are as fast as later ones.
+        """Makes slots, execution contexts and graphs now, so that the first calls under load are as fast as later ones.
 
         Args:
             batches: sizes that will be called; one above the plan's largest is split as a call is.
@@ -166,19 +166,19 @@ class TrtRunner(ClosesItself):
         """
         self.allow_streams(streams)
         sizes = sorted({stop - start for batch in batches for start, stop in self._cuts(batch)})
-        taken: list[Lane] = []
+        taken: list[StreamSlot] = []
         try:
             with self._changed:
                 self._require_open()
-                while len(taken) < self._most and (lane := self._at_once()):
-                    taken.append(lane)
-            for lane in taken:
+                while len(taken) < self._most and (slot := self._at_once()):
+                    taken.append(slot)
+            for slot in taken:
                 for size in sizes:
                     for _ in range(3):  # the first has no graph, the second captures it, the third replays it
-                        lane.logits(np.zeros((size, *self._shape), np.uint8))
+                        slot.logits(np.zeros((size, *self._shape), np.uint8))
         finally:
-            for lane in taken:
-                self._give(lane)
+            for slot in taken:
+                self._give(slot)
 
     def without_graph(self) -> TrtRunner:
         """The same engine, each call enqueued anew; closed on its own, before or after this one."""
@@ -196,11 +196,10 @@ class TrtRunner(ClosesItself):
             return
         with self._changed:
             already, self._closed = self._closed, True
-            self._queue.append(
-                None
-            )  # for ever: nobody takes a lane past it, and whoever waits is told that it is closed
+            # For ever: nobody takes a slot past it, and whoever waits is told that it is closed.
+            self._queue.append(None)
             self._changed.notify_all()
-            for _ in () if already else self._lanes:
+            for _ in () if already else self._slots:
                 while self._popped() is None:
                     self._changed.wait()
         if not already:
@@ -220,11 +219,11 @@ class TrtRunner(ClosesItself):
             raise self._refused(f"uint8 on the GPU, and the engine reads {self._engine.input.dtype}")
         if not self._smallest <= found.shape[0] <= self._largest:
             return self._in_parts(found)
-        lane = self._take()
+        slot = self._take()
         try:
-            return lane.logits_of_device(found)
+            return slot.logits_of_device(found)
         finally:
-            self._give(lane)
+            self._give(slot)
 
     def _in_parts(self, images: UInt8 | DeviceImages) -> Float32:
         """Batches that the plan takes, in order; no images give no rows."""
@@ -251,10 +250,10 @@ class TrtRunner(ClosesItself):
             )
         return cuts
 
-    def _take(self) -> Lane:
-        """A lane that nobody uses: a free one, a new one, or one that is given back; first come, first served.
+    def _take(self) -> StreamSlot:
+        """A slot that nobody uses: a free one, a new one, or one that is given back; first come, first served.
 
-        Without an order, threads that call in a loop would take each lane again before a waiting one has woken up.
+        Without an order, threads that call in a loop would take each slot again before a waiting one has woken up.
         """
         with self._changed:
             ticket = object()
@@ -262,35 +261,35 @@ class TrtRunner(ClosesItself):
             try:
                 while True:
                     self._require_open()
-                    if self._queue[0] is ticket and (lane := self._at_once()):
-                        return lane
+                    if self._queue[0] is ticket and (slot := self._at_once()):
+                        return slot
                     self._changed.wait()
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
 
-    def _at_once(self) -> Lane | None:
-        """A free lane or a new one, without waiting; `_changed` is held."""
-        return self._popped() or (self._another() if len(self._lanes) < self._most else None)
+    def _at_once(self) -> StreamSlot | None:
+        """A free slot or a new one, without waiting; `_changed` is held."""
+        return self._popped() or (self._another() if len(self._slots) < self._most else None)
 
-    def _popped(self) -> Lane | None:
-        """A free lane; `logits` takes one without asking anybody, so looking first would not do."""
+    def _popped(self) -> StreamSlot | None:
+        """A free slot; `logits` takes one without asking anybody, so looking first would not do."""
         try:
             return self._free.pop()
         except IndexError:
             return None
 
-    def _another(self) -> Lane | None:
-        """One more lane, unless the plan or the memory has no room for it: then there are as many as there are."""
+    def _another(self) -> StreamSlot | None:
+        """One more slot, unless the plan or the memory has no room for it: then there are as many as there are."""
         try:
-            self._lanes.append(Lane(self._engine, self._graphs))
-            return self._lanes[-1]
+            self._slots.append(StreamSlot(self._engine, self._graphs))
+            return self._slots[-1]
         except (EngineError, CudaOutOfMemory) as error:
-            self._most, self._fewer = len(self._lanes), f", {len(self._lanes)} at once: {error.what}"
+            self._most, self._fewer = len(self._slots), f", {len(self._slots)} at once: {error.what}"
             return None
 
-    def _give(self, lane: Lane) -> None:
-        self._free.append(lane)
+    def _give(self, slot: StreamSlot) -> None:
+        self._free.append(slot)
         if self._queue:
             with self._changed:
                 self._changed.notify_all()
@@ -300,7 +299,7 @@ class TrtRunner(ClosesItself):
         end = time.monotonic() + _AT_EXIT_S
         with self._changed:
             self._queue.insert(0, None)
-            while len(self._free) < len(self._lanes) and time.monotonic() < end:
+            while len(self._free) < len(self._slots) and time.monotonic() < end:
                 self._changed.wait(0.01)
 
     def _require_open(self) -> None:
@@ -316,15 +315,15 @@ class TrtRunner(ClosesItself):
         )
 
 
-def _give_back(lanes: list[Lane], engine: LoadedEngine, process: int) -> None:
+def _give_back(slots: list[StreamSlot], engine: LoadedEngine, process: int) -> None:
     """Lanes, then the engine. In a forked child CUDA does not work: there they are kept, so that nothing calls it."""
     if os.getpid() != process:
-        _keep(lanes, engine)
+        _keep(slots, engine)
         return
     failed: list[Exception] = []
-    while lanes:
+    while slots:
         try:
-            lanes.pop().close()
+            slots.pop().close()
         except Exception as error:  # the others and the engine are closed all the same
             failed.append(error)
     engine.close()
@@ -351,7 +350,7 @@ def _at_exit() -> None:
     """
     alone = len(threading.enumerate()) == 1
     for runner in list(_open):
-        if alone and len(runner._free) == len(runner._lanes):
+        if alone and len(runner._free) == len(runner._slots):
             with suppress(Exception):
                 runner.close()
         else:

@@ -1,7 +1,7 @@
 """One call at a time through an engine: a stream, its buffers, and a CUDA graph for each batch size that comes back.
 
 A graph holds copy in, kernels and copy out; to replay it is one call of CUDA. TensorRT's guide ("CUDA graphs") wants an
-execution context for each graph, untouched from its capture on, so every graph has one; those of a lane never run at
+execution context for each graph, untouched from its capture on, so every graph has one; those of a slot never run at
 once and work in the same memory. What is asked for the first time runs without a graph, in a context kept for that.
 """
 
@@ -26,16 +26,16 @@ from toolkit.runtime.trt.engine import LoadedEngine
 from toolkit.runtime.trt.graphs import Execution, GraphUse, Key, Replay
 from toolkit.runtime.trt.module import ONE_AT_A_TIME
 
-MOST_GRAPHS = 32  # a lane's; some 100 KB of device memory each for a ResNet
+MOST_GRAPHS = 32  # a slot's; some 100 KB of device memory each for a ResNet
 MOST_ADDRESSES = 8  # of a caller's device memory that get graphs; images at further ones are copied, on the device
 _ALIGNMENT = 256  # bytes, of every address that TensorRT takes
 
 
-class Lane:
+class StreamSlot:
     """A stream with its buffers and contexts. Not for two threads at once.
 
     Raises:
-        CudaError, EngineError: what failed, by name; `ProfileTaken` where the engine has no room for another lane.
+        CudaError, EngineError: what failed, by name; `ProfileTaken` where the engine has no room for another slot.
     """
 
     def __init__(self, engine: LoadedEngine, graphs: GraphUse) -> None:
@@ -150,7 +150,7 @@ class Lane:
     def _ready(self, images: DeviceImages) -> Key:
         """How many images, and an address that TensorRT can read from once the owner's stream has written them.
 
-        An address that is not aligned, or is one of too many, is copied from, into the lane's own buffer.
+        An address that is not aligned, or is one of too many, is copied from, into the slot's own buffer.
         """
         key = (images.shape[0], images.address)
         known = key in self._replays

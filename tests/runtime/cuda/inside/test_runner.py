@@ -24,7 +24,7 @@ from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitEr
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.cuda.errors import CudaFault
 from toolkit.runtime.cuda.libcuda import choose_wait
-from toolkit.runtime.trt import stream_slot as trt_lane
+from toolkit.runtime.trt import stream_slot as stream_slot
 from toolkit.runtime.trt.engine import ProfileTaken
 from toolkit.runtime.trt.module import ONE_AT_A_TIME
 from toolkit.runtime.trt.runner import TrtRunner
@@ -112,7 +112,7 @@ def test_a_profile_that_serves_one_context_is_captured_anew_after_a_change_of_sh
 def test_more_batch_sizes_than_graphs_are_answered_and_said(
     runner: Any, images: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt_lane, "MOST_GRAPHS", 3)
+    monkeypatch.setattr(stream_slot, "MOST_GRAPHS", 3)
     for _ in range(3):
         for count in range(1, 9):
             assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
@@ -185,14 +185,14 @@ def test_an_engine_that_waits_while_it_enqueues_is_an_error_and_no_hang(
     monkeypatch.setattr("toolkit.runtime.cuda.libcuda.LONGEST_HOLD_S", 0.05)
     with TrtRunner(plan(), graph=False) as runner:
         runner.logits(images[:2])
-        lane = runner._lanes[0]
-        enqueue = lane._enqueue
+        slot = runner._slots[0]
+        enqueue = slot._enqueue
 
         def waiting(execution: Any) -> None:
             enqueue(execution)
-            lane.cuda.synchronize(lane._stream)
+            slot.cuda.synchronize(slot._stream)
 
-        monkeypatch.setattr(lane, "_enqueue", waiting)
+        monkeypatch.setattr(slot, "_enqueue", waiting)
         with pytest.raises(EngineError, match="waits for the GPU while it enqueues"):
             runner.phases(images[:2])
 
@@ -249,7 +249,7 @@ def test_after_a_warm_up_nothing_is_made_any_more(
     made = ("cuStreamCreate", "cuMemAlloc_v2", "cuMemHostAlloc", "cuGraphInstantiateWithFlags")
     with TrtRunner(plan(), cuda=implementation) as runner:
         runner.warm_up((1, 8, 20), streams=3)
-        assert (len(runner._lanes), len(runner._free)) == (3, 3)
+        assert (len(runner._slots), len(runner._free)) == (3, 3)
         before = [stub.calls(name) for name in made]
         with ThreadPoolExecutor(3) as pool:
             for count in (1, 8, 20):
@@ -257,12 +257,12 @@ def test_after_a_warm_up_nothing_is_made_any_more(
         assert [stub.calls(name) for name in made] == before
 
 
-def test_a_warm_up_that_finds_no_memory_has_as_many_lanes_as_there_is_room_for(
+def test_a_warm_up_that_finds_no_memory_has_as_many_slots_as_there_is_room_for(
     runner: Any, images: Any, expected: Any, stub: Stub
 ) -> None:
     stub.fail("cuMemAlloc_v2", 2)
     runner.warm_up(streams=4)
-    assert len(runner._lanes) == 1
+    assert len(runner._slots) == 1
     assert np.allclose(runner.logits(images[:1]), expected[:1], atol=1e-5)
 
 
@@ -284,7 +284,7 @@ def test_a_bench_with_many_callers_measures_none_of_what_they_need_first(
     with TrtRunner(plan(works=False)) as runner:
         runner.allow_streams(6)
         latency.bench({"trt": runner}, images, (1, 8), seconds=0.05, load=latency.Load(threads=6))
-        assert len(runner._lanes) == 6
+        assert len(runner._slots) == 6
     assert len(counts) >= 2
     assert not np.any(counts)
 
@@ -329,7 +329,7 @@ def test_a_thread_that_calls_now_and_then_is_served_among_those_that_call_all_th
         done.set()
         for thread in threads:
             thread.join()
-        assert len(runner._free) == len(runner._lanes) == 2
+        assert len(runner._free) == len(runner._slots) == 2
     assert max(took) < 5  # without an order it may be for ever
 
 
@@ -351,19 +351,19 @@ def test_an_engine_that_closes_while_another_thread_builds_waits_outside_of_pyth
     assert stub.alive() == {}
 
 
-def test_a_lane_that_does_not_close_keeps_no_other_open(
+def test_a_slot_that_does_not_close_keeps_no_other_open(
     plan: Plan, tensorrt: Install, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensorrt()
     runner = TrtRunner(plan())
     runner.warm_up(streams=3)
-    closed = runner._lanes[-1].close
+    closed = runner._slots[-1].close
 
     def fails() -> None:
         closed()
-        raise EngineError("this lane does not close")
+        raise EngineError("this slot does not close")
 
-    monkeypatch.setattr(runner._lanes[-1], "close", fails)
+    monkeypatch.setattr(runner._slots[-1], "close", fails)
     with pytest.raises(EngineError, match="does not close"):
         runner.close()
     assert stub.alive() == {}
@@ -440,8 +440,8 @@ def test_eight_threads_get_the_answers_of_one(
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert 1 <= len(runner._lanes) <= 4
-    there = len(runner._lanes)
+    assert 1 <= len(runner._slots) <= 4
+    there = len(runner._slots)
     runner.allow_streams(1)
     assert runner.streams == there  # what is there stays
     runner.allow_streams(9)
@@ -451,18 +451,18 @@ def test_eight_threads_get_the_answers_of_one(
     runner.close()
 
 
-def test_a_second_lane_that_finds_no_memory_is_waited_without(
+def test_a_second_slot_that_finds_no_memory_is_waited_without(
     runner: Any, images: Any, expected: Any, stub: Stub
 ) -> None:
     runner.logits(images[:1])
-    lane = runner._take()
+    slot = runner._take()
     stub.fail("cuMemAlloc_v2", 2)
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(runner.logits(images[:1])))
     thread.start()
     time.sleep(0.05)
     assert answers == []
-    runner._give(lane)
+    runner._give(slot)
     thread.join(10)
     assert np.allclose(answers[0], expected[:1], atol=1e-5)
     assert "1 at once: The GPU has no memory left" in runner.description
@@ -526,12 +526,12 @@ def test_a_runner_without_graphs_shares_the_engine_and_outlives_the_other(
 
 
 def test_a_closed_runner_says_so_and_closing_waits_for_calls(runner: Any, images: Any) -> None:
-    lane = runner._take()
+    slot = runner._take()
     closing = threading.Thread(target=runner.close)
     closing.start()
     time.sleep(0.05)
     assert closing.is_alive()
-    runner._give(lane)
+    runner._give(slot)
     closing.join(10)
     for call in (lambda: runner.logits(images[:1]), lambda: runner.phases(images[:1]), runner.without_graph):
         with pytest.raises(ToolkitError, match="closed"):
@@ -638,10 +638,10 @@ def test_rtx_has_graphs_of_its_own_unless_the_plan_leaves_memory_to_us(
                 assert np.allclose(runner.logits(images[:count]), expected[:count], atol=1e-5)
             assert runner.graph == graph
             assert (stub.calls("cuGraphLaunch") > before) == (graph == "on")
-            strategy = runner._lanes[0]._loose.context.config.cuda_graph_strategy
+            strategy = runner._slots[0]._loose.context.config.cuda_graph_strategy
             assert strategy == ("DISABLED" if graph == "on" else "WHOLE_GRAPH_CAPTURE")
             with runner.without_graph() as plain:
-                assert plain._lanes[0]._loose.context.config.cuda_graph_strategy == "DISABLED"
+                assert plain._slots[0]._loose.context.config.cuda_graph_strategy == "DISABLED"
                 assert plain.graph == "off, not asked for"
 
 
