@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from toolkit.compare.parity import BATCH, Parity, logits_in_batches, parity_from_logits, relative_l2, score_from_logits
 from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 from toolkit.contracts import Float32, Int64, UInt8
+from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.runtime.null import NullRunner
 
 
@@ -162,3 +163,24 @@ def test_retention_has_a_paired_interval() -> None:
 def test_a_tensor_that_is_not_finite_is_infinitely_far_away() -> None:
     assert relative_l2(np.ones(3, np.float32), np.array([1, np.nan, 1], np.float32)) == np.inf
     assert relative_l2(np.zeros(3, np.float32), np.zeros(3, np.float32)) == 0
+
+
+def test_flips_and_distances_are_counted_alike_wherever_they_are_printed() -> None:
+    rng = np.random.default_rng(0)
+    expected = rng.normal(size=(100, 10)).astype(np.float32)
+    got = expected + rng.normal(scale=0.3, size=expected.shape).astype(np.float32)
+    for broken in (False, True):
+        if broken:
+            got[7, 3] = np.nan
+        parity = parity_from_logits("a", "b", expected, got, expected.argmax(1))
+        found = agreement_from_logits(expected, got)
+        assert (found.flips, found.relative_l2) == (parity.flips, parity.relative_l2)
+    assert found.relative_l2 == np.inf
+    assert found.flips < 50  # one image without an answer is one flip
+
+
+@given(order=st.permutations(range(40)))
+def test_a_distance_is_the_same_bits_for_any_order_of_the_images(order: list[int]) -> None:
+    rng = np.random.default_rng(1)
+    expected, got = rng.normal(size=(2, 40, 7, 3)).astype(np.float32)
+    assert relative_l2(expected[order], got[order]) == relative_l2(expected, got)

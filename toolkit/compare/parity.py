@@ -118,11 +118,9 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     before, after = answers_of(expected), answers_of(got)
     was_right, is_right = before == labels, after == labels
     lost, gained = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
-    # A candidate without a finite answer flips, even where the reference had none either.
-    flips = int(((before != after) | (after < 0)).sum())
+    flips, relative = flips_between(expected, got), relative_l2(expected, got)
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(got.astype(np.float64) - expected)
-        relative = np.linalg.norm(difference) / max(float(np.linalg.norm(expected.astype(np.float64))), 1e-30)
     cosines = _cosines(expected, got)
     worst = int(np.nanargmin(cosines)) if np.isfinite(cosines).any() else -1
     scores = score_from_logits(expected, labels), score_from_logits(got, labels)
@@ -140,7 +138,7 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
         mcnemar_p=mcnemar_exact_p(lost, gained),
         max_abs_dlogit=float(difference.max()),
         mean_abs_dlogit=float(difference.mean()),
-        relative_l2=float(relative),
+        relative_l2=relative,
         snr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
         mean_cosine=float(np.nanmean(cosines)) if worst >= 0 else math.nan,
         worst_cosine=float(cosines[worst]) if worst >= 0 else math.nan,
@@ -152,12 +150,27 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     )
 
 
+def flips_between(expected: Float32, got: Float32) -> int:
+    """Images whose top answer differs, of logits (N, classes); one without a finite answer flips in any case."""
+    before, after = answers_of(expected), answers_of(got)
+    return int(((before != after) | (after < 0)).sum())
+
+
 def relative_l2(expected: Float32, got: Float32) -> float:
-    """||got - expected|| / ||expected|| over all elements; infinite where one is not finite."""
+    """||got - expected|| / ||expected|| over all elements; infinite where one is not finite.
+
+    The same bits for any order of the first axis, the images.
+    """
     a, b = expected.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("inf")
-    return float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-30))
+    return _norm(b - a) / max(_norm(a), 1e-30)
+
+
+def _norm(values: Float64) -> float:
+    """The Euclidean norm; rows are summed exactly, because a sum of floats differs with the order in its last bits."""
+    rows = np.square(values).reshape(len(values), -1).sum(axis=1) if values.ndim else np.square(values).reshape(1)
+    return math.sqrt(math.fsum(rows.tolist()))
 
 
 def _cosines(expected: Float32, got: Float32) -> Float64:

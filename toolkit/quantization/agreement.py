@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.contracts import Float32, Float64, UInt8, order_by_content, sha256_of_each
+from toolkit.compare.parity import flips_between, logits_in_batches, relative_l2
+from toolkit.contracts import Float32, UInt8, order_by_content, sha256_of_each
 from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
     import onnx
 
-BATCH = 64
 HELD_OUT_SHARE, MOST_HELD_OUT = 4, 256  # one image in four, 256 at most
 
 
@@ -46,32 +45,17 @@ class Agreement:
 
 
 def agreement_from_logits(expected: Float32, got: Float32) -> Agreement:
-    """Compares logits (N, classes); the same bits for any order of the rows.
-
-    A candidate that is not finite is infinitely far away and flips everywhere.
-    """
-    if not np.isfinite(got).all():
-        return Agreement(float("inf"), len(got), len(got))
-    difference = got.astype(np.float64) - expected
-    flips = int((expected.argmax(1) != got.argmax(1)).sum())
-    return Agreement(_norm(difference) / max(_norm(expected.astype(np.float64)), 1e-30), flips, len(got))
-
-
-def _norm(values: Float64) -> float:
-    """The Euclidean norm from an exact sum: that of numpy differs with the order in its last bits."""
-    return math.sqrt(math.fsum(np.square(values).ravel().tolist()))
+    """Compares logits (N, classes) as `toolkit.compare.parity` does; the same bits for any order of the rows."""
+    return Agreement(relative_l2(expected, got), flips_between(expected, got), len(got))
 
 
 def logits_of(
     model: onnx.ModelProto, images_nhwc: UInt8, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Float32:
     """Logits float32 (N, classes) of a graph in ONNX Runtime; each image's are the same bits for any order of them."""
-    parts, order = [], order_by_content(images_nhwc)
+    order = order_by_content(images_nhwc)
     with OrtRunner(model.SerializeToString(), label="a candidate") as runner:
-        for start in range(0, len(images_nhwc), BATCH):
-            parts.append(runner.logits(images_nhwc[order[start : start + BATCH]]))
-            on_progress(min(start + BATCH, len(images_nhwc)), len(images_nhwc))
-    logits: Float32 = np.concatenate(parts)[np.argsort(order)]
+        logits: Float32 = logits_in_batches(runner, images_nhwc[order], on_progress)[np.argsort(order)]
     return logits
 
 
