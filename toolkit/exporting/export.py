@@ -152,7 +152,7 @@ def _budget(budget: Budget) -> dict[str, Any]:
 def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> None:
     """Says in the ONNX file itself what it is, so that a file without its bundle is not a riddle."""
     entries = {"toolkit.precision": precision}
-    if precision.startswith("int8") and record is not None:
+    if VARIANTS[precision].is_int8 and record is not None:
         entries["toolkit.calibration_key"] = record.key
     for key, value in entries.items():
         graph.metadata_props.add(key=key, value=value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS
 from toolkit.calibration.record import (
@@ -51,7 +52,7 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     """
     fp32 = read_onnx(bundle.onnx_file("fp32"))
     record = record_from_file(bundle.folder / RECORD) if (bundle.folder / RECORD).is_file() else None
-    whole = with_whole_pixels(fp32)[0] if any("int8" in precision for precision in precisions) else fp32
+    whole = with_whole_pixels(fp32)[0] if any(VARIANTS[precision].is_int8 for precision in precisions) else fp32
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
         path = bundle.onnx_file(precision)
@@ -59,7 +60,7 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
         # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, precision, graph)
-        if "int8" in precision:
+        if VARIANTS[precision].is_int8:
             causes += _scales(path, precision, graph, record, (fp32, whole))
         if "fp16" in precision:
             causes += _overflow(path, graph, record) or not_finite(path, images_nhwc)
@@ -90,7 +91,7 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
     quantised = sum(made_by.get(node.input[0]) == "DequantizeLinear" for node in convolutions)
     halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if "int8" in precision and convolutions and not quantised:
+    if VARIANTS[precision].is_int8 and convolutions and not quantised:
         name, evidence = "a float file is passed off as int8", f"none of {len(convolutions)} convolutions reads Q/DQ"
     elif "fp16" in precision and not halves:
         name, evidence = "an fp32 file is passed off as fp16", "it holds no float16 tensor"

@@ -207,7 +207,7 @@ def _sources(answers: Answers, judged: LabelledImages) -> tuple[Source, ...]:
     for name in answers:
         backend, _, precision = name.rpartition(" ")
         if backend == "ort" and precision != "fp32":
-            steps.append(("quantisation" if "int8" in precision else "half precision", FP32_ONNX, name))
+            steps.append(("quantisation" if VARIANTS[precision].is_int8 else "half precision", FP32_ONNX, name))
         elif backend not in HOST_BACKENDS:
             steps.append(("backend", f"ort {precision}", name))
     return tuple(
