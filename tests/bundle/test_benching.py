@@ -23,8 +23,8 @@ from toolkit.benchmarking.baseline import (
     verdict_of,
 )
 from toolkit.benchmarking.bench import Benchmark
-from toolkit.benchmarking.machine import MachineState
 from toolkit.benchmarking.warnings import warnings_of_gpu, warnings_of_host, warnings_of_rows
+from toolkit.conditions.machine import MachineState
 from toolkit.contracts import Float32, UInt8
 from toolkit.deployment.runners import OPENERS
 from toolkit.errors import ToolkitError

@@ -13,7 +13,7 @@ import pytest
 import toolkit
 from tests.conditions.conftest import Load
 from tests.conditions.test_jetson import ORIN_NANO, plant
-from toolkit.benchmarking.machine import MachineState
+from toolkit.conditions.machine import MachineState
 from toolkit.conditions.nvml import gpu_here
 from toolkit.contracts import Float32, UInt8
 from toolkit.deployment.runners import OPENERS
@@ -57,7 +57,7 @@ def _measured(**options: Any) -> tuple[Any, dict[str, Any]]:
 
 def test_a_hot_shared_gpu_is_in_the_document_and_in_the_warnings(stub: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     load = stub(REASONS=0x40)
-    monkeypatch.setattr("toolkit.benchmarking.machine.gpu_here", lambda: gpu_here(load, visible="0"))
+    monkeypatch.setattr("toolkit.conditions.machine.gpu_here", lambda: gpu_here(load, visible="0"))
     found, document = _measured()
     assert {"launch-bound", "throttled", "shared-gpu"} <= {warned.kind for warned in found.warnings}
     assert document["conditions"]["gpu"]["name"] == "Stub GPU"

@@ -21,10 +21,10 @@ from toolkit.benchmarking.baseline import (
     require_same_runners,
 )
 from toolkit.benchmarking.lineup import GRAPHS, Entrants, on_device
-from toolkit.benchmarking.machine import Machine, MachineState
 from toolkit.benchmarking.warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
 from toolkit.conditions.device import device_fingerprint
+from toolkit.conditions.machine import MachineState
 from toolkit.contracts import UInt8
 from toolkit.deployment.runners import Opening, require_backends
 from toolkit.errors import ToolkitError
@@ -33,6 +33,7 @@ from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.timing.latency import Latency, Load, phases_of, times_phases
 from toolkit.timing.latency import bench as measure
+from toolkit.timing.reference_work import Machine
 from toolkit.version import __version__
 
 BATCHES = (1, 8, 64)

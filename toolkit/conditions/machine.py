@@ -1,4 +1,4 @@
-"""The machine beside the runners: its state while they are measured, and a fixed piece of work that shows its drift."""
+"""The machine beside the runners: host, GPU and Jetson before and while they are measured, and its meters of power."""
 
 from __future__ import annotations
 
@@ -6,34 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from toolkit.conditions import jetson
 from toolkit.conditions.energy import GpuMeter, JetsonMeter, Meter, energy_mj, idle_watts, rapl_meter
 from toolkit.conditions.host import ROOT, disturbances, host_conditions, jiffies, peak_resident_mib
 from toolkit.conditions.nvml import Gpu, Refused, gpu_here
-from toolkit.contracts import Float32, UInt8
-from toolkit.runtime.runner import ClosesItself
 
 LOOK_EVERY_S = 0.5  # a look at NVML takes a millisecond, one at a Jetson's rails some
-
-
-class Machine(ClosesItself):
-    """A runner that does the same sums whatever it is asked: if it takes longer than then, the machine is slower."""
-
-    name = "machine"
-    description = "a sort of 4,096 float32, a running sum of 32,768 and a Python loop, one thread"
-
-    def __init__(self) -> None:
-        # No matrix product: numpy's BLAS takes every core, and one busy core would make this ten times as slow.
-        self._values = np.random.default_rng(0).random(32_768, dtype=np.float32)
-
-    def logits(self, images_nhwc: UInt8) -> Float32:
-        """Nothing of the images; about 0.2 ms of work in the caches, in memory and in Python."""
-        answer: Float32 = np.sort(self._values[:4096])
-        np.cumsum(self._values)
-        sum(range(2000))
-        return answer
 
 
 class MachineState:
