@@ -89,6 +89,32 @@ def test_the_wheel_lives_beside_an_apps_own_models(bare: Path, tmp_path: Path) -
     assert done.stdout.split() == ["1", "2", "3"], done.stderr
 
 
+PROGRAM = """
+import numpy as np
+import toolkit
+
+with toolkit.load("bundle", wait="spin") as net:
+    net.warm_up((1, 8), streams=2)
+    labels, probabilities = net.classify(np.zeros((1, 32, 32, 3), np.uint8))
+    first: str = labels[0]
+    print(net.backend, first, float(probabilities[0, 0]), net.passed_over)
+try:
+    print(toolkit.verify("bundle").as_dict(), toolkit.bench("bundle", batches=(1,)).latency[0].p50_ms)
+except toolkit.ToolkitError as error:
+    print(error.what, error.fix)
+"""
+
+
+@pytest.mark.parametrize(("wrong", "says"), [("", ""), ("net.clasify", "has no attribute"), ("wait=3", "arg-type")])
+def test_a_users_program_is_type_checked_against_the_wheel(bare: Path, tmp_path: Path, wrong: str, says: str) -> None:
+    program = PROGRAM.replace('wait="spin"' if "wait" in wrong else "net.classify", wrong) if wrong else PROGRAM
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(bare), "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"MYPYPATH": ""})
+    assert (done.returncode == 0) is (not wrong), done.stdout
+    assert says in done.stdout
+
+
 @pytest.fixture(scope="module")
 def with_onnxruntime(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a device that has ONNX Runtime as well, installed beside the venv: that stays bare."""
