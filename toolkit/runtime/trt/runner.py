@@ -316,7 +316,7 @@ class TrtRunner(ClosesItself):
 
 
 def _give_back(slots: list[StreamSlot], engine: LoadedEngine, process: int) -> None:
-    """Lanes, then the engine. In a forked child CUDA does not work: there they are kept, so that nothing calls it."""
+    """Slots, then the engine. In a forked child CUDA does not work: there they are kept, so that nothing calls it."""
     if os.getpid() != process:
         _keep(slots, engine)
         return
@@ -350,7 +350,9 @@ def _at_exit() -> None:
     """
     alone = len(threading.enumerate()) == 1
     for runner in list(_open):
-        if alone and len(runner._free) == len(runner._slots):
+        if os.getpid() != runner._process:  # after a fork: a lock may be held by a thread that is not here
+            _keep(runner)
+        elif alone and len(runner._free) == len(runner._slots):
             with suppress(Exception):
                 runner.close()
         else:

@@ -403,6 +403,35 @@ def test_a_program_that_forgets_to_close_ends_well_also_under_daemon_threads(
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_ends_at_once_also_where_a_call_ran_and_a_lock_was_held(plan: Plan, tmp_path: Path) -> None:
+    program = AT_EXIT.format(root=str(Path(__file__).parents[4]), plan=str(plan(works=False)), threads=0, graph=True)
+    program += """
+import atexit, os
+slot = runner._take()
+held, ready = threading.Event(), threading.Event()
+
+def holds():  # as a thread that is just taking a slot
+    with runner._changed:
+        ready.set()
+        held.wait()
+
+threading.Thread(target=holds).start()
+ready.wait()
+child = os.fork()
+if child == 0:
+    atexit._run_exitfuncs()
+    os._exit(7)  # ONNX Runtime, which the stand-in computes with, does not end well in a fork
+began = time.monotonic()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert time.monotonic() - began < 1.5
+held.set()
+runner._give(slot)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_fault_of_the_gpu_has_its_name(runner: Any, images: Any, expected: Any, stub: Stub) -> None:
     stub.fail("cuStreamSynchronize", 700)
     with pytest.raises(CudaFault, match="CUDA_ERROR_ILLEGAL_ADDRESS") as caught:
