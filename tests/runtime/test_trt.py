@@ -55,7 +55,7 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
     return load
 
 
-@pytest.mark.parametrize("version", ["10.6.0", "11.2.0"])
+@pytest.mark.parametrize(("version", "kind"), [("10.6.0", "tensorrt"), ("11.2.0", "lean"), ("1.7.1", "tensorrt-rtx")])
 @pytest.mark.parametrize(
     ("code", "cure"),
     [
@@ -66,7 +66,7 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
     ],
 )
 def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_freed(
-    version: str, code: int, cure: str
+    version: str, kind: str, code: int, cure: str
 ) -> None:
     made: list[str] = []
     freed: list[str] = []
@@ -80,9 +80,9 @@ def test_a_tensorrt_is_asked_once_whether_cuda_starts_and_what_is_dead_is_never_
             freed.append("Runtime")
 
     module = SimpleNamespace(__version__=version, ILogger=object, Runtime=Dead, BuilderFlag=SimpleNamespace(TF32=6))
-    found = described(module, "tensorrt")
+    found = described(module, kind)
     for _ in range(3):
-        with pytest.raises(BackendUnavailable, match=f"tensorrt {version} cannot start CUDA here") as caught:
+        with pytest.raises(BackendUnavailable, match=f"{kind} {version} cannot start CUDA here") as caught:
             require_cuda_starts(found, GPU)
         assert f"CUDA initialization failure with error: {code} (the driver speaks CUDA 12.6)" in str(caught.value)
         assert cure in str(caught.value.fix)

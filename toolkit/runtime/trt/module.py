@@ -241,7 +241,8 @@ def require_cuda_starts(tensorrt: TensorRT, driver: Driver) -> None:
     with ONE_AT_A_TIME:
         words = next((said for module, said in _started if module is tensorrt.module), None)
         if words is None:
-            words = (_words_of_child if tensorrt.release < (9,) else _words_of_failed_start)(tensorrt)
+            apart = tensorrt.kind != NEEDS_NO_GPU and tensorrt.release < (9,)
+            words = (_words_of_child if apart else _words_of_failed_start)(tensorrt)
             _started.append((tensorrt.module, words))
     if words:
         raise cuda_does_not_start(tensorrt, driver, words)
