@@ -163,7 +163,7 @@ NO_INDEX = (
 )
 
 
-@pytest.mark.parametrize(("python", "cuda"), [("3.10", "cuda-python>=12.6,<13"), ("3.12", "cuda-python>=13")])
+@pytest.mark.parametrize(("python", "cuda"), [("3.10", "cuda-python>=12.9.1,<13"), ("3.12", "cuda-python>=13")])
 def test_every_runtime_wheel_exists_for_a_jetson(python: str, cuda: str, tmp_path: Path) -> None:
     project = read_toml(ROOT / "pyproject.toml", ToolkitError)["project"]
     # pip asks the running Python for markers, not the one of --python-version: tomli is for 3.10 alone.
