@@ -40,6 +40,13 @@ def _call(name: str, *arguments: Any) -> None:
         raise cuda_error((text.value or b"").decode() or f"CUDA error {code}", name)
 
 
+def _device() -> ctypes.c_int:
+    """The handle of GPU 0, which everything here works on."""
+    device = ctypes.c_int(0)
+    _call("cuDeviceGet", ctypes.byref(device), 0)
+    return device
+
+
 @lru_cache(maxsize=1)
 def names_by_words() -> dict[str, str]:
     """cuda.h's name of every error by the driver's own words for it, which is all that pycuda passes on."""
@@ -81,9 +88,8 @@ def keep_primary_context() -> None:
     TensorRT brings a CUDA runtime of its own that loads kernels into it; destroyed and made again behind that runtime's
     back, it would have the same handle and none of the kernels.
     """
-    device, context = ctypes.c_int(0), ctypes.c_void_p()
-    _call("cuDeviceGet", ctypes.byref(device), 0)
-    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+    context = ctypes.c_void_p()
+    _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), _device())
 
 
 def pop_if_current(context: int) -> None:
@@ -96,10 +102,15 @@ def pop_if_current(context: int) -> None:
 
 def is_integrated() -> bool:
     """Whether GPU 0 works in the host's memory, as a Jetson's does: page-locked memory is then device memory."""
-    device, answer = ctypes.c_int(0), ctypes.c_int(0)
-    _call("cuDeviceGet", ctypes.byref(device), 0)
-    _call("cuDeviceGetAttribute", ctypes.byref(answer), _INTEGRATED, device)
+    answer = ctypes.c_int(0)
+    _call("cuDeviceGetAttribute", ctypes.byref(answer), _INTEGRATED, _device())
     return bool(answer.value)
+
+
+def require_known_wait(wanted: str) -> None:
+    """Refuses a way to wait for the GPU that is none of `WAITS`, with a ToolkitError."""
+    if wanted not in WAITS:
+        raise ToolkitError("unknown way to wait for the GPU", found=wanted, allowed=", ".join(WAITS))
 
 
 def choose_wait(wanted: str) -> str:
@@ -113,10 +124,8 @@ def choose_wait(wanted: str) -> str:
     Raises:
         ToolkitError: not one of `WAITS`, or the process has a context already and CUDA does not change it.
     """
-    if wanted not in WAITS:
-        raise ToolkitError("unknown way to wait for the GPU", found=wanted, allowed=", ".join(WAITS))
-    device = ctypes.c_int(0)
-    _call("cuDeviceGet", ctypes.byref(device), 0)
+    require_known_wait(wanted)
+    device = _device()
     flags = _flags(device)
     if wanted != "auto" and flags & _WAIT_BITS != _WAITS[wanted]:
         with suppress(CudaError):  # CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE before CUDA 11

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.cuda.cuda_python import CudaPython
-from toolkit.runtime.cuda.libcuda import WAITS, choose_wait
+from toolkit.runtime.cuda.libcuda import choose_wait, require_known_wait
 from toolkit.runtime.cuda.pycuda_ import PyCuda
 from toolkit.runtime.cuda.seam import Cuda
 from toolkit.runtime.driver import Driver, probe_driver
@@ -51,9 +51,8 @@ def wait_for_gpu_by(wanted: str) -> None:
     """
     if wanted == "auto":
         return
+    require_known_wait(wanted)
     driver = probe_driver()
-    if wanted not in WAITS:
-        raise ToolkitError("unknown way to wait for the GPU", found=wanted, allowed=", ".join(WAITS))
     if not driver.available:
         raise BackendUnavailable(f"there is no GPU to wait for with {wanted!r}", found=driver.reason)
     choose_wait(wanted)
