@@ -179,6 +179,12 @@ def test_flips_and_distances_are_counted_alike_wherever_they_are_printed() -> No
     assert found.flips < 50  # one image without an answer is one flip
 
 
+def test_no_images_and_single_numbers_have_a_distance_too() -> None:
+    none = np.zeros((0, 10), np.float32)
+    assert relative_l2(none, none) == 0
+    assert relative_l2(np.array(2.0, np.float32), np.array(1.0, np.float32)) == 0.5
+
+
 @given(order=st.permutations(range(40)))
 def test_a_distance_is_the_same_bits_for_any_order_of_the_images(order: list[int]) -> None:
     rng = np.random.default_rng(1)

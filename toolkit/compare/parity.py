@@ -118,7 +118,7 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     before, after = answers_of(expected), answers_of(got)
     was_right, is_right = before == labels, after == labels
     lost, gained = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
-    flips, relative = flips_between(expected, got), relative_l2(expected, got)
+    flips, relative = flips_between(before, after), relative_l2(expected, got)
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(got.astype(np.float64) - expected)
     cosines = _cosines(expected, got)
@@ -150,9 +150,8 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     )
 
 
-def flips_between(expected: Float32, got: Float32) -> int:
-    """Images whose top answer differs, of logits (N, classes); one without a finite answer flips in any case."""
-    before, after = answers_of(expected), answers_of(got)
+def flips_between(before: Int64, after: Int64) -> int:
+    """Images whose answers (N,), of `answers_of`, differ; one without a finite answer flips in any case."""
     return int(((before != after) | (after < 0)).sum())
 
 
@@ -169,8 +168,8 @@ def relative_l2(expected: Float32, got: Float32) -> float:
 
 def _norm(values: Float64) -> float:
     """The Euclidean norm; rows are summed exactly, because a sum of floats differs with the order in its last bits."""
-    rows = np.square(values).reshape(len(values), -1).sum(axis=1) if values.ndim else np.square(values).reshape(1)
-    return math.sqrt(math.fsum(rows.tolist()))
+    squares = np.square(np.atleast_1d(values))
+    return math.sqrt(math.fsum(squares.sum(axis=tuple(range(1, squares.ndim))).tolist()))
 
 
 def _cosines(expected: Float32, got: Float32) -> Float64:

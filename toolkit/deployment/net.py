@@ -73,14 +73,7 @@ class Net:
             DataError: another dtype, size or number of channels, or images on a GPU that the backend cannot read.
             ToolkitError: the net is closed, or was loaded before a fork.
         """
-        runner = self._runner
-        if runner is None:
-            raise ToolkitError("this net is closed", fix="call toolkit.load again")
-        if os.getpid() != self._process:
-            raise ToolkitError(
-                "this net was loaded before the process forked, and its threads are not in this process",
-                fix="call toolkit.load in each worker",
-            )
+        runner = self._usable()
         if self.backend == "trt" and type(images) is not np.ndarray and (found := device_images(images)) is not None:
             return runner.logits(found)  # type: ignore[arg-type]  # the one runner that takes it
         pixels = self._images(images)
@@ -115,11 +108,9 @@ class Net:
                 CUDA graphs of its own. ONNX Runtime shares one session.
 
         Raises:
-            ToolkitError: the net is closed, or a size or number below 1.
+            ToolkitError: the net is closed, or was loaded before a fork; a size or number below 1.
         """
-        runner = self._runner
-        if runner is None:
-            raise ToolkitError("this net is closed", fix="call toolkit.load again")
+        runner = self._usable()
         if streams < 1 or not batches or min(batches) < 1:
             found = f"batches {tuple(batches)}, streams {streams}"
             raise ToolkitError("nothing to warm up for", found=found, allowed="1 and up")
@@ -129,6 +120,17 @@ class Net:
         for size in sorted(sizes):
             for _ in range(2):
                 runner.logits(np.zeros((size, *self._shape), np.uint8))
+
+    def _usable(self) -> Runner:
+        """The runner, unless the net is closed or was loaded before a fork."""
+        if self._runner is None:
+            raise ToolkitError("this net is closed", fix="call toolkit.load again")
+        if os.getpid() != self._process:
+            raise ToolkitError(
+                "this net was loaded before the process forked, and its threads are not in this process",
+                fix="call toolkit.load in each worker",
+            )
+        return self._runner
 
     def _images(self, images: Any) -> UInt8:
         if type(images) is np.ndarray and images.dtype == np.uint8 and images.shape[1:] == self._shape:

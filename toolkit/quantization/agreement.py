@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.compare.parity import flips_between, logits_in_batches, relative_l2
+from toolkit.compare.parity import answers_of, flips_between, logits_in_batches, relative_l2
 from toolkit.contracts import Float32, UInt8, order_by_content, sha256_of_each
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -46,7 +46,8 @@ class Agreement:
 
 def agreement_from_logits(expected: Float32, got: Float32) -> Agreement:
     """Compares logits (N, classes) as `toolkit.compare.parity` does; the same bits for any order of the rows."""
-    return Agreement(relative_l2(expected, got), flips_between(expected, got), len(got))
+    flips = flips_between(answers_of(expected), answers_of(got))
+    return Agreement(relative_l2(expected, got), flips, len(got))
 
 
 def logits_of(
