@@ -264,6 +264,7 @@ def main() -> int:
     wanted = [step for step in plan.steps_from_text(options.steps) if step not in plan.steps_from_text(options.skip)]
     asked, out = options.out is not None, options.out or ROOT / "bundles" / "gpu-results"
     options.out, options.inputs = out.resolve(), options.inputs.resolve()
+    require_writable(options.out)
     work = options.work.resolve() if options.work else Path(tempfile.mkdtemp(prefix="gpu-check-"))
     work.mkdir(parents=True, exist_ok=True)
     environment, builds = environment_of(options, work), True
@@ -297,6 +298,15 @@ def main() -> int:
         if clocks is not None:
             end_group(clocks)
     return check.finish()
+
+
+def require_writable(out: Path) -> None:
+    """Ends the program where results could not be written: they are all that a check is for."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        sys.exit(f"--out {out} cannot be written to: {error.strerror}; name a folder")
 
 
 def start_clocks(places: plan.Places, environment: dict[str, str]) -> subprocess.Popen[bytes] | None:

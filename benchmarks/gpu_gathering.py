@@ -11,6 +11,7 @@ import re
 import statistics
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def read(path: Path) -> dict[str, Any]:
         return found
     try:
         files = files_of_folder(path) if path.is_dir() else files_of_tar(path)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:  # the last two of one that is cut short or damaged
         raise ValueError(f"{path} cannot be read: {error}") from error
     if "summary.json" not in files:
         raise ValueError(f"{path} holds no summary.json: it is not of benchmarks/gpu_check.py")

@@ -87,6 +87,15 @@ def test_an_unknown_step_is_refused_with_the_steps_there_are() -> None:
     assert done.stderr.startswith("there is no step sauna; allowed: machine, seam, tiny")
 
 
+def test_a_place_that_takes_no_results_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    words = [sys.executable, str(SCRIPT), "--rehearse", "--steps", "seam", "--out", str(tmp_path / "file")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"--out {tmp_path / 'file'} cannot be written to: File exists; name a folder"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
     if probe_driver().available:
         pytest.skip("this machine has a GPU")

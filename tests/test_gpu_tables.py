@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
 import runpy
 import subprocess
@@ -126,6 +127,18 @@ def test_figures_of_two_cards_are_never_in_one_table(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"no tar")
     (tmp_path / "x.json").write_text('{"format": 1}')
+    noise = bytes(random.Random(0).randbytes(20_000))
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as tar:
+        entry = tarfile.TarInfo("results/summary.json")
+        entry.size = len(noise)
+        tar.addfile(entry, io.BytesIO(noise))
+    whole = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.tar.gz").write_bytes(whole[:9000] + bytes(200) + whole[9200:])
+    for name in ("cut", "bad"):
+        said = run(tmp_path / f"{name}.tar.gz")
+        assert said.stderr.strip().startswith(f"{tmp_path / name}.tar.gz cannot be read: ")
+        assert (said.returncode, "Traceback" in said.stderr) == (1, False)
     assert "x.tar.gz cannot be read: file could not be opened" in run(tmp_path / "x.tar.gz").stderr
     assert run(tmp_path / "x.json").stderr.strip().endswith("x.json has format 1, not 2")
     assert run(tmp_path / "none.tar.gz").stderr.startswith("[Errno 2] No such file")
