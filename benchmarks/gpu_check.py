@@ -125,8 +125,8 @@ class Check:
             "starts": tests.starts, "last_words": last_words(log) if tests.problem else "",
         }  # fmt: skip
 
-    def keep(self, tar: bool) -> None:
-        """Writes down what is known; nothing that goes wrong here ends the check."""
+    def keep(self, tar: bool) -> bool:
+        """Writes down what is known, and whether it could; nothing that goes wrong here ends the check."""
         self.summary["seconds"] = round(self.deadline_s - self.left_s, 1)
         try:
             results.write_json_whole(self.places.results / results.SUMMARY, self.summary)
@@ -137,10 +137,12 @@ class Check:
                 results.write_tar(self.places.results, self.out)
         except Exception as error:
             say(f"the results could not be written: {type(error).__name__}: {error}")
+            return False
+        return True
 
     def finish(self) -> int:
-        """The last tar and the words at the end; 0 where all was good and something was checked."""
-        self.keep(tar=True)
+        """The last tar and the words at the end; 0 where all was good, something was checked and is written down."""
+        written = self.keep(tar=True)
         try:
             from gpu_tables import figures_of_folder
 
@@ -150,7 +152,7 @@ class Check:
         print(results.in_words(self.summary, figures), flush=True)
         numbers = results.counts(self.summary)
         bad = sum(number for name, number in numbers.items() if name not in (*results.GOOD, "not possible"))
-        return 0 if not bad and numbers.get("passed", 0) + numbers.get("ok", 0) else 1
+        return 0 if written and not bad and numbers.get("passed", 0) + numbers.get("ok", 0) else 1
 
 
 def machine_in_words(driver: dict[str, Any]) -> str:
