@@ -203,7 +203,7 @@ def weights_of(folder: Path, name: str) -> dict[str, NDArray[np.float32]]:
 
 
 def require_same(a: dict[str, NDArray[np.float32]], b: dict[str, NDArray[np.float32]]) -> None:
-    """Within what training makes of float32 rounding; tests/models/test_distributed.py looks at it in float64."""
+    """Within what training makes of float32 rounding; tests/training/test_distributed.py looks at it in float64."""
     assert a.keys() == b.keys()
     for name in a:
         assert np.abs(a[name] - b[name]).max() <= 5e-3 * np.abs(a[name]).max(), name

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.export.test_resolver import EVERYTHING, FULL, recorded
+from tests.engine.test_resolver import EVERYTHING, FULL, recorded
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.engine import planning
 from toolkit.engine.planning import expected_tensorrt, plan_of_build
@@ -27,7 +27,7 @@ Use = Callable[..., None]
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """A copy of the bundle of format 1."""
-    shutil.copytree(Path(__file__).parent / "format-1", tmp_path / "bundle")
+    shutil.copytree(Path(__file__).parents[1] / "bundle/format-1", tmp_path / "bundle")
     return bundle_from_folder(tmp_path / "bundle")
 
 

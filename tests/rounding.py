@@ -1,4 +1,4 @@
-"""What tests of calibration share: a processor on which the place of an image in a batch changes its last bits."""
+"""A processor on which the place of an image in a batch changes its last bits."""
 
 from __future__ import annotations
 

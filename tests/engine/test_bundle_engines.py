@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.standin import Trt
+from tests.engine.standin import Trt
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.engine import bundle_engines as building
 from toolkit.engine import engine_from_onnx as room
@@ -33,7 +33,7 @@ TARGET = Target("mine", "", ("tensorrt",), (4, 4, 4), dla_core=1)
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """A copy of the bundle of format 1."""
-    shutil.copytree(Path(__file__).parent / "format-1", tmp_path / "bundle")
+    shutil.copytree(Path(__file__).parents[1] / "bundle/format-1", tmp_path / "bundle")
     return bundle_from_folder(tmp_path / "bundle")
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from toolkit.runtime.driver import probe_driver
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 HEADING = "## The tests, by name"
 STALLS, DEADLINE_S = "test_a_hundred_thousand_calls_leave_the_memory_of_host_and_device_flat", 80
@@ -111,7 +111,11 @@ def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     """A rehearsal with a crash in one test, a hang in another, and the deadline in the middle."""
     out = tmp_path_factory.mktemp("out")
-    planted = {"PYTEST_PLUGINS": "tests.gpu_planted", "TOOLKIT_GPU_CRASH": CRASHES, "TOOLKIT_GPU_HANG": HANGS}
+    planted = {
+        "PYTEST_PLUGINS": "tests.benchmarks.gpu_planted",
+        "TOOLKIT_GPU_CRASH": CRASHES,
+        "TOOLKIT_GPU_HANG": HANGS,
+    }
     planted |= {"TOOLKIT_GPU_STALL": STALLS}
     words = [
         "--rehearse",

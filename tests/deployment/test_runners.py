@@ -16,7 +16,7 @@ from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.ort.runner import CUDA, TENSORRT
 
-OLD_BUNDLE = Path(__file__).parent / "format-1"
+OLD_BUNDLE = Path(__file__).parents[1] / "bundle/format-1"
 PRECISIONS = ("fp32", "int8", "int8-fp16", "int8-cpu")
 
 

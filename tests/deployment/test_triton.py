@@ -18,7 +18,7 @@ from toolkit.deployment.triton import LABELS, MARK, Serving, repository_from_bun
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import json_text
 
-SOURCE = Path(__file__).parent / "format-1"
+SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.parent.name for path in (ROOT / "models").glob("*/card.json"))
 

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.bundle.test_own_onnx import classifier
 from tests.cli.conftest import Toolkit
+from tests.exporting.test_user_onnx import classifier
 from toolkit.bundle import bundle_from_folder
 
 

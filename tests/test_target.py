@@ -10,7 +10,7 @@ from toolkit.engine.bundle_engines import tensorrt_for_target
 from toolkit.errors import EngineError
 from toolkit.target import Target, target_from_name
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(path.stem for path in (ROOT / "export").glob("*.toml"))
 
 

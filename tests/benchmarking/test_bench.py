@@ -34,7 +34,7 @@ from toolkit.runtime.runner import Phases, Runner
 from toolkit.timing.latency import bench as measure
 from toolkit.timing.rank_tests import Ratio
 
-BUNDLE = Path(__file__).parent / "format-1"
+BUNDLE = Path(__file__).parents[1] / "bundle/format-1"
 SCHEMA = Path(__file__).parents[2] / "docs/schema/bench.v1.json"
 
 

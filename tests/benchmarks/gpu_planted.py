@@ -1,7 +1,7 @@
 """A pytest plugin that plants a crash and a hang, to see what a check on a GPU makes of them.
 
-`PYTEST_PLUGINS=tests.gpu_planted` with $TOOLKIT_GPU_CRASH, $TOOLKIT_GPU_HANG and $TOOLKIT_GPU_STALL, each the name of a
-test; the one that stalls has no limit of its own.
+`PYTEST_PLUGINS=tests.benchmarks.gpu_planted` with $TOOLKIT_GPU_CRASH, $TOOLKIT_GPU_HANG and $TOOLKIT_GPU_STALL, each
+the name of a test; the one that stalls has no limit of its own.
 """
 
 from __future__ import annotations

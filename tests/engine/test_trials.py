@@ -21,7 +21,7 @@ from toolkit.runtime.runner import ClosesItself, Runner
 from toolkit.runtime.trt.module import described
 from toolkit.runtime.trt.preflight import sidecar_path
 
-FORMAT_1 = Path(__file__).parent / "format-1"
+FORMAT_1 = Path(__file__).parents[1] / "bundle/format-1"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from toolkit.errors import BackendUnavailable, BundleError, DataError, EngineErr
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory, tiny_graph_bytes: bytes) -> Path:
     """A bundle of the tiny net, fp32 and the CPU's INT8, written by the parts that `toolkit export` is made of."""
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    source = Path(__file__).parent / "format-1"
+    source = Path(__file__).parents[1] / "bundle/format-1"
     shutil.copytree(source, folder)
     return folder
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.export.standin import Cache
+from tests.engine.standin import Cache
 from toolkit.engine.timing_cache import (
     keep_timing_cache,
     timing_cache_file,
@@ -95,7 +95,7 @@ def test_what_another_build_wrote_meanwhile_is_merged(file: Path) -> None:
 
 def test_two_processes_that_build_at_once_lose_nothing(file: Path) -> None:
     program = (
-        "from pathlib import Path; import sys; from tests.export.test_timing_cache import build\n"
+        "from pathlib import Path; import sys; from tests.engine.test_timing_cache import build\n"
         "for n in range(60): build(Path(sys.argv[1]), [f'{sys.argv[2]}{n}'])"
     )
     words = [sys.executable, "-c", program, str(file)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.export.standin import Layer, Trt
+from tests.engine.standin import Layer, Trt
 from toolkit.engine import engine_from_onnx as room
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.dla import Dla

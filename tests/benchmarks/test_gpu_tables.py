@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_tables.py"
 RESULTS = ROOT / "docs" / "gpu-results"
 PAGES = ("README.md", "docs/measured.md")
