@@ -1,4 +1,4 @@
-"""What calibration costs: our one pass for all methods against ONNX Runtime's quantiser, in seconds and memory.
+"""What calibration costs: our one pass for all methods against ONNX Runtime's quantizer, in seconds and memory.
 
     python benchmarks/calibration.py [--models resnet20,resnet32x32] [--images 128,512,2048] [--rounds 3]
 
@@ -34,7 +34,7 @@ def _memory_kib(name: str) -> int:
 
 
 def images_like_photographs(count: int, channels: int = 3) -> Any:
-    """Random walks over both axes, so that neighbours are alike: uint8 (count, 32, 32, channels)."""
+    """Random walks over both axes, so that neighbors are alike: uint8 (count, 32, 32, channels)."""
     steps = np.random.default_rng(0).normal(0, 1, (count, 32, 32, channels)).astype(np.float32)
     walks = steps.cumsum(axis=1).cumsum(axis=2)
     low, high = walks.min(axis=(1, 2), keepdims=True), walks.max(axis=(1, 2), keepdims=True)
@@ -172,7 +172,7 @@ def compare(models: list[str], counts: list[int], rounds: int, limit_gib: float)
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description="Calibration against ONNX Runtime's quantiser.")
+    parser = argparse.ArgumentParser(description="Calibration against ONNX Runtime's quantizer.")
     parser.add_argument("--models", default="resnet20,resnet32x32")
     parser.add_argument("--images", default="128,512,2048")
     parser.add_argument("--rounds", type=int, default=3)

@@ -49,7 +49,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.engine.engine_from_onnx import engine_from_onnx
 
     low, best, high = (int(part) for part in options.batch.split(":"))
-    settings = BuildSettings(optimisation_level=options.opt_level, timing_cache=cache_folder() / "timing")
+    settings = BuildSettings(optimization_level=options.opt_level, timing_cache=cache_folder() / "timing")
     options.plan.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     engine = engine_from_onnx(options.onnx, options.plan, batch=(low, best, high), settings=settings)

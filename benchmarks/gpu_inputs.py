@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS  # noqa: E402
 from toolkit.bundle.reading import Bundle, bundle_from_folder  # noqa: E402
 from toolkit.compare.parity import logits_in_batches, score_from_logits  # noqa: E402
-from toolkit.contracts import LabelledImages  # noqa: E402
+from toolkit.contracts import LabeledImages  # noqa: E402
 from toolkit.data import dataset_from_spec  # noqa: E402
 from toolkit.errors import DataError, ToolkitError  # noqa: E402
 from toolkit.files import write_json  # noqa: E402
@@ -55,7 +55,7 @@ def exported(model: str, folder: Path) -> Bundle:
     return bundle_from_folder(folder)
 
 
-def images_of_models() -> tuple[dict[str, str], LabelledImages | None, str]:
+def images_of_models() -> tuple[dict[str, str], LabeledImages | None, str]:
     """The models by role, the images that judge all of them (None: each its own), and what is not there."""
     try:
         return CIFAR10, dataset_from_spec("cifar10").test, ""

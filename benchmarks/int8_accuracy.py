@@ -1,9 +1,9 @@
-"""What INT8 keeps of fp32's top-1 on a whole test set, over several calibration draws, beside ONNX Runtime's quantiser.
+"""What INT8 keeps of fp32's top-1 on a whole test set, over several calibration draws, beside ONNX Runtime's quantizer.
 
     python benchmarks/int8_accuracy.py [--models resnet20-cifar10] [--data cifar10] [--draws 5] [--images 512]
 
 Every draw takes other calibration images (balanced, seeds 0, 1, 2 ...) from the training part; the test part judges.
-ONNX Runtime quantises the same fp32 graph with the same images, set up as for TensorRT: Q/DQ, symmetric int8, weights
+ONNX Runtime quantizes the same fp32 graph with the same images, set up as for TensorRT: Q/DQ, symmetric int8, weights
 per channel, float biases; and for its own CPU kernels, with uint8 activations, where a processor without VNNI saturates
 unless weights give up a bit (`reduce_range`). All files run on ONNX Runtime's CPU provider. Retention is INT8's right
 answers in percent of fp32's; flips are the images whose answer changed. Prints a table on stderr, JSON on stdout.
@@ -28,7 +28,7 @@ import numpy as np
 from toolkit.calibration.methods import CANDIDATES
 from toolkit.calibration.ranges import record_from_observation
 from toolkit.compare.parity import logits_in_batches, parity_from_logits
-from toolkit.contracts import Dataset, Float32, LabelledImages
+from toolkit.contracts import Dataset, Float32, LabeledImages
 from toolkit.data import dataset_from_spec, sample
 from toolkit.quantization.choose_method import ranges_by_agreement
 from toolkit.quantization.ort_cpu import cpu_from_ranges
@@ -70,7 +70,7 @@ class Row:
 
 
 def graph_of_onnxruntime(file: Path, images_nhwc: Any, method: str, activations: str, **options: Any) -> bytes:
-    """ONNX Runtime's quantiser on the same graph and images: Q/DQ, int8 weights per channel."""
+    """ONNX Runtime's quantizer on the same graph and images: Q/DQ, int8 weights per channel."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -89,7 +89,7 @@ def graph_of_onnxruntime(file: Path, images_nhwc: Any, method: str, activations:
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises and prints at length
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        out = Path(folder) / "quantised.onnx"
+        out = Path(folder) / "quantized.onnx"
         quantize_static(
             file,
             out,
@@ -130,9 +130,7 @@ def files_of_draw(
     return made
 
 
-def rows_of_model(
-    name: str, dataset: Dataset, test: LabelledImages, draws: int, count: int, only: str
-) -> Iterator[Row]:
+def rows_of_model(name: str, dataset: Dataset, test: LabeledImages, draws: int, count: int, only: str) -> Iterator[Row]:
     """Every method of every draw, judged on `test`."""
     from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.models.checkpoint import folder_of_model, load_model

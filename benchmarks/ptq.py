@@ -1,19 +1,19 @@
-"""What the usual improvements on plain post-training quantisation bring, on real nets and a whole test set.
+"""What the usual improvements on plain post-training quantization bring, on real nets and a whole test set.
 
     python -m benchmarks.ptq [--models resnet20-cifar10,resnet32x32-cifar10,resnet32x32-fashion] [--draws 3]
 
 Every row starts from the same calibration (512 images, `--method auto`) and changes one thing:
 
 - plain: the scale of each output channel of the weights is its largest |w| / 127.
-- weight mse: what `toolkit export --int8` writes: the scale that minimises the squared error of a channel's weights.
+- weight mse: what `toolkit export --int8` writes: the scale that minimizes the squared error of a channel's weights.
 - bias correction: each convolution's mean error on the calibration images is subtracted from its bias, in order
   (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
   with measured means).
-- equalisation: channels between convolutions are rescaled so that ranges of activations and weights share the burden
+- equalization: channels between convolutions are rescaled so that ranges of activations and weights share the burden
   (the same paper, section 4.1, with the square root of Xiao et al., "SmoothQuant", ICML 2023, equation 4), residual
   streams included: ReLU and Add let a positive factor through.
 - cancelling: weights are rounded as in the CPU file (`toolkit/quantization/rounding.py`), on the scales of weight mse.
-- float weights: weights are not quantised at all. No rounding of weights (AdaRound, GPTQ) can do better than this.
+- float weights: weights are not quantized at all. No rounding of weights (AdaRound, GPTQ) can do better than this.
 - float input: the first convolution is left in floating point.
 
 All files run on ONNX Runtime's CPU provider. Distance is the relative L2 of the logits from fp32's; retention is INT8's
@@ -45,7 +45,7 @@ from toolkit.quantization import qdq
 from toolkit.quantization.choose_method import ranges_by_agreement
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.rounding import rounded_weights
-from toolkit.quantization.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantised, rounded_up_to_half, weight_scales
+from toolkit.quantization.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantized, rounded_up_to_half, weight_scales
 from toolkit.quantization.whole_pixels import with_whole_pixels
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -110,7 +110,7 @@ def cancelling(model: onnx.ModelProto, record: Any) -> onnx.ModelProto:
 
     def as_int8(weights: Float32) -> Float32:
         scales = weight_scales(weights)
-        return dequantised(rounded_weights(weights, scales), scales)
+        return dequantized(rounded_weights(weights, scales), scales)
 
     result, whole = qdq_from_ranges(model, record), with_whole_pixels(model, as_int8=as_int8)[0]
     values, weights = arrays_of(whole.graph), set(placement_in_graph(whole).weights)
@@ -138,9 +138,9 @@ def channel_means(model: onnx.ModelProto, names: list[str], images: UInt8) -> di
     return {name: value / len(images) for name, value in total.items()}
 
 
-def bias_corrected(model: onnx.ModelProto, quantised: onnx.ModelProto, images: UInt8) -> onnx.ModelProto:
-    """`quantised` with biases such that each convolution's mean output is that of `model`; first to last."""
-    result = copied(quantised)
+def bias_corrected(model: onnx.ModelProto, quantized: onnx.ModelProto, images: UInt8) -> onnx.ModelProto:
+    """`quantized` with biases such that each convolution's mean output is that of `model`; first to last."""
+    result = copied(quantized)
     outputs = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     wanted = channel_means(model, outputs, images)
     for name in outputs:
@@ -152,7 +152,7 @@ def bias_corrected(model: onnx.ModelProto, quantised: onnx.ModelProto, images: U
     return result
 
 
-# --- equalisation -------------------------------------------------------------------------------------------------
+# --- equalization -------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -214,7 +214,7 @@ def channel_ranges(model: onnx.ModelProto, names: set[str], images: UInt8) -> di
     return {name: np.quantile(np.concatenate(values, axis=1), QUANTILE, axis=1) for name, values in parts.items()}
 
 
-def equalised(model: onnx.ModelProto, images: UInt8) -> onnx.ModelProto:
+def equalized(model: onnx.ModelProto, images: UInt8) -> onnx.ModelProto:
     """The same function with rescaled channels."""
     result = copied(model)
     values = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in result.graph.initializer}
@@ -247,7 +247,7 @@ def equalised(model: onnx.ModelProto, images: UInt8) -> onnx.ModelProto:
 def files_of_draw(model: onnx.ModelProto, preprocessing: Any, images: UInt8) -> dict[str, Callable[[], Any]]:
     """{change: makes the graph}."""
     record = ranges_by_agreement(model, images, preprocessing).record
-    even = equalised(model, images)
+    even = equalized(model, images)
     even_record = ranges_by_agreement(even, images, preprocessing).record
     first = frozenset(convolutions_in_graph(model)[:1])
     return {
@@ -255,8 +255,8 @@ def files_of_draw(model: onnx.ModelProto, preprocessing: Any, images: UInt8) -> 
         "weight mse": lambda: qdq_from_ranges(model, record),
         "cancelling": lambda: cancelling(model, record),
         "bias correction": lambda: bias_corrected(model, plainly(model, record), images),
-        "equalisation": lambda: plainly(even, even_record),
-        "equalisation, weight mse": lambda: qdq_from_ranges(even, even_record),
+        "equalization": lambda: plainly(even, even_record),
+        "equalization, weight mse": lambda: qdq_from_ranges(even, even_record),
         "float weights": lambda: without_weight_pairs(model, record),
         "float input": lambda: plainly(model, record, first),
     }

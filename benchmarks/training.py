@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolkit.contracts import LabelledImages, preprocessing_from_images
+from toolkit.contracts import LabeledImages, preprocessing_from_images
 from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import config_from_name
 from toolkit.training.augment import augment
@@ -98,7 +98,7 @@ def main() -> None:
     keep_freed_memory()
     draws = np.random.default_rng(0)
     pixels = draws.integers(0, 256, (options.images + 1, 32, 32, 3), dtype=np.uint8)
-    images = LabelledImages(pixels, draws.integers(0, 10, len(pixels)), tuple("0123456789"), "noise")
+    images = LabeledImages(pixels, draws.integers(0, 10, len(pixels)), tuple("0123456789"), "noise")
     device = device_from_name(options.device)
     classifier = classifier_from_config(config_from_name(options.arch), preprocessing_from_images(pixels))
     recipe = Recipe(epochs=options.rounds + 1, batch=options.batch, lr=0.01, holdout=1, amp=options.amp)

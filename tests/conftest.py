@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from toolkit.contracts import Dataset, LabelledImages, Preprocessing, preprocessing_from_images
+from toolkit.contracts import Dataset, LabeledImages, Preprocessing, preprocessing_from_images
 
 if TYPE_CHECKING:
     import onnx
@@ -34,8 +34,8 @@ pytest_plugins = ["tests.rounding"]
 CLASSES = ("rows", "columns", "diagonals")
 
 
-def _structured(count: int, seed: int, source: str) -> LabelledImages:
-    """Stripes of period 4 in three directions, with random phase, colour and noise: uint8 (count, 16, 16, 3)."""
+def _structured(count: int, seed: int, source: str) -> LabeledImages:
+    """Stripes of period 4 in three directions, with random phase, color and noise: uint8 (count, 16, 16, 3)."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
     y, x = np.mgrid[0:16, 0:16]
@@ -44,12 +44,12 @@ def _structured(count: int, seed: int, source: str) -> LabelledImages:
     pixels = 128 + waves[..., None] * rng.uniform(30, 90, (count, 1, 1, 3)) + rng.normal(0, 10, (count, 16, 16, 3))
     images = pixels.clip(0, 255).astype(np.uint8)
     images.setflags(write=False)
-    return LabelledImages(images, labels, CLASSES, source)
+    return LabeledImages(images, labels, CLASSES, source)
 
 
 @pytest.fixture(scope="session")
-def structured_images() -> LabelledImages:
-    """60 labelled images, read-only, that no net here was trained on."""
+def structured_images() -> LabeledImages:
+    """60 labeled images, read-only, that no net here was trained on."""
     return _structured(60, 2, "toy evaluation")
 
 

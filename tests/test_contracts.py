@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.contracts import (
-    LabelledImages,
+    LabeledImages,
     Preprocessing,
     preprocessing_from_dict,
     preprocessing_from_images,
@@ -23,10 +23,10 @@ MEANS = st.floats(-1, 2, allow_nan=False)
 STDS = st.floats(0.01, 2)
 
 
-def _labelled(images: Any = None, labels: Any = None, classes: tuple[str, ...] = ("a", "b")) -> LabelledImages:
+def _labeled(images: Any = None, labels: Any = None, classes: tuple[str, ...] = ("a", "b")) -> LabeledImages:
     images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3) if images is None else images
     labels = np.array([0, 1, 0, 1], np.int64) if labels is None else labels
-    return LabelledImages(images, labels, classes, "somewhere")
+    return LabeledImages(images, labels, classes, "somewhere")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def _labelled(images: Any = None, labels: Any = None, classes: tuple[str, ...] =
 )
 def test_wrong_images_or_labels_are_refused_with_their_source(images: Any, labels: Any, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        _labelled(images, labels)
+        _labeled(images, labels)
     assert "somewhere" in caught.value.what
 
 
 def test_a_part_keeps_the_order_that_was_asked_for() -> None:
-    whole = _labelled()
+    whole = _labeled()
     part = whole.take(np.array([3, 0]), "a part")
     assert np.array_equal(part.images_nhwc, whole.images_nhwc[[3, 0]])
     assert part.labels.tolist() == [1, 0]
@@ -58,18 +58,18 @@ def test_a_part_keeps_the_order_that_was_asked_for() -> None:
 
 @given(st.integers(0, 47), st.integers(1, 255))
 def test_one_pixel_changes_the_identity_of_the_set_and_of_one_image_only(place: int, by: int) -> None:
-    whole = _labelled()
+    whole = _labeled()
     pixels = whole.images_nhwc.copy()
     pixels.reshape(-1)[place] ^= np.uint8(by)
-    assert _labelled(pixels).sha256 != whole.sha256
+    assert _labeled(pixels).sha256 != whole.sha256
     before, after = sha256_of_each(whole.images_nhwc), sha256_of_each(pixels)
     assert [i for i in range(4) if before[i] != after[i]] == [place // 12]
 
 
 def test_labels_and_order_belong_to_the_identity_of_a_set() -> None:
-    whole = _labelled()
-    assert _labelled().sha256 == whole.sha256
-    assert _labelled(labels=np.array([1, 1, 0, 1], np.int64)).sha256 != whole.sha256
+    whole = _labeled()
+    assert _labeled().sha256 == whole.sha256
+    assert _labeled(labels=np.array([1, 1, 0, 1], np.int64)).sha256 != whole.sha256
     assert whole.take(np.array([1, 0, 2, 3])).sha256 != whole.sha256
 
 
@@ -113,7 +113,7 @@ def test_mean_and_std_are_those_of_all_pixels_of_a_channel() -> None:
     assert np.allclose(found.std, (images / 255).std(axis=(0, 1, 2)), atol=1e-6)
 
 
-def test_a_constant_channel_cannot_be_normalised() -> None:
+def test_a_constant_channel_cannot_be_normalized() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
     images[..., 1] = 9
     with pytest.raises(DataError, match="constant in a channel"):

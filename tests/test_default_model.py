@@ -15,7 +15,7 @@ import pytest
 from toolkit.bundle import Bundle, bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.compare.parity import logits_in_batches, parity_from_logits, score_from_logits
-from toolkit.contracts import LabelledImages, sha256_of_each
+from toolkit.contracts import LabeledImages, sha256_of_each
 from toolkit.data import dataset_from_spec
 from toolkit.data.model_images import images_from_folder
 from toolkit.errors import DataError
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 CARD = card_from_folder(ROOT / "models" / DEFAULT_MODEL)
 
 
-def fashion_mnist() -> LabelledImages:
+def fashion_mnist() -> LabeledImages:
     """The 10,000 test images, where the set is installed."""
     try:
         return dataset_from_spec("fashion-mnist").test
@@ -79,9 +79,9 @@ def test_the_images_are_512_to_calibrate_and_2000_to_evaluate_and_none_is_both()
     images = images_from_folder(ROOT / "calibration" / DEFAULT_MODEL)
     assert (len(images.calibration), len(images.evaluation)) == (512, 2000)
     assert not set(sha256_of_each(images.calibration.images_nhwc)) & set(sha256_of_each(images.evaluation.images_nhwc))
-    licence = (ROOT / "calibration" / DEFAULT_MODEL / "LICENSE").read_text()
-    assert "Zalando" in licence
-    assert "MIT" in licence
+    license = (ROOT / "calibration" / DEFAULT_MODEL / "LICENSE").read_text()
+    assert "Zalando" in license
+    assert "MIT" in license
 
 
 def test_the_images_are_those_of_the_data_set() -> None:

@@ -129,8 +129,8 @@ def test_a_library_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_library_that_exits_is_reported_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = _child(monkeypatch, "import sys; sys.exit('licence expired')")
-    assert (finding.ok, finding.detail) == (False, "licence expired")
+    finding = _child(monkeypatch, "import sys; sys.exit('license expired')")
+    assert (finding.ok, finding.detail) == (False, "license expired")
 
 
 def test_what_a_library_prints_does_not_hide_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

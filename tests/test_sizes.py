@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
+from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.deployment.runners import open_runners
 from toolkit.errors import ModelError
@@ -36,13 +36,13 @@ SIZES = [
 ]
 
 
-def _images(count: int, shape: tuple[int, int, int], classes: int, seed: int) -> LabelledImages:
+def _images(count: int, shape: tuple[int, int, int], classes: int, seed: int) -> LabeledImages:
     """Noise whose brightness is the class."""
     draws = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % classes
     level = (labels * 180 // classes)[:, None, None, None]
     images = (draws.integers(0, 60, (count, *shape)) + level).astype(np.uint8)
-    return LabelledImages(images, labels, tuple(f"class {n}" for n in range(classes)), f"noise {seed}")
+    return LabeledImages(images, labels, tuple(f"class {n}" for n in range(classes)), f"noise {seed}")
 
 
 @pytest.mark.parametrize(("height", "width", "channels", "classes"), SIZES)

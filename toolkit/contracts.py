@@ -24,7 +24,7 @@ WeightsAsInt8: TypeAlias = Callable[[Float32], Float32]
 
 
 def sha256_of_images(images_nhwc: UInt8, labels: Int64) -> str:
-    """One sha256 for a set of labelled images: shape, pixels and labels, in order."""
+    """One sha256 for a set of labeled images: shape, pixels and labels, in order."""
     digest = hashlib.sha256(f"uint8 {images_nhwc.shape}".encode())
     digest.update(np.ascontiguousarray(images_nhwc).tobytes())
     digest.update(np.ascontiguousarray(labels, np.int64).tobytes())
@@ -46,7 +46,7 @@ def order_by_content(images_nhwc: UInt8) -> Int64:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Images uint8 (N, H, W, C), labels int64 (N,) that index `classes`, and where they came from."""
 
     images_nhwc: UInt8
@@ -85,9 +85,9 @@ class LabelledImages:
         """Identity of the whole set, order included."""
         return sha256_of_images(self.images_nhwc, self.labels)
 
-    def take(self, indices: NDArray[np.integer[Any]] | slice, source: str | None = None) -> LabelledImages:
+    def take(self, indices: NDArray[np.integer[Any]] | slice, source: str | None = None) -> LabeledImages:
         """A part of the set, in the order of `indices`."""
-        return LabelledImages(self.images_nhwc[indices], self.labels[indices], self.classes, source or self.source)
+        return LabeledImages(self.images_nhwc[indices], self.labels[indices], self.classes, source or self.source)
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Dataset:
     """
 
     name: str
-    train: LabelledImages
-    test: LabelledImages
+    train: LabeledImages
+    test: LabeledImages
     skipped: tuple[str, ...] = ()
 
 
@@ -139,7 +139,7 @@ class Preprocessing:
         return (self.height, self.width, self.channels)
 
     def scale_and_shift(self) -> tuple[Float32, Float32]:
-        """float32 (C,) each, so that normalised = pixel * scale + shift."""
+        """float32 (C,) each, so that normalized = pixel * scale + shift."""
         mean, std = np.array(self.mean, np.float64), np.array(self.std, np.float64)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
@@ -184,7 +184,7 @@ def preprocessing_from_images(images_nhwc: UInt8) -> Preprocessing:
     std = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
     if (std == 0).any():
         raise DataError(
-            "the training images are constant in a channel, so they cannot be normalised",
+            "the training images are constant in a channel, so they cannot be normalized",
             found=f"std {std.tolist()}",
             allowed="images with content",
         )
@@ -210,7 +210,7 @@ def require_images(images_nhwc: UInt8, preprocessing: Preprocessing, who: str) -
     if images_nhwc.ndim == 4 and images_nhwc.shape[1:] == (wanted[2], *wanted[:2]):
         fix = "channels come last: images.transpose(0, 2, 3, 1)"
     elif images_nhwc.dtype != np.uint8 and fix is None:
-        fix = "give the pixels as they are, 0 to 255 as uint8: the model normalises them itself"
+        fix = "give the pixels as they are, 0 to 255 as uint8: the model normalizes them itself"
     raise DataError(
         f"{who} does not take these images",
         found=f"{images_nhwc.dtype} {images_nhwc.shape}",

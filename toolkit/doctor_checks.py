@@ -16,7 +16,7 @@ from pathlib import Path
 from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
-from toolkit.runtime.ort.quirks import OPTIMISER, SWITCH, breaks_half_biases
+from toolkit.runtime.ort.quirks import OPTIMIZER, SWITCH, breaks_half_biases
 from toolkit.runtime.ort.saturation import saturates
 
 NEEDED_FREE_GIB = 1.0
@@ -222,7 +222,7 @@ def ort_on_cpu() -> Answer:
     version, detail = relu_with("CPUExecutionProvider")
     with suppress(MissingPackage):
         if breaks_half_biases():
-            detail += f"; outside the toolkit it computes FP16 with Q/DQ wrongly unless {SWITCH} is {OPTIMISER}"
+            detail += f"; outside the toolkit it computes FP16 with Q/DQ wrongly unless {SWITCH} is {OPTIMIZER}"
         if saturates():
             detail += "; uint8 times int8 saturates on this processor: INT8 files of others lose accuracy here"
     return version, detail

@@ -13,7 +13,7 @@ from toolkit.workspace import find_in_room, shipped, workspace
 DEFAULT_TARGET = "default"
 ENTRIES = (
     "description", "tensorrt", "tensorrt_version", "machine", "gpus", "batch", "compute_capabilities", "workspace_mib",
-    "optimisation_level", "compatible", "dla", "refused",
+    "optimization_level", "compatible", "dla", "refused",
 )  # fmt: skip
 KINDS = ("tensorrt", "tensorrt-rtx")
 MACHINES = ("aarch64", "x86_64")
@@ -32,7 +32,7 @@ class Target:
         batch: smallest, best served and largest batch.
         compute_capabilities: for TensorRT-RTX, such as ("SM86",); none makes a plan for all that it supports.
         workspace_mib: scratch memory that a layer may use; None leaves it to TensorRT.
-        optimisation_level: 0 (builds fastest) to 5 (tries most); None leaves it to TensorRT.
+        optimization_level: 0 (builds fastest) to 5 (tries most); None leaves it to TensorRT.
         compatible: "version" (plans outlive an upgrade), "hardware" (plans move to another GPU), or None.
         dla_core: of the DLA that takes what layers it can; None builds for the GPU alone.
         refused: why no engine of a bundle is built for it at all; empty where they are.
@@ -47,7 +47,7 @@ class Target:
     tensorrt_version: tuple[int, ...] = ()
     machine: str | None = None
     gpus: tuple[str, ...] = ()
-    optimisation_level: int | None = None
+    optimization_level: int | None = None
     compatible: str | None = None
     dla_core: int | None = None
     refused: str = ""
@@ -107,7 +107,7 @@ def target_from_name(name: str) -> Target:
         batch=require_batch(*batch),
         compute_capabilities=tuple(str(c) for c in values.get("compute_capabilities", [])),
         workspace_mib=_number(path, values, "workspace_mib"),
-        optimisation_level=_number(path, values, "optimisation_level"),
+        optimization_level=_number(path, values, "optimization_level"),
         dla_core=_number(path, values, "dla"),
         compatible=values.get("compatible"),
         gpus=tuple(str(gpu) for gpu in values.get("gpus", [])),

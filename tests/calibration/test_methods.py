@@ -32,8 +32,8 @@ def _of(values: Float32) -> Histogram:
 
 def _squared_error(values: Float32, amax: float, levels: int) -> float:
     scale = amax / levels
-    quantised = scale * np.clip(np.rint(values / scale), -levels, levels)
-    return float(np.square(values - quantised).mean())
+    quantized = scale * np.clip(np.rint(values / scale), -levels, levels)
+    return float(np.square(values - quantized).mean())
 
 
 DRAWS = {

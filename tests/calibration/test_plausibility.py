@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toolkit.calibration.plausibility import require_plausible, statistics_of_images
-from toolkit.contracts import LabelledImages, Preprocessing, UInt8, preprocessing_from_images
+from toolkit.contracts import LabeledImages, Preprocessing, UInt8, preprocessing_from_images
 from toolkit.errors import CalibrationError
 
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ SMOOTH = (np.add.outer(np.arange(20), np.add.outer(np.arange(16) * 7, np.arange(
     [
         (NOISE, "pixels are noise"),
         (NORMAL, "pixels are noise"),
-        (CONSTANT, "100 % of the images are of one colour"),
+        (CONSTANT, "100 % of the images are of one color"),
         (np.repeat(SMOOTH[:5], 4, axis=0), "75 % of the images are copies"),
         (np.repeat(SMOOTH[:1], 20, axis=0), "95 % of the images are copies"),
     ],
@@ -37,7 +37,7 @@ def test_wrong_images_are_refused_in_words_and_forced_into_the_record(images: UI
     assert words in reason
 
 
-def test_images_with_structure_pass_and_leave_no_note(structured_images: LabelledImages) -> None:
+def test_images_with_structure_pass_and_leave_no_note(structured_images: LabeledImages) -> None:
     assert require_plausible(structured_images.images_nhwc, force=False) == {}
     assert require_plausible(SMOOTH, force=False) == {}
 
@@ -50,12 +50,12 @@ def test_statistics_are_those_of_the_pixels() -> None:
     assert statistics_of_images(checkers).correlation == pytest.approx(-1)
 
 
-def test_an_input_that_is_not_normalised_is_refused_and_a_normalised_one_passes(
-    structured_images: LabelledImages,
+def test_an_input_that_is_not_normalized_is_refused_and_a_normalized_one_passes(
+    structured_images: LabeledImages,
 ) -> None:
     images = structured_images.images_nhwc
     require_plausible(images, False, preprocessing_from_images(images))
     for mean, std in (((0.0,) * 3, (1.0,) * 3), ((0.0,) * 3, (1 / 255,) * 3), ((0.5,) * 3, (0.01,) * 3)):
         with pytest.raises(CalibrationError, match="would set wrong ranges") as caught:
             require_plausible(images, False, Preprocessing(16, 16, 3, mean, std))
-        assert "not normalised" in str(caught.value.found)
+        assert "not normalized" in str(caught.value.found)

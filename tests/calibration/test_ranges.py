@@ -13,14 +13,14 @@ from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import require_method
 from toolkit.calibration.ranges import BATCH, COUNTED, FEWEST, ranges_from_images, step_of_counting
 from toolkit.calibration.record import NAMES, Record
-from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
+from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError, DataError
 from toolkit.graph.qdq_placement import float_activations, placement_in_graph
 from toolkit.runtime.ort.runner import OrtRunner
 
 
 @pytest.fixture(name="images")
-def _images(structured_images: LabelledImages) -> UInt8:
+def _images(structured_images: LabeledImages) -> UInt8:
     return structured_images.images_nhwc[:37]  # two whole batches and a tail
 
 

@@ -13,12 +13,12 @@ from toolkit.calibration.methods import CANDIDATES
 from toolkit.calibration.ranges import Observation, observation_from_images, record_from_observation
 from toolkit.calibration.record import RECORD, record_from_file
 from toolkit.calibration.store import HISTOGRAMS, observation_from_folder, write_record
-from toolkit.contracts import LabelledImages, Preprocessing, UInt8
+from toolkit.contracts import LabeledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError
 
 
 @pytest.fixture(name="images")
-def _images(structured_images: LabelledImages) -> UInt8:
+def _images(structured_images: LabeledImages) -> UInt8:
     return structured_images.images_nhwc
 
 

@@ -82,7 +82,7 @@ def test_an_engine_with_one_flipped_byte_is_refused_by_inspect_and_by_the_bundle
         (("--dla", "0"), "builds for the GPU"),
         (("--compatible", "version"), "no lean runtime"),
         (("--compatible", "everything"), "there is no such compatibility"),
-        (("--opt-level", "9"), "there is no such optimisation level"),
+        (("--opt-level", "9"), "there is no such optimization level"),
         (("--workspace-mib", "0"), "workspace_mib is too small"),
         (("--verify",), "cannot run an engine here"),
         (("--repeat", "3"), "--repeat N --verify"),

@@ -134,8 +134,8 @@ def test_a_budget_is_met_and_its_curve_is_in_the_bundle(toolkit: Toolkit, tmp_pa
     refused(toolkit("export", "tiny", "--max-drop", "1", "-o", tmp_path / "c"), "--max-drop is about INT8")
 
 
-def test_a_quantised_or_foreign_onnx_file_is_refused(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
-    refused(toolkit("calibrate", tiny_workspace / "bundles/tiny/model.int8.onnx"), "is quantised already")
+def test_a_quantized_or_foreign_onnx_file_is_refused(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+    refused(toolkit("calibrate", tiny_workspace / "bundles/tiny/model.int8.onnx"), "is quantized already")
     (tmp_path / "x.onnx").write_bytes(b"hello")
     refused(toolkit("calibrate", tmp_path / "x.onnx"), "not a whole ONNX file")
     refused(toolkit("calibrate", tmp_path / "none.onnx"), "does not exist")
@@ -160,7 +160,7 @@ def foreign(tmp_path: Path, tiny_workspace: Path) -> Path:
     return tmp_path / "foreign.onnx"
 
 
-def test_a_foreign_file_with_its_normalisation_has_the_ranges_of_the_model(
+def test_a_foreign_file_with_its_normalization_has_the_ranges_of_the_model(
     toolkit: Toolkit, tmp_path: Path, foreign: Path, tiny_workspace: Path
 ) -> None:
     preprocessing = json.loads((tiny_workspace / "models/tiny/card.json").read_text())["preprocessing"]
@@ -173,14 +173,14 @@ def test_a_foreign_file_with_its_normalisation_has_the_ranges_of_the_model(
     assert amax[0] == pytest.approx(amax[1], rel=1e-6)
 
 
-def test_a_forgotten_or_wrong_normalisation_is_refused(toolkit: Toolkit, tmp_path: Path, foreign: Path) -> None:
+def test_a_forgotten_or_wrong_normalization_is_refused(toolkit: Toolkit, tmp_path: Path, foreign: Path) -> None:
     words = ("calibrate", foreign, "--data", "set.npz", "--images", "40", "-o", tmp_path / "r")
     refused(toolkit(*words), "does not say what its pixels are", "--mean", "--pixels")
     wrong = ("--mean", "0", "--std", "1")
-    refused(toolkit(*words, *wrong), "not normalised", "--mean", "--force")
+    refused(toolkit(*words, *wrong), "not normalized", "--mean", "--force")
     forced = toolkit(*words, *wrong, "--force")
     assert forced.code == 0
-    assert "not normalised" in forced.document["notes"]["forced"][0]
+    assert "not normalized" in forced.document["notes"]["forced"][0]
     refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "toolkit calibrate")
     refused(toolkit(*words, "--mean", "a"), "--mean cannot be read")
     refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "for somebody else's ONNX file")

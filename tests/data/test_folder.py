@@ -98,7 +98,7 @@ def test_a_class_may_be_called_train(folder: Path) -> None:
     assert load(folder).train.classes == ("dog", "train")
 
 
-def test_gray_files_make_one_channel_and_gray_among_colour_three(tmp_path: Path, folder: Path) -> None:
+def test_gray_files_make_one_channel_and_gray_among_color_three(tmp_path: Path, folder: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "gray" / name).mkdir(parents=True)
         for i in range(3):
@@ -273,7 +273,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a.png": (animated, "is animated"),
     "a.webp": (animated, "is animated"),
     "deep.png": (lambda path: Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(path), "16-bit"),
-    "deep-rgb.png": (sixteen_bit_rgb, "16-bit image with colour"),
+    "deep-rgb.png": (sixteen_bit_rgb, "16-bit image with color"),
     "print.jpg": (lambda path: picture().convert("CMYK").save(path), "CMYK"),
     "clear.png": (half_transparent("RGBA"), "transparency"),
     "clear-gray.png": (half_transparent("LA"), "transparency"),

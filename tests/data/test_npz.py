@@ -57,7 +57,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "both forms": ({"images": IMAGES, "labels": LABELS, "train_images": IMAGES}, "mixes both forms", "train_images"),
     "floats of 0 to 1": ({"images": IMAGES / 255, "labels": LABELS}, "wrong type", r"images \* 255"),
     "floats of 0 to 255": ({"images": IMAGES.astype("f4"), "labels": LABELS}, "wrong type", r"\(images\)\.round"),
-    "normalised": ({"images": IMAGES / 255 - 0.5, "labels": LABELS}, "wrong type", "undo the normalisation"),
+    "normalized": ({"images": IMAGES / 255 - 0.5, "labels": LABELS}, "wrong type", "undo the normalization"),
     "NaN": ({"images": IMAGES * np.nan, "labels": LABELS}, "wrong type", "float64"),
     "int64 pixels": ({"images": IMAGES.astype(int), "labels": LABELS}, "wrong type", "astype"),
     "NCHW": ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "wrong shape", "NCHW.*"),

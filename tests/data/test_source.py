@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.contracts import Dataset, LabelledImages
+from toolkit.contracts import Dataset, LabeledImages
 from toolkit.data import dataset_from_spec, summary
 from toolkit.errors import DataError
 
@@ -46,8 +46,8 @@ def test_a_shape_that_no_image_has_is_refused(shape: tuple[int, int, int]) -> No
 def test_a_summary_counts_classes_duplicates_and_leaks() -> None:
     pixels = np.arange(6, dtype=np.uint8).repeat(4).reshape(6, 2, 2, 1)
     classes = ("cat", "dog")
-    train = LabelledImages(pixels[[0, 1, 1, 2]], np.array([0, 1, 1, 1]), classes, "train")
-    test = LabelledImages(pixels[[1, 2, 5]], np.array([1, 0, 0]), classes, "test")
+    train = LabeledImages(pixels[[0, 1, 1, 2]], np.array([0, 1, 1, 1]), classes, "train")
+    test = LabeledImages(pixels[[1, 2, 5]], np.array([1, 0, 0]), classes, "test")
     facts = json.loads(json.dumps(summary(Dataset("six", train, test))))
     assert facts["train"]["per_class"] == {"cat": 1, "dog": 3}
     assert (facts["train"]["duplicates"], facts["test"]["duplicates"]) == (1, 0)

@@ -9,25 +9,25 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from toolkit.contracts import LabelledImages, sha256_of_each
+from toolkit.contracts import LabeledImages, sha256_of_each
 from toolkit.data import require_disjoint, sample, without_shared
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
 
 
-def labelled(contents: list[int], labels: list[int], source: str = "set") -> LabelledImages:
+def labeled(contents: list[int], labels: list[int], source: str = "set") -> LabeledImages:
     """Images 2x2x1 that show a number each: equal numbers are duplicates."""
     values = np.array(contents, np.uint32)
     images = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 2, 2, 1)
-    return LabelledImages(images, np.array(labels, np.int64), ("a", "b", "c"), source)
+    return LabeledImages(images, np.array(labels, np.int64), ("a", "b", "c"), source)
 
 
-def contents(images: LabelledImages) -> list[int]:
+def contents(images: LabeledImages) -> list[int]:
     return [int(value) for value in np.ascontiguousarray(images.images_nhwc).reshape(-1, 4).view(np.uint32)[:, 0]]
 
 
 sets = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=1, max_size=60).map(
-    lambda rows: labelled([row[0] for row in rows], [row[1] for row in rows])
+    lambda rows: labeled([row[0] for row in rows], [row[1] for row in rows])
 )
 seeds = st.integers(-(2**63), 2**63)
 
@@ -35,7 +35,7 @@ seeds = st.integers(-(2**63), 2**63)
 @given(sets, seeds, st.data())
 @settings(deadline=None)
 def test_a_sample_is_deterministic_free_of_duplicates_and_a_prefix_of_a_larger_one(
-    images: LabelledImages, seed: int, data: st.DataObject
+    images: LabeledImages, seed: int, data: st.DataObject
 ) -> None:
     available = len(set(contents(images)))
     count = data.draw(st.integers(1, available))
@@ -47,7 +47,7 @@ def test_a_sample_is_deterministic_free_of_duplicates_and_a_prefix_of_a_larger_o
 
 @given(sets, seeds)
 @settings(deadline=None)
-def test_a_sample_is_as_balanced_as_the_set_allows(images: LabelledImages, seed: int) -> None:
+def test_a_sample_is_as_balanced_as_the_set_allows(images: LabeledImages, seed: int) -> None:
     available = len(set(contents(images)))
     everything = Counter(sample(images, available, seed).labels.tolist())
     for count in range(1, available + 1):
@@ -57,20 +57,20 @@ def test_a_sample_is_as_balanced_as_the_set_allows(images: LabelledImages, seed:
 
 
 def test_another_seed_draws_other_images() -> None:
-    images = labelled(list(range(60)), [i % 3 for i in range(60)])
+    images = labeled(list(range(60)), [i % 3 for i in range(60)])
     assert set(contents(sample(images, 15, 0))) != set(contents(sample(images, 15, 1)))
 
 
 @pytest.mark.parametrize("count", [0, -1, 4])
 def test_more_images_than_there_are_different_ones_are_refused(count: int) -> None:
     with pytest.raises(DataError, match="5 images, 3 of them different") as caught:
-        sample(labelled([1, 1, 2, 2, 3], [0, 0, 1, 1, 2]), count, 0)
+        sample(labeled([1, 1, 2, 2, 3], [0, 0, 1, 1, 2]), count, 0)
     assert caught.value.allowed == "1 to 3"
 
 
 @given(sets, seeds)
 @settings(deadline=None)
-def test_a_split_keeps_duplicates_on_one_side_and_loses_nothing(images: LabelledImages, seed: int) -> None:
+def test_a_split_keeps_duplicates_on_one_side_and_loses_nothing(images: LabeledImages, seed: int) -> None:
     labels_of: dict[int, set[int]] = {}
     for content, label in zip(contents(images), images.labels.tolist(), strict=True):
         labels_of.setdefault(content, set()).add(label)
@@ -84,13 +84,13 @@ def test_a_split_keeps_duplicates_on_one_side_and_loses_nothing(images: Labelled
 
 def test_nothing_to_split_is_refused() -> None:
     with pytest.raises(DataError, match="too few images to split"):
-        split(labelled([1, 1, 2, 3, 3], [0, 0, 1, 2, 0]), 0)
+        split(labeled([1, 1, 2, 3, 3], [0, 0, 1, 2, 0]), 0)
 
 
 @given(st.permutations(list(range(40))), seeds)
 @settings(deadline=None)
 def test_a_split_does_not_depend_on_the_order_of_images(order: list[int], seed: int) -> None:
-    images = labelled(list(range(40)), [i % 2 for i in range(40)])
+    images = labeled(list(range(40)), [i % 2 for i in range(40)])
     _, test = split(images, seed)
     _, shuffled = split(images.take(np.array(order)), seed)
     assert set(contents(test)) == set(contents(shuffled))
@@ -98,21 +98,21 @@ def test_a_split_does_not_depend_on_the_order_of_images(order: list[int], seed: 
 
 
 def test_an_overlap_is_refused_with_its_number_and_places() -> None:
-    calibration, evaluation = labelled([1, 2, 3], [0, 1, 2], "cal"), labelled([9, 3, 8, 1], [0, 1, 2, 0], "eval")
+    calibration, evaluation = labeled([1, 2, 3], [0, 1, 2], "cal"), labeled([9, 3, 8, 1], [0, 1, 2, 0], "eval")
     with pytest.raises(DataError, match=r"2 of 4 evaluation images .* at evaluation index 1, 3"):
         require_disjoint(calibration, evaluation)
-    require_disjoint(calibration, labelled([4, 5], [0, 1]))
+    require_disjoint(calibration, labeled([4, 5], [0, 1]))
 
 
 def test_many_shared_images_are_counted_and_the_first_named() -> None:
-    images = labelled(list(range(50)), [0] * 50)
+    images = labeled(list(range(50)), [0] * 50)
     with pytest.raises(DataError, match=r"50 of 50 .* index 0, 1, 2, 3, 4, \.\.\."):
         require_disjoint(images, images)
 
 
 @given(sets, sets)
 @settings(deadline=None)
-def test_what_is_left_without_shared_images_is_disjoint(images: LabelledImages, other: LabelledImages) -> None:
+def test_what_is_left_without_shared_images_is_disjoint(images: LabeledImages, other: LabeledImages) -> None:
     if set(contents(images)) <= set(contents(other)):
         with pytest.raises(DataError, match="no image is left"):
             without_shared(images, other)

@@ -17,7 +17,7 @@ import pytest
 
 import toolkit
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.deployment import net as net_module
 from toolkit.deployment.net import Net
 from toolkit.deployment.runners import OPENERS
@@ -41,13 +41,13 @@ def net(bundle_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def golden(bundle_folder: Path) -> tuple[LabelledImages, dict[str, Any]]:
+def golden(bundle_folder: Path) -> tuple[LabeledImages, dict[str, Any]]:
     """Images and the logits that the host gave for them."""
     return bundle_from_folder(bundle_folder).golden()
 
 
 def test_a_bundle_of_the_first_format_still_answers_its_golden_logits(
-    bundle_folder: Path, golden: tuple[LabelledImages, dict[str, Any]]
+    bundle_folder: Path, golden: tuple[LabeledImages, dict[str, Any]]
 ) -> None:
     images, logits = golden
     for precision, expected in logits.items():
@@ -73,7 +73,7 @@ def test_it_says_which_backend_and_file_answer_and_why_not_another(net: Net) -> 
 
 
 def test_labels_and_probabilities_follow_from_the_logits(
-    net: Net, golden: tuple[LabelledImages, dict[str, Any]]
+    net: Net, golden: tuple[LabeledImages, dict[str, Any]]
 ) -> None:
     images = golden[0].images_nhwc
     labels, probabilities = net.classify(images)
@@ -85,7 +85,7 @@ def test_labels_and_probabilities_follow_from_the_logits(
 
 
 def test_every_way_to_hand_over_the_same_images_gives_the_same_answer(
-    net: Net, golden: tuple[LabelledImages, dict[str, Any]]
+    net: Net, golden: tuple[LabeledImages, dict[str, Any]]
 ) -> None:
     import torch
 
@@ -113,7 +113,7 @@ def test_no_images_give_no_answers(net: Net, nothing: Any) -> None:
 
 
 def test_ten_thousand_images_are_answered_in_parts(
-    net: Net, golden: tuple[LabelledImages, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    net: Net, golden: tuple[LabeledImages, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = golden[0].images_nhwc[:7]
     many = np.tile(some, (1429, 1, 1, 1))[:10_000]
@@ -162,7 +162,7 @@ def test_what_is_no_image_is_one_named_error(net: Net, images: Any, said: str) -
     assert said in str(caught.value)
 
 
-def test_sixteen_threads_get_the_same_answers(net: Net, golden: tuple[LabelledImages, dict[str, Any]]) -> None:
+def test_sixteen_threads_get_the_same_answers(net: Net, golden: tuple[LabeledImages, dict[str, Any]]) -> None:
     images = golden[0].images_nhwc
     expected = net.logits(images)
     wrong: list[int] = []
@@ -189,7 +189,7 @@ def _ask_in_child(net: Net, images: Any, answers: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_net_from_before_a_fork_says_so_and_does_not_hang(
-    net: Net, golden: tuple[LabelledImages, dict[str, Any]]
+    net: Net, golden: tuple[LabeledImages, dict[str, Any]]
 ) -> None:
     context = multiprocessing.get_context("fork")
     answers: Any = context.SimpleQueue()

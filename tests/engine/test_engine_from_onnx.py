@@ -45,7 +45,7 @@ def _net(precision: str = "fp32", height: int | str = 8, batch: int | str = "bat
         nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
-    def quantised(tensor: str, axis: int | None = None) -> str:
+    def quantized(tensor: str, axis: int | None = None) -> str:
         """Q/DQ around a tensor, as TensorRT fuses it: rank-0 scales for activations, axis 0 for weights."""
         if "int8" not in precision:
             return tensor
@@ -60,7 +60,7 @@ def _net(precision: str = "fp32", height: int | str = 8, batch: int | str = "bat
         "Add", [node("Mul", [node("Transpose", [x], "nchw", perm=[0, 3, 1, 2]), "scale"], "scaled"), "shift"], "normal"
     )
     for i in (1, 2):
-        x = node("Conv", [quantised(x), quantised(f"w{i}", 0)], f"conv{i}", pads=[1, 1, 1, 1])
+        x = node("Conv", [quantized(x), quantized(f"w{i}", 0)], f"conv{i}", pads=[1, 1, 1, 1])
         x = node("Relu", [x], f"relu{i}")
     x = node("Flatten", [node("GlobalAveragePool", [x], "pool")], "flat")
     x = node("Gemm", [x, "wf"], "logits" if real is np.float32 else "half_logits", transB=1)

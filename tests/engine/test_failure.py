@@ -48,9 +48,9 @@ CASES: dict[str, tuple[list[tuple[str, list[str], str]], dict[str, Any], int, st
     "no operator": ([("Konv", ["x"], "y")], {}, KINDS.FLOAT, "no such operator"),
     "bias": (
         [("DequantizeLinear", ["b", "s"], "bias"), ("Conv", ["x", "w", "bias"], "y")],
-        {"w": WEIGHTS, "b": np.ones(4, np.int32), "s": SCALE}, KINDS.FLOAT, "quantises a bias",
+        {"w": WEIGHTS, "b": np.ones(4, np.int32), "s": SCALE}, KINDS.FLOAT, "quantizes a bias",
     ),
-    "zero point": ([Q, DQ], {"s": SCALE, "z": np.array(3, np.int8)}, KINDS.FLOAT, "quantised asymmetrically"),
+    "zero point": ([Q, DQ], {"s": SCALE, "z": np.array(3, np.int8)}, KINDS.FLOAT, "quantized asymmetrically"),
     "negative scale": ([Q, DQ], {"s": -SCALE, "z": ZERO}, KINDS.FLOAT, "not above 0"),
     "zero points": (
         [Q, DQ], {"s": np.ones(3, np.float32), "z": ZERO}, KINDS.FLOAT, "another number of zero points",

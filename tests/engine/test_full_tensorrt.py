@@ -174,12 +174,12 @@ def test_a_version_compatible_plan_is_flagged_in_its_sidecar(
     assert trt.parser_flags == {0}  # NATIVE_INSTANCENORM: such plans hold no plugins
 
 
-def test_a_hardware_compatible_plan_and_an_optimisation_level_are_set_by_name(
+def test_a_hardware_compatible_plan_and_an_optimization_level_are_set_by_name(
     file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = Trt("10.3")
     _use(monkeypatch, trt)
-    sidecar = engine_from_onnx(file, plan, settings=BuildSettings(compatible="hardware", optimisation_level=5)).sidecar
+    sidecar = engine_from_onnx(file, plan, settings=BuildSettings(compatible="hardware", optimization_level=5)).sidecar
     assert trt.config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS  # type: ignore[attr-defined]
     assert (trt.config.builder_optimization_level, sidecar["optimisation_level"]) == (5, 5)
     assert sidecar["compatible"] == "hardware"
@@ -188,7 +188,7 @@ def test_a_hardware_compatible_plan_and_an_optimisation_level_are_set_by_name(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (BuildSettings(optimisation_level=6), "there is no such optimisation level"),
+        (BuildSettings(optimization_level=6), "there is no such optimization level"),
         (BuildSettings(compatible="all"), "there is no such compatibility"),
         (BuildSettings(workspace_mib=0), "workspace_mib is too small"),
     ],
@@ -200,13 +200,13 @@ def test_what_no_build_can_be_told_is_refused(
     assert said in _refused(file, plan, settings=settings).what
 
 
-def test_an_optimisation_level_is_never_set_on_a_tensorrt_without(
+def test_an_optimization_level_is_never_set_on_a_tensorrt_without(
     file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = Trt("8.6.1")
     del trt.config.builder_optimization_level
     _use(monkeypatch, trt)
-    assert "has no optimisation levels" in _refused(file, plan, settings=BuildSettings(optimisation_level=1)).what
+    assert "has no optimization levels" in _refused(file, plan, settings=BuildSettings(optimization_level=1)).what
 
 
 @pytest.mark.parametrize("version", VERSIONS)

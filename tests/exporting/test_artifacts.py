@@ -1,4 +1,4 @@
-"""Claims about the artefacts of one record: TensorRT's have one set of scales, the CPU form is fused and agrees."""
+"""Claims about the artifacts of one record: TensorRT's have one set of scales, the CPU form is fused and agrees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS, amax_from_histogram
 from toolkit.calibration.ranges import observation_from_images, ranges_from_images, record_from_observation
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.contracts import LabelledImages, Preprocessing
+from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.errors import CalibrationError, ExportError
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
@@ -26,13 +26,11 @@ from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.whole_pixels import PIXELS, with_whole_pixels
 from toolkit.runtime.ort.runner import OrtRunner
 
-NORMALISED = "preprocess/Add_output"  # what the first convolution of the fp32 graph reads
+NORMALIZED = "preprocess/Add_output"  # what the first convolution of the fp32 graph reads
 
 
 @pytest.fixture(name="record")
-def _record(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
-) -> Record:
+def _record(tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing) -> Record:
     return ranges_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
 
 
@@ -44,7 +42,7 @@ def _int8_fp16(graph: onnx.ModelProto, record: Record, keep: frozenset[str] = fr
     return fp16_from_onnx(qdq_from_ranges(graph, record, keep_float=keep, int8_weights=True))
 
 
-def test_the_scales_of_all_tensorrt_artefacts_are_equal_bit_for_bit(
+def test_the_scales_of_all_tensorrt_artifacts_are_equal_bit_for_bit(
     tiny_graph: onnx.ModelProto, record: Record
 ) -> None:
     full, half = _constants(qdq_from_ranges(tiny_graph, record)), _constants(_int8_fp16(tiny_graph, record))
@@ -55,14 +53,14 @@ def test_the_scales_of_all_tensorrt_artefacts_are_equal_bit_for_bit(
         assert full[name].dtype == np.float32
         assert half[name].dtype == np.float16
         assert half[name].astype(np.float32).tobytes() == full[name].tobytes()
-    # The INT8 files read pixels before they are normalised, so of all tensors they have another one there.
+    # The INT8 files read pixels before they are normalized, so of all tensors they have another one there.
     assert names.count(f"{PIXELS}_scale") == 1
-    for name in set(record.amax) - {NORMALISED}:
+    for name in set(record.amax) - {NORMALIZED}:
         assert cache[name].tobytes() == full[f"{name}_scale"].tobytes()
 
 
 def test_int8_weights_are_what_the_float32_file_makes_of_its_weights(
-    tiny_graph: onnx.ModelProto, record: Record, structured_images: LabelledImages
+    tiny_graph: onnx.ModelProto, record: Record, structured_images: LabeledImages
 ) -> None:
     whole, small = qdq_from_ranges(tiny_graph, record), qdq_from_ranges(tiny_graph, record, int8_weights=True)
     assert len(small.SerializeToString()) < 0.6 * len(whole.SerializeToString())
@@ -78,7 +76,7 @@ def test_int8_weights_are_what_the_float32_file_makes_of_its_weights(
 
 
 def test_int8_fp16_is_typed_half_between_its_casts_at_an_opset_that_allows_it(
-    tiny_graph: onnx.ModelProto, record: Record, structured_images: LabelledImages
+    tiny_graph: onnx.ModelProto, record: Record, structured_images: LabeledImages
 ) -> None:
     model = _int8_fp16(tiny_graph, record)
     assert model.opset_import[0].version >= 19
@@ -121,7 +119,7 @@ def _operators(model: onnx.ModelProto, path: Path) -> list[str]:
 def test_onnx_runtime_fuses_every_convolution_and_add_of_the_cpu_form(
     tiny_graph: onnx.ModelProto, record: Record, tmp_path: Path
 ) -> None:
-    made = _operators(cpu_from_ranges(tiny_graph, record), tmp_path / "optimised.onnx")
+    made = _operators(cpu_from_ranges(tiny_graph, record), tmp_path / "optimized.onnx")
     adds = sum(node.op_type == "Add" and "preprocess" not in node.name for node in tiny_graph.graph.node)
     assert made.count("QLinearConv") == len(convolutions_in_graph(tiny_graph)) >= 6
     assert made.count("QLinearAdd") == adds == 2
@@ -131,7 +129,7 @@ def test_onnx_runtime_fuses_every_convolution_and_add_of_the_cpu_form(
 
 
 def test_the_cpu_form_agrees_at_least_as_well_as_int8_and_takes_the_records_ranges(
-    tiny_graph: onnx.ModelProto, record: Record, structured_images: LabelledImages
+    tiny_graph: onnx.ModelProto, record: Record, structured_images: LabeledImages
 ) -> None:
     model, images = cpu_from_ranges(tiny_graph, record), structured_images.images_nhwc
     with (
@@ -144,7 +142,7 @@ def test_the_cpu_form_agrees_at_least_as_well_as_int8_and_takes_the_records_rang
     assert found.percent >= 95
     assert 0 < found.relative_l2 < 1.5 * usual.relative_l2
     constants = _constants(model)
-    for name in set(record.amax) - {NORMALISED}:
+    for name in set(record.amax) - {NORMALIZED}:
         amax = record.amax[name]
         zero_point = constants[f"{name}_zero_point"]
         assert zero_point.dtype == np.uint8
@@ -154,7 +152,7 @@ def test_the_cpu_form_agrees_at_least_as_well_as_int8_and_takes_the_records_rang
 
 
 def test_the_cpu_form_has_ranges_by_the_same_method_for_its_own_levels(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     seen = observation_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
     record = record_from_observation(seen, "mse")
@@ -162,7 +160,7 @@ def test_the_cpu_form_has_ranges_by_the_same_method_for_its_own_levels(
     on_cpu = tensors_on_cpu(tiny_graph.graph, frozenset(convolutions_in_graph(tiny_graph)))
     assert sum(on_cpu.values()) >= 4
     for name, unsigned in on_cpu.items():
-        if name == NORMALISED:  # the CPU form reads pixels before they are normalised
+        if name == NORMALIZED:  # the CPU form reads pixels before they are normalized
             continue
         levels = UNSIGNED_LEVELS if unsigned else LEVELS
         histogram = {**seen.histograms, **seen.between}[name]
@@ -174,7 +172,7 @@ def test_the_cpu_form_has_ranges_by_the_same_method_for_its_own_levels(
 
 
 def test_a_branch_that_is_zero_so_far_has_no_range_and_stops_nothing(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     graph = onnx.ModelProto.FromString(tiny_graph.SerializeToString())
     for tensor in graph.graph.initializer:

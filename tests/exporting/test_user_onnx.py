@@ -143,7 +143,7 @@ def test_a_repaired_file_answers_as_it_did_in_any_batch(variant: dict[str, Any],
 
 
 def _answers_as_it_came(model: onnx.ModelProto, variant: dict[str, Any]) -> Any:
-    """Logits of seven images by the file itself, pixels normalised by hand."""
+    """Logits of seven images by the file itself, pixels normalized by hand."""
     values = ((IMAGES[:8] / 255 - np.array(PIXELS.mean)) / np.array(PIXELS.std)).astype(np.float32)
     values = values if variant.get("nhwc") else values.transpose(0, 3, 1, 2)
     step = variant.get("batch", 8)
@@ -157,15 +157,15 @@ def _answers_as_it_came(model: onnx.ModelProto, variant: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("variant", ["opset 9", "NHWC", "SAME_UPPER", "odd names", "everything at once"])
-def test_int8_quantises_every_convolution_of_a_repaired_file(variant: str, tmp_path: Path) -> None:
+def test_int8_quantizes_every_convolution_of_a_repaired_file(variant: str, tmp_path: Path) -> None:
     found = opened(classifier(**VARIANTS[variant]), tmp_path)
     record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
-    quantised = qdq_from_ranges(found.graph, record)
-    makers = {name: node.op_type for node in quantised.graph.node for name in node.output}
-    convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+    quantized = qdq_from_ranges(found.graph, record)
+    makers = {name: node.op_type for node in quantized.graph.node for name in node.output}
+    convolutions = [node for node in quantized.graph.node if node.op_type == "Conv"]
     assert len(convolutions) == len(convolutions_in_graph(found.graph)) == 2
     assert all(makers[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
-    with OrtRunner(found.graph.SerializeToString()) as fp32, OrtRunner(quantised.SerializeToString()) as int8:
+    with OrtRunner(found.graph.SerializeToString()) as fp32, OrtRunner(quantized.SerializeToString()) as int8:
         expected, got = fp32.logits(IMAGES), int8.logits(IMAGES)
     assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
 
@@ -180,7 +180,7 @@ def test_the_cpu_form_reads_the_bytes_of_the_images(variant: dict[str, Any], tmp
     assert not {"Cast", "Mul"} & {node.op_type for node in graph.node}
 
 
-def test_a_file_of_torchs_dynamo_exporter_answers_as_it_did_and_is_quantised(tmp_path: Path) -> None:
+def test_a_file_of_torchs_dynamo_exporter_answers_as_it_did_and_is_quantized(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="torch's dynamo exporter needs onnxscript (the dev group)")
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8)
@@ -200,9 +200,9 @@ def test_a_file_of_torchs_dynamo_exporter_answers_as_it_did_and_is_quantised(tmp
         expected = net(torch.from_numpy(values.transpose(0, 3, 1, 2).copy())).numpy()
         assert np.abs(runner.logits(IMAGES[:7]) - expected).max() < 1e-4
     record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
-    quantised = qdq_from_ranges(found.graph, record)
-    makers = {name: node.op_type for node in quantised.graph.node for name in node.output}
-    convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+    quantized = qdq_from_ranges(found.graph, record)
+    makers = {name: node.op_type for node in quantized.graph.node for name in node.output}
+    convolutions = [node for node in quantized.graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 2
     assert all(makers[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
 
@@ -232,7 +232,7 @@ def _open_size(model: onnx.ModelProto) -> None:
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"size{axis}"
 
 
-def _quantised(model: onnx.ModelProto) -> None:
+def _quantized(model: onnx.ModelProto) -> None:
     model.graph.node[0].op_type = "QLinearConv"
 
 
@@ -279,7 +279,7 @@ FAULTS = {
     "has 2 inputs": _second_input,
     "not in the ONNX standard": _custom,
     "leaves the size of its images open": _open_size,
-    "quantised already": _quantised,
+    "quantized already": _quantized,
     "is a detection model": _detection,
     "is not a classifier": _features,
     "takes no images": _rank_two,

@@ -1,4 +1,4 @@
-"""A tiny bundle of colours and stripes, healthy, and a way to plant one fault in a copy of it."""
+"""A tiny bundle of colors and stripes, healthy, and a way to plant one fault in a copy of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 
-from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
+from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.exporting.artifacts import Options
 from toolkit.exporting.export import bundle_from_model
@@ -30,7 +30,7 @@ CLASSES = ("red rows", "green rows", "blue rows", "red diagonals", "green diagon
 SIZE = 16
 
 
-def colours_and_stripes(count: int, seed: int) -> LabelledImages:
+def colors_and_stripes(count: int, seed: int) -> LabeledImages:
     """Images uint8 (count, 16, 16, 3) whose class is which channel is bright and which way the stripes run."""
     draws = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
@@ -40,7 +40,7 @@ def colours_and_stripes(count: int, seed: int) -> LabelledImages:
     # Means and deviations differ from channel to channel: a mix-up of either shows.
     base = np.array([70, 90, 110]) + 60 * np.eye(3)[labels % 3][:, None, None]
     images = (base + waves + draws.normal(0, 12, (count, SIZE, SIZE, 3))).clip(0, 255).astype(np.uint8)
-    return LabelledImages(images, labels, CLASSES, f"stripes {seed}")
+    return LabeledImages(images, labels, CLASSES, f"stripes {seed}")
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Healthy:
 
     bundle: Path
     data: Path
-    images: LabelledImages
+    images: LabeledImages
 
 
 @pytest.fixture(scope="session")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Healthy:
     """Trained in a second, exported in every precision."""
     folder = tmp_path_factory.mktemp("faults")
-    dataset = Dataset("stripes", colours_and_stripes(240, 0), colours_and_stripes(180, 1))
+    dataset = Dataset("stripes", colors_and_stripes(240, 0), colors_and_stripes(180, 1))
     preprocessing = preprocessing_from_images(dataset.train.images_nhwc)
     config = ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), classes=len(CLASSES))
     torch.manual_seed(0)
@@ -70,9 +70,9 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Healthy:
     return Healthy(folder / "b", written(folder / "set.npz", dataset.test), dataset.test)
 
 
-def written(path: Path, test: LabelledImages) -> Path:
+def written(path: Path, test: LabeledImages) -> Path:
     """A .npz whose test part is `test`."""
-    train = colours_and_stripes(6, 9)
+    train = colors_and_stripes(6, 9)
     np.savez(
         path,
         train_images=train.images_nhwc,

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.faults.conftest import SIZE, Healthy, Plant, named, rehashed, written
-from toolkit.contracts import Float32, LabelledImages, UInt8, preprocessing_from_dict
+from toolkit.contracts import Float32, LabeledImages, UInt8, preprocessing_from_dict
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.verification.verify import verify
 
@@ -58,12 +58,12 @@ def test_mean_and_std_swapped(healthy: Healthy, plant: Plant) -> None:
     _only(named(healthy, plant(FP16, swapped)), "mean and std are swapped", "ort fp16", "the reference answers as it")
 
 
-def test_pixels_that_are_not_normalised(healthy: Healthy, plant: Plant) -> None:
+def test_pixels_that_are_not_normalized(healthy: Healthy, plant: Plant) -> None:
     def forgotten(graph: Any) -> None:
         _replace(graph, "preprocess.scale", np.full((1, 3, 1, 1), 1 / 255, np.float32))
         _replace(graph, "preprocess.shift", np.zeros((1, 3, 1, 1), np.float32))
 
-    _only(named(healthy, plant(FP16, forgotten)), "not normalised, only divided by 255", "ort fp16")
+    _only(named(healthy, plant(FP16, forgotten)), "not normalized, only divided by 255", "ort fp16")
 
 
 def _insert_behind_cast(graph: Any, node: Any) -> None:
@@ -111,8 +111,8 @@ def test_two_classes_that_changed_places(healthy: Healthy, plant: Plant) -> None
     _only(named(healthy, plant(INT8, exchanged)), "the classes are in another order: 1 to 4, 4 to 1", "ort int8")
 
 
-def _with(images: LabelledImages, *, pixels: UInt8 | None = None, labels: Any = None) -> LabelledImages:
-    return LabelledImages(
+def _with(images: LabeledImages, *, pixels: UInt8 | None = None, labels: Any = None) -> LabeledImages:
+    return LabeledImages(
         images.images_nhwc if pixels is None else np.ascontiguousarray(pixels),
         images.labels if labels is None else labels,
         images.classes,
@@ -238,7 +238,7 @@ def test_a_backend_that_silently_ran_on_the_cpu(healthy: Healthy) -> None:
 
 
 class _Behind(OrtRunner):
-    """Answers with what it computed the time before, as a missing synchronisation does."""
+    """Answers with what it computed the time before, as a missing synchronization does."""
 
     before: Float32 | None = None
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from toolkit.contracts import Float32, LabelledImages, UInt8
+from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import ExportError
 from toolkit.graph.checks import (
     BATCHES,
@@ -60,14 +60,14 @@ def _spoiled(value: float) -> Callable[[Float32], Float32]:
     return answer
 
 
-def test_equal_runners_pass_and_are_asked_at_every_batch(structured_images: LabelledImages) -> None:
+def test_equal_runners_pass_and_are_asked_at_every_batch(structured_images: LabeledImages) -> None:
     reference, candidate = _reference(), _reference()
     facts = require_same_answers(reference, candidate, structured_images.images_nhwc)
     assert facts == {"relative_difference_by_batch": {"1": 0, "7": 0, "64": 0}, "tolerance": RELATIVE_TOLERANCE}
     assert reference.batches == candidate.batches == list(BATCHES) == [1, 7, 64]
 
 
-def test_a_difference_below_the_tolerance_is_reported_and_above_refused(structured_images: LabelledImages) -> None:
+def test_a_difference_below_the_tolerance_is_reported_and_above_refused(structured_images: LabeledImages) -> None:
     images = structured_images.images_nhwc
     small = require_same_answers(_reference(), _Answers(_noisy(RELATIVE_TOLERANCE / 2)), images)
     assert small["relative_difference_by_batch"]["7"] == pytest.approx(RELATIVE_TOLERANCE / 2, rel=0.01)
@@ -76,7 +76,7 @@ def test_a_difference_below_the_tolerance_is_reported_and_above_refused(structur
     assert "at batch 1 logits differ by 0.0002" in str(caught.value.found)
 
 
-def test_a_fault_at_one_batch_size_only_is_found(structured_images: LabelledImages) -> None:
+def test_a_fault_at_one_batch_size_only_is_found(structured_images: LabeledImages) -> None:
     shifted = _Answers(lambda means: np.roll(means, 1, axis=1) if len(means) == 64 else means)
     with pytest.raises(ExportError) as caught:
         require_same_answers(_reference(), shifted, structured_images.images_nhwc)
@@ -85,7 +85,7 @@ def test_a_fault_at_one_batch_size_only_is_found(structured_images: LabelledImag
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_answers_that_are_not_numbers_are_refused_on_either_side(
-    structured_images: LabelledImages, value: float
+    structured_images: LabeledImages, value: float
 ) -> None:
     images = structured_images.images_nhwc
     with pytest.raises(ExportError, match="does not compute"):

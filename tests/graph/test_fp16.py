@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.contracts import LabelledImages, Preprocessing
+from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.errors import ExportError
 from toolkit.graph.fp16 import LARGEST, PREPROCESS, fp16_from_onnx, require_fits_fp16
 from toolkit.runtime.ort.runner import OrtRunner
@@ -59,7 +59,7 @@ def test_the_source_graph_is_left_alone(tiny_graph: onnx.ModelProto) -> None:
 
 
 def test_answers_are_close_to_fp32_and_not_the_same(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages
 ) -> None:
     images = structured_images.images_nhwc
     with (
@@ -73,7 +73,7 @@ def test_answers_are_close_to_fp32_and_not_the_same(
 
 
 def test_a_net_within_the_range_passes_with_the_ranges_of_a_calibration(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     record = ranges_from_images(tiny_graph, structured_images.images_nhwc, tiny_preprocessing)
     require_fits_fp16(tiny_graph, record.largest)

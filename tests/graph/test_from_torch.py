@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from toolkit.contracts import LabelledImages, Preprocessing
+from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.errors import ExportError
 from toolkit.graph.checks import BATCHES, require_portable, require_same_answers
 from toolkit.graph.from_torch import OPSET, onnx_from_torch, readable_name
@@ -85,7 +85,7 @@ def test_answers_are_pytorchs_at_batch_1_7_and_64(name: str) -> None:
 
 
 def test_the_trained_net_answers_alike_on_real_structure(
-    tiny_graph: onnx.ModelProto, tiny_classifier: Classifier, structured_images: LabelledImages
+    tiny_graph: onnx.ModelProto, tiny_classifier: Classifier, structured_images: LabeledImages
 ) -> None:
     images = structured_images.images_nhwc
     with TorchRunner(tiny_classifier) as reference, OrtRunner(tiny_graph.SerializeToString()) as candidate:

@@ -42,7 +42,7 @@ HEAD = (op("GlobalAveragePool", "p", "last"), op("Flatten", "f", "p"), op("MatMu
 
 
 def consumers(*nodes: Any) -> dict[str, tuple[tuple[str, int], ...]]:
-    """Which inputs of a net with a pool and a head are quantised."""
+    """Which inputs of a net with a pool and a head are quantized."""
     copies = [type(node).FromString(node.SerializeToString()) for node in (*nodes, *HEAD)]
     return placement_in_graph(net(*copies, logits="logits")).consumers
 
@@ -101,14 +101,14 @@ def test_a_classifier_that_is_a_convolution_is_a_head_like_any_other() -> None:
     assert found.weights == ("w",)
 
 
-def test_depthwise_and_shared_weights_are_quantised_once_and_by_channel() -> None:
+def test_depthwise_and_shared_weights_are_quantized_once_and_by_channel() -> None:
     nodes = [conv("a", "x"), conv("b", "a"), conv("c", "b", "d", group=4), op("GlobalAveragePool", "p", "c")]
     model = net(*nodes, op("Flatten", "f", "p"), op("MatMul", "m", "f", "fc"), logits="logits")
     placement = placement_in_graph(model)
     assert placement.weights == ("w", "d")
     record = Record(dict.fromkeys(placement.consumers, 1.0), {}, {"graph_sha256": sha256_of_graph(model)}, ())
-    quantised = qdq_from_ranges(model, record).graph
-    scales = {t.name: numpy_helper.to_array(t).shape for t in quantised.initializer if t.name.endswith("_scale")}
+    quantized = qdq_from_ranges(model, record).graph
+    scales = {t.name: numpy_helper.to_array(t).shape for t in quantized.initializer if t.name.endswith("_scale")}
     assert (scales["w_scale"], scales["d_scale"]) == ((4,), (4,))
-    reads = {node.name: list(node.input) for node in quantised.node if node.op_type == "Conv"}
+    reads = {node.name: list(node.input) for node in quantized.node if node.op_type == "Conv"}
     assert [reads[name][1] for name in "abc"] == ["w_dequantized", "w_dequantized", "d_dequantized"]

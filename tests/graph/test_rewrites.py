@@ -26,7 +26,7 @@ PREPROCESSING = Preprocessing(8, 12, 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
 class Written(nn.Module):
-    """A stem, then what a test writes, then a head: normalised (N, 3, 8, 12) to logits (N, 4)."""
+    """A stem, then what a test writes, then a head: normalized (N, 3, 8, 12) to logits (N, 4)."""
 
     def __init__(self, forward: Callable[[Written, Tensor], Tensor], features: int = 8) -> None:
         super().__init__()

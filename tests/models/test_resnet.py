@@ -134,13 +134,13 @@ def test_a_dictionary_that_is_no_architecture_is_a_model_error(changes: dict[str
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_classifier_normalises_before_the_net_sees_anything(channels: int) -> None:
+def test_the_classifier_normalizes_before_the_net_sees_anything(channels: int) -> None:
     config = ResNetConfig(widths=(4,), blocks=(1,), strides=(1,), in_channels=channels, classes=2)
     preprocessing = Preprocessing(6, 5, channels, (0.3, 0.4, 0.5)[:channels], (0.2, 0.25, 0.3)[:channels])
     classifier = classifier_from_config(config, preprocessing).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 5, channels), dtype=np.uint8)
-    normalised = (images / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    normalized = (images / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     with torch.inference_mode():
-        expected = classifier.net(torch.from_numpy(normalised.astype(np.float32).transpose(0, 3, 1, 2)))
+        expected = classifier.net(torch.from_numpy(normalized.astype(np.float32).transpose(0, 3, 1, 2)))
         got = classifier(torch.from_numpy(images))
     assert torch.allclose(got, expected, atol=1e-5)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 
 from toolkit.calibration.methods import CANDIDATES
 from toolkit.calibration.ranges import Observation, ranges_from_images
-from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8, sha256_of_each
+from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8, sha256_of_each
 from toolkit.quantization import choose_method as auto
 from toolkit.quantization.agreement import agreement_from_logits, held_out, logits_of
 from toolkit.quantization.choose_method import ranges_by_agreement
@@ -19,7 +19,7 @@ from toolkit.runtime.ort.runner import OrtRunner
 
 
 @pytest.fixture(name="images")
-def _images(structured_images: LabelledImages) -> UInt8:
+def _images(structured_images: LabeledImages) -> UInt8:
     return structured_images.images_nhwc
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.contracts import Float32, LabelledImages, Preprocessing
+from toolkit.contracts import Float32, LabeledImages, Preprocessing
 from toolkit.quantization.ort_cpu import cpu_from_ranges, weight_scales_in_16_bits
 from toolkit.quantization.rounding import rounded_weights
 from toolkit.quantization.scales import weight_scales
@@ -23,7 +23,7 @@ INT16 = np.iinfo(np.int16)
 
 
 def _largest_sums(levels: np.ndarray[tuple[int, ...], np.dtype[np.int8]]) -> tuple[int, int]:
-    """The lowest and the highest that two neighbouring products reach with activations of 0 to 255."""
+    """The lowest and the highest that two neighboring products reach with activations of 0 to 255."""
     rows = levels.astype(int).transpose(0, 2, 3, 1).reshape(len(levels), -1)
     lowest = highest = 0
     for row in rows:
@@ -35,7 +35,7 @@ def _largest_sums(levels: np.ndarray[tuple[int, ...], np.dtype[np.int8]]) -> tup
 
 
 @given(WEIGHTS)
-def test_two_neighbouring_products_fit_in_16_bits(weights: Float32) -> None:
+def test_two_neighboring_products_fit_in_16_bits(weights: Float32) -> None:
     scales = weight_scales_in_16_bits(weights)
     lowest, highest = _largest_sums(rounded_weights(weights, scales))
     assert INT16.min <= lowest <= highest <= INT16.max
@@ -44,11 +44,11 @@ def test_two_neighbouring_products_fit_in_16_bits(weights: Float32) -> None:
     assert (scales <= usual * np.float32(2 / 0.69)).all()
 
 
-def test_only_a_channel_whose_neighbours_overflow_gets_a_wider_scale() -> None:
+def test_only_a_channel_whose_neighbors_overflow_gets_a_wider_scale() -> None:
     weights = np.zeros((4, 4, 1, 1), np.float32)
     weights[0, :2] = 1  # both of one sign: 2 * 127 * 255
     weights[1, 0], weights[1, 1] = 1, -1  # they take from each other
-    weights[2, 1], weights[2, 2] = 1, 1  # no neighbours: the pairs are 0, 1 and 2, 3
+    weights[2, 1], weights[2, 2] = 1, 1  # no neighbors: the pairs are 0, 1 and 2, 3
     weights[3, 2:] = -1
     wider = weight_scales_in_16_bits(weights) / weight_scales(weights)
     assert wider[[1, 2]].tolist() == [1, 1]
@@ -62,7 +62,7 @@ def test_with_an_odd_number_of_input_channels_pairs_go_on_at_the_next_place() ->
 
 
 def test_the_weights_of_every_convolution_of_the_file_fit(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     record = ranges_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
     constants = {t.name: numpy_helper.to_array(t) for t in cpu_from_ranges(tiny_graph, record).graph.initializer}
@@ -106,8 +106,8 @@ def _two_convolutions(weights: Float32) -> onnx.ModelProto:
         helper.make_node("Cast", ["images"], ["cast"], "preprocess/Cast", to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["cast"], ["nchw"], "preprocess/Transpose", perm=[0, 3, 1, 2]),
         helper.make_node("Mul", ["nchw", "std"], ["scaled"], "preprocess/Mul"),
-        helper.make_node("Add", ["scaled", "mean"], ["normalised"], "preprocess/Add"),
-        helper.make_node("Conv", ["normalised", "first"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["scaled", "mean"], ["normalized"], "preprocess/Add"),
+        helper.make_node("Conv", ["normalized", "first"], ["a"], "first", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["a"], ["b"], "relu"),
         helper.make_node("Conv", ["b", "second"], ["c"], "second", pads=[1, 1, 1, 1]),
         helper.make_node("GlobalAveragePool", ["c"], ["d"], "pool"),

@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record, sha256_of_graph
-from toolkit.contracts import Float32, LabelledImages, Preprocessing
+from toolkit.contracts import Float32, LabeledImages, Preprocessing
 from toolkit.errors import CalibrationError
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.from_torch import onnx_from_torch
@@ -25,7 +25,7 @@ from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import BasicBlock, ResNetConfig, config_from_name
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
-from toolkit.quantization.scales import activation_scale, quantised_weights, weight_scales
+from toolkit.quantization.scales import activation_scale, quantized_weights, weight_scales
 from toolkit.quantization.whole_pixels import with_whole_pixels
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -63,15 +63,15 @@ def _any_record(graph: onnx.ModelProto) -> Record:
 
 
 @cache
-def _quantised(name: str) -> Any:
+def _quantized(name: str) -> Any:
     graph = _graph(NETS[name.removesuffix(" reversed")], reverse=name.endswith(" reversed"))
     return qdq_from_ranges(graph, _any_record(graph)).graph
 
 
 @pytest.fixture(params=[*NETS, "resnet8 reversed"])
-def quantised(request: pytest.FixtureRequest) -> Any:
+def quantized(request: pytest.FixtureRequest) -> Any:
     """The Q/DQ graph of a net with fresh weights."""
-    return _quantised(request.param)
+    return _quantized(request.param)
 
 
 def _makers(graph: Any) -> dict[str, Any]:
@@ -86,9 +86,9 @@ def _of_type(graph: Any, *kinds: str) -> list[Any]:
     return [node for node in graph.node if node.op_type in kinds]
 
 
-def test_every_convolution_reads_dequantised_images_and_weights(quantised: Any) -> None:
-    makers = _makers(quantised)
-    convolutions = _of_type(quantised, "Conv")
+def test_every_convolution_reads_dequantized_images_and_weights(quantized: Any) -> None:
+    makers = _makers(quantized)
+    convolutions = _of_type(quantized, "Conv")
     assert len(convolutions) >= 5
     for conv in convolutions:
         assert makers[conv.input[0]].op_type == makers[conv.input[1]].op_type == "DequantizeLinear"
@@ -108,10 +108,10 @@ def test_no_padding_stands_right_before_a_quantize_in_any_int8_file(name: str) -
             assert node.input[0] not in makers or makers[node.input[0]].op_type != "Pad"
 
 
-def test_weights_are_quantised_by_channel_on_axis_0_and_activations_by_one_number(quantised: Any) -> None:
-    constants = _constants(quantised)
+def test_weights_are_quantized_by_channel_on_axis_0_and_activations_by_one_number(quantized: Any) -> None:
+    constants = _constants(quantized)
     weights = 0
-    for node in _of_type(quantised, "QuantizeLinear", "DequantizeLinear"):
+    for node in _of_type(quantized, "QuantizeLinear", "DequantizeLinear"):
         scale, axis = constants[node.input[1]], [a.i for a in node.attribute if a.name == "axis"]
         assert scale.dtype == np.float32
         assert (scale > 0).all()
@@ -123,40 +123,40 @@ def test_weights_are_quantised_by_channel_on_axis_0_and_activations_by_one_numbe
         else:
             assert scale.shape == ()
             assert axis == []
-    assert weights == 2 * len(_of_type(quantised, "Conv"))
+    assert weights == 2 * len(_of_type(quantized, "Conv"))
 
 
-def test_zero_points_are_int8_zeros_as_many_as_scales(quantised: Any) -> None:
-    constants = _constants(quantised)
-    for node in _of_type(quantised, "QuantizeLinear", "DequantizeLinear"):
+def test_zero_points_are_int8_zeros_as_many_as_scales(quantized: Any) -> None:
+    constants = _constants(quantized)
+    for node in _of_type(quantized, "QuantizeLinear", "DequantizeLinear"):
         scale, zero_point = constants[node.input[1]], constants[node.input[2]]
         assert zero_point.dtype == np.int8
         assert zero_point.shape == scale.shape
         assert not zero_point.any()
-    assert not [tensor.name for tensor in quantised.initializer if tensor.data_type == TensorProto.UINT8]
+    assert not [tensor.name for tensor in quantized.initializer if tensor.data_type == TensorProto.UINT8]
 
 
-def test_a_pair_shares_its_parameters_and_stands_alone(quantised: Any) -> None:
-    makers = _makers(quantised)
-    for node in _of_type(quantised, "DequantizeLinear"):
+def test_a_pair_shares_its_parameters_and_stands_alone(quantized: Any) -> None:
+    makers = _makers(quantized)
+    for node in _of_type(quantized, "DequantizeLinear"):
         quantize = makers[node.input[0]]
         assert quantize.op_type == "QuantizeLinear"
         assert quantize.input[1:] == node.input[1:]
-        readers = [n for n in quantised.node if node.input[0] in n.input]
+        readers = [n for n in quantized.node if node.input[0] in n.input]
         assert len(readers) == 1
 
 
-def test_no_bias_is_quantised(quantised: Any) -> None:
-    constants = _constants(quantised)
-    for conv in _of_type(quantised, "Conv"):
+def test_no_bias_is_quantized(quantized: Any) -> None:
+    constants = _constants(quantized)
+    for conv in _of_type(quantized, "Conv"):
         assert constants[conv.input[2]].dtype == np.float32
-    (head,) = _of_type(quantised, "Gemm")
+    (head,) = _of_type(quantized, "Gemm")
     assert all(name in constants for name in head.input[1:])
 
 
-def test_every_residual_add_is_quantised_on_its_shortcut_only(quantised: Any) -> None:
-    makers = _makers(quantised)
-    adds = [node for node in _of_type(quantised, "Add") if not node.name.startswith("preprocess/")]
+def test_every_residual_add_is_quantized_on_its_shortcut_only(quantized: Any) -> None:
+    makers = _makers(quantized)
+    adds = [node for node in _of_type(quantized, "Add") if not node.name.startswith("preprocess/")]
     assert len(adds) >= 2
     for add in adds:
         kinds = {makers[name].op_type: makers[name] for name in add.input}
@@ -164,15 +164,15 @@ def test_every_residual_add_is_quantised_on_its_shortcut_only(quantised: Any) ->
         block = add.name.rpartition("/")[0]
         assert kinds["Conv"].name == f"{block}.conv2/Conv"
         shortcut = kinds["DequantizeLinear"].name.rpartition("/")[0]
-        first = next(node for node in quantised.node if node.name == f"{block}.conv1/Conv")
+        first = next(node for node in quantized.node if node.name == f"{block}.conv1/Conv")
         assert shortcut in (f"{block}.shortcut.0/Conv_output", first.input[0].removesuffix("_dequantized"))
         assert makers[shortcut].name != kinds["Conv"].name
 
 
-def test_pool_head_and_logits_stay_in_floating_point(quantised: Any) -> None:
-    last = max(index for index, node in enumerate(quantised.node) if node.op_type == "Add")
-    assert [node.op_type for node in quantised.node[last + 1 :]] == ["Relu", "GlobalAveragePool", "Flatten", "Gemm"]
-    assert quantised.node[-1].output[0] == quantised.output[0].name == "logits"
+def test_pool_head_and_logits_stay_in_floating_point(quantized: Any) -> None:
+    last = max(index for index, node in enumerate(quantized.node) if node.op_type == "Add")
+    assert [node.op_type for node in quantized.node[last + 1 :]] == ["Relu", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert quantized.node[-1].output[0] == quantized.output[0].name == "logits"
 
 
 def test_opset_and_order_are_those_that_every_tensorrt_reads(tiny_graph: onnx.ModelProto) -> None:
@@ -193,8 +193,8 @@ def test_the_source_graph_is_left_alone(tiny_graph: onnx.ModelProto) -> None:
 def test_scales_in_the_file_are_those_of_record_and_weights(tiny_graph: onnx.ModelProto) -> None:
     record = _any_record(tiny_graph)
     constants = _constants(qdq_from_ranges(tiny_graph, record).graph)
-    normalised, *others = record.amax
-    assert normalised == "preprocess/Add_output"  # the file's first convolution reads pixels instead
+    normalized, *others = record.amax
+    assert normalized == "preprocess/Add_output"  # the file's first convolution reads pixels instead
     for name in others:
         amax = record.amax[name]
         assert constants[f"{name}_scale"] == activation_scale(amax)
@@ -211,13 +211,13 @@ WEIGHTS = npst.arrays(
 
 
 @given(WEIGHTS, st.integers(0, 3))
-def test_dequantised_weights_are_within_half_a_scale_or_the_clip(weights: Float32, dead: int) -> None:
+def test_dequantized_weights_are_within_half_a_scale_or_the_clip(weights: Float32, dead: int) -> None:
     weights[dead % len(weights)] = 0
     scales = weight_scales(weights)
     assert scales.dtype == np.float32
     assert (scales > 0).all()
     column = scales.reshape(-1, 1, 1, 1)
-    levels = quantised_weights(weights, scales)
+    levels = quantized_weights(weights, scales)
     within = np.clip(weights, -128 * column, 127 * column)
     assert (np.abs(levels * column - within) <= 0.5 * column * (1 + 1e-4)).all()
     assert (np.abs(weights - within) <= 0.31 * np.abs(weights).max(axis=(1, 2, 3), keepdims=True)).all()
@@ -232,7 +232,7 @@ def test_an_activation_scale_is_a_positive_float32(amax: float) -> None:
 
 
 def test_int8_answers_as_fp32_does_and_is_not_the_same_file(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     images, labels = structured_images.images_nhwc, structured_images.labels
     record = ranges_from_images(tiny_graph, images[:32], tiny_preprocessing)

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.contracts import Float32, LabelledImages, Preprocessing
+from toolkit.contracts import Float32, LabeledImages, Preprocessing
 from toolkit.data.model_images import images_from_folder
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.edit import arrays_of
@@ -24,7 +24,7 @@ from toolkit.models.checkpoint import folder_of_model, load_model
 from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.rounding import rounded_weights
-from toolkit.quantization.scales import quantised_weights, weight_scales
+from toolkit.quantization.scales import quantized_weights, weight_scales
 from toolkit.runtime.ort.runner import OrtRunner
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 3), st.integers(1, 3))
@@ -70,7 +70,7 @@ def test_logits_of_the_embedded_default_come_nearer() -> None:
     found = []
     with OrtRunner(graph.SerializeToString()) as runner:
         expected = runner.logits(images)
-    for rounded in (quantised_weights, rounded_weights):
+    for rounded in (quantized_weights, rounded_weights):
         changed = onnx.ModelProto.FromString(graph.SerializeToString())
         for tensor in changed.graph.initializer:
             if tensor.name in weights:
@@ -85,7 +85,7 @@ def test_logits_of_the_embedded_default_come_nearer() -> None:
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_weights_that_were_trained_with_their_rounding_keep_it(
-    learned: bool, tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    learned: bool, tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     record = ranges_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
     if learned:
@@ -93,5 +93,5 @@ def test_weights_that_were_trained_with_their_rounding_keep_it(
     weights = arrays_of(tiny_graph.graph)["stages.0.0.conv1.weight"]
     made = arrays_of(cpu_from_ranges(tiny_graph, record).graph)
     levels, scales = (made[f"stages.0.0.conv1/Conv/weight_{what}"] for what in ("quantized", "scale"))
-    assert np.array_equal(levels, (quantised_weights if learned else rounded_weights)(weights, scales))
-    assert not np.array_equal(quantised_weights(weights, scales), rounded_weights(weights, scales))
+    assert np.array_equal(levels, (quantized_weights if learned else rounded_weights)(weights, scales))
+    assert not np.array_equal(quantized_weights(weights, scales), rounded_weights(weights, scales))

@@ -13,7 +13,7 @@ from toolkit.quantization.scales import (
     SMALLEST_NORMAL_HALF,
     activation_scale,
     fits_half,
-    quantised_weights,
+    quantized_weights,
     rounded_up_to_half,
     weight_scales,
 )
@@ -39,9 +39,9 @@ def test_what_fp16_cannot_hold_stays_float32(amax: float) -> None:
 
 
 def squared_errors(weights: Float32, scales: Float32) -> Float32:
-    """(C_out,): what quantising with these scales loses."""
+    """(C_out,): what quantizing with these scales loses."""
     column = scales.reshape(-1, 1, 1, 1)
-    left: Float32 = np.square(quantised_weights(weights, scales) * column - weights).sum(axis=(1, 2, 3))
+    left: Float32 = np.square(quantized_weights(weights, scales) * column - weights).sum(axis=(1, 2, 3))
     return left
 
 
@@ -64,7 +64,7 @@ def test_a_lone_large_weight_is_clipped_where_that_loses_less() -> None:
     largest = np.asarray([1 / 127], np.float32)
     assert scales[0] < 0.95 * largest[0]
     assert squared_errors(weights, scales)[0] < 0.97 * squared_errors(weights, largest)[0]
-    assert quantised_weights(weights, scales).max() == 127
+    assert quantized_weights(weights, scales).max() == 127
 
 
 def test_weights_too_small_for_fp16_keep_their_float32_scales() -> None:

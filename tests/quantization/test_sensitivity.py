@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record
-from toolkit.contracts import LabelledImages, Preprocessing, UInt8
+from toolkit.contracts import LabeledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import convolutions_in_graph
 from toolkit.quantization.agreement import agreement_from_logits, logits_of
@@ -20,7 +20,7 @@ WRECKED = "stages.1.0.conv2"
 
 
 @pytest.fixture(name="images")
-def _images(structured_images: LabelledImages) -> UInt8:
+def _images(structured_images: LabeledImages) -> UInt8:
     return structured_images.images_nhwc
 
 
@@ -66,8 +66,8 @@ def test_a_budget_of_nothing_keeps_the_wrecked_layer_alone_in_float(
     layers = sensitivities_of_layers(wrecked, record, images)
     budget = keep_float_within(wrecked, record, images, layers, 0)
     assert budget.keep_float == {f"{WRECKED}/Conv"}
-    quantised = logits_of(qdq_from_ranges(wrecked, record, keep_float=budget.keep_float), images)
-    assert agreement_from_logits(logits_of(wrecked, images), quantised).flips == 0
+    quantized = logits_of(qdq_from_ranges(wrecked, record, keep_float=budget.keep_float), images)
+    assert agreement_from_logits(logits_of(wrecked, images), quantized).flips == 0
     assert [point.kept for point in budget.curve] == sorted((point.kept for point in budget.curve), reverse=True)
     assert budget.curve[-1].int8_percent == 100
     assert budget.curve[-1].agreement.flips > 0

@@ -23,7 +23,7 @@ from toolkit.graph.preprocessing import with_preprocessing
 from toolkit.quantization.agreement import agreement_from_logits, logits_of
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
-from toolkit.quantization.scales import quantised_weights, weight_scales
+from toolkit.quantization.scales import quantized_weights, weight_scales
 from toolkit.quantization.whole_pixels import MIDDLE, PIXELS, first_convolution, with_whole_pixels
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -42,8 +42,8 @@ def _net(
     changed: Any = None,
 ) -> onnx.ModelProto:
     """Preprocessing, one convolution of 5 filters, a pool and a head."""
-    rng, colours = np.random.default_rng(seed), len(mean)
-    weights = rng.normal(0, 0.3, (5, colours, kernel, kernel)).astype(np.float32)
+    rng, colors = np.random.default_rng(seed), len(mean)
+    weights = rng.normal(0, 0.3, (5, colors, kernel, kernel)).astype(np.float32)
     constants = {"w": weights, "head": rng.normal(0, 1, (5, 4)).astype(np.float32)}
     if bias:
         constants["b"] = rng.normal(0, 0.5, 5).astype(np.float32)
@@ -58,7 +58,7 @@ def _net(
     if not nchw:
         nodes[0].input[0] = "t"
         nodes.insert(0, helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 3, 1, 2]))
-    shape = ["n", colours, SIDE, SIDE] if nchw else ["n", SIDE, SIDE, colours]
+    shape = ["n", colors, SIDE, SIDE] if nchw else ["n", SIDE, SIDE, colors]
     graph = helper.make_graph(
         nodes,
         "net",
@@ -69,11 +69,11 @@ def _net(
     if changed is not None:
         changed(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return with_preprocessing(model, Preprocessing(SIDE, SIDE, colours, mean, std), nchw)
+    return with_preprocessing(model, Preprocessing(SIDE, SIDE, colors, mean, std), nchw)
 
 
-def _images(colours: int, count: int = 8) -> UInt8:
-    return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, colours), np.uint8)
+def _images(colors: int, count: int = 8) -> UInt8:
+    return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, colors), np.uint8)
 
 
 def _outputs(model: onnx.ModelProto, name: str, images: UInt8) -> Float32:
@@ -107,9 +107,9 @@ STDS = st.floats(0.05, 1)
     st.integers(0, 9),
 )
 def test_it_is_the_same_function_at_the_border_too(
-    normalisation: Any, nchw: bool, bias: bool, kernel: int, stride: int, seed: int
+    normalization: Any, nchw: bool, bias: bool, kernel: int, stride: int, seed: int
 ) -> None:
-    model = _net(*normalisation, nchw=nchw, bias=bias, kernel=kernel, stride=stride, seed=seed)
+    model = _net(*normalization, nchw=nchw, bias=bias, kernel=kernel, stride=stride, seed=seed)
     whole, found = with_whole_pixels(model)
     assert found is not None
     assert 1 <= found.constant <= 127
@@ -120,7 +120,7 @@ def test_it_is_the_same_function_at_the_border_too(
     for tensor in whole.graph.initializer:
         if tensor.name == "w.pixels_bias":
             tensor.CopyFrom(numpy_helper.from_array(original.get("b", np.zeros(5, np.float32)), tensor.name))
-    images = _images(len(normalisation[0]))
+    images = _images(len(normalization[0]))
     expected, got = _outputs(model, "c", images), _outputs(whole, "c", images)
     assert np.abs(got - expected).max() <= 2e-5 * np.abs(expected).max()
 
@@ -132,7 +132,7 @@ def test_the_constant_costs_nothing_where_no_padding_is_touched(mean: float) -> 
     assert found is not None
     scales = weight_scales(found.weights)
     rounded = found.weights.copy()
-    rounded[:, 1:] = (quantised_weights(found.weights, scales) * scales.reshape(-1, 1, 1, 1))[:, 1:]
+    rounded[:, 1:] = (quantized_weights(found.weights, scales) * scales.reshape(-1, 1, 1, 1))[:, 1:]
     for tensor in whole.graph.initializer:
         if tensor.name == "w.pixels":
             tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
@@ -143,22 +143,22 @@ def test_the_constant_costs_nothing_where_no_padding_is_touched(mean: float) -> 
 
 
 @given(st.sampled_from([1, 3]), MEANS, STDS)
-def test_no_filter_needs_a_wider_scale_than_its_colours_do(colours: int, mean: float, std: float) -> None:
-    found = first_convolution(_net((mean,) * colours, (std,) * colours))
+def test_no_filter_needs_a_wider_scale_than_its_colors_do(colors: int, mean: float, std: float) -> None:
+    found = first_convolution(_net((mean,) * colors, (std,) * colors))
     assert found is not None
-    coloured, constant = found.weights[:, :colours], found.weights[:, colours:]
-    assert (np.abs(constant).max(axis=(1, 2, 3)) <= np.abs(coloured).max(axis=(1, 2, 3)) * (1 + 1e-6)).all()
+    colored, constant = found.weights[:, :colors], found.weights[:, colors:]
+    assert (np.abs(constant).max(axis=(1, 2, 3)) <= np.abs(colored).max(axis=(1, 2, 3)) * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("nchw", [True, False])
-def test_every_pixel_value_goes_through_quantisation_unchanged(nchw: bool) -> None:
+def test_every_pixel_value_goes_through_quantization_unchanged(nchw: bool) -> None:
     model = _net((0.49, 0.48, 0.45), (0.25, 0.24, 0.26), nchw=nchw)
     images = np.arange(256, dtype=np.uint8).repeat(3)[: 7 * SIDE * SIDE * 3].reshape(-1, SIDE, SIDE, 3)
     images = np.concatenate([images, 255 - images])
     assert set(images.reshape(-1)) == set(range(256))
     for small in (False, True):
-        quantised = qdq_from_ranges(model, _record(model), int8_weights=small)
-        for made in (quantised, fp16_from_onnx(quantised)) if small else (quantised,):
+        quantized = qdq_from_ranges(model, _record(model), int8_weights=small)
+        for made in (quantized, fp16_from_onnx(quantized)) if small else (quantized,):
             step = float(_constants(made)[f"{PIXELS}_scale"])
             levels = _outputs(made, f"{PIXELS}_dequantized", images).astype(np.float64) / step
             assert np.array_equal(levels[:, :3].transpose(0, 2, 3, 1), images.astype(np.float64) - MIDDLE)
@@ -182,7 +182,7 @@ def _padded_last(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _quantised_before_padding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+def _quantized_before_padding(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """What an engine has that moves Quantize up through Pad and pads with the float as it is; how many it moved."""
     result = onnx.ModelProto.FromString(model.SerializeToString())
     constants, makers = _constants(result), {node.output[0]: node for node in result.graph.node}
@@ -213,30 +213,30 @@ def _logits(model: onnx.ModelProto, images: UInt8, optimize: bool) -> Float32:
     st.integers(0, 9),
 )
 def test_a_whole_pixel_before_mul_and_add_gives_the_same_bits_as_its_number_behind_them(
-    normalisation: Any, nchw: bool, bias: bool, seed: int
+    normalization: Any, nchw: bool, bias: bool, seed: int
 ) -> None:
-    model = _net(*normalisation, nchw=nchw, bias=bias, seed=seed)
+    model = _net(*normalization, nchw=nchw, bias=bias, seed=seed)
     found = first_convolution(model)
     assert found is not None
     assert MIDDLE < found.pixel <= 255  # there is always one
-    images = _images(len(normalisation[0]))
+    images = _images(len(normalization[0]))
     int8 = qdq_from_ranges(model, _record(model))
     for made in (int8, fp16_from_onnx(qdq_from_ranges(model, _record(model), int8_weights=True))):
         before = _padded_last(made)
         for optimize in (False, True):
             assert np.array_equal(_logits(made, images, optimize), _logits(before, images, optimize))
-        dequantised = f"{PIXELS}_dequantized"
-        assert np.array_equal(_outputs(made, dequantised, images), _outputs(before, dequantised, images))
+        dequantized = f"{PIXELS}_dequantized"
+        assert np.array_equal(_outputs(made, dequantized, images), _outputs(before, dequantized, images))
 
 
-def test_an_engine_that_quantises_before_it_pads_has_nothing_to_misread() -> None:
+def test_an_engine_that_quantizes_before_it_pads_has_nothing_to_misread() -> None:
     model, images = _net((0.28,), (0.35,), seed=3), _images(1)
     made = qdq_from_ranges(model, _record(model))
     before, right = _padded_last(made), _logits(made, images, False)
-    misread, moved = _quantised_before_padding(before)
+    misread, moved = _quantized_before_padding(before)
     assert moved == 1
     assert np.abs(_logits(misread, images, False) - right).max() > 0.1 * np.abs(right).max()
-    assert _quantised_before_padding(made) == (made, 0)
+    assert _quantized_before_padding(made) == (made, 0)
 
 
 @pytest.mark.parametrize("nchw", [True, False])
@@ -287,14 +287,14 @@ def _sliding(graph: Any) -> None:
 
 @pytest.mark.parametrize("change", [_grouped, _read_twice, _sliding])
 def test_a_graph_that_does_anything_else_with_its_images_is_left_alone(change: Any) -> None:
-    colours = 5 if change is _grouped else 3
-    model = _net((0.5,) * colours, (0.25,) * colours, changed=change)
+    colors = 5 if change is _grouped else 3
+    model = _net((0.5,) * colors, (0.25,) * colors, changed=change)
     made, found = with_whole_pixels(model)
     assert found is None
     assert made.SerializeToString() == model.SerializeToString()
 
 
-def test_a_normalisation_that_differs_from_place_to_place_is_left_alone() -> None:
+def test_a_normalization_that_differs_from_place_to_place_is_left_alone() -> None:
     model = _net((0.5,), (0.25,))
     for tensor in model.graph.initializer:
         if tensor.name == "preprocess.shift":
@@ -314,7 +314,7 @@ def test_floats_instead_of_pixels_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("make", [qdq_from_ranges, cpu_from_ranges])
-def test_a_first_convolution_in_float_and_learned_ranges_keep_the_normalisation(make: Any) -> None:
+def test_a_first_convolution_in_float_and_learned_ranges_keep_the_normalization(make: Any) -> None:
     model = _net((0.5,) * 3, (0.25,) * 3)
     for made in (make(model, _record(model), keep_float=frozenset({"conv"})), make(model, _record(model, LEARNED))):
         constants = _constants(made)

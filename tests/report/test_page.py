@@ -17,7 +17,7 @@ from tests.report.documents import Made
 from tests.report.reading import rows_of, section, text_of, tree_of
 from toolkit.report.markdown import card_from_evidence
 from toolkit.report.page import POLICY, page_from_evidence
-from toolkit.report.quantised import _engine_row
+from toolkit.report.quantized import _engine_row
 from toolkit.report.thumbnails import png_of_image, url_of_image
 
 ORDER = ["verdict", "trade-off", "latency", "flips", "classes", "layers", "calibration", "engines", "conditions",
@@ -279,13 +279,13 @@ def test_a_cell_of_the_card_cannot_break_its_table() -> None:
 
 
 def _palettes(style: str) -> list[dict[str, str]]:
-    """Every block of colours in the style sheet, by name."""
+    """Every block of colors in the style sheet, by name."""
     blocks = re.findall(r"\{([^{}]*--paper:[^{}]*)\}", style)
     return [dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block)) for block in blocks]
 
 
-def _luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def _luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -295,7 +295,7 @@ def _contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_every_colour_can_be_read_on_its_ground(page: str) -> None:
+def test_every_color_can_be_read_on_its_ground(page: str) -> None:
     """WCAG 2.2, success criterion 1.4.3: 4.5 to 1 for text."""
     palettes = _palettes(page)
     assert len(palettes) == 3  # light, dark by the system, dark by choice

@@ -79,7 +79,7 @@ SAID = [
     # the-database/mpv-AnimeJaNai 36
     (("Input 0's element type (half) differs from input 1's element type (float).",), "tensors of two types"),
     # NVIDIA/TensorRT 334; microsoft/onnxruntime 14229 has it for a bias
-    (("[Matrix Multiply]: only activation types allowed as input to this layer",), "quantises a bias"),
+    (("[Matrix Multiply]: only activation types allowed as input to this layer",), "quantizes a bias"),
     # What users of a bundle do wrong, as each parser says it. 8.6: "In node N (function): CODE: desc", desc from
     # onnx-tensorrt 8.6-GA and found in libnvonnxparser.so.8 of 8.6.0; 10: the words of 10.1-GA that are found in
     # libnvonnxparser.so.10 of 10.6.0, too; RTX: said by TensorRT-RTX 1.7.1 when it was given such a file.
@@ -108,14 +108,14 @@ SAID = [
     (('In node 0 (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: shiftIsAllZeros(zeroPoint) && "TensorRT '
       'only supports symmetric quantization. The zero point for the QuantizeLinear/DequantizeLinear operator '
       'must be all '
-      'zeros."',), "quantised asymmetrically"),
+      'zeros."',), "quantized asymmetrically"),
     (("In node 0 with name: q and operator: QuantizeLinear (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: "
       "shiftIsAllZeros(zeroPoint): TensorRT only supports symmetric quantization. The zero point for the "
-      "QuantizeLinear/DequantizeLinear operator must be all zeros.",), "quantised asymmetrically"),
+      "QuantizeLinear/DequantizeLinear operator must be all zeros.",), "quantized asymmetrically"),
     (("In node 0 with name: the q and operator: QuantizeLinear (buildZeroPointTensor): INVALID_NODE: Assertion failed: "
       "shiftIsAllZeros(zeroPoint): Non-zero zero point is not supported. Please set "
       "kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA to enable asymmetric quantization if it is on DLA.",),
-     "quantised asymmetrically"),
+     "quantized asymmetrically"),
     # FP16 scales on 8.6
     (('In node 9 (QuantDequantLinearHelper): INVALID_NODE: Assertion failed: scaleAllPositive && "Scale '
       'coefficients must '
@@ -148,7 +148,7 @@ SAID = [
       "stat(onnxModelFile, &sb) "
       "== 0 && S_ISREG(sb.st_mode): Input file cannot be found, or is not a regular file: /bundle/model.onnx",),
      "or is not there"),
-    # RTX: dynamic quantisation, whose operators every parser lacks
+    # RTX: dynamic quantization, whose operators every parser lacks
     (("In node 0 with name: y and operator: ConvInteger (checkConvInteger): UNSUPPORTED_NODE: false",), "Q/DQ only"),
     (("In node 0 with name: q and operator: DynamicQuantizeLinear (checkDynamicQuantizeLinear): "
       "UNSUPPORTED_NODE: false",),

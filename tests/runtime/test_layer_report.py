@@ -21,13 +21,13 @@ def test_layers_that_only_convert_are_counted() -> None:
 
 
 def test_int8_that_does_not_pay_is_said() -> None:
-    assert warnings_of_census(FUSED, quantised=True) == ()
-    assert "6 of 6 int8 convolutions write floating point" in warnings_of_census(RTX_INT8, quantised=True)[0]
+    assert warnings_of_census(FUSED, quantized=True) == ()
+    assert "6 of 6 int8 convolutions write floating point" in warnings_of_census(RTX_INT8, quantized=True)[0]
     mixed = Census((("convolution", "Int8", "Int8", 4), ("convolution", "Half", "Half", 2)))
-    assert warnings_of_census(mixed, quantised=True) == ("2 of 6 convolutions run in floating point.",)
+    assert warnings_of_census(mixed, quantized=True) == ("2 of 6 convolutions run in floating point.",)
     none = Census((("convolution", "Half", "Half", 2),))
-    assert "No convolution reads int8" in warnings_of_census(none, quantised=True)[0]
-    assert warnings_of_census(none, quantised=False) == ()
+    assert "No convolution reads int8" in warnings_of_census(none, quantized=True)[0]
+    assert warnings_of_census(none, quantized=False) == ()
 
 
 # Synthetic, by the schemas that NVIDIA documents ("Engine Inspector"; "TensorRT 10.x to 11.x, IEngineInspector").
@@ -71,7 +71,7 @@ def test_the_inspector_of_8_6_and_10_is_read_from_its_words() -> None:
     }  # fmt: skip
     assert (census.convolutions(), census.convolutions("Int8"), census.reformats, census.conversions) == (2, 1, 1, 1)
     assert census.fused == (("conv1 + relu1", ("conv1/Conv", "relu1/Relu")),)
-    assert warnings_of_census(census, quantised=True) == ("1 of 2 convolutions run in floating point.",)
+    assert warnings_of_census(census, quantized=True) == ("1 of 2 convolutions run in floating point.",)
 
 
 def test_the_inspector_of_11_is_read_from_its_fields() -> None:
@@ -79,7 +79,7 @@ def test_the_inspector_of_11_is_read_from_its_fields() -> None:
     assert census is not None
     assert set(census.kinds) == {("convolution", "Int8", "Half", 1), ("kgen", "Half", "Float", 1)}
     assert census.fused == (("conv1_myl0_1", ("conv1/Conv", "relu1/Relu")),)
-    assert "write floating point" in warnings_of_census(census, quantised=True)[0]
+    assert "write floating point" in warnings_of_census(census, quantized=True)[0]
 
 
 def test_layers_of_a_dla_are_counted_as_such() -> None:

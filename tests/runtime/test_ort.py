@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.ort.profile import CPU, nodes_from_profile
@@ -24,7 +24,7 @@ AZURE = "AzureExecutionProvider"
 
 
 def test_a_path_and_its_bytes_answer_alike(
-    tiny_graph_bytes: bytes, structured_images: LabelledImages, tmp_path: Path
+    tiny_graph_bytes: bytes, structured_images: LabeledImages, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(tiny_graph_bytes)
@@ -38,7 +38,7 @@ def test_a_path_and_its_bytes_answer_alike(
 
 @pytest.mark.parametrize("batch", [1, 7, 60])
 def test_any_batch_answers_as_single_images_do(
-    tiny_graph_bytes: bytes, structured_images: LabelledImages, batch: int
+    tiny_graph_bytes: bytes, structured_images: LabeledImages, batch: int
 ) -> None:
     images = structured_images.images_nhwc[:batch]
     with OrtRunner(tiny_graph_bytes) as runner:
@@ -46,7 +46,7 @@ def test_any_batch_answers_as_single_images_do(
         assert np.abs(runner.logits(images) - alone).max() <= 1e-5 * np.abs(alone).max()
 
 
-def test_threads_do_not_change_the_answer(tiny_graph_bytes: bytes, structured_images: LabelledImages) -> None:
+def test_threads_do_not_change_the_answer(tiny_graph_bytes: bytes, structured_images: LabeledImages) -> None:
     images = structured_images.images_nhwc
     with OrtRunner(tiny_graph_bytes, threads=1) as one, OrtRunner(tiny_graph_bytes, threads=2) as two:
         assert np.abs(one.logits(images) - two.logits(images)).max() <= 1e-5
@@ -55,13 +55,13 @@ def test_threads_do_not_change_the_answer(tiny_graph_bytes: bytes, structured_im
 def test_the_description_names_engine_version_provider_and_file(tiny_graph_bytes: bytes, tmp_path: Path) -> None:
     path = tmp_path / "mine.onnx"
     path.write_bytes(tiny_graph_bytes)
-    with OrtRunner(path) as named, OrtRunner(tiny_graph_bytes, label="other") as labelled:
+    with OrtRunner(path) as named, OrtRunner(tiny_graph_bytes, label="other") as labeled:
         assert named.description == f"ONNX Runtime {onnxruntime.__version__} CPU mine.onnx"
-        assert labelled.description.endswith("CPU other")
+        assert labeled.description.endswith("CPU other")
         assert named.name == "ort"
 
 
-def test_every_output_comes_by_its_name(tiny_graph_bytes: bytes, structured_images: LabelledImages) -> None:
+def test_every_output_comes_by_its_name(tiny_graph_bytes: bytes, structured_images: LabeledImages) -> None:
     images = structured_images.images_nhwc[:2]
     with OrtRunner(tiny_graph_bytes) as runner:
         tensors = runner.tensors(images)
@@ -69,7 +69,7 @@ def test_every_output_comes_by_its_name(tiny_graph_bytes: bytes, structured_imag
         assert np.array_equal(tensors["logits"], runner.logits(images))
 
 
-def test_read_only_images_are_taken(tiny_graph_bytes: bytes, structured_images: LabelledImages) -> None:
+def test_read_only_images_are_taken(tiny_graph_bytes: bytes, structured_images: LabeledImages) -> None:
     assert not structured_images.images_nhwc.flags.writeable
     with OrtRunner(tiny_graph_bytes) as runner:
         assert np.isfinite(runner.logits(structured_images.images_nhwc)).all()
@@ -187,7 +187,7 @@ def nodes_without_biases(model: Path) -> int:
 
 
 def test_batches_above_the_largest_are_split_and_answer_alike(
-    tiny_graph_bytes: bytes, structured_images: LabelledImages
+    tiny_graph_bytes: bytes, structured_images: LabeledImages
 ) -> None:
     images = structured_images.images_nhwc
     with OrtRunner(tiny_graph_bytes) as whole, OrtRunner(tiny_graph_bytes, largest_batch=7) as parts:
@@ -225,12 +225,12 @@ def test_closing_twice_is_allowed(tiny_graph_bytes: bytes) -> None:
     runner.close()
 
 
-def test_without_optimisations_the_answers_stay_and_the_description_says_so(
-    tiny_graph_bytes: bytes, structured_images: LabelledImages
+def test_without_optimizations_the_answers_stay_and_the_description_says_so(
+    tiny_graph_bytes: bytes, structured_images: LabeledImages
 ) -> None:
     images = structured_images.images_nhwc
     with OrtRunner(tiny_graph_bytes) as usual, OrtRunner(tiny_graph_bytes, optimize=False, label="m") as plain:
         expected, got = usual.logits(images), plain.logits(images)
         assert 0 < np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max()
-        assert plain.description.endswith("m, optimisations off")
-        assert "optimisations" not in usual.description
+        assert plain.description.endswith("m, optimizations off")
+        assert "optimizations" not in usual.description

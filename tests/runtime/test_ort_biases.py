@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
-from toolkit.contracts import LabelledImages, Preprocessing
+from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -38,7 +38,7 @@ def test_a_bias_of_few_steps_was_never_in_danger(half: bool, largest_weight: flo
 
 
 def test_a_channel_of_nearly_no_weights_keeps_its_bias_in_the_runner(
-    tiny_graph: onnx.ModelProto, structured_images: LabelledImages, tiny_preprocessing: Preprocessing
+    tiny_graph: onnx.ModelProto, structured_images: LabeledImages, tiny_preprocessing: Preprocessing
 ) -> None:
     conv = next(node for node in tiny_graph.graph.node if node.op_type == "Conv")
     for tensor in tiny_graph.graph.initializer:

@@ -19,7 +19,7 @@ CONV = Node(CUDA, "Conv", "stem")
 
 
 def profile_of(model: bytes, images: np.ndarray, folder: Path, calls: int = 1) -> Path:
-    """A real profile of some calls on the CPU, without optimisations."""
+    """A real profile of some calls on the CPU, without optimizations."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "p")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.models.resnet import Classifier
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.runner import Runner
 
 
-def test_logits_are_the_modules(tiny_classifier: Classifier, structured_images: LabelledImages) -> None:
+def test_logits_are_the_modules(tiny_classifier: Classifier, structured_images: LabeledImages) -> None:
     images = structured_images.images_nhwc
     with torch.inference_mode():
         expected = tiny_classifier(torch.tensor(images)).numpy()
@@ -25,7 +25,7 @@ def test_logits_are_the_modules(tiny_classifier: Classifier, structured_images: 
 
 
 def test_a_module_left_in_training_mode_is_put_into_evaluation(
-    tiny_classifier: Classifier, structured_images: LabelledImages
+    tiny_classifier: Classifier, structured_images: LabeledImages
 ) -> None:
     before = {name: value.clone() for name, value in tiny_classifier.state_dict().items()}
     runner = TorchRunner(tiny_classifier.train())
@@ -36,28 +36,28 @@ def test_a_module_left_in_training_mode_is_put_into_evaluation(
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_any_batch_answers_as_single_images_do(
-    tiny_classifier: Classifier, structured_images: LabelledImages, batch: int
+    tiny_classifier: Classifier, structured_images: LabeledImages, batch: int
 ) -> None:
     runner, images = TorchRunner(tiny_classifier), structured_images.images_nhwc[:batch]
     alone = np.concatenate([runner.logits(images[i : i + 1]) for i in range(batch)])
     assert np.abs(runner.logits(images) - alone).max() <= 1e-5 * np.abs(alone).max()
 
 
-def test_read_only_and_sliced_images_are_taken(tiny_classifier: Classifier, structured_images: LabelledImages) -> None:
+def test_read_only_and_sliced_images_are_taken(tiny_classifier: Classifier, structured_images: LabeledImages) -> None:
     images = structured_images.images_nhwc
     assert not images.flags.writeable
     runner = TorchRunner(tiny_classifier)
     assert np.array_equal(runner.logits(images[::2]), runner.logits(np.ascontiguousarray(images[::2])))
 
 
-def test_mirrored_views_are_taken(tiny_classifier: Classifier, structured_images: LabelledImages) -> None:
+def test_mirrored_views_are_taken(tiny_classifier: Classifier, structured_images: LabeledImages) -> None:
     runner, images = TorchRunner(tiny_classifier), structured_images.images_nhwc
     mirrored = images[:, :, ::-1]
     assert np.array_equal(runner.logits(mirrored), runner.logits(np.ascontiguousarray(mirrored)))
     assert not np.array_equal(runner.logits(mirrored), runner.logits(images))
 
 
-def test_a_half_precision_module_still_gives_float32(structured_images: LabelledImages) -> None:
+def test_a_half_precision_module_still_gives_float32(structured_images: LabeledImages) -> None:
     class Half(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.to(torch.bfloat16).mean((1, 2))

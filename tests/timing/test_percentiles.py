@@ -112,7 +112,7 @@ def _dependent(draws: np.random.Generator, count: int, of_one_before: float) -> 
 
 
 @pytest.mark.parametrize("of_one_before", [0.5, 0.8])
-def test_intervals_of_calls_that_are_like_their_neighbours_hold_it_too(of_one_before: float) -> None:
+def test_intervals_of_calls_that_are_like_their_neighbors_hold_it_too(of_one_before: float) -> None:
     draws = np.random.default_rng(2)
     found = _coverage(lambda: _dependent(draws, 3000, of_one_before), 50, 0.0, 800)
     assert found == pytest.approx(0.95, abs=0.01 + 2 * math.sqrt(0.95 * 0.05 / 800))

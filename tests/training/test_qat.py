@@ -1,4 +1,4 @@
-"""Claims about fake quantisation: folding changes nothing, it rounds as the INT8 file does, and it can be undone."""
+"""Claims about fake quantization: folding changes nothing, it rounds as the INT8 file does, and it can be undone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.record import Record
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.errors import ModelError
-from toolkit.exporting.qat_scales import fake_quantisation_of_model
+from toolkit.exporting.qat_scales import fake_quantization_of_model
 from toolkit.models.checkpoint import LoadedModel, load_model
 from toolkit.models.resnet import Classifier, ResNet
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -20,10 +20,10 @@ from toolkit.quantization.scales import LEVELS, weight_scales
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.training.qat import (
     INPUT,
-    FakeQuantisation,
+    FakeQuantization,
     LearnedScale,
-    QuantisedConv2d,
-    fake_quantised,
+    QuantizedConv2d,
+    fake_quantized,
     float_weights,
     folded,
     learned_scales,
@@ -38,9 +38,9 @@ def model(tiny_model_folder: object) -> LoadedModel:
 
 
 @pytest.fixture
-def places(model: LoadedModel, structured_images: LabelledImages) -> FakeQuantisation:
-    """Where it is quantised, with measured scales."""
-    return fake_quantisation_of_model(model, structured_images)
+def places(model: LoadedModel, structured_images: LabeledImages) -> FakeQuantization:
+    """Where it is quantized, with measured scales."""
+    return fake_quantization_of_model(model, structured_images)
 
 
 def net_of(model: LoadedModel) -> ResNet:
@@ -49,7 +49,7 @@ def net_of(model: LoadedModel) -> ResNet:
     return model.classifier.net
 
 
-def answers(classifier: Classifier, images: LabelledImages) -> torch.Tensor:
+def answers(classifier: Classifier, images: LabeledImages) -> torch.Tensor:
     """Logits in evaluation mode."""
     with torch.inference_mode():
         logits: torch.Tensor = classifier.eval()(torch.tensor(images.images_nhwc))
@@ -62,10 +62,10 @@ def test_a_folded_net_answers_as_before(model: LoadedModel) -> None:
         assert torch.allclose(folded(net_of(model))(x), net_of(model)(x), atol=1e-4)
 
 
-def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel, places: FakeQuantisation) -> None:
-    trained = fake_quantised(model.classifier, places)
+def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel, places: FakeQuantization) -> None:
+    trained = fake_quantized(model.classifier, places)
     scales = [m for m in trained.modules() if isinstance(m, LearnedScale)]
-    convolutions = [m for m in trained.modules() if isinstance(m, QuantisedConv2d)]
+    convolutions = [m for m in trained.modules() if isinstance(m, QuantizedConv2d)]
     assert len(scales) == len(places.scales)
     assert len(convolutions) == len(places.convolutions) == 6
     assert set(places.scales) == {
@@ -73,8 +73,8 @@ def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel,
     }  # fmt: skip
 
 
-def test_fake_quantisation_answers_as_the_int8_file(
-    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+def test_fake_quantization_answers_as_the_int8_file(
+    model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
     from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.quantization.choose_method import ranges_by_agreement
@@ -86,24 +86,24 @@ def test_fake_quantisation_answers_as_the_int8_file(
         expected = runner.logits(structured_images.images_nhwc)
     with OrtRunner(graph.SerializeToString()) as runner:
         float_answers = runner.logits(structured_images.images_nhwc)
-    got = answers(fake_quantised(model.classifier, places), structured_images).numpy()
+    got = answers(fake_quantized(model.classifier, places), structured_images).numpy()
     # A value between two levels may fall to either side: a few roundings differ, and no more.
     assert np.abs(got - expected).mean() < 0.1 * np.abs(float_answers - expected).mean()
 
 
 def test_trained_weights_become_a_plain_resnet_again(
-    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+    model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
     before = answers(model.classifier, structured_images)
-    trained = fake_quantised(model.classifier, places)
+    trained = fake_quantized(model.classifier, places)
     net_of(model).load_state_dict(float_weights(trained, net_of(model)))
     assert torch.allclose(answers(model.classifier, structured_images), before, atol=1e-4)
 
 
 def test_gradients_reach_weights_and_scales(
-    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+    model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
-    trained = fake_quantised(model.classifier, places).train()
+    trained = fake_quantized(model.classifier, places).train()
     loss = torch.nn.functional.cross_entropy(
         trained(torch.tensor(structured_images.images_nhwc)), torch.tensor(structured_images.labels)
     )
@@ -125,14 +125,14 @@ def test_a_scale_learns_to_stop_clipping() -> None:
     assert abs(float(layer.scale.detach()) * LEVELS - 1) < 0.1
 
 
-def test_learned_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantisation) -> None:
-    found = learned_scales(fake_quantised(model.classifier, places))
+def test_learned_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantization) -> None:
+    found = learned_scales(fake_quantized(model.classifier, places))
     assert found == pytest.approx(dict(places.scales))
 
 
-def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuantisation) -> None:
-    trained = fake_quantised(model.classifier, places)
-    conv = next(m for m in trained.modules() if isinstance(m, QuantisedConv2d))
+def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuantization) -> None:
+    trained = fake_quantized(model.classifier, places)
+    conv = next(m for m in trained.modules() if isinstance(m, QuantizedConv2d))
     with torch.no_grad():
         conv.weight *= 3
     refreshed(trained)
@@ -140,14 +140,14 @@ def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuanti
     assert np.array_equal(conv.scales.numpy().reshape(-1), expected)
 
 
-def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuantisation) -> None:
+def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuantization) -> None:
     other = Classifier(torch.nn.Flatten(), torch.ones(3), torch.zeros(3))
     with pytest.raises(ModelError, match="ResNets"):
-        fake_quantised(other, places)
+        fake_quantized(other, places)
 
 
 def test_a_learned_record_reaches_the_files_with_its_own_scales(
-    model: LoadedModel, places: FakeQuantisation, structured_images: LabelledImages
+    model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
     from toolkit.exporting.qat_scales import record_of_scales
     from toolkit.quantization.scales import activation_scale

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toolkit.compare.proportions import wilson_interval
-from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images
+from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.errors import DataError, ModelError
 from toolkit.models.card import Card, card_from_folder
 from toolkit.models.checkpoint import load_model
@@ -73,7 +73,7 @@ def test_a_finished_run_leaves_its_folder_and_nothing_beside_it(plan: Plan) -> N
 
 
 def test_grayscale_images_make_a_net_of_one_channel(plan: Plan) -> None:
-    def gray(images: LabelledImages) -> LabelledImages:
+    def gray(images: LabeledImages) -> LabeledImages:
         return replace(images, images_nhwc=np.ascontiguousarray(images.images_nhwc[..., :1]))
 
     dataset = replace(plan.dataset, train=gray(plan.dataset.train), test=gray(plan.dataset.test))
@@ -158,7 +158,7 @@ def test_fine_tuning_keeps_the_body_and_makes_a_new_head(plan: Plan, tmp_path: P
     run_training(plan, resume=False, on_progress=_silent)
     start = load_model(plan.folder)
 
-    def renamed(images: LabelledImages) -> LabelledImages:
+    def renamed(images: LabeledImages) -> LabeledImages:
         return replace(images, classes=("a", "b", "c", "d"))
 
     dataset = replace(plan.dataset, train=renamed(plan.dataset.train), test=renamed(plan.dataset.test))
@@ -180,5 +180,5 @@ def test_images_that_the_model_to_start_from_does_not_take_are_refused(plan: Pla
         plan.dataset,
         train=replace(plan.dataset.train, images_nhwc=np.ascontiguousarray(plan.dataset.train.images_nhwc[..., :1])),
     )
-    with pytest.raises(DataError, match="other colour channels than model 'net' takes"):
+    with pytest.raises(DataError, match="other color channels than model 'net' takes"):
         run_training(replace(plan, dataset=gray, start=start), resume=False, on_progress=_silent)

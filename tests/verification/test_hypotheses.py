@@ -43,7 +43,7 @@ def _noisy(logits: Float32, part: float = 0.03) -> Float32:
 
 
 @pytest.mark.parametrize("name", [hypothesis.name for hypothesis in hypotheses_for(SHAPE)])
-def test_each_change_of_the_pixels_is_recognised_behind_the_noise_of_int8(name: str) -> None:
+def test_each_change_of_the_pixels_is_recognized_behind_the_noise_of_int8(name: str) -> None:
     (planted,) = (hypothesis for hypothesis in hypotheses_for(SHAPE) if hypothesis.name == name)
     got = _noisy(ask(np.ascontiguousarray(planted.apply(IMAGES))))
     cause = cause_in_input("it", ask, IMAGES, EXPECTED, got)
@@ -65,7 +65,7 @@ def test_grey_images_have_no_channels_to_swap_and_oblong_ones_no_sides() -> None
 
 
 @pytest.mark.parametrize("late", [1, BATCH])
-def test_answers_that_come_late_are_recognised(late: int) -> None:
+def test_answers_that_come_late_are_recognized(late: int) -> None:
     cause = cause_in_answers("it", EXPECTED, np.roll(_noisy(EXPECTED), late, axis=0))
     assert cause is not None
     assert "returns the previous answer" in cause.name

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.graph.fp16 import fp16_from_onnx
-from toolkit.verification.layers import first_nonfinite, layers_of_files, layers_of_optimised
+from toolkit.verification.layers import first_nonfinite, layers_of_files, layers_of_optimized
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def _scaled(path: Path, name: str, factor: float) -> Path:
 
 
 def test_fp16_parts_nowhere_and_every_node_has_a_row(
-    files: tuple[Path, Path], structured_images: LabelledImages, tiny_graph: Any
+    files: tuple[Path, Path], structured_images: LabeledImages, tiny_graph: Any
 ) -> None:
     found = layers_of_files(*files, structured_images.images_nhwc, "fp16")
     assert found.parted is None
@@ -44,7 +44,7 @@ def test_fp16_parts_nowhere_and_every_node_has_a_row(
 
 @pytest.mark.parametrize("layer", ["stages.0.0.conv2", "stages.1.0.conv1", "fc"])
 def test_the_changed_layer_is_the_first_that_is_named(
-    files: tuple[Path, Path], structured_images: LabelledImages, layer: str
+    files: tuple[Path, Path], structured_images: LabeledImages, layer: str
 ) -> None:
     operator = "Gemm" if layer == "fc" else "Conv"
     for file, precision in zip(files, ("fp32", "fp16"), strict=True):
@@ -54,19 +54,19 @@ def test_the_changed_layer_is_the_first_that_is_named(
         assert "relative L2" in found.rule
 
 
-def test_an_optimised_file_parts_nowhere_from_itself(
-    files: tuple[Path, Path], structured_images: LabelledImages
+def test_an_optimized_file_parts_nowhere_from_itself(
+    files: tuple[Path, Path], structured_images: LabeledImages
 ) -> None:
     seen: list[int] = []
-    found = layers_of_optimised(files[0], structured_images.images_nhwc, "fp32", lambda done, total: seen.append(done))
+    found = layers_of_optimized(files[0], structured_images.images_nhwc, "fp32", lambda done, total: seen.append(done))
     assert found.parted is None
-    assert found.candidate == "a.onnx, optimised"
+    assert found.candidate == "a.onnx, optimized"
     assert max(row.output_l2 or 0 for row in found.layers) < 1e-5
     assert seen == sorted(seen)
 
 
 def test_the_first_node_that_overflows_fp16_is_found(
-    files: tuple[Path, Path], structured_images: LabelledImages
+    files: tuple[Path, Path], structured_images: LabeledImages
 ) -> None:
     assert first_nonfinite(files[1], structured_images.images_nhwc) is None
     changed = _scaled(files[1], "stages.1.0.conv1.weight", 30_000)
@@ -78,7 +78,7 @@ def test_the_first_node_that_overflows_fp16_is_found(
 
 
 def test_a_file_with_other_names_parts_where_nothing_is_known_of_the_inputs_nowhere(
-    files: tuple[Path, Path], structured_images: LabelledImages
+    files: tuple[Path, Path], structured_images: LabeledImages
 ) -> None:
     model = onnx.load(_scaled(files[0], "fc.weight", 0.5))
     kept = {value.name for value in [*model.graph.input, *model.graph.output]}

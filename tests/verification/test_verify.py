@@ -15,7 +15,7 @@ import pytest
 import toolkit
 from tests.faults.conftest import Healthy, Plant, healthy, plant, rehashed, written
 from toolkit.compare.gate import UNDECIDED
-from toolkit.contracts import Float32, LabelledImages, UInt8
+from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import MissingPackage, ToolkitError
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.verification.contact_sheet import LISTED, write_sheets
@@ -49,7 +49,7 @@ def test_a_document_keeps_its_schema_and_says_what_it_is_of(healthy: Healthy) ->
     assert document["schema"] == "toolkit/verify/1"
     assert document["ok"] is True
     assert [row["label"] for row in document["parity"][0]["per_class"]] == list(range(6))
-    assert {layers["candidate"] for layers in document["layers"]} >= {"model.int8.onnx", "model.int8.onnx, optimised"}
+    assert {layers["candidate"] for layers in document["layers"]} >= {"model.int8.onnx", "model.int8.onnx, optimized"}
 
 
 def test_a_broken_bundle_keeps_the_schema_too(healthy: Healthy, plant: Plant) -> None:
@@ -65,7 +65,7 @@ def test_a_broken_bundle_keeps_the_schema_too(healthy: Healthy, plant: Plant) ->
     assert [cause["name"] for cause in document["likely_causes"]][-1] == "no logit is finite"
 
 
-def test_quantisation_error_and_backend_error_stand_apart(healthy: Healthy) -> None:
+def test_quantization_error_and_backend_error_stand_apart(healthy: Healthy) -> None:
     class Drifting(OrtRunner):
         """Another engine for the INT8 file, a thousandth off."""
 
@@ -79,9 +79,9 @@ def test_quantisation_error_and_backend_error_stand_apart(healthy: Healthy) -> N
     steps = {(source.kind, source.parity.reference, source.parity.candidate): source for source in found.sources}
     assert set(steps) == {("quantisation", "ort fp32", "ort int8"), ("backend", "ort int8", "trt int8")}
     backend = steps[("backend", "ort int8", "trt int8")].parity
-    quantisation = steps[("quantisation", "ort fp32", "ort int8")].parity
+    quantization = steps[("quantisation", "ort fp32", "ort int8")].parity
     assert backend.relative_l2 == pytest.approx(1e-3, rel=0.01)
-    assert quantisation.relative_l2 > 2 * backend.relative_l2
+    assert quantization.relative_l2 > 2 * backend.relative_l2
     assert set(found.pairs) == {"ort fp32", "trt int8"}
     assert found.ok
 
@@ -91,7 +91,7 @@ def _few(healthy: Healthy, tmp_path: Path, flips: int) -> Path:
     images = healthy.images.take(slice(60))
     labels = images.labels.copy()
     labels[:flips] = (labels[:flips] + 1) % 6
-    return written(tmp_path / "few.npz", LabelledImages(images.images_nhwc, labels, images.classes, "few"))
+    return written(tmp_path / "few.npz", LabeledImages(images.images_nhwc, labels, images.classes, "few"))
 
 
 def test_few_images_are_undecided_which_passes_unless_strict_and_says_how_many_would_do(

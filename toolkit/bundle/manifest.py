@@ -20,7 +20,7 @@ class Variant:
         file: its name in the bundle.
         precision: what its convolutions compute in: "fp32", "fp16" or "int8".
         for_tensorrt: TensorRT builds from it; the other is for ONNX Runtime on the CPU.
-        optimize: ONNX Runtime reads it rightly with its own optimisations.
+        optimize: ONNX Runtime reads it rightly with its own optimizations.
         golden_distance: the largest relative L2 of an engine's or a runner's logits from the golden ones.
         golden_flips: the largest part of answers, 0..1, that may differ from the golden ones.
         layer_floor: the relative L2 that a layer of a healthy net may be off (docs/verify.md); more is a fault.
@@ -45,7 +45,7 @@ class Variant:
 # float32 may be computed in TF32 (10 bits of mantissa); FP16 has 11 bits; an INT8 engine may tip roundings, and may not
 # be further from the golden logits than INT8 itself is from fp32 on the reference models, 0.02 to 0.035.
 # ONNX Runtime from 1.21 on computes int8-fp16 wrongly with its own defaults (see `toolkit.runtime.ort.quirks`). Without
-# any optimisation it answers as the graph stands, to the last bit, and is as fast as with the others.
+# any optimization it answers as the graph stands, to the last bit, and is as fast as with the others.
 VARIANTS = {
     variant.name: variant
     for variant in (

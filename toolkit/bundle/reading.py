@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.bundle.manifest import FORMAT, GOLDEN, MANIFEST_SHAPE, VARIANTS
-from toolkit.contracts import Float32, LabelledImages, Preprocessing, preprocessing_from_dict, require_images
+from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.documents import require_shape
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
@@ -61,13 +61,13 @@ class Bundle:
         """The manifest's engines: file, precision, sha256, what they were built with."""
         return list(self.manifest.get("engines", []))
 
-    def golden(self) -> tuple[LabelledImages, dict[str, Float32]]:
+    def golden(self) -> tuple[LabeledImages, dict[str, Float32]]:
         """A few evaluation images and the logits float32 (N, classes) each precision gave for them on the host."""
         with os_errors(self.folder / GOLDEN, "read"):
             data = (self.folder / GOLDEN).read_bytes()
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                images = LabelledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
+                images = LabeledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
                 logits = {key.removeprefix("logits_"): arrays[key] for key in arrays.files if key.startswith("logits_")}
         except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="toolkit export") from error

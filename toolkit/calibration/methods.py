@@ -22,7 +22,7 @@ UNSIGNED_LEVELS = 255  # uint8 of what is never negative
 
 Float64 = NDArray[np.float64]
 
-PARTS = 4  # of a bin: near the clip a bin is as wide as a step, and its centre alone would sit on a level by chance
+PARTS = 4  # of a bin: near the clip a bin is as wide as a step, and its center alone would sit on a level by chance
 COARSE, NARROWEST = 25, 256.0  # clips tried at first, from the largest |x| down to 1/256 of it
 LINEAR_BINS, STRIDE = 2048, 16  # of the entropy method: as many as TensorRT's; every 16th bin is a candidate
 
@@ -51,10 +51,10 @@ def amax_from_histogram(histogram: Histogram, name: str, levels: int = LEVELS) -
 
 
 def least_squares_amax(histogram: Histogram, levels: int = LEVELS) -> float:
-    """The clip a that minimises E[(|x| - Q_a(|x|))^2], Q_a(v) = s min(rint(v / s), levels), s = a / levels.
+    """The clip a that minimizes E[(|x| - Q_a(|x|))^2], Q_a(v) = s min(rint(v / s), levels), s = a / levels.
 
-    Every bin stands for `PARTS` values, the centres of its equal parts, that share its count. The clip is searched on
-    25 geometric steps from the largest |x| to 1/256 of it, then on 25 more between the neighbours of the best one:
+    Every bin stands for `PARTS` values, the centers of its equal parts, that share its count. The clip is searched on
+    25 geometric steps from the largest |x| to 1/256 of it, then on 25 more between the neighbors of the best one:
     within 2 % of the optimum of a smooth error. The first bin (zeros) has no error and does not count.
 
     Source: the L2 clip of Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient Inference",
@@ -94,7 +94,7 @@ def linear_counts(histogram: Histogram, bins: int = LINEAR_BINS) -> Float64:
 
 
 def least_divergence_amax(histogram: Histogram, levels: int = LEVELS) -> float:
-    """The clip whose quantised distribution diverges least from the clipped one, by Kullback and Leibler.
+    """The clip whose quantized distribution diverges least from the clipped one, by Kullback and Leibler.
 
     On 2,048 equal bins from 0 to the largest |x|. For a clip behind bin i: P is bins 0..i-1 with everything beyond
     added to the last; Q merges the same bins, without what lies beyond, into `levels` + 1 parts and spreads each evenly

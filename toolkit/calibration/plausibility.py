@@ -14,7 +14,7 @@ from toolkit.errors import CalibrationError
 LEAST_CORRELATION = 0.15
 MOST_DUPLICATES = 0.5
 MOST_CONSTANT = 0.5
-# Of a normalised input over all images. Pixels scaled to 0..1 have a spread of 0.2 to 0.35, and of 0..255 of 50 and up.
+# Of a normalized input over all images. Pixels scaled to 0..1 have a spread of 0.2 to 0.35, and of 0..255 of 50 and up.
 LEAST_SPREAD, MOST_SPREAD, FARTHEST_MEAN = 0.4, 3.0, 1.5
 
 
@@ -23,7 +23,7 @@ class ImageStatistics:
     """What a set of images is judged by.
 
     Attributes:
-        correlation: of pixels with their right and lower neighbours, the median over images that are not constant.
+        correlation: of pixels with their right and lower neighbors, the median over images that are not constant.
         constant, duplicates: shares of images, from 0 to 1; of each group of copies all but one count.
     """
 
@@ -34,7 +34,7 @@ class ImageStatistics:
 
 
 def statistics_of_images(images_nhwc: UInt8) -> ImageStatistics:
-    """Statistics of uint8 (N, H, W, C) images; the correlation is 1.0 where nothing has a neighbour that differs."""
+    """Statistics of uint8 (N, H, W, C) images; the correlation is 1.0 where nothing has a neighbor that differs."""
     constant, correlations = 0, []
     for image in images_nhwc:
         values = image.astype(np.float64) - image.mean(axis=(0, 1))
@@ -56,10 +56,10 @@ def suspicions(found: ImageStatistics) -> list[str]:
     """What is wrong with the images, a sentence each; none for usable ones."""
     reasons = []
     if found.constant > MOST_CONSTANT:
-        reasons.append(f"{100 * found.constant:.0f} % of the images are of one colour")
+        reasons.append(f"{100 * found.constant:.0f} % of the images are of one color")
     if abs(found.correlation) < LEAST_CORRELATION:
         reasons.append(
-            f"the pixels are noise: neighbours correlate by {found.correlation:.2f}, in photographs by 0.7 and more"
+            f"the pixels are noise: neighbors correlate by {found.correlation:.2f}, in photographs by 0.7 and more"
         )
     if found.duplicates > MOST_DUPLICATES:
         reasons.append(f"{100 * found.duplicates:.0f} % of the images are copies of others")
@@ -77,8 +77,8 @@ def suspicions_of_input(images_nhwc: UInt8, preprocessing: Preprocessing) -> lis
         return []
     worst = int(np.argmin(good))
     return [
-        f"the network's input is not normalised: channel {worst} has mean {means[worst]:.2f} and spread "
-        f"{spreads[worst]:.2f}, normalised ones about 0 and 1 (--mean, --std)"
+        f"the network's input is not normalized: channel {worst} has mean {means[worst]:.2f} and spread "
+        f"{spreads[worst]:.2f}, normalized ones about 0 and 1 (--mean, --std)"
     ]
 
 
@@ -89,7 +89,7 @@ def require_plausible(images_nhwc: UInt8, force: bool, typed: Preprocessing | No
         typed: a preprocessing that comes from the command line and from no card.
 
     Raises:
-        CalibrationError: noise, constant images, mostly copies, or an input that is not normalised.
+        CalibrationError: noise, constant images, mostly copies, or an input that is not normalized.
     """
     reasons = suspicions(statistics_of_images(images_nhwc))
     reasons += [] if typed is None else suspicions_of_input(images_nhwc, typed)

@@ -45,8 +45,8 @@ class Observation:
     """Everything that one pass over a set of images measured: enough for every method, and exact to merge.
 
     Attributes:
-        histograms: of the tensors that TensorRT's form quantises, by name.
-        between: of those that only the form for ONNX Runtime's CPU kernels quantises.
+        histograms: of the tensors that TensorRT's form quantizes, by name.
+        between: of those that only the form for ONNX Runtime's CPU kernels quantizes.
         unsigned: names of the tensors that a ReLU makes, and that form holds in 0..255.
         largest: the exact largest |x| of every float activation, by name.
         belongs_to: what a record's key holds, except the images and the method.
@@ -89,7 +89,7 @@ def observation_from_images(
     preprocessing: Preprocessing,
     on_progress: Progress = lambda done, total: None,
 ) -> Observation:
-    """Runs the fp32 graph once over the images and counts every tensor that will be quantised.
+    """Runs the fp32 graph once over the images and counts every tensor that will be quantized.
 
     Args:
         model: the fp32 graph with preprocessing inside.
@@ -199,7 +199,7 @@ def _no_range(tensor: str, method: str, histogram: Histogram, images: int) -> Ca
 
 
 def _require_all_finite(largest: dict[str, float]) -> None:
-    """The tensors that are not quantised, such as the logits, must be numbers too."""
+    """The tensors that are not quantized, such as the logits, must be numbers too."""
     for tensor, value in largest.items():
         if not math.isfinite(value):
             raise CalibrationError(
@@ -232,7 +232,7 @@ def _observe(
 def step_of_counting(size: int) -> int:
     """Of a tensor with `size` values an image every how many-th is counted: 1 up to `COUNTED`, then odd numbers.
 
-    Neighbours in an activation are much alike, and 512 images of 8,192 values are four million. An odd step visits
+    Neighbors in an activation are much alike, and 512 images of 8,192 values are four million. An odd step visits
     every row and column of maps whose sides are powers of two.
     """
     step = -(-size // COUNTED)

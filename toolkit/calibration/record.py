@@ -37,7 +37,7 @@ class Record:
         amax: the |x| that int8 127 stands for, by tensor name; scale = amax / 127.
         largest: the exact largest |x| seen of every float activation, by tensor name.
         cpu: the |x| that uint8 255, or 127 steps from 128, stands for in the form for ONNX Runtime's CPU kernels, where
-            that form has other levels than int8 or TensorRT's quantises no such tensor.
+            that form has other levels than int8 or TensorRT's quantizes no such tensor.
         belongs_to: sha256 of graph, images and preprocessing, the method and the tool version.
         images: the first 16 hex digits of each measured image's sha256, sorted: who evaluates later can tell which
             images it must leave out.

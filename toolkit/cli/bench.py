@@ -181,14 +181,14 @@ def _show_comparison(comparison: Comparison) -> None:
     from toolkit.benchmarking.baseline import MACHINE, SLOWER
     from toolkit.cli.console import note, plain, say, table
 
-    colours = {SLOWER: "red", MACHINE: "red", "undecided": "yellow"}
+    colors = {SLOWER: "red", MACHINE: "red", "undecided": "yellow"}
     rows = [
         (
             c.runner,
             f"{c.batch}",
             f"{c.ratio:.3f}",
             "" if c.low is None or c.high is None else f"{c.low:.3f} to {c.high:.3f}",
-            f"[{colours.get(c.verdict, 'green')}]{c.verdict}[/]",
+            f"[{colors.get(c.verdict, 'green')}]{c.verdict}[/]",
         )
         for c in comparison.changes
     ]

@@ -72,7 +72,7 @@ def command(
     note(f"bundle: {opened.folder}")
     told = {
         "workspace_mib": workspace_mib,
-        "optimisation_level": opt_level,
+        "optimization_level": opt_level,
         "compatible": compatible,
         "dla_core": dla,
     }

@@ -29,7 +29,7 @@ def command(
         None,
         help="A name in models/, a model folder, package.module:build (your own PyTorch), FILE.onnx, or the default.",
     ),
-    int8: bool = typer.Option(False, "--int8", help="Calibrate and write every INT8 artefact."),
+    int8: bool = typer.Option(False, "--int8", help="Calibrate and write every INT8 artifact."),
     fp16: bool = typer.Option(False, "--fp16", help="Write model.fp16.onnx (typed tensors)."),
     output: Path | None = typer.Option(None, "-o", "--output", help="The bundle's folder. (default: bundles/MODEL)"),
     data: str | None = typer.Option(
@@ -230,7 +230,7 @@ def _show_decided(loaded: LoadedModel | OnnxModel, images: ModelImages) -> None:
         values = loaded.card.preprocessing
         numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values.mean, values.std, strict=True))
         say(
-            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalisation'])}. "
+            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalization'])}. "
             "If it was trained with others, give those: --mean and --std."
         )
     for what in ("labels", "weights", "repairs"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-COLOURS = {"ok": "green", "failed": "red", "not run": "yellow"}
+COLORS = {"ok": "green", "failed": "red", "not run": "yellow"}
 
 
 def command(
@@ -47,7 +47,7 @@ def command(
         opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record, must_run=backend != "all"
     )
     rows = [
-        (check.what, f"[{COLOURS[check.verdict]}]{check.verdict}[/{COLOURS[check.verdict]}]", plain(check.found))
+        (check.what, f"[{COLORS[check.verdict]}]{check.verdict}[/{COLORS[check.verdict]}]", plain(check.found))
         for check in checks
     ]
     table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)

@@ -34,7 +34,7 @@ def command(
     pixels: str | None = own_onnx.PIXELS,
     layout: str | None = own_onnx.LAYOUT,
 ) -> dict[str, Any]:
-    """Quantise each convolution alone and rank them by how far the logits move, by ONNX node name.
+    """Quantize each convolution alone and rank them by how far the logits move, by ONNX node name.
 
     Examples:
       toolkit sensitivity my-net
@@ -79,7 +79,7 @@ def command(
         if len(judges) == 0:
             raise CalibrationError("too few images to hold some out", found=len(chosen), allowed="at least 8")
         layers = sensitivities_of_layers(
-            subject.graph, choice.record, judges, lambda done, total: step("quantise each layer", done, total)
+            subject.graph, choice.record, judges, lambda done, total: step("quantize each layer", done, total)
         )
     rows = [
         (f"{layer.node}", f"{100 * layer.agreement.relative_l2:.3f} %", f"{layer.agreement.flips}") for layer in layers

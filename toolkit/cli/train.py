@@ -35,7 +35,7 @@ def command(
         None, "--from", metavar="MODEL", help="Fine-tune this model: its weights, architecture and input; a new head."
     ),
     qat: bool = typer.Option(
-        False, "--qat", help="Fine-tune --from MODEL with fake quantisation; toolkit export then takes its scales."
+        False, "--qat", help="Fine-tune --from MODEL with fake quantization; toolkit export then takes its scales."
     ),
     config: str | None = typer.Option(
         None,
@@ -193,9 +193,9 @@ def _prepared(options: dict[str, Any], device: torch.device, world: World) -> _P
     )
     qat = None
     if start is not None and options["qat"]:
-        from toolkit.exporting.qat_scales import fake_quantisation_of_model
+        from toolkit.exporting.qat_scales import fake_quantization_of_model
 
-        qat = fake_quantisation_of_model(start, images.calibration)
+        qat = fake_quantization_of_model(start, images.calibration)
     effective = options | {"name": name, "arch": None if start is not None else arch}
     effective |= {"epochs": recipe.epochs, "batch": recipe.batch, "lr": recipe.lr}
     plan = Plan(

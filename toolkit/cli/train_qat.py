@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def recipe_of_qat(
     recipe: Recipe, options: dict[str, Any], start: LoadedModel | None, classes: tuple[str, ...]
 ) -> Recipe:
-    """What fake quantisation takes where nothing was said: few epochs at a hundredth of the first rate, in float32.
+    """What fake quantization takes where nothing was said: few epochs at a hundredth of the first rate, in float32.
 
     Raises:
         ToolkitError: nothing to start from, a model of other classes, or bfloat16, which rounds more coarsely

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.contracts import LabelledImages
+    from toolkit.contracts import LabeledImages
     from toolkit.models.card import Card
 
 TOLERANCE_POINTS = 0.01
@@ -81,22 +81,22 @@ def verify_model(name: str, data: str | None, count: int | None, convert: bool, 
     }
 
 
-def _images(card: Card, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabelledImages:
+def _images(card: Card, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabeledImages:
     """The test part of `data`, else the model's own evaluation images."""
     from toolkit.contracts import require_images
     from toolkit.data import dataset_from_spec, sample
-    from toolkit.data.model_images import images_of_model, labelled_as
+    from toolkit.data.model_images import images_of_model, labeled_as
 
     if data is None:
         images = images_of_model(card.name, card.labels, card.preprocessing).evaluation
     else:
         dataset = dataset_from_spec(data, shape=card.preprocessing.shape, convert=convert, skip_bad=skip_bad)
-        images = labelled_as(dataset.test, card.labels, card.name)
+        images = labeled_as(dataset.test, card.labels, card.name)
     require_images(images.images_nhwc, card.preprocessing, f"model '{card.name}'")
     return images if count is None else sample(images, count, seed=0)
 
 
-def _claim(card: Card, images: LabelledImages) -> float | None:
+def _claim(card: Card, images: LabeledImages) -> float | None:
     """The card's top-1 in percent, if it was measured on these very images."""
     if not card.accuracy or card.accuracy.get("data_sha256") != images.sha256:
         return None

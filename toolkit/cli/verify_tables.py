@@ -10,7 +10,7 @@ from toolkit.compare.parity import Parity, Score
 from toolkit.verification.layers import Layers
 from toolkit.verification.result import Pair, Verification
 
-COLOURS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
+COLORS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
 MOST_CONFUSIONS = 3
 MOST_LAYERS = 5
 
@@ -41,7 +41,7 @@ def _pairs(found: Verification) -> None:
             *([] if found.other is None else [f"{pair.parity.relative_l2:.1e}"]),
             f"{pair.verdict.retention_percent:.2f} %",
             f"{pair.verdict.low_percent:.2f}-{pair.verdict.high_percent:.2f}",
-            f"[{COLOURS[pair.verdict.word]}]{_word(found, name)}[/{COLOURS[pair.verdict.word]}]",
+            f"[{COLORS[pair.verdict.word]}]{_word(found, name)}[/{COLORS[pair.verdict.word]}]",
         )
         for name, pair in found.pairs.items()
     ]

@@ -37,7 +37,7 @@ class Parity:
             `changed` went from one wrong answer to another.
         mcnemar_p: exact two-sided p of lost against gained: small means the difference is not noise.
         max_abs_dlogit, mean_abs_dlogit: of all logits.
-        relative_l2: ||candidate - reference|| / ||reference|| over all logits; ranks quantisers better than top-1.
+        relative_l2: ||candidate - reference|| / ||reference|| over all logits; ranks quantizers better than top-1.
         snr_db: the same as a signal-to-noise ratio, -20 log10(relative_l2); infinite for equal logits.
         mean_cosine, worst_cosine: of each image's two logit vectors, over images whose logits are finite; NaN for none.
         worst_cosine_image: the index of the worst; -1 for none.

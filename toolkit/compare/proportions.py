@@ -13,8 +13,8 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} of {trials} is not a proportion")
     p, zz = successes / trials, z * z / trials
-    centre, spread = p + zz / 2, z * math.sqrt(p * (1 - p) / trials + zz / trials / 4)
-    return max(0.0, (centre - spread) / (1 + zz)), min(1.0, (centre + spread) / (1 + zz))
+    center, spread = p + zz / 2, z * math.sqrt(p * (1 - p) / trials + zz / trials / 4)
+    return max(0.0, (center - spread) / (1 + zz)), min(1.0, (center + spread) / (1 + zz))
 
 
 def mcnemar_exact_p(only_a: int, only_b: int) -> float:

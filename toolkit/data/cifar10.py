@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.contracts import Dataset, LabelledImages, UInt8
+from toolkit.contracts import Dataset, LabeledImages, UInt8
 from toolkit.data.download import Progress, fetch
 from toolkit.errors import DataError
 from toolkit.files import folder_replaced, os_errors
@@ -154,11 +154,11 @@ def from_folder(folder: Path) -> Dataset:
     return Dataset(NAME, _part(folder, names[:-1], "train"), _part(folder, names[-1:], "test"))
 
 
-def _part(folder: Path, names: list[str], part: str) -> LabelledImages:
+def _part(folder: Path, names: list[str], part: str) -> LabeledImages:
     records = np.frombuffer(b"".join(_records(folder, name) for name in names), np.uint8).reshape(-1, RECORD)
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return LabelledImages(images, records[:, 0].astype(np.int64), CLASSES, f"{NAME}/{part}")
+    return LabeledImages(images, records[:, 0].astype(np.int64), CLASSES, f"{NAME}/{part}")
 
 
 def _records(folder: Path, name: str) -> bytes:

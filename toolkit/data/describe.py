@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.contracts import Dataset, LabelledImages, preprocessing_from_images, sha256_of_each
+from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images, sha256_of_each
 from toolkit.errors import DataError
 
 
@@ -57,7 +57,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _part(images: LabelledImages, digests: list[bytes]) -> dict[str, Any]:
+def _part(images: LabeledImages, digests: list[bytes]) -> dict[str, Any]:
     counts = np.bincount(images.labels, minlength=len(images.classes))
     return {
         "source": images.source,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.contracts import Dataset, Int64, LabelledImages, UInt8
+from toolkit.contracts import Dataset, Int64, LabeledImages, UInt8
 from toolkit.data.download import Progress, fetch
 from toolkit.errors import DataError
 from toolkit.files import folder_replaced, os_errors
@@ -83,10 +83,10 @@ def from_folder(folder: Path) -> Dataset:
     return Dataset(NAME, _part(folder, "train"), _part(folder, "t10k"))
 
 
-def _part(folder: Path, prefix: str) -> LabelledImages:
+def _part(folder: Path, prefix: str) -> LabeledImages:
     images = _images(unpacked(folder / f"{prefix}-images-idx3-ubyte.gz"))
     labels = _labels(unpacked(folder / f"{prefix}-labels-idx1-ubyte.gz"))
-    return LabelledImages(images, labels, CLASSES, f"{NAME}/{'train' if prefix == 'train' else 'test'}")
+    return LabeledImages(images, labels, CLASSES, f"{NAME}/{'train' if prefix == 'train' else 'test'}")
 
 
 def unpacked(path: Path) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.contracts import LabelledImages, UInt8
+from toolkit.contracts import LabeledImages, UInt8
 from toolkit.errors import DataError
 from toolkit.lazy import needs
 
-COLOURS = {1: "grayscale", 3: "RGB"}
+COLORS = {1: "grayscale", 3: "RGB"}
 
 
 def require_shape(shape: tuple[int, int, int]) -> None:
@@ -17,13 +17,13 @@ def require_shape(shape: tuple[int, int, int]) -> None:
     Raises:
         DataError: `shape` is not (H, W, C) with positive sizes and 1 or 3 channels.
     """
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in COLOURS:
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in COLORS:
         raise DataError(
             "images cannot have this shape", found=shape, allowed="(height, width, channels) with 1 or 3 channels"
         )
 
 
-def fitted(images: LabelledImages, shape: tuple[int, int, int], convert: bool) -> LabelledImages:
+def fitted(images: LabeledImages, shape: tuple[int, int, int], convert: bool) -> LabeledImages:
     """The set in the shape (H, W, C), unchanged where it has it already.
 
     Raises:
@@ -32,7 +32,7 @@ def fitted(images: LabelledImages, shape: tuple[int, int, int], convert: bool) -
     if images.images_nhwc.shape[1:] == shape:
         return images
     pixels = [fit(image, shape, convert, images.source) for image in images.images_nhwc]
-    return LabelledImages(np.stack(pixels), images.labels, images.classes, images.source)
+    return LabeledImages(np.stack(pixels), images.labels, images.classes, images.source)
 
 
 def fit(pixels: UInt8, shape: tuple[int, int, int], convert: bool, name: str) -> UInt8:
@@ -59,7 +59,7 @@ def gray_as_rgb(pixels: UInt8) -> UInt8:
 
 
 def _refusal(pixels: UInt8, shape: tuple[int, int, int], name: str) -> DataError:
-    fix = f"add --convert: it brings every image to {shape[0]}x{shape[1]} {COLOURS[shape[2]]}"
+    fix = f"add --convert: it brings every image to {shape[0]}x{shape[1]} {COLORS[shape[2]]}"
     if pixels.shape[:2] != shape[:2]:
         return DataError(
             f"{name} has another size than the model takes",
@@ -68,7 +68,7 @@ def _refusal(pixels: UInt8, shape: tuple[int, int, int], name: str) -> DataError
             fix=fix,
         )
     return DataError(
-        f"{name} is {COLOURS[pixels.shape[2]]} and the model takes {COLOURS[shape[2]]}",
+        f"{name} is {COLORS[pixels.shape[2]]} and the model takes {COLORS[shape[2]]}",
         found=f"{pixels.shape[2]} channel(s)",
         allowed=f"{shape[2]}",
         fix=fix,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.contracts import Dataset, LabelledImages, UInt8
+from toolkit.contracts import Dataset, LabeledImages, UInt8
 from toolkit.data.class_folders import ClassFolders, parts_of
 from toolkit.data.download import Progress
 from toolkit.data.fit import fit, gray_as_rgb
@@ -47,11 +47,11 @@ def dataset_from_folder(
     pixels = _in_one_shape(read)
     skipped = tuple(f"{path} ({error})" for path, error in damaged.items())
     if test is None:
-        return Dataset(name, *split(_labelled(train, pixels, damaged), seed), skipped)
-    return Dataset(name, _labelled(train, pixels, damaged), _labelled(test, pixels, damaged), skipped)
+        return Dataset(name, *split(_labeled(train, pixels, damaged), seed), skipped)
+    return Dataset(name, _labeled(train, pixels, damaged), _labeled(test, pixels, damaged), skipped)
 
 
-def _labelled(part: ClassFolders, pixels: dict[Path, UInt8], damaged: dict[Path, Unreadable]) -> LabelledImages:
+def _labeled(part: ClassFolders, pixels: dict[Path, UInt8], damaged: dict[Path, Unreadable]) -> LabeledImages:
     """The part less its damaged files; the source says how many those are."""
     pairs = [(path, label) for path, label in zip(part.files, part.labels, strict=True) if path not in damaged]
     lost = sorted(set(part.labels) - {label for _, label in pairs})
@@ -65,7 +65,7 @@ def _labelled(part: ClassFolders, pixels: dict[Path, UInt8], damaged: dict[Path,
     left_out = len(part.files) - len(pairs)
     source = f"{part.folder} ({left_out} damaged files left out)" if left_out else str(part.folder)
     images = np.stack([pixels[path] for path, _ in pairs])
-    return LabelledImages(images, np.array([label for _, label in pairs], np.int64), part.classes, source)
+    return LabeledImages(images, np.array([label for _, label in pairs], np.int64), part.classes, source)
 
 
 def _read(
@@ -116,7 +116,7 @@ def _damage(folder: Path, damaged: dict[Path, Unreadable], total: int) -> DataEr
 
 
 def _in_one_shape(images: dict[Path, UInt8]) -> dict[Path, UInt8]:
-    """Gray among colour becomes RGB, exactly; all gray stays gray."""
+    """Gray among color becomes RGB, exactly; all gray stays gray."""
     if {pixels.shape[2] for pixels in images.values()} == {1, 3}:
         return {path: gray_as_rgb(pixels) for path, pixels in images.items()}
     return images

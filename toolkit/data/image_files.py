@@ -96,9 +96,9 @@ def _pixels(image: Image.Image, sixteen_bits: bool, convert: bool, path: Path) -
 
 
 def _from_sixteen_bits(image: Image.Image, convert: bool, path: Path) -> UInt8:
-    # modes I and I;16 hold all 16 bits of gray; colour with 16 bits has lost the low bytes by now
+    # modes I and I;16 hold all 16 bits of gray; color with 16 bits has lost the low bytes by now
     if not image.mode.startswith("I") or "transparency" in image.info:
-        raise _refusal(path, "a 16-bit image with colour or transparency", "save it with 8 bits a channel")
+        raise _refusal(path, "a 16-bit image with color or transparency", "save it with 8 bits a channel")
     if not convert:
         raise _refusal(path, "a 16-bit image", "add --convert to scale it to 8 bits, or save it with 8 bits")
     # 65535 / 257 = 255: the whole range onto the whole range

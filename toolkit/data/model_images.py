@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.contracts import Dataset, LabelledImages, Preprocessing, require_images
+from toolkit.contracts import Dataset, LabeledImages, Preprocessing, require_images
 from toolkit.data import dataset_from_spec, require_disjoint, sample, without_shared
 from toolkit.errors import CalibrationError, DataError
 from toolkit.files import folder_replaced, os_errors, read_toml
@@ -57,8 +57,8 @@ class ModelImages:
         skipped: damaged files that were left out on request, each with the reason.
     """
 
-    calibration: LabelledImages
-    evaluation: LabelledImages
+    calibration: LabeledImages
+    evaluation: LabeledImages
     recipe: Recipe
     skipped: tuple[str, ...] = ()
 
@@ -108,7 +108,7 @@ def recipe_from_file(path: Path) -> Recipe:
 def images_from_folder(folder: Path) -> ModelImages:
     """Reads what `write_images` wrote; a recipe without images draws the same ones again from the set that it names.
 
-    A set that may not be passed on (CIFAR-10 has no licence) travels as its recipe.
+    A set that may not be passed on (CIFAR-10 has no license) travels as its recipe.
 
     Raises:
         DataError: an image file cannot be read, or the recipe's set is not installed.
@@ -121,13 +121,13 @@ def images_from_folder(folder: Path) -> ModelImages:
     return ModelImages(parts[0], parts[1], recipe)
 
 
-def _images_from_npz(path: Path, name: str) -> LabelledImages:
+def _images_from_npz(path: Path, name: str) -> LabeledImages:
     with os_errors(path, "read"):
         data = path.read_bytes()
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             classes = tuple(str(label) for label in arrays["classes"])
-            return LabelledImages(arrays["images"], arrays["labels"], classes, f"{name}/{path.name}")
+            return LabeledImages(arrays["images"], arrays["labels"], classes, f"{name}/{path.name}")
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read", found=error, fix="restore the file from its source") from error
 
@@ -179,18 +179,18 @@ def images_of_model(
 def images_of_dataset(
     dataset: Dataset, data: str, labels: tuple[str, ...], name: str, count: int | None = None
 ) -> ModelImages:
-    """Draws `count` calibration images, or as many as there are different ones up to `IMAGES`; see `labelled_as`."""
+    """Draws `count` calibration images, or as many as there are different ones up to `IMAGES`; see `labeled_as`."""
     dataset = replace(
         dataset,
-        train=labelled_as(dataset.train, labels, name),
-        test=labelled_as(dataset.test, labels, name),
+        train=labeled_as(dataset.train, labels, name),
+        test=labeled_as(dataset.test, labels, name),
     )
     different = len({image.tobytes() for image in dataset.train.images_nhwc})
     images = images_from_dataset(dataset, Recipe(data, count or min(IMAGES, different)))
     return replace(images, skipped=dataset.skipped)
 
 
-def labelled_as(images: LabelledImages, labels: tuple[str, ...], name: str) -> LabelledImages:
+def labeled_as(images: LabeledImages, labels: tuple[str, ...], name: str) -> LabeledImages:
     """The same images with their labels counted in a model's classes, by name.
 
     A set may lack some of the classes, and have them in another order: folders are sorted by name, a model's logits
@@ -205,12 +205,12 @@ def labelled_as(images: LabelledImages, labels: tuple[str, ...], name: str) -> L
         numbered = tuple(map(str, range(len(images.classes))))
         if images.classes != numbered or len(numbered) > len(labels):
             require_labels(images, labels, name)
-        return LabelledImages(images.images_nhwc, images.labels, labels, images.source)
+        return LabeledImages(images.images_nhwc, images.labels, labels, images.source)
     places = np.array([labels.index(label) for label in images.classes], np.int64)
-    return LabelledImages(images.images_nhwc, places[images.labels], labels, images.source)
+    return LabeledImages(images.images_nhwc, places[images.labels], labels, images.source)
 
 
-def require_labels(images: LabelledImages, labels: tuple[str, ...], name: str) -> None:
+def require_labels(images: LabeledImages, labels: tuple[str, ...], name: str) -> None:
     """Refuses images whose classes are not the model's: accuracy would be of something else."""
     if images.classes != labels:
         raise DataError(

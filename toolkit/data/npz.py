@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.contracts import Dataset, Int64, LabelledImages, UInt8
+from toolkit.contracts import Dataset, Int64, LabeledImages, UInt8
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
 from toolkit.files import os_errors
@@ -114,7 +114,7 @@ def _to_uint8(images: NDArray[Any]) -> str:
     if images.dtype.kind != "f" or images.size == 0 or not np.isfinite(images).all():
         return "images.astype('uint8'), if the values are 0 to 255"
     if images.min() < 0:
-        return "undo the normalisation: the toolkit puts it into the graph and wants raw pixels"
+        return "undo the normalization: the toolkit puts it into the graph and wants raw pixels"
     return f"({'images * 255' if images.max() <= 1 else 'images'}).round().astype('uint8')"
 
 
@@ -161,7 +161,7 @@ def _numbered(path: Path, labels: Int64) -> tuple[str, ...]:
     return tuple(map(str, present.tolist()))
 
 
-def _part(path: Path, keys: tuple[str, ...], images: UInt8, labels: Int64, classes: tuple[str, ...]) -> LabelledImages:
+def _part(path: Path, keys: tuple[str, ...], images: UInt8, labels: Int64, classes: tuple[str, ...]) -> LabeledImages:
     if len(images) != len(labels):
         raise DataError(
             f"{path}: `{keys[0]}` and `{keys[1]}` differ in length",
@@ -169,10 +169,10 @@ def _part(path: Path, keys: tuple[str, ...], images: UInt8, labels: Int64, class
             allowed="a label for each image",
             fix="write both arrays from the same list",
         )
-    return LabelledImages(images, labels, classes, f"{path}:{keys[0]}")
+    return LabeledImages(images, labels, classes, f"{path}:{keys[0]}")
 
 
-def _require_same_shape(path: Path, train: LabelledImages, test: LabelledImages) -> None:
+def _require_same_shape(path: Path, train: LabeledImages, test: LabeledImages) -> None:
     shapes = train.images_nhwc.shape[1:], test.images_nhwc.shape[1:]
     if shapes[0] != shapes[1]:
         raise DataError(

@@ -7,13 +7,13 @@ from collections import defaultdict
 
 import numpy as np
 
-from toolkit.contracts import LabelledImages, sha256_of_each
+from toolkit.contracts import LabeledImages, sha256_of_each
 from toolkit.errors import DataError
 
 TEST_SHARE = 0.2
 
 
-def require_disjoint(calibration: LabelledImages, evaluation: LabelledImages) -> None:
+def require_disjoint(calibration: LabeledImages, evaluation: LabeledImages) -> None:
     """Refuses to evaluate on images that also set the ranges: the accuracy would flatter.
 
     Raises:
@@ -32,7 +32,7 @@ def require_disjoint(calibration: LabelledImages, evaluation: LabelledImages) ->
         )
 
 
-def without_shared(images: LabelledImages, other: LabelledImages) -> LabelledImages:
+def without_shared(images: LabeledImages, other: LabeledImages) -> LabeledImages:
     """`images` less those whose pixels also occur in `other`, in the same order.
 
     Raises:
@@ -50,7 +50,7 @@ def without_shared(images: LabelledImages, other: LabelledImages) -> LabelledIma
     return images.take(np.array(kept, np.int64))
 
 
-def sample(images: LabelledImages, count: int, seed: int) -> LabelledImages:
+def sample(images: LabeledImages, count: int, seed: int) -> LabeledImages:
     """Draws `count` images with different pixels, as equal in classes as the set allows.
 
     The order is a deal, a card a class in turn: every prefix is balanced too, and a smaller sample with the same seed
@@ -75,7 +75,7 @@ def sample(images: LabelledImages, count: int, seed: int) -> LabelledImages:
     return images.take(np.array([i for _, _, i in dealt[:count]], np.int64))
 
 
-def split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
+def split(images: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledImages]:
     """About 80 % of each class to train and 20 % to test; images with the same pixels stay on one side.
 
     Membership depends on pixels, labels and seed, not on order or file names. A class of two or more different

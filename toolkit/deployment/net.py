@@ -40,7 +40,7 @@ class Net:
         backend: "trt" or "ort", the one that answers.
         precision: the file that answers, such as "int8-cpu".
         labels: one a logit, in order.
-        preprocessing: size and channels that `classify` takes; the normalisation is in the graph.
+        preprocessing: size and channels that `classify` takes; the normalization is in the graph.
         passed_over: backends before it in the order of "auto", each with the reason why it does not answer.
     """
 

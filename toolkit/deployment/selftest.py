@@ -20,7 +20,7 @@ from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import parity_from_logits
 from toolkit.conditions.device import device_fingerprint
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.deployment.runners import Opened, open_runners
 from toolkit.documents import Above, Each, require_shape
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
@@ -127,7 +127,7 @@ def selftest(
     return checks
 
 
-def _golden(name: str, opened: Opened, images: LabelledImages, golden: dict[str, Any]) -> Check:
+def _golden(name: str, opened: Opened, images: LabeledImages, golden: dict[str, Any]) -> Check:
     precision = name.partition(" ")[2]
     expected = golden.get(precision)
     if expected is None:

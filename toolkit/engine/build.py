@@ -45,7 +45,7 @@ class BuildSettings:
     Attributes:
         compute_capabilities: for RTX, such as ("SM86", "SM89"); none makes a plan for all that it supports.
         workspace_mib: the scratch memory that a layer may use; None is TensorRT's default, all there is.
-        optimisation_level: 0 (builds fastest) to 5 (tries most); None is TensorRT's default, 3.
+        optimization_level: 0 (builds fastest) to 5 (tries most); None is TensorRT's default, 3.
         compatible: "version" (the plan also loads in later versions), "hardware" (also on other GPUs from Ampere on).
         dla: layers go to a DLA where it takes them.
         timing_cache: the folder of timing caches; None neither reads nor keeps any.
@@ -53,7 +53,7 @@ class BuildSettings:
 
     compute_capabilities: tuple[str, ...] = ()
     workspace_mib: int | None = None
-    optimisation_level: int | None = None
+    optimization_level: int | None = None
     compatible: str | None = None
     dla: Dla | None = None
     timing_cache: Path | None = None
@@ -164,8 +164,8 @@ class Build:
         share_profile(trt, config)
         if told.workspace_mib is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, told.workspace_mib << 20)
-        if told.optimisation_level is not None:
-            self.set_level(config, told.optimisation_level)
+        if told.optimization_level is not None:
+            self.set_level(config, told.optimization_level)
         if told.compatible == "version":
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         if told.compatible == "hardware":
@@ -182,10 +182,10 @@ class Build:
         return config
 
     def set_level(self, config: Any, level: int) -> None:
-        """Sets the optimisation level; 8.5 has none, and a name that does not exist would be set without a word."""
+        """Sets the optimization level; 8.5 has none, and a name that does not exist would be set without a word."""
         if not hasattr(config, "builder_optimization_level"):
             raise EngineError(
-                f"{self.tensorrt.name} has no optimisation levels", allowed="8.6 and later", fix="leave --opt-level out"
+                f"{self.tensorrt.name} has no optimization levels", allowed="8.6 and later", fix="leave --opt-level out"
             )
         config.builder_optimization_level = level
 

@@ -162,7 +162,7 @@ class _Maker:
         return BuildSettings(
             compute_capabilities=self.target.compute_capabilities if rtx else (),
             workspace_mib=self.target.workspace_mib,
-            optimisation_level=self.target.optimisation_level,
+            optimization_level=self.target.optimization_level,
             compatible=self.target.compatible,
             dla=order.dla,
             timing_cache=cache_folder() / "timing" if keep_timings else None,

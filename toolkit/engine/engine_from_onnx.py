@@ -68,7 +68,7 @@ def engine_from_onnx(
             they are known, TensorRT's words, and the path of its log.
     """
     onnx, destination = Path(onnx), Path(destination)
-    require_arguments(onnx, batch, settings.workspace_mib, settings.optimisation_level)
+    require_arguments(onnx, batch, settings.workspace_mib, settings.optimization_level)
     if destination.resolve() == onnx.resolve():
         raise EngineError("the engine would overwrite its ONNX file", found=destination, fix="name another file")
     driver = probe_driver()

@@ -12,7 +12,7 @@ from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT
 
 COMPATIBLE = ("version", "hardware")
 MOST_WORKSPACE_MIB = 1 << 20  # TensorRT takes bytes in 64 bits; no GPU has 1 TiB
-OPTIMISATION_LEVELS = range(6)  # builder_optimization_level: 0 builds fastest, 3 is the default, 5 tries most
+OPTIMIZATION_LEVELS = range(6)  # builder_optimization_level: 0 builds fastest, 3 is the default, 5 tries most
 
 
 def require_can_build(tensorrt: TensorRT, driver: Driver) -> TensorRT:
@@ -64,7 +64,7 @@ def why_not_compatible(tensorrt: TensorRT, how: str) -> str:
 
 
 def require_arguments(
-    onnx: Path, batch: tuple[int, int, int], workspace_mib: int | None, optimisation_level: int | None
+    onnx: Path, batch: tuple[int, int, int], workspace_mib: int | None, optimization_level: int | None
 ) -> None:
     """What can be judged before TensorRT is imported.
 
@@ -83,9 +83,9 @@ def require_arguments(
         raise EngineError("workspace_mib is too small", found=workspace_mib, allowed="at least 1 MiB, or None")
     if workspace_mib is not None and workspace_mib > MOST_WORKSPACE_MIB:
         raise EngineError("workspace_mib is too large", found=workspace_mib, allowed=f"{MOST_WORKSPACE_MIB}, 1 TiB")
-    if optimisation_level is not None and optimisation_level not in OPTIMISATION_LEVELS:
+    if optimization_level is not None and optimization_level not in OPTIMIZATION_LEVELS:
         raise EngineError(
-            "there is no such optimisation level", found=optimisation_level, allowed="0 (builds fastest) to 5, or None"
+            "there is no such optimization level", found=optimization_level, allowed="0 (builds fastest) to 5, or None"
         )
 
 

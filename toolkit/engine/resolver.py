@@ -70,7 +70,7 @@ def why_not_read(tensorrt: TensorRT, source: str) -> str:
         source: the precision of the file, a key of `toolkit.bundle.manifest.VARIANTS`.
     """
     if source == "int8-cpu":
-        return f"{tensorrt.name} quantises to int8 alone, and this file computes in uint8"
+        return f"{tensorrt.name} quantizes to int8 alone, and this file computes in uint8"
     if source == "int8-fp16" and not has_strong_typing(tensorrt.module):
         return f"{tensorrt.name} reads its FP16 scales as float32; model.int8.onnx has such"
     return ""
@@ -132,7 +132,7 @@ def _require_file(source: str, precision: str, in_bundle: tuple[str, ...]) -> No
 
 
 def _best(tensorrt: TensorRT, in_bundle: tuple[str, ...], reasons: list[str]) -> str:
-    """INT8 where it fuses. TensorRT-RTX writes Float behind every INT8 convolution, with a kernel to requantise."""
+    """INT8 where it fuses. TensorRT-RTX writes Float behind every INT8 convolution, with a kernel to requantize."""
     order = ("fp16", "int8", "fp32") if tensorrt.kind == NEEDS_NO_GPU else ("int8", "fp16", "fp32")
     chosen = next(precision for precision in order if precision in in_bundle)
     why = "it does not fuse INT8 convolutions" if tensorrt.kind == NEEDS_NO_GPU else "it fuses INT8 convolutions"

@@ -1,4 +1,4 @@
-"""The graph of every precision of a bundle: one export, one calibration, every artefact that follows from it."""
+"""The graph of every precision of a bundle: one export, one calibration, every artifact that follows from it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Options:
     """What goes into a bundle.
 
     Attributes:
-        int8: every INT8 artefact: the Q/DQ files, the CPU form and the calib.cache.
+        int8: every INT8 artifact: the Q/DQ files, the CPU form and the calib.cache.
         method, percentile: how ranges are measured, unless `record` has them already.
         max_drop: points of agreement with fp32 that INT8 may lose; layers stay in float until it does not.
         force: measure on images that look wrong.
@@ -105,7 +105,7 @@ def fp32_graph_of_model(model: LoadedModel) -> onnx.ModelProto:
 
 
 def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options: Options, on_step: Step) -> Graphs:
-    """Exports, measures and quantises.
+    """Exports, measures and quantizes.
 
     Raises:
         ExportError: a graph would not be the same model. CalibrationError: images or a record that do not fit, or a
@@ -124,7 +124,7 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
         require_fits_fp16(graph, made.record.largest)
         made.onnx["fp16"] = fp16_from_onnx(graph)
     if options.int8:
-        _quantise(made, images, options, on_step)
+        _quantize(made, images, options, on_step)
     return made
 
 
@@ -150,7 +150,7 @@ def _measure(
         )
         made.record = options.record
     elif options.int8:
-        typed = preprocessing if isinstance(model, OnnxModel) and model.normalised else None
+        typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
         notes = require_plausible(pixels, options.force, typed)
         made.choice = ranges_by_agreement(
             graph,
@@ -169,8 +169,8 @@ def _measure(
     made.facts["largest_activation"] = max(made.record.largest.values())
 
 
-def _quantise(made: Graphs, images: ModelImages, options: Options, on_step: Step) -> None:
-    """Every INT8 artefact of the record."""
+def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step) -> None:
+    """Every INT8 artifact of the record."""
     graph, record = made.onnx["fp32"], made.record
     assert record is not None
     if options.max_drop is not None:
@@ -178,7 +178,7 @@ def _quantise(made: Graphs, images: ModelImages, options: Options, on_step: Step
         judges = pixels[held_out(pixels)]
         if len(judges) == 0:
             raise CalibrationError("--max-drop needs images to hold out", found=len(pixels), allowed="at least 4")
-        layers = sensitivities_of_layers(graph, record, judges, lambda *at: on_step("quantise each layer", *at))
+        layers = sensitivities_of_layers(graph, record, judges, lambda *at: on_step("quantize each layer", *at))
         made.budget = keep_float_within(graph, record, judges, layers, options.max_drop)
     made.onnx["int8"] = qdq_from_ranges(graph, record, keep_float=made.keep_float)
     try:

@@ -1,4 +1,4 @@
-"""Writing a bundle: export, check, measure, quantise, judge; a folder appears only when all of it held."""
+"""Writing a bundle: export, check, measure, quantize, judge; a folder appears only when all of it held."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from toolkit.quantization.sensitivity import Budget
 
 GOLDEN_IMAGES = 64
-# Without its optimisations ONNX Runtime takes four times as long; engines of such a file are judged on the device.
-UNOPTIMISED_IMAGES = 500
+# Without its optimizations ONNX Runtime takes four times as long; engines of such a file are judged on the device.
+UNOPTIMIZED_IMAGES = 500
 CURVE = "accuracy-against-int8.png"
 Step = Callable[[str, int, int], None]
 
@@ -170,7 +170,7 @@ def _logits(path: Path, precision: str, images: ModelImages, on_step: Step) -> A
     with OrtRunner(path, optimize=not slow) as runner:
         logits = logits_in_batches(
             runner,
-            images.evaluation.images_nhwc[: UNOPTIMISED_IMAGES if slow else None],
+            images.evaluation.images_nhwc[: UNOPTIMIZED_IMAGES if slow else None],
             lambda done, total: on_step(f"evaluate {precision}", done, total),
         )
     bad = int((~np.isfinite(logits)).sum())

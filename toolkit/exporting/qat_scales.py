@@ -1,4 +1,4 @@
-"""Where training rounds, and what its learned scales become: the join of the Q/DQ placement and the fake quantisation.
+"""Where training rounds, and what its learned scales become: the join of the Q/DQ placement and the fake quantization.
 
 A tensor of the graph carries the path of the module that makes it (`stages.0.0.relu1/Relu_output`), so that one
 placement serves the files and the training.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
 from toolkit.calibration.record import RECORD, Record, record_from_file
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.qdq_placement import convolutions_in_graph
 from toolkit.quantization.choose_method import ranges_by_agreement
@@ -20,16 +20,16 @@ from toolkit.workspace import find_in_room
 
 if TYPE_CHECKING:
     from toolkit.models.checkpoint import LoadedModel
-    from toolkit.training.qat import FakeQuantisation
+    from toolkit.training.qat import FakeQuantization
 
 
-def fake_quantisation_of_model(model: LoadedModel, images: LabelledImages) -> FakeQuantisation:
+def fake_quantization_of_model(model: LoadedModel, images: LabeledImages) -> FakeQuantization:
     """The model's own Q/DQ places, with the ranges that `auto` measures as the first scales."""
-    from toolkit.training.qat import FakeQuantisation
+    from toolkit.training.qat import FakeQuantization
 
     graph = fp32_graph_of_model(model)
     record = ranges_by_agreement(graph, images.images_nhwc, model.card.preprocessing).record
-    return FakeQuantisation(
+    return FakeQuantization(
         {_path_of_tensor(name): float(activation_scale(amax)) for name, amax in record.amax.items()},
         tuple(node.rpartition("/")[0] for node in convolutions_in_graph(graph)),
         weight_scales,
@@ -37,7 +37,7 @@ def fake_quantisation_of_model(model: LoadedModel, images: LabelledImages) -> Fa
 
 
 def record_of_scales(
-    model: LoadedModel, images: LabelledImages, scales: dict[str, float], notes: dict[str, Any]
+    model: LoadedModel, images: LabeledImages, scales: dict[str, float], notes: dict[str, Any]
 ) -> Record:
     """A record whose ranges were learned; one pass over the images finds the other values beside them."""
     graph = fp32_graph_of_model(model)
@@ -58,7 +58,7 @@ def learned_record(name: str) -> Record | None:
 
 
 def _path_of_tensor(name: str) -> str:
-    """`stages.0.0.relu1/Relu_output` to `stages.0.0.relu1`; the normalised images are the input."""
+    """`stages.0.0.relu1/Relu_output` to `stages.0.0.relu1`; the normalized images are the input."""
     from toolkit.training.qat import INPUT
 
     path = name.rpartition("/")[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.contracts import LabelledImages, Preprocessing, preprocessing_from_dict, require_images
+from toolkit.contracts import LabeledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.data import dataset_from_spec, sample
 from toolkit.data.model_images import IMAGES, Recipe, images_of_model
 from toolkit.errors import ModelError
@@ -35,7 +35,7 @@ class Subject:
     name: str
     graph: onnx.ModelProto
     preprocessing: Preprocessing
-    images: LabelledImages
+    images: LabeledImages
     recipe: Recipe
     typed: Preprocessing | None = None
 
@@ -75,7 +75,7 @@ def subject_of_foreign(request: OnnxRequest, **reading: Any) -> Subject:
         ToolkitError: see `model_from_onnx`.
     """
     made, images = model_from_onnx(request, **reading)
-    typed = made.card.preprocessing if made.normalised else None
+    typed = made.card.preprocessing if made.normalized else None
     return Subject(made.card.name, made.graph, made.card.preprocessing, images.calibration, images.recipe, typed)
 
 
@@ -118,7 +118,7 @@ def _loaded(path: Path) -> onnx.ModelProto:
 
 
 def _graph_from_file(path: Path) -> onnx.ModelProto:
-    """A bundle's fp32 graph; a quantised one is refused."""
+    """A bundle's fp32 graph; a quantized one is refused."""
     import onnx
 
     graph = _loaded(path)
@@ -127,5 +127,5 @@ def _graph_from_file(path: Path) -> onnx.ModelProto:
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
     if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
-        raise ModelError(f"{path} is quantised already", allowed="the fp32 file", fix="use the bundle's model.onnx")
+        raise ModelError(f"{path} is quantized already", allowed="the fp32 file", fix="use the bundle's model.onnx")
     return graph

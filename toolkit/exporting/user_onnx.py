@@ -35,7 +35,7 @@ class Pixels:
     """What is said on the command line of a file's input.
 
     Attributes:
-        mean, std: of pixels on `scale`; None for no normalisation.
+        mean, std: of pixels on `scale`; None for no normalization.
         scale: "0-1" or "0-255"; None is 0-1.
         layout: "nchw" or "nhwc"; None finds it.
         size: (H, W, C) for a file that leaves it open.
@@ -122,14 +122,14 @@ class OnnxModel:
     Attributes:
         graph: with the card in its metadata.
         checks: what was compared on the way, for the manifest.
-        normalised: somebody said by what mean and std: ranges of the input must look like it.
+        normalized: somebody said by what mean and std: ranges of the input must look like it.
     """
 
     card: Card
     graph: onnx.ModelProto
     checks: dict[str, Any]
     folder: Path
-    normalised: bool
+    normalized: bool
     decided: dict[str, str] = field(default_factory=dict)
 
 
@@ -170,7 +170,7 @@ def model_from_onnx(
         raise ToolkitError(
             f"{request.path} does not say what its pixels are",
             found="no --mean and --std, no --pixels",
-            allowed="the normalisation of its training",
+            allowed="the normalization of its training",
             fix="--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is ImageNet's; --pixels 0-1 alone is none",
         )
     name = require_name(request.name or default_name(request.path))

@@ -1,4 +1,4 @@
-"""Somebody else's classifier made ready for a bundle: network, weights, images, labels and normalisation agree."""
+"""Somebody else's classifier made ready for a bundle: network, weights, images, labels and normalization agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import Dataset, Preprocessing, preprocessing_from_images
 from toolkit.data import dataset_from_spec
-from toolkit.data.model_images import ModelImages, images_of_dataset, labelled_as
+from toolkit.data.model_images import ModelImages, images_of_dataset, labeled_as
 from toolkit.errors import ModelError, ToolkitError
 from toolkit.models.card import Card
 from toolkit.workspace import require_name
@@ -75,9 +75,9 @@ def model_from_request(
     height, width, channels = dataset.train.images_nhwc.shape[1:]
     logits = classes_of_network(network.net, (height, width, channels))
     labels = labels_that_fit(request.labels, dataset, logits, request.builder)
-    preprocessing, normalisation = _preprocessing(request, dataset)
+    preprocessing, normalization = _preprocessing(request, dataset)
     decided = {
-        "normalisation": normalisation,
+        "normalisation": normalization,
         "labels": "given" if request.labels else f"the classes of {dataset.name}",
         "weights": f"{request.checkpoint.name}: {network.found_as}",
     }
@@ -124,12 +124,12 @@ def labels_that_fit(given: tuple[str, ...] | None, dataset: Dataset, logits: int
             fix="--labels a,b,c names them all" if given is None else "check --labels",
         )
     for part in (dataset.train, dataset.test):
-        labelled_as(part, labels, name)
+        labeled_as(part, labels, name)
     return labels
 
 
 def _preprocessing(request: Request, dataset: Dataset) -> tuple[Preprocessing, str]:
-    """The normalisation, and in words where it comes from."""
+    """The normalization, and in words where it comes from."""
     height, width, channels = dataset.train.images_nhwc.shape[1:]
     if request.mean is not None and request.std is not None:
         return Preprocessing(height, width, channels, request.mean, request.std), "given"

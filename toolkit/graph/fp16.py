@@ -66,11 +66,11 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    if _quantised(graph):
+    if _quantized(graph):
         _require_half_scales(graph)
         next(entry for entry in result.opset_import if entry.domain == "").version = OPSET_OF_HALF_SCALES
-    quantised = {node.name for node in _quantised(graph)}  # of the last preprocessed tensor; they come behind the Cast
-    first = [node.name.startswith(PREPROCESS) and node.name not in quantised for node in graph.node]
+    quantized = {node.name for node in _quantized(graph)}  # of the last preprocessed tensor; they come behind the Cast
+    first = [node.name.startswith(PREPROCESS) and node.name not in quantized for node in graph.node]
     before = [node for node, is_first in zip(graph.node, first, strict=True) if is_first]
     after = [node for node, is_first in zip(graph.node, first, strict=True) if not is_first]
     _halve_weights(graph, after)
@@ -87,14 +87,14 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _quantised(graph: Any) -> list[Any]:
+def _quantized(graph: Any) -> list[Any]:
     return [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
 
 
 def _require_half_scales(graph: Any) -> None:
     from onnx import numpy_helper
 
-    scales = {node.input[1] for node in _quantised(graph)}
+    scales = {node.input[1] for node in _quantized(graph)}
     for tensor in graph.initializer:
         if tensor.name in scales:
             values = numpy_helper.to_array(tensor)

@@ -122,7 +122,7 @@ def _rename(graph: Any) -> None:
 
 
 def _preprocessing(graph: Any) -> int:
-    """How many of the first nodes are Cast, Transpose and normalisation: outside any module, one behind the other."""
+    """How many of the first nodes are Cast, Transpose and normalization: outside any module, one behind the other."""
     name = INPUT
     for index, node in enumerate(graph.node):
         if node.name.count("/") != 1 or name not in node.input:

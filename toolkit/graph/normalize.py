@@ -1,7 +1,7 @@
 """What other exporters write, brought into the one form that every TensorRT and our own calibration read alike.
 
 The work is done by others where they have a tool for it: onnx's version converter writes opset 17, onnx's inliner takes
-functions apart, ONNX Runtime's basic optimisations fold constants and BatchNorm, and drop what does nothing. What is
+functions apart, ONNX Runtime's basic optimizations fold constants and BatchNorm, and drop what does nothing. What is
 left is small: an open batch, a stripped Softmax, padding as numbers, names. Whether the result still is the same model
 nobody here believes: `require_same_answers` compares it with the file as it came.
 """
@@ -68,7 +68,7 @@ def repaired_from_file(file: OnnxFile, form: Form, classes: int) -> Repaired:
         open_batch(model, form.batch)
         notes.append(f"batch of {form.batch} made open")
     norms = _count(model, "BatchNormalization")
-    model = _optimised(file, model)
+    model = _optimized(file, model)
     tidied(model)
     if norms > _count(model, "BatchNormalization"):
         notes.append(f"{norms - _count(model, 'BatchNormalization')} BatchNorms folded")
@@ -151,8 +151,8 @@ def _set_shapes(model: onnx.ModelProto, form: Form, classes: int) -> None:
     graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, None))
 
 
-def _optimised(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
-    """After ONNX Runtime's basic optimisations: those that stay within the ONNX standard."""
+def _optimized(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
+    """After ONNX Runtime's basic optimizations: those that stay within the ONNX standard."""
     with needs("repair ONNX files"):
         import onnx
         import onnxruntime

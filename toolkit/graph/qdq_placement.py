@@ -1,7 +1,7 @@
 """Where Q/DQ pairs stand so that TensorRT fuses them.
 
-Source: TensorRT developer guide, "Q/DQ Layer-Placement Recommendations": quantise the inputs of every convolution,
-not its output; of a residual Add quantise the shortcut input only, because the fused convolution and Add take the
+Source: TensorRT developer guide, "Q/DQ Layer-Placement Recommendations": quantize the inputs of every convolution,
+not its output; of a residual Add quantize the shortcut input only, because the fused convolution and Add take the
 shortcut's precision. An Add that no convolution can be fused with stays in floating point, as do pool and classifier
 head: a 64 x 10 product gains nothing and its rounding goes straight into the logits.
 """
@@ -25,8 +25,8 @@ class Placement:
     """Which inputs get a Q/DQ pair.
 
     Attributes:
-        consumers: activation tensor to the (node name, input index) pairs that read its quantised form.
-        weights: convolution weight tensors, quantised per output channel (axis 0).
+        consumers: activation tensor to the (node name, input index) pairs that read its quantized form.
+        weights: convolution weight tensors, quantized per output channel (axis 0).
     """
 
     consumers: dict[str, tuple[tuple[str, int], ...]]
@@ -34,7 +34,7 @@ class Placement:
 
 
 def convolutions_in_graph(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the convolutions that are quantised where none is kept in floating point, in order."""
+    """Names of the convolutions that are quantized where none is kept in floating point, in order."""
     readers = {node for places in placement_in_graph(model).consumers.values() for node, _ in places}
     return tuple(node.name for node in model.graph.node if node.op_type == "Conv" and node.name in readers)
 
@@ -68,12 +68,12 @@ def placement_in_graph(model: onnx.ModelProto, keep_float: frozenset[str] = froz
 
 
 def tensors_on_cpu(graph: Any, convolutions: frozenset[str]) -> dict[str, bool]:
-    """The activations that the form for ONNX Runtime's CPU kernels quantises; True for those that a ReLU makes.
+    """The activations that the form for ONNX Runtime's CPU kernels quantizes; True for those that a ReLU makes.
 
-    Its convolutions and Adds are fused where both their inputs and their output are quantised.
+    Its convolutions and Adds are fused where both their inputs and their output are quantized.
 
     Args:
-        convolutions: names of those to quantise.
+        convolutions: names of those to quantize.
     """
     constants = {tensor.name for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}

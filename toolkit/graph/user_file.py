@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 9
 STANDARD = ("", "ai.onnx")
-QUANTISED = frozenset(
+QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
     | {"MatMulInteger"}
 )
@@ -44,7 +44,7 @@ def onnx_from_file(path: Path) -> OnnxFile:
     """Reads an fp32 classifier with one input and one output.
 
     Raises:
-        ModelError: not a whole ONNX file, external data missing, an opset or operator that is not known, quantised
+        ModelError: not a whole ONNX file, external data missing, an opset or operator that is not known, quantized
             already, written by the toolkit, or with inputs and outputs that no classifier has.
     """
     with needs("read ONNX files"):
@@ -140,17 +140,17 @@ def _require_known_operators(path: Path, model: onnx.ModelProto, opset: int) -> 
 
     found = sorted({node.op_type for node in model.graph.node if node.domain in STANDARD})
     custom = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in STANDARD})
-    quantised = [name for name in found if name in QUANTISED] + [name for name in custom if "QLinear" in name]
-    if quantised:
+    quantized = [name for name in found if name in QUANTIZED] + [name for name in custom if "QLinear" in name]
+    if quantized:
         raise ModelError(
-            f"{path} is quantised already", found=", ".join(quantised), allowed="the fp32 file it was made from"
+            f"{path} is quantized already", found=", ".join(quantized), allowed="the fp32 file it was made from"
         )
     if custom:
         raise ModelError(
             f"{path} has operators that are not in the ONNX standard",
             found=", ".join(custom[:8]),
             allowed="the domain ai.onnx: TensorRT reads no other without a plug-in",
-            fix="export with standard operators, and before any engine's own optimiser",
+            fix="export with standard operators, and before any engine's own optimizer",
         )
     unknown = [name for name in found if not defs.has(name, max_inclusive_version=opset)]
     if unknown:
@@ -185,6 +185,6 @@ def _require_one_tensor(path: Path, side: str, values: list[Any]) -> None:
         raise ModelError(
             f"the {side} '{values[0].name}' of {path} is not float32",
             found=TensorProto.DataType.Name(kind.tensor_type.elem_type).lower(),
-            allowed="float32 images, normalised" if side == "input" else "float32 logits",
+            allowed="float32 images, normalized" if side == "input" else "float32 logits",
             fix="export the fp32 network itself: no preprocessing inside, no half precision, no ArgMax at the end",
         )

@@ -1,4 +1,4 @@
-"""An ONNX file as it came, run as its own users run it: pixels normalised outside, in batches that it takes."""
+"""An ONNX file as it came, run as its own users run it: pixels normalized outside, in batches that it takes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def preprocessing_of_pixels(form: Form, pixels: str | None, mean: Numbers | None
 
     Args:
         pixels: "0-1" or "0-255": the scale that the network sees before mean and std, and that these are of.
-        mean, std: a number a channel or one for all; None for no normalisation.
+        mean, std: a number a channel or one for all; None for no normalization.
 
     Raises:
         ToolkitError: numbers that do not belong to that scale.
@@ -145,7 +145,7 @@ class OriginalRunner(ClosesItself):
         return np.concatenate(answers)[:count].reshape(count, -1)
 
     def raw(self, values_nhwc: Float32) -> Float32:
-        """One call with normalised pixels; the output as it is.
+        """One call with normalized pixels; the output as it is.
 
         Raises:
             ModelError: the file cannot be run.

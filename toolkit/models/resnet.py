@@ -143,7 +143,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Normalised float images (N, C, H, W) to logits (N, classes)."""
+    """Normalized float images (N, C, H, W) to logits (N, classes)."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -178,10 +178,10 @@ class Classifier(nn.Module):
     """Preprocessing and network in one: images uint8 (N, H, W, C) to float32 logits (N, classes).
 
     Nobody can forget the mean, because it is part of the module that is exported. The order is Cast, Transpose,
-    normalise: TensorRT refuses a Transpose on uint8.
+    normalize: TensorRT refuses a Transpose on uint8.
 
     Args:
-        net: takes normalised float images (N, C, H, W).
+        net: takes normalized float images (N, C, H, W).
         scale: float32 (C,), 1 / (255 * std).
         shift: float32 (C,), -mean / std.
         contiguous: hand the net plain NCHW memory. The transposed images are channels_last, which is faster, and in

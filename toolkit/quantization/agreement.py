@@ -1,4 +1,4 @@
-"""How far a quantised graph is from the fp32 one, without labels: on images held out of those that calibrate."""
+"""How far a quantized graph is from the fp32 one, without labels: on images held out of those that calibrate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Agreement:
     """A candidate's logits against fp32's on the same images.
 
     Attributes:
-        relative_l2: ||candidate - fp32|| / ||fp32|| over all logits; it ranks quantisers where flips cannot.
+        relative_l2: ||candidate - fp32|| / ||fp32|| over all logits; it ranks quantizers where flips cannot.
         flips: images whose top answer differs, of `images`.
     """
 

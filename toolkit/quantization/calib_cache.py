@@ -1,4 +1,4 @@
-"""`calib.cache`: the ranges as TensorRT 8 to 10 read them with implicit quantisation, for old trtexec and for DLA.
+"""`calib.cache`: the ranges as TensorRT 8 to 10 read them with implicit quantization, for old trtexec and for DLA.
 
 The format is text: a header line `TRT-<version>-EntropyCalibration2`, then a line a tensor, its name, a colon, a blank
 and the eight hex digits of its scale (amax / 127) as a big-endian float32. TensorRT names tensors as the ONNX file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CALIB_CACHE = "calib.cache"
 JETPACK_6_TENSORRT: tuple[int, ...] = (10, 3, 0)  # of JetPack 6.1 and 6.2, the newest that still reads caches
-QUANTISED = ("Conv", "Add", "Relu")
+QUANTIZED = ("Conv", "Add", "Relu")
 
 
 def header(tensorrt: tuple[int, ...]) -> str:
@@ -50,7 +50,7 @@ def cache_from_ranges(model: onnx.ModelProto, record: Record, tensorrt: tuple[in
         readers = [other for other in model.graph.node if name in other.input]
         if name in record.amax:
             amax[name] = record.amax[name]
-        elif node.op_type in QUANTISED and not node.name.startswith("preprocess/"):
+        elif node.op_type in QUANTIZED and not node.name.startswith("preprocess/"):
             behind = readers[0].output[0] if len(readers) == 1 and readers[0].op_type == "Relu" else name
             amax[name] = amax[behind] if behind in amax else record.largest[name]
     lines = [f"{name}: {_hex(activation_scale(amax[name]))}" for name in reversed(amax) if amax[name] > 0]

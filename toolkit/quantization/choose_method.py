@@ -28,7 +28,7 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method and how far its quantised graph is from fp32; `refused` says why it has no ranges."""
+    """A method and how far its quantized graph is from fp32; `refused` says why it has no ranges."""
 
     method: str
     agreement: Agreement | None
@@ -104,11 +104,11 @@ def _judged(model: onnx.ModelProto, seen: Observation, images_nhwc: UInt8, on_st
     for index, method in enumerate(CANDIDATES):
         on_step("compare methods", index, len(CANDIDATES))
         try:
-            quantised = qdq_from_ranges(model, record_from_observation(seen, method))
+            quantized = qdq_from_ranges(model, record_from_observation(seen, method))
         except CalibrationError as error:
             found.append(Candidate(method, None, error.what))
             continue
-        found.append(Candidate(method, agreement_from_logits(expected, logits_of(quantised, images_nhwc))))
+        found.append(Candidate(method, agreement_from_logits(expected, logits_of(quantized, images_nhwc))))
     on_step("compare methods", len(CANDIDATES), len(CANDIDATES))
     found.sort(key=lambda candidate: (2.0, 0) if candidate.agreement is None else _order(candidate.agreement))
     if found[0].agreement is None:

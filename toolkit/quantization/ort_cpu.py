@@ -1,4 +1,4 @@
-"""The form of a quantised graph that ONNX Runtime's CPU kernels fuse: uint8 activations, int8 weights, int32 biases.
+"""The form of a quantized graph that ONNX Runtime's CPU kernels fuse: uint8 activations, int8 weights, int32 biases.
 
 TensorRT refuses such a file, and ONNX Runtime's CPU provider runs TensorRT's at the speed of fp32 or below. Here
 every convolution stands between a DequantizeLinear and a QuantizeLinear, as does every Add with both its inputs.
@@ -7,7 +7,7 @@ these levels, of the tensors that TensorRT's form leaves alone too (convolution 
 
 x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
 int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
-neighbours of one sign can do it, so only the channels that have such a pair get wider scales here: the file has the
+neighbors of one sign can do it, so only the channels that have such a pair get wider scales here: the file has the
 same answers on every processor.
 """
 
@@ -25,7 +25,7 @@ from toolkit.graph.qdq_placement import convolutions_in_graph, tensors_on_cpu
 from toolkit.lazy import needs
 from toolkit.quantization.qdq import graph_and_ranges, insert_behind_makers, pair_of_nodes
 from toolkit.quantization.rounding import rounded_weights
-from toolkit.quantization.scales import LEVELS, SMALLEST_SCALE, dequantised, quantised_weights, weight_scales
+from toolkit.quantization.scales import LEVELS, SMALLEST_SCALE, dequantized, quantized_weights, weight_scales
 from toolkit.quantization.whole_pixels import MIDDLE, read_bytes
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def cpu_from_ranges(
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     ranges = {**record.largest, **amax, **record.cpu}
-    rounded = quantised_weights if record.learned else rounded_weights
+    rounded = quantized_weights if record.learned else rounded_weights
     values = arrays_of(graph)
     scales, pairs = {}, {}
     for tensor, unsigned in tensors_on_cpu(graph, convolutions).items():
@@ -74,7 +74,7 @@ def cpu_from_ranges(
 def weights_on_cpu(weights: Float32) -> Float32:
     """What this form makes of weights (C_out, C_in, ...), in floating point."""
     scales = weight_scales_in_16_bits(weights)
-    return dequantised(rounded_weights(weights, scales), scales)
+    return dequantized(rounded_weights(weights, scales), scales)
 
 
 def weight_scales_in_16_bits(weights: Float32) -> Float32:
@@ -84,9 +84,9 @@ def weight_scales_in_16_bits(weights: Float32) -> Float32:
 
 
 def scales_of_pairs(weights: Float32) -> Float32:
-    """The least scales with which 255 times the sum of any two neighbouring weights fits in int16: float32 (C_out,).
+    """The least scales with which 255 times the sum of any two neighboring weights fits in int16: float32 (C_out,).
 
-    Neighbours are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
+    Neighbors are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
     (kH, kW, C_in); where C_in is odd the last channel of one place goes with the first of the next.
 
     Args:

@@ -1,7 +1,7 @@
 """An fp32 graph and a record to a Q/DQ graph: symmetric int8, per-channel weights, rank-0 activation scales.
 
 One file for ONNX Runtime and TensorRT 8 to 10: float32 scales, int8 zero points, opset unchanged (17). What TensorRT
-refuses or reads wrongly never appears: uint8 or asymmetric activations, quantised biases, zero points of another
+refuses or reads wrongly never appears: uint8 or asymmetric activations, quantized biases, zero points of another
 count than scales, scales of shape (1,) (they parse and then run in float), a per-channel axis left out.
 """
 
@@ -16,7 +16,7 @@ from toolkit.contracts import WeightsAsInt8
 from toolkit.graph.edit import add_constants, arrays_of, set_nodes
 from toolkit.graph.qdq_placement import placement_in_graph
 from toolkit.lazy import needs
-from toolkit.quantization.scales import LEVELS, activation_scale, nearest_weights, quantised_weights, weight_scales
+from toolkit.quantization.scales import LEVELS, activation_scale, nearest_weights, quantized_weights, weight_scales
 from toolkit.quantization.whole_pixels import PIXELS, FirstConvolution, with_whole_pixels
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def qdq_from_ranges(
         _redirect(graph, places, f"{weight}_dequantized")
         if int8_weights and not any(weight in node.input for node in graph.node):
             del pairs[weight][0]
-            _replace_initializer(graph, weight, f"{weight}_quantized", quantised_weights(values[weight], scales))
+            _replace_initializer(graph, weight, f"{weight}_quantized", quantized_weights(values[weight], scales))
     insert_behind_makers(graph, pairs)
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -65,7 +65,7 @@ def qdq_from_ranges(
 def graph_and_ranges(
     model: onnx.ModelProto, record: Record, keep_float: frozenset[str], as_int8: WeightsAsInt8 = nearest_weights
 ) -> tuple[onnx.ModelProto, dict[str, float], FirstConvolution | None]:
-    """A copy to quantise, the |x| that int8 127 stands for of its tensors, and how it reads whole pixels, if it does.
+    """A copy to quantize, the |x| that int8 127 stands for of its tensors, and how it reads whole pixels, if it does.
 
     It does not where ranges were learned: those weights are used to the rounding that they were trained with.
     """

@@ -1,6 +1,6 @@
 """Weights to int8 so that their rounding errors cancel; the nearest numbers would leave the sum of them to chance.
 
-What a convolution adds up is alike: neighbouring places of one channel, and all channels behind a ReLU, which are
+What a convolution adds up is alike: neighboring places of one channel, and all channels behind a ReLU, which are
 positive. Errors that add up to nothing over a kernel, and over all kernels of an output channel, are therefore felt
 less than smaller ones that do not. No image is needed. The CPU file's weights are rounded so; docs/int8.md says why
 TensorRT's files are not.

@@ -1,4 +1,4 @@
-"""Scales that FP16 holds exactly, so that every TensorRT artefact of one record has the same ones, bit for bit.
+"""Scales that FP16 holds exactly, so that every TensorRT artifact of one record has the same ones, bit for bit.
 
 TensorRT 8 reads scales as float32 whatever their type, and from 10 on an FP16 layer wants FP16 scales. A scale is
 therefore rounded up to FP16 first, at most 0.1 % wider, and the float32 files hold that very number.
@@ -13,7 +13,7 @@ from toolkit.contracts import Float32
 
 LEVELS = 127  # int8 is used from -127 to 127, symmetric about zero
 LOWEST, HIGHEST = -128, 127  # what int8 holds
-# A channel of zeros has no range; any positive scale quantises it exactly.
+# A channel of zeros has no range; any positive scale quantizes it exactly.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)  # 6.1e-5; below it FP16 loses digits
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -62,7 +62,7 @@ def weight_scales(weights: Float32) -> Float32:
     for clip in CLIPS:
         scales = np.maximum(largest * np.float32(clip), np.float32(SMALLEST_SCALE)).astype(np.float32)
         scales = rounded_up_to_half(scales) if in_half else scales
-        left = np.square(flat - dequantised(quantised_weights(flat, scales), scales), dtype=np.float64).sum(axis=1)
+        left = np.square(flat - dequantized(quantized_weights(flat, scales), scales), dtype=np.float64).sum(axis=1)
         best = np.where(left < least, scales, best)
         least = np.minimum(left, least)
     return best
@@ -71,16 +71,16 @@ def weight_scales(weights: Float32) -> Float32:
 def nearest_weights(weights: Float32) -> Float32:
     """What TensorRT's INT8 files make of weights (C_out, ...): the nearest int8 numbers in steps of `weight_scales`."""
     scales = weight_scales(weights)
-    return dequantised(quantised_weights(weights, scales), scales)
+    return dequantized(quantized_weights(weights, scales), scales)
 
 
-def dequantised(levels: NDArray[np.int8], scales: Float32) -> Float32:
+def dequantized(levels: NDArray[np.int8], scales: Float32) -> Float32:
     """int8 (C_out, ...) times scales (C_out,), as DequantizeLinear computes it: float32."""
     result: Float32 = (levels * scales.reshape(-1, *(1,) * (levels.ndim - 1))).astype(np.float32)
     return result
 
 
-def quantised_weights(weights: Float32, scales: Float32) -> NDArray[np.int8]:
+def quantized_weights(weights: Float32, scales: Float32) -> NDArray[np.int8]:
     """What QuantizeLinear makes of weights (C_out, ...) with scales (C_out,): int8, rounded half to even.
 
     -128 occurs where a scale clips: QuantizeLinear saturates there too.

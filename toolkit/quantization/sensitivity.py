@@ -26,7 +26,7 @@ CURVE_POINTS = 5  # shares of INT8 measured for the curve beside those that the 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What the model loses when this convolution alone is quantised."""
+    """What the model loses when this convolution alone is quantized."""
 
     node: str
     agreement: Agreement
@@ -66,7 +66,7 @@ class Budget:
 def sensitivities_of_layers(
     model: onnx.ModelProto, record: Record, images_nhwc: UInt8, on_progress: Progress = lambda done, total: None
 ) -> tuple[Sensitivity, ...]:
-    """Quantises each convolution alone; the one that costs most first, equals in the order of the graph.
+    """Quantizes each convolution alone; the one that costs most first, equals in the order of the graph.
 
     Args:
         model: the fp32 graph that the record belongs to.

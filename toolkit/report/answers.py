@@ -55,7 +55,7 @@ def _counts(accuracies: tuple[Accuracy, ...]) -> Markup:
 
 
 def _sources(evidence: Evidence) -> Markup:
-    """Quantisation error and backend error apart."""
+    """Quantization error and backend error apart."""
     if not evidence.sources:
         return Markup("")
     rows = [
@@ -69,7 +69,7 @@ def _sources(evidence: Evidence) -> Markup:
         for source in evidence.sources
     ]
     columns = ("step", "what it changes<", "flips", "rel. L2 of logits", "largest change of a logit")
-    return table("One step at a time: the error of quantisation and that of the backend apart", columns, rows)
+    return table("One step at a time: the error of quantization and that of the backend apart", columns, rows)
 
 
 def _of_runner(evidence: Evidence, found: Accuracy, room: int) -> Markup:

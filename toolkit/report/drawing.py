@@ -1,4 +1,4 @@
-"""Charts as inline SVG: a frame, axes with round numbers, text; colours are classes of the style sheet."""
+"""Charts as inline SVG: a frame, axes with round numbers, text; colors are classes of the style sheet."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def accuracies_from_document(verify: dict[str, Any] | None) -> tuple[Accuracy, .
 
 
 def sources_from_document(verify: dict[str, Any] | None) -> tuple[Source, ...]:
-    """The steps that verify took apart: export, quantisation, half precision, backend."""
+    """The steps that verify took apart: export, quantization, half precision, backend."""
     return tuple(
         Source(
             kind=str(row["kind"]),

@@ -28,7 +28,7 @@ ROW = 22.0
 
 
 def layers_section(evidence: Evidence) -> Markup:
-    """Each convolution quantised alone, and agreement against the share of convolutions in INT8."""
+    """Each convolution quantized alone, and agreement against the share of convolutions in INT8."""
     budget = evidence.manifest.get("budget") or {}
     layers = (evidence.sensitivity or {}).get("layers") or budget.get("layers") or []
     parts = [_layers(layers) if layers else _no_layers(evidence)]

@@ -81,7 +81,7 @@ def _interface(evidence: Evidence) -> str:
     labels = ", ".join(plain(label) for label in evidence.labels[:50])
     more = f" and {len(evidence.labels) - 50:,} more" if len(evidence.labels) > 50 else ""
     return (
-        f"`images`: uint8 {shape}, pixels as they are; normalisation is in the graph. `logits`: float32 "
+        f"`images`: uint8 {shape}, pixels as they are; normalization is in the graph. `logits`: float32 "
         f"(N, {len(evidence.labels)}).\n\nClasses: {labels}{more}."
     )
 

@@ -11,7 +11,7 @@ from toolkit.report.latencies import latency_section
 from toolkit.report.layers import layers_section
 from toolkit.report.markup import Markup, element, joined, paragraph
 from toolkit.report.pareto import pareto_section
-from toolkit.report.quantised import calibration_section, engines_section
+from toolkit.report.quantized import calibration_section, engines_section
 from toolkit.report.verdict import choice_from_evidence, facts_of_choice, reservations, sentence
 from toolkit.version import __version__
 

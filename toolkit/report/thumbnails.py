@@ -14,7 +14,7 @@ LARGEST = 96  # pixels of a side; larger images are thinned, a flip is seen at t
 
 
 def png_of_image(image_hwc: UInt8) -> bytes:
-    """A PNG of uint8 (H, W, C), grey for C 1 and RGB for C 3."""
+    """A PNG of uint8 (H, W, C), gray for C 1 and RGB for C 3."""
     height, width, channels = image_hwc.shape
     rows = np.ascontiguousarray(image_hwc).reshape(height, width * channels)
     filtered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)  # filter type 0 before each row

@@ -14,7 +14,7 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 # What cuda.h's codes mean for somebody who wants to run an engine.
 _MEANINGS = {
-    3: "the driver cannot be initialised (in a process that was forked after CUDA was used, start it with 'spawn')",
+    3: "the driver cannot be initialized (in a process that was forked after CUDA was used, start it with 'spawn')",
     34: "this libcuda is the toolkit's stub, not a driver",
     100: "the driver finds no GPU",
     101: "the driver refuses the device number",

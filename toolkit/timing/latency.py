@@ -150,7 +150,7 @@ def bench(
 ) -> list[Latency]:
     """Measures every runner at every batch size; runners take turns, so that drift of the machine hits all alike.
 
-    Every second round goes through the runners backwards: what drifts steadily then favours nobody. A runner drops out
+    Every second round goes through the runners backwards: what drifts steadily then favors nobody. A runner drops out
     when its median is known to 1 % (`converged`) or its time is up; `paired` ones go on together until then.
 
     Args:

@@ -98,8 +98,8 @@ def inflation(values_in_order: Float64, threshold: float) -> float:
     return max(1.0, 2 * total - 1)
 
 
-def _correlation(centred: Float64, lag: int, variance: float) -> float:
-    return float(centred[: len(centred) - lag] @ centred[lag:]) / variance
+def _correlation(centered: Float64, lag: int, variance: float) -> float:
+    return float(centered[: len(centered) - lag] @ centered[lag:]) / variance
 
 
 def percentile_interval(
@@ -111,7 +111,7 @@ def percentile_interval(
     ranks = interval_ranks(percent, effective, level) if effective else None
     if ranks is None:
         return None
-    # Ranks among `effective` values become ranks among all: the outer neighbours, so that nothing is lost by rounding.
+    # Ranks among `effective` values become ranks among all: the outer neighbors, so that nothing is lost by rounding.
     low = math.floor(ranks[0] * count / effective)
     high = min(count, math.ceil(ranks[1] * count / effective))
     return float(sorted_values[max(1, low) - 1]), float(sorted_values[high - 1])

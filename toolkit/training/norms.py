@@ -53,8 +53,8 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
         assert self.momentum is not None
         x = input if input.dtype == torch.float64 else input.float()
         mean = _mean_over_ranks(x.mean((0, 2, 3)))
-        centred = x - mean[:, None, None]
-        variance = _mean_over_ranks(centred.square().mean((0, 2, 3)))
+        centered = x - mean[:, None, None]
+        variance = _mean_over_ranks(centered.square().mean((0, 2, 3)))
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -64,12 +64,12 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 @contextmanager
 def shared_norms(model: nn.Module, world: World, device: torch.device) -> Iterator[None]:
-    """For a block, every BatchNorm2d of a module normalises over all processes; parameters and names stay the same."""
+    """For a block, every BatchNorm2d of a module normalizes over all processes; parameters and names stay the same."""
     if world.size == 1:
         yield
         return

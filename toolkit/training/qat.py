@@ -1,4 +1,4 @@
-"""Training with fake quantisation: a ResNet with its norms folded, and rounding where its Q/DQ pairs will stand.
+"""Training with fake quantization: a ResNet with its norms folded, and rounding where its Q/DQ pairs will stand.
 
 Sources: straight-through gradients, Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018; a scale that is learned, Esser et al., "Learned Step Size Quantization",
@@ -24,16 +24,16 @@ from toolkit.models.resnet import BasicBlock, Classifier, ResNet
 
 LOWEST, HIGHEST = -128, 127
 REFRESH = 32  # steps between two computations of the weight scales: they move slowly, and the search costs
-INPUT = "input"  # where the normalised images are quantised
+INPUT = "input"  # where the normalized images are quantized
 
 
 @dataclass(frozen=True)
-class FakeQuantisation:
+class FakeQuantization:
     """What is rounded.
 
     Attributes:
         scales: the first scale of each activation, by the path of the module that makes it; `INPUT` for the images.
-        convolutions: paths of the modules whose weights are quantised, per output channel.
+        convolutions: paths of the modules whose weights are quantized, per output channel.
         weight_scales: float32 weights (C_out, ...) to scales (C_out,): the rule of the export.
     """
 
@@ -61,7 +61,7 @@ class LearnedScale(nn.Module):
         return _rounded((x / scale).clamp(LOWEST, HIGHEST)) * scale
 
 
-class QuantisedConv2d(nn.Conv2d):
+class QuantizedConv2d(nn.Conv2d):
     """A convolution whose weights are rounded; their scales are computed anew every `REFRESH` training steps."""
 
     scales: Tensor
@@ -107,19 +107,19 @@ def folded(net: ResNet) -> ResNet:
     return net
 
 
-def fake_quantised(classifier: Classifier, what: FakeQuantisation) -> Classifier:
+def fake_quantized(classifier: Classifier, what: FakeQuantization) -> Classifier:
     """A trainable copy that rounds as the INT8 file will.
 
     Raises:
         ModelError: not a ResNet of this toolkit.
     """
     if not isinstance(classifier.net, ResNet):
-        raise ModelError("only this toolkit's ResNets are trained with fake quantisation", found=type(classifier.net))
+        raise ModelError("only this toolkit's ResNets are trained with fake quantization", found=type(classifier.net))
     net = folded(classifier.net)
     for path in what.convolutions:
         conv = net.get_submodule(path)
         assert isinstance(conv, nn.Conv2d)
-        net.set_submodule(path, QuantisedConv2d(conv, what.weight_scales))
+        net.set_submodule(path, QuantizedConv2d(conv, what.weight_scales))
     for path, scale in what.scales.items():
         if path != INPUT:
             net.set_submodule(path, nn.Sequential(net.get_submodule(path), LearnedScale(scale)))
@@ -130,13 +130,13 @@ def fake_quantised(classifier: Classifier, what: FakeQuantisation) -> Classifier
 def refreshed(classifier: Classifier) -> Classifier:
     """The same module with weight scales of its present weights, as the export will have them."""
     for module in classifier.modules():
-        if isinstance(module, QuantisedConv2d):
+        if isinstance(module, QuantizedConv2d):
             module.refresh()
     return classifier
 
 
 def learned_scales(classifier: Classifier) -> dict[str, float]:
-    """The scales of the activations by the path of the module that makes them; the inverse of `fake_quantised`."""
+    """The scales of the activations by the path of the module that makes them; the inverse of `fake_quantized`."""
     found = {}
     for name, module in classifier.net.named_modules():
         if isinstance(module, LearnedScale):

@@ -38,7 +38,7 @@ from toolkit.training.logbook import (
     require_plotting,
     text_from_lines,
 )
-from toolkit.training.qat import FakeQuantisation, fake_quantised, float_weights, learned_scales, refreshed
+from toolkit.training.qat import FakeQuantization, fake_quantized, float_weights, learned_scales, refreshed
 from toolkit.training.train import Progress, Recipe, Trained, Trainer, logits_of, train
 from toolkit.version import __version__
 
@@ -55,7 +55,7 @@ class Plan:
         tensorboard: write scalars for TensorBoard.
         options: every option of the command with the value that it had, for the card.
         dropped: training images left out because they are also test images, for the card.
-        qat: train with fake quantisation in these places; needs `start`.
+        qat: train with fake quantization in these places; needs `start`.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Plan:
     tensorboard: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0
-    qat: FakeQuantisation | None = None
+    qat: FakeQuantization | None = None
 
     @property
     def state_file(self) -> Path:
@@ -89,7 +89,7 @@ class Outcome:
     """The model that was written; where several processes trained, rank 0 alone has written it.
 
     Attributes:
-        learned: the scale of each activation, by module path, where fake quantisation was trained.
+        learned: the scale of each activation, by module path, where fake quantization was trained.
     """
 
     card: Card
@@ -117,7 +117,7 @@ def run_training(
     classifier = classifier_from_config(config, preprocessing)
     if plan.start is not None:
         _take_weights(classifier, plan.start, plan.dataset.train.classes)
-    trainee = classifier if plan.qat is None else fake_quantised(classifier, plan.qat)
+    trainee = classifier if plan.qat is None else fake_quantized(classifier, plan.qat)
     identity = {
         "arch": json.dumps(config.as_dict()),
         "recipe": json.dumps(plan.recipe.as_dict()),
@@ -132,8 +132,8 @@ def run_training(
     assert isinstance(classifier.net, ResNet)
     classifier.net.load_state_dict(float_weights(trainee, classifier.net))
     judged = plan.world.first and not trained.interrupted
-    quantised = _accuracy(refreshed(trainee).to(plan.device), plan) if judged else None
-    outcome = _written(plan, classifier, preprocessing, trained, config, quantised)
+    quantized = _accuracy(refreshed(trainee).to(plan.device), plan) if judged else None
+    outcome = _written(plan, classifier, preprocessing, trained, config, quantized)
     return replace(outcome, learned=learned_scales(trainee))
 
 
@@ -148,7 +148,7 @@ def _shape_of(plan: Plan) -> tuple[ResNetConfig, Preprocessing]:
         raise ModelError(f"'{plan.start.card.name}' cannot be trained on", found=type(net).__name__, allowed="a ResNet")
     found = tuple(train.images_nhwc.shape[1:])
     if found != preprocessing.shape:
-        differs = "other colour channels" if found[2] != preprocessing.channels else "another size"
+        differs = "other color channels" if found[2] != preprocessing.channels else "another size"
         raise DataError(
             f"the images have {differs} than model '{plan.start.card.name}' takes",
             found=f"{found[0]}x{found[1]}, {found[2]} channel(s)",
@@ -211,16 +211,16 @@ def _written(
     preprocessing: Preprocessing,
     trained: Trained,
     config: ResNetConfig,
-    quantised: dict[str, Any] | None = None,
+    quantized: dict[str, Any] | None = None,
 ) -> Outcome:
     """Judges the model on the test images and writes card, weights, log and learning curve: rank 0 alone.
 
     Args:
-        quantised: what the same weights reached with fake quantisation, for the card.
+        quantized: what the same weights reached with fake quantization, for the card.
     """
     judged = plan.world.first and not trained.interrupted
     accuracy = _accuracy(classifier.to(plan.device), plan) if judged else None
-    simulated = {} if quantised is None else {"fake_quantised_accuracy": quantised | {"precision": "int8, simulated"}}
+    simulated = {} if quantized is None else {"fake_quantised_accuracy": quantized | {"precision": "int8, simulated"}}
     card = Card(
         name=plan.name,
         arch=arch_from_config(config),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from toolkit.contracts import Dataset, LabelledImages, Preprocessing
+from toolkit.contracts import Dataset, LabeledImages, Preprocessing
 from toolkit.errors import DataError, ModelError, ToolkitError
 from toolkit.training.augment import augment
 from toolkit.training.devices import channels_last, computes_bf16, deterministic, device_from_name
@@ -109,7 +109,7 @@ class Trainer:
     def __init__(
         self,
         classifier: nn.Module,
-        train: LabelledImages,
+        train: LabeledImages,
         recipe: Recipe,
         device: torch.device,
         world: World = ALONE,
@@ -148,7 +148,7 @@ class Trainer:
             nesterov=recipe.momentum > 0,
         )
 
-    def _on_device(self, images: LabelledImages, rows: Any) -> tuple[Tensor, Tensor]:
+    def _on_device(self, images: LabeledImages, rows: Any) -> tuple[Tensor, Tensor]:
         return (
             torch.from_numpy(images.images_nhwc[rows]).to(self.device),
             torch.from_numpy(images.labels[rows]).to(self.device),

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import BATCH, logits_in_batches
-from toolkit.contracts import Float32, LabelledImages, Preprocessing, UInt8
+from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
 from toolkit.errors import MissingPackage
 from toolkit.files import read_onnx
 from toolkit.lazy import needs
@@ -47,7 +47,7 @@ class Evidence:
     """
 
     bundles: tuple[tuple[Bundle, tuple[str, ...]], ...]
-    images: LabelledImages
+    images: LabeledImages
     reference: str
     runners: dict[str, Runner]
     answers: dict[str, Float32]
@@ -112,7 +112,7 @@ def _in_runner(evidence: Evidence, name: str) -> Iterator[Cause]:
 
 
 def _in_pair(evidence: Evidence, name: str) -> Iterator[Cause]:
-    """Why one candidate failed: what its logits show, else what changed pixels or another normalisation show."""
+    """Why one candidate failed: what its logits show, else what changed pixels or another normalization show."""
     against = evidence.against[name]
     expected, got = evidence.answers[against], evidence.answers[name]
     cause = cause_in_answers(name, expected, got)
@@ -120,19 +120,19 @@ def _in_pair(evidence: Evidence, name: str) -> Iterator[Cause]:
         images = evidence.images.images_nhwc[:TRIED]
         ask = _ask(evidence.runners[against])
         cause = cause_in_input(name, ask, images, expected[: len(images)], got[: len(images)])
-        cause = cause or _in_normalisation(evidence.bundles[0][0], name, images, expected, got)
+        cause = cause or _in_normalization(evidence.bundles[0][0], name, images, expected, got)
     if cause is not None:
         yield cause
     if not np.isfinite(got).all():
         yield from _not_finite(evidence, name)
 
 
-def _in_normalisation(bundle: Bundle, name: str, images_nhwc: UInt8, expected: Float32, got: Float32) -> Cause | None:
-    """Whether the bundle's own graph, normalising otherwise, answers as the candidate does."""
+def _in_normalization(bundle: Bundle, name: str, images_nhwc: UInt8, expected: Float32, got: Float32) -> Cause | None:
+    """Whether the bundle's own graph, normalizing otherwise, answers as the candidate does."""
     right = bundle.preprocessing
     wrong: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
         "mean and std are swapped": (right.std, right.mean),
-        "the pixels are not normalised, only divided by 255": ((0.0,) * right.channels, (1.0,) * right.channels),
+        "the pixels are not normalized, only divided by 255": ((0.0,) * right.channels, (1.0,) * right.channels),
         "the pixels are fed as 0 to 255": ((0.0,) * right.channels, (1 / PIXELS,) * right.channels),
         "mean and std are in the reverse order of the channels": (right.mean[::-1], right.std[::-1]),
     }
@@ -151,8 +151,8 @@ def _in_normalisation(bundle: Bundle, name: str, images_nhwc: UInt8, expected: F
 
 
 def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...], images_nhwc: UInt8) -> Float32 | None:
-    """Answers of the fp32 file with another normalisation; None where the file has it under other names."""
-    with needs("try another normalisation"):
+    """Answers of the fp32 file with another normalization; None where the file has it under other names."""
+    with needs("try another normalization"):
         from onnx import numpy_helper
 
     model = read_onnx(bundle.onnx_file("fp32"))
@@ -165,7 +165,7 @@ def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...]
     for tensor in tensors:
         shape = numpy_helper.to_array(tensor).shape
         tensor.CopyFrom(numpy_helper.from_array(new[tensor.name].reshape(shape), tensor.name))
-    with OrtRunner(model.SerializeToString(), label="the fp32 file, normalising otherwise") as runner:
+    with OrtRunner(model.SerializeToString(), label="the fp32 file, normalizing otherwise") as runner:
         return _ask(runner)(images_nhwc)
 
 

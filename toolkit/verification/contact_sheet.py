@@ -79,8 +79,8 @@ def _caption(draw: Any, left: int, top: int, flip: Flip, found: Verification) ->
         (f"was {before}", GOOD if flip.reference_answer == flip.label else BAD),
         (f"now {after}", GOOD if flip.candidate_answer == flip.label else BAD),
     ]
-    for number, (text, colour) in enumerate(lines):
-        draw.text((left, top + 14 * number), text, fill=colour)
+    for number, (text, color) in enumerate(lines):
+        draw.text((left, top + 14 * number), text, fill=color)
 
 
 def _words(found: Verification, answer: int) -> str:

@@ -89,15 +89,15 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
 
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
-    quantised = sum(made_by.get(node.input[0]) == "DequantizeLinear" for node in convolutions)
+    quantized = sum(made_by.get(node.input[0]) == "DequantizeLinear" for node in convolutions)
     halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if VARIANTS[precision].is_int8 and convolutions and not quantised:
+    if VARIANTS[precision].is_int8 and convolutions and not quantized:
         name, evidence = "a float file is passed off as int8", f"none of {len(convolutions)} convolutions reads Q/DQ"
     elif "fp16" in precision and not halves:
         name, evidence = "an fp32 file is passed off as fp16", "it holds no float16 tensor"
-    elif precision == "fp32" and (quantised or halves):
+    elif precision == "fp32" and (quantized or halves):
         name = "a reduced file is passed off as fp32"
-        evidence = f"{quantised} convolutions read Q/DQ, {halves} tensors are float16"
+        evidence = f"{quantized} convolutions read Q/DQ, {halves} tensors are float16"
     else:
         return []
     return [Cause(name, str(path), evidence, EXPORT_AGAIN)]

@@ -18,7 +18,7 @@ from toolkit.contracts import Float32, Int64, UInt8
 Ask = Callable[[UInt8], Float32]
 TRIED = 256  # images: a difference that fails a gate shows on far fewer
 EXPLAINS = 1 / 3  # of the distance to the candidate may be left
-AGREES = 0.9  # of the answers must be the candidate's: quantisation flips 1 to 2 % on top of a fault
+AGREES = 0.9  # of the answers must be the candidate's: quantization flips 1 to 2 % on top of a fault
 REPEATS = 1e-2  # relative L2 between two calls: a GPU may pick other kernels, but not other answers
 RESTORES = 0.8  # of the missing accuracy must come back
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.record import RECORD, record_from_file
-from toolkit.contracts import LabelledImages, require_images, sha256_of_each
+from toolkit.contracts import LabeledImages, require_images, sha256_of_each
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.model_images import EVALUATION, images_from_folder, labelled_as, require_labels
+from toolkit.data.model_images import EVALUATION, images_from_folder, labeled_as, require_labels
 from toolkit.errors import DataError
 from toolkit.workspace import find_in_room
 
@@ -15,7 +15,7 @@ QUICK = 1000  # enough for a gate of 99 %, in seconds on a laptop; export has ju
 
 def evaluation_images(
     bundle: Bundle, data: str | None, count: int | None, convert: bool = False, skip_bad: bool = False
-) -> LabelledImages:
+) -> LabeledImages:
     """From `data`; else the evaluation images the bundle was exported with; else its golden images.
 
     Args:
@@ -28,7 +28,7 @@ def evaluation_images(
     """
     if data is not None:
         dataset = dataset_from_spec(data, shape=bundle.preprocessing.shape, convert=convert, skip_bad=skip_bad)
-        images = labelled_as(dataset.test, bundle.labels, bundle.model)
+        images = labeled_as(dataset.test, bundle.labels, bundle.model)
     else:
         images = _own_images(bundle)
     require_images(images.images_nhwc, bundle.preprocessing, f"model '{bundle.model}'")
@@ -41,7 +41,7 @@ def evaluation_images(
     return images
 
 
-def _own_images(bundle: Bundle) -> LabelledImages:
+def _own_images(bundle: Bundle) -> LabeledImages:
     folder = find_in_room("calibration", bundle.model)
     golden, _ = bundle.golden()
     if folder is None:
@@ -51,11 +51,11 @@ def _own_images(bundle: Bundle) -> LabelledImages:
     except DataError as error:
         if (folder / EVALUATION).exists():
             raise
-        return LabelledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
+        return LabeledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
     return images if images.sha256 == bundle.manifest["evaluation"]["sha256"] else golden
 
 
-def without_calibration_images(bundle: Bundle, images: LabelledImages) -> LabelledImages:
+def without_calibration_images(bundle: Bundle, images: LabeledImages) -> LabeledImages:
     """Leaves out images whose pixels were measured for the ranges, by the hashes in the record."""
     if not (bundle.folder / RECORD).is_file():
         return images

@@ -74,7 +74,7 @@ def layers_of_files(
     precision: str,
     on_progress: Progress = lambda done, total: None,
 ) -> Layers:
-    """Two files of one net, neither optimised: what stands in the files is what is compared.
+    """Two files of one net, neither optimized: what stands in the files is what is compared.
 
     Args:
         precision: the candidate's; it decides what is still healthy.
@@ -92,10 +92,10 @@ def layers_of_files(
     return _compared(model, expected, got, reference.name, candidate.name, len(images), _floor(precision))
 
 
-def layers_of_optimised(
+def layers_of_optimized(
     path: Path, images_nhwc: UInt8, precision: str, on_progress: Progress = lambda done, total: None
 ) -> Layers:
-    """One file as it stands, against itself with ONNX Runtime's optimisations.
+    """One file as it stands, against itself with ONNX Runtime's optimizations.
 
     A tensor that is exposed cannot be fused away, so each is exposed alone, in a session of its own: all that comes
     before it is fused as in use.
@@ -114,8 +114,8 @@ def layers_of_optimised(
         on_progress(index, len(names))
         got |= _exposed(model, [name], images, optimize=True, alone=True)
     on_progress(len(names), len(names))
-    # Optimised INT8 may round the other way at every step; fused or not, it must stay within what INT8 itself costs.
-    words = (path.name, f"{path.name}, optimised")
+    # Optimized INT8 may round the other way at every step; fused or not, it must stay within what INT8 itself costs.
+    words = (path.name, f"{path.name}, optimized")
     return _compared(model, expected, got, *words, len(images), _floor(precision))
 
 

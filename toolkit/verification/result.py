@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.compare.flips import Flips
 from toolkit.compare.gate import UNDECIDED, Verdict
 from toolkit.compare.parity import Parity
-from toolkit.contracts import LabelledImages
+from toolkit.contracts import LabeledImages
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layers
 from toolkit.version import __version__
@@ -56,7 +56,7 @@ class Verification:
         other: the second bundle or file, where one was given.
         reference: the fp32 runner that the others are held against; those of `other` each against its like.
         pairs: one a runner, by name.
-        sources: quantisation error and backend error apart.
+        sources: quantization error and backend error apart.
         causes: what is wrong, named; empty where nothing is.
         not_checked: what could not be looked at here, with the reason.
         unavailable: backends and runners that cannot run here, with the reason.
@@ -68,7 +68,7 @@ class Verification:
     model: str
     labels: tuple[str, ...]
     manifest_sha256: str
-    images: LabelledImages
+    images: LabeledImages
     gate_percent: float
     strict: bool
     reference: str

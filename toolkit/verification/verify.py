@@ -13,14 +13,14 @@ from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require
 from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts, verdict_of_itself
 from toolkit.compare.parity import logits_in_batches, parity_from_logits
-from toolkit.contracts import Float32, LabelledImages
+from toolkit.contracts import Float32, LabeledImages
 from toolkit.deployment.runners import HOST_BACKENDS, open_ort, open_runners, require_backends
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.runner import Runner
 from toolkit.verification.causes import Evidence, causes_from_evidence
 from toolkit.verification.images import evaluation_images, without_calibration_images
-from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimised
+from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimized
 from toolkit.verification.other import Other, opened_other, other_bundle
 from toolkit.verification.result import Pair, Source, Verification
 
@@ -144,7 +144,7 @@ def _against(
     return {**held, **dict.fromkeys(own, reference)}
 
 
-def _answer(name: str, runner: Runner, judged: LabelledImages, bundle: Bundle, on_step: Step) -> Float32:
+def _answer(name: str, runner: Runner, judged: LabeledImages, bundle: Bundle, on_step: Step) -> Float32:
     """Logits of every image, a row each.
 
     Raises:
@@ -174,7 +174,7 @@ def _no_answer(name: str, found: str, bundle: Bundle) -> ToolkitError:
     )
 
 
-def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: LabelledImages, gate: float) -> Pair:
+def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: LabeledImages, gate: float) -> Pair:
     parity = parity_from_logits(reference, name, expected, got, judged.labels)
     if name == reference:
         verdict = verdict_of_itself(gate, parity.nonfinite)
@@ -184,7 +184,7 @@ def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: La
     return Pair(parity, flips_from_logits(expected, got, judged.labels), verdict)
 
 
-def _supporting(bundle: Bundle, answers: Answers, judged: LabelledImages, on_step: Step) -> Answers:
+def _supporting(bundle: Bundle, answers: Answers, judged: LabeledImages, on_step: Step) -> Answers:
     """ONNX Runtime's answers to the files that another engine ran: they tell its error from the file's."""
     precisions = [name.rpartition(" ")[2] for name in answers if name.partition(" ")[0] not in HOST_BACKENDS]
     needed = dict.fromkeys(["fp32", *precisions]) if precisions else {}
@@ -201,7 +201,7 @@ def _supporting(bundle: Bundle, answers: Answers, judged: LabelledImages, on_ste
     return found
 
 
-def _sources(answers: Answers, judged: LabelledImages) -> tuple[Source, ...]:
+def _sources(answers: Answers, judged: LabeledImages) -> tuple[Source, ...]:
     """Each step alone: PyTorch to ONNX, fp32 to a reduced file on ONNX Runtime, that file to another engine."""
     steps = [("export", "torch fp32", FP32_ONNX)]
     for name in answers:
@@ -222,10 +222,10 @@ def _layers(
     second: Bundle | None,
     other: str | os.PathLike[str] | None,
     precisions: tuple[str, ...],
-    judged: LabelledImages,
+    judged: LabeledImages,
     on_step: Step,
 ) -> tuple[Layers, ...]:
-    """Of one bundle: each file against fp32, and as it stands against optimised. Of two: file against file."""
+    """Of one bundle: each file against fp32, and as it stands against optimized. Of two: file against file."""
     images, found = judged.images_nhwc, []
     if other is not None and second is None:
         on = partial(on_step, "layers")
@@ -240,6 +240,6 @@ def _layers(
             found.append(layers_of_files(first.onnx_file("fp32"), path, images, precision, on))
         if VARIANTS[precision].optimize:
             found.append(
-                layers_of_optimised(path, images, precision, partial(on_step, f"layers of {precision}, fused"))
+                layers_of_optimized(path, images, precision, partial(on_step, f"layers of {precision}, fused"))
             )
     return tuple(found)

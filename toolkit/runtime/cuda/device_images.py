@@ -112,5 +112,5 @@ def _refused(images: Any, found: str, fix: str | None = None) -> DataError:
         "these images on the GPU cannot be read as they lie",
         found=f"{type(images).__module__}.{type(images).__qualname__}, {found}",
         allowed="uint8 (N, H, W, C) in C order without gaps",
-        fix=fix or "give the pixels as they are, 0 to 255 as uint8: the model normalises them itself",
+        fix=fix or "give the pixels as they are, 0 to 255 as uint8: the model normalizes them itself",
     )

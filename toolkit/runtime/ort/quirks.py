@@ -1,6 +1,6 @@
-"""ONNX Runtime's optimiser that rounds the float biases of Q/DQ files to int32, and the smallest graph that it breaks.
+"""ONNX Runtime's optimizer that rounds the float biases of Q/DQ files to int32, and the smallest graph that it breaks.
 
-From 1.21 on (microsoft/onnxruntime pull request 22889; 1.32 is the newest tried) an optimiser of the basic level,
+From 1.21 on (microsoft/onnxruntime pull request 22889; 1.32 is the newest tried) an optimizer of the basic level,
 `WeightBiasQuantization`, replaces the float bias of a Conv or Gemm between Q/DQ by int32 numbers in steps of (input's
 scale x weight's scale). It counts the steps in the type of the bias and does not look whether they fit: more than
 65,504 of them are infinity in FP16, and 2^31 of them overflow in FP32. Both become the most negative int32. TensorRT
@@ -15,13 +15,13 @@ from typing import Any
 
 from toolkit.lazy import needs
 
-OPTIMISER = "WeightBiasQuantization"
+OPTIMIZER = "WeightBiasQuantization"
 SWITCH = "optimization.disable_specified_optimizers"  # a session config entry; names with semicolons
 
 
 def keep_float_biases(options: Any) -> None:
-    """Tells an onnxruntime.SessionOptions to leave float biases alone; versions without the optimiser ignore it."""
-    options.add_session_config_entry(SWITCH, OPTIMISER)
+    """Tells an onnxruntime.SessionOptions to leave float biases alone; versions without the optimizer ignore it."""
+    options.add_session_config_entry(SWITCH, OPTIMIZER)
 
 
 def smallest_graph(half: bool, largest_weight: float) -> bytes:

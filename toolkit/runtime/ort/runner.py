@@ -43,7 +43,7 @@ class OrtRunner(ClosesItself):
         largest_batch: images in one call of the session; more are split. None takes any number.
         threads: of one operator; 0 lets ONNX Runtime take every core.
         label: what to call the model; its file's name by default.
-        optimize: ONNX Runtime's graph optimisations, except the one that rounds float biases to int32, which never
+        optimize: ONNX Runtime's graph optimizations, except the one that rounds float biases to int32, which never
             runs (see `toolkit.runtime.ort.quirks`). Off, the graph is run as it stands.
 
     Raises:
@@ -90,7 +90,7 @@ class OrtRunner(ClosesItself):
                 )
             where = "" if provider == CPU else f", {self._placed(provider, label)}"
         self.description = f"ONNX Runtime {onnxruntime.__version__} {short(provider)} {label}{where}" + (
-            "" if optimize else ", optimisations off"
+            "" if optimize else ", optimizations off"
         )
 
     @property

@@ -1,7 +1,7 @@
 """Whether ONNX Runtime's products of uint8 and int8 saturate on this processor, as they do on x86 without VNNI.
 
 There VPMADDUBSW adds two products in 16 bits: 255 x 127 + 255 x 127 becomes 32,767. ONNX Runtime's own advice is to
-quantise weights to 7 bits for such processors (docs/performance/model-optimizations/quantization.md, "reduce_range").
+quantize weights to 7 bits for such processors (docs/performance/model-optimizations/quantization.md, "reduce_range").
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ CAUSES = (
     # RTX 1.7.1; 8.6 and 10.6 have both words too. The number is ONNX's own, as in TensorProto.DataType.
     Cause(
         "a constant of the file has a type that TensorRT does not read (the number is ONNX's: 5 is int16)",
-        "quantise to 8 bits, and store everything else as float32 or float16",
+        "quantize to 8 bits, and store everything else as float32 or float16",
         ("Found unsupported datatype (",),
     ),
     Cause(  # 10.6, WeightsContext
@@ -102,8 +102,8 @@ CAUSES = (
         ),
     ),
     Cause(  # RTX 1.7.1
-        "the file is in the operator format of quantisation (QLinearConv, ConvInteger), and TensorRT takes Q/DQ only",
-        "quantise the float32 file with toolkit export --int8",
+        "the file is in the operator format of quantization (QLinearConv, ConvInteger), and TensorRT takes Q/DQ only",
+        "quantize the float32 file with toolkit export --int8",
         ("QLinearConv", "QLinearMatMul", "QLinearAdd", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
     ),
     # 8.6-GA, notInvalidType and ModelImporter; 10.1-GA; RTX 1.7.1 for the second and the last.
@@ -111,7 +111,7 @@ CAUSES = (
         "the file computes with uint8, which TensorRT takes for a network's inputs and outputs alone: it is the file "
         "for ONNX Runtime's CPU kernels, or one whose images are not cast before they are used",
         "build model.int8.onnx or model.int8-fp16.onnx, as toolkit build does by itself; in a file of your own cast "
-        "uint8 images first, and quantise to int8 with zero points of 0",
+        "uint8 images first, and quantize to int8 with zero points of 0",
         (
             "Found invalid input type of UINT8", "Found unsupported input type of UINT8", "!= DataType::kUINT8",
             "does not support UINT8 types for intermediate tensors", "UINT8 zero_point",
@@ -135,8 +135,8 @@ CAUSES = (
     ),
     # RTX 1.7.1; onnx/onnx-tensorrt 850 and microsoft/onnxruntime 14229 for the first.
     Cause(
-        "the file quantises a bias, which TensorRT does not take",
-        "quantise it without biases: toolkit export --int8 does",
+        "the file quantizes a bias, which TensorRT does not take",
+        "quantize it without biases: toolkit export --int8 does",
         ("only activation types allowed as input", "has type Int32 but must have type FP8"),
     ),
     Cause(  # RTX 1.7.1 for the first two, 8.6 and 10.6 for the last
@@ -155,8 +155,8 @@ CAUSES = (
     ),
     # RTX 1.7.1 for the first; 8.6, 10.6 (also "must contains all zeros values") for the others.
     Cause(
-        "the file is quantised asymmetrically: a zero point is not 0, and TensorRT's INT8 is symmetric",
-        "quantise the float32 file with toolkit export --int8, or build model.int8.onnx instead of the file for ONNX "
+        "the file is quantized asymmetrically: a zero point is not 0, and TensorRT's INT8 is symmetric",
+        "quantize the float32 file with toolkit export --int8, or build model.int8.onnx instead of the file for ONNX "
         "Runtime's CPU kernels",
         (
             "Non-zero zero point is not supported", "TensorRT only supports symmetric quantization",
@@ -167,12 +167,12 @@ CAUSES = (
     Cause(
         "a scale of the file is not above 0, or it is FP16 and this is TensorRT 8, which reads every scale as float32",
         "with TensorRT 8 build model.int8.onnx, whose scales are float32; a file whose scales are not above 0 was "
-        "quantised wrongly by whoever made it: start from its float32 file",
+        "quantized wrongly by whoever made it: start from its float32 file",
         ("Scale coefficients must all be positive",),
     ),
     Cause(  # RTX 1.7.1; the second 8.6-GA and 10.6
         "the file has another number of zero points, or of channels, than of scales",
-        "quantise the float32 file with toolkit export --int8",
+        "quantize the float32 file with toolkit export --int8",
         (
             "scale and zero point must have the same volume",
             "number of scales is not equal to the number of output channels",

@@ -57,7 +57,7 @@ class ProfileTaken(EngineError):
 
 
 class LoadedEngine:
-    """A deserialised plan with what it needs to run, shared by runners and closed by the last of them.
+    """A deserialized plan with what it needs to run, shared by runners and closed by the last of them.
 
     Attributes:
         input: the images. outputs: the logits first.
@@ -90,7 +90,7 @@ class LoadedEngine:
         try:
             require_cuda_starts(self.tensorrt, driver)
             with ONE_AT_A_TIME:
-                self._runtime, self._engine = self._deserialised(data, sidecar.get("dla_core"))
+                self._runtime, self._engine = self._deserialized(data, sidecar.get("dla_core"))
             self.input, self.outputs = self._tensors()
             self.smallest, self.largest = self._batches(self.input)
             size = getattr(self._engine, "device_memory_size_v2", None)  # 0 is an answer
@@ -102,7 +102,7 @@ class LoadedEngine:
             raise
         self.cuda.leave(entered)
 
-    def _deserialised(self, data: bytes, dla_core: int | None) -> tuple[Any, Any]:
+    def _deserialized(self, data: bytes, dla_core: int | None) -> tuple[Any, Any]:
         runtime = self.tensorrt.module.Runtime(self.log.logger)
         if "VERSION_COMPATIBLE" in self.flags and hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True  # the plan carries a lean runtime; its hash was checked
@@ -146,7 +146,7 @@ class LoadedEngine:
         return tuple(context.get_tensor_shape(name))
 
     def _batches(self, images: Tensor) -> tuple[int, int]:
-        """Of the first optimisation profile; an engine of fixed size takes that size only."""
+        """Of the first optimization profile; an engine of fixed size takes that size only."""
         fixed = int(self._engine.get_tensor_shape(images.name)[0])
         if fixed >= 0:
             return fixed, fixed
@@ -246,7 +246,7 @@ class LoadedEngine:
         return self
 
     def again(self) -> LoadedEngine:
-        """The plan deserialised once more, for an engine that has no room for another execution context."""
+        """The plan deserialized once more, for an engine that has no room for another execution context."""
         return LoadedEngine(self.plan, self._choice, self.rebuild, self._wait)
 
     def close(self) -> None:

@@ -224,10 +224,10 @@ def census_from_dict(document: dict[str, Any] | None) -> Census | None:
     return Census(kinds, tuple((f["layer"], tuple(f["nodes"])) for f in document.get("fused", ())))
 
 
-def warnings_of_census(census: Census, quantised: bool) -> tuple[str, ...]:
-    """What makes INT8 not pay, in sentences; nothing for a file that is not quantised."""
+def warnings_of_census(census: Census, quantized: bool) -> tuple[str, ...]:
+    """What makes INT8 not pay, in sentences; nothing for a file that is not quantized."""
     total, int8 = census.convolutions(), census.convolutions("Int8")
-    if not quantised or total == 0:  # a DLA's layers say nothing about their convolutions
+    if not quantized or total == 0:  # a DLA's layers say nothing about their convolutions
         return ()
     if int8 == 0:
         return ("No convolution reads int8: Q/DQ costs here and gains nothing. Build the FP16 file.",)

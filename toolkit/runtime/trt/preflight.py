@@ -37,7 +37,7 @@ SIDECAR_SHAPE = {
     ],
     "trials_kept?": int,
 }
-# Of the ComputeCapability enum of TensorRT-RTX 1.7.1; Jetsons and data-centre GPUs have others.
+# Of the ComputeCapability enum of TensorRT-RTX 1.7.1; Jetsons and data-center GPUs have others.
 RTX_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 
 

@@ -1,9 +1,9 @@
-"""Where each quantiser puts Q/DQ, node by node: ours, ONNX Runtime's (as for TensorRT, and its defaults), ModelOpt's.
+"""Where each quantizer puts Q/DQ, node by node: ours, ONNX Runtime's (as for TensorRT, and its defaults), ModelOpt's.
 
-    python -m benchmarks.quantisers [--model resnet20] [--images 64]
+    python -m benchmarks.quantizers [--model resnet20] [--images 64]
 
 A cell says what a node reads through DequantizeLinear: x its image, w its weights, b its bias; of an Add how many of
-its two inputs. TensorRT refuses a quantised bias; it fuses Conv + Add where the shortcut alone is quantised, and
+its two inputs. TensorRT refuses a quantized bias; it fuses Conv + Add where the shortcut alone is quantized, and
 a pair between a Conv and its Relu or Add makes two kernels of one (NVIDIA's guide "Working with Quantized Types").
 Where TensorRT-RTX is installed every file is built. ModelOpt joins where it can be imported
 (nvidia-modelopt[onnx]). `--model` is a name in models/ or an architecture, which then has random weights.
@@ -48,7 +48,7 @@ def ours(file: Path, images: Any) -> bytes:
 
 
 def onnxruntime_defaults(file: Path, images: Any) -> bytes:
-    """ONNX Runtime's quantiser as it is called without options."""
+    """ONNX Runtime's quantizer as it is called without options."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -76,7 +76,7 @@ def modelopt(file: Path, images: Any) -> bytes:
         return Path(folder, "q.onnx").read_bytes()
 
 
-QUANTISERS: dict[str, Callable[[Path, Any], bytes]] = {
+QUANTIZERS: dict[str, Callable[[Path, Any], bytes]] = {
     "toolkit": ours,
     "onnxruntime for TensorRT": lambda file, images: graph_of_onnxruntime(file, images, "MinMax", "QInt8", **TENSORRT),
     "onnxruntime defaults": onnxruntime_defaults,
@@ -85,7 +85,7 @@ QUANTISERS: dict[str, Callable[[Path, Any], bytes]] = {
 
 
 def cells_of(model: onnx.ModelProto) -> dict[str, str]:
-    """{node: what it reads quantised} of every Conv, Gemm, MatMul and Add, in the order of the graph."""
+    """{node: what it reads quantized} of every Conv, Gemm, MatMul and Add, in the order of the graph."""
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     cells = {}
     for node in model.graph.node:
@@ -115,9 +115,9 @@ def facts_of(model: onnx.ModelProto, onnx_bytes: bytes, folder: Path) -> dict[st
     return {
         "quantize": sum(node.op_type == "QuantizeLinear" for node in nodes),
         "dequantize": sum(node.op_type == "DequantizeLinear" for node in nodes),
-        "quantised_biases": len(biases),
+        "quantized_biases": len(biases),
         "pairs_between_conv_and_relu": len(between),
-        "quantised_logits": makers[model.graph.output[0].name].op_type == "DequantizeLinear",
+        "quantized_logits": makers[model.graph.output[0].name].op_type == "DequantizeLinear",
         "kib": round(len(onnx_bytes) / 1024),
         "tensorrt_rtx": _built(onnx_bytes, folder),
     }
@@ -148,15 +148,15 @@ def _built(onnx_bytes: bytes, folder: Path) -> str:
 
 
 def compare(file: Path, images: Any, folder: Path) -> dict[str, Any]:
-    """{quantiser: cells and facts}; one that cannot run here has its reason."""
+    """{quantizer: cells and facts}; one that cannot run here has its reason."""
     import onnx
 
     found: dict[str, Any] = {}
-    for name, quantise in QUANTISERS.items():
+    for name, quantize in QUANTIZERS.items():
         logging.getLogger().setLevel(logging.ERROR)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                content = quantise(file, images)
+                content = quantize(file, images)
         except ImportError as error:
             found[name] = {"unavailable": str(error).splitlines()[0]}
             continue
@@ -178,8 +178,8 @@ def show(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Quantises, counts and prints."""
-    parser = argparse.ArgumentParser(description="Where each quantiser puts Q/DQ, node by node.")
+    """Quantizes, counts and prints."""
+    parser = argparse.ArgumentParser(description="Where each quantizer puts Q/DQ, node by node.")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--images", type=int, default=64)
     options = parser.parse_args()
@@ -190,7 +190,7 @@ def main() -> None:
         shape = onnx.load(file).graph.input[0].type.tensor_type.shape
         found = compare(file, images_like_photographs(options.images, shape.dim[3].dim_value), Path(folder))
     show(found)
-    print(json.dumps({"model": options.model, "quantisers": found}))
+    print(json.dumps({"model": options.model, "quantizers": found}))
 
 
 if __name__ == "__main__":
