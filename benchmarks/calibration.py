@@ -65,7 +65,7 @@ def measure(method: str, file: Path, count: int) -> dict[str, float]:
 def _calls(model: Any, file: Path, images: Any, preprocessing: Any) -> dict[str, Callable[[], Any]]:
     from toolkit.calibration.methods import CANDIDATES
     from toolkit.calibration.ranges import observation_from_images, record_from_observation
-    from toolkit.quantization.choose_method import ranges_by_agreement
+    from toolkit.quantization.choose_method import ranges_by_parity
     from toolkit.runtime.ort.runner import OrtRunner
 
     def plain() -> None:
@@ -84,7 +84,7 @@ def _calls(model: Any, file: Path, images: Any, preprocessing: Any) -> dict[str,
             (
                 plain,
                 ours,
-                lambda: ranges_by_agreement(model, images, preprocessing),
+                lambda: ranges_by_parity(model, images, preprocessing),
                 lambda: _onnxruntime(file, images, "MinMax"),
                 lambda: _onnxruntime(file, images, "Entropy"),
             ),

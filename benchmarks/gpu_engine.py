@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.runtime.trt.layer_report import census_from_text
+from toolkit.runtime.trt.layer_report import layer_report_from_text
 from toolkit.runtime.trt.module import Log, require_can_run
 from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.workspace import cache_folder
@@ -92,10 +92,10 @@ def layers_of(engines: Path, model: str, source: str, out: Path) -> dict[str, An
     inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     (out / f"{model}.{source}.json").write_text(str(text), errors="replace")
-    census, reason = census_from_text(text)
+    layer_report, reason = layer_report_from_text(text)
     facts = {"device_memory": getattr(engine, "device_memory_size_v2", None), "layers": engine.num_layers}
     return {"plan_bytes": plan.stat().st_size, **facts,
-            "census": census and census.as_dict(), "reason": reason, "log": log.text()[-4000:]}  # fmt: skip
+            "census": layer_report and layer_report.as_dict(), "reason": reason, "log": log.text()[-4000:]}  # fmt: skip
 
 
 def calls(options: argparse.Namespace) -> dict[str, Any]:

@@ -127,14 +127,14 @@ def run_of(summary: dict[str, Any], files: dict[str, str], version: str) -> dict
 
 def short(engine: dict[str, Any]) -> dict[str, Any]:
     """A sidecar without hashes and the long list of what was fused, but with how many residual Adds were."""
-    census, name = engine.get("census"), engine["engine"].replace("/engines/", "/").removesuffix(".engine.json")
+    layers, name = engine.get("census"), engine["engine"].replace("/engines/", "/").removesuffix(".engine.json")
     version = engine.get("tensorrt") or {}
     found = {"engine": name, "tensorrt": " ".join(filter(None, (version.get("kind"), version.get("version"))))}
     found |= {key: engine[key] for key in OF_ENGINE if key in engine}
     found |= {"file": (engine.get("onnx") or {}).get("file"), "bytes": (engine.get("plan") or {}).get("bytes")}
-    if census is None:
+    if layers is None:
         return found | {"census": None}
-    return found | {"census": {k: v for k, v in census.items() if k != "fused"} | adds_of(census.get("fused", ()))}
+    return found | {"census": {k: v for k, v in layers.items() if k != "fused"} | adds_of(layers.get("fused", ()))}
 
 
 def adds_of(fused: Any) -> dict[str, int]:

@@ -75,16 +75,16 @@ def engines_table(found: dict[str, Any]) -> str:
     again = {(model_of(one), one["file"], one["tensorrt"]): one for one in found["engines"] if is_again(one)}
     rows = []
     for one in (entry for entry in found["engines"] if not is_again(entry)):
-        census, name = one["census"] or {}, model_of(one)
+        layers, name = one["census"] or {}, model_of(one)
         second = again.get((name, one["file"], one["tensorrt"]))
-        reading = census.get("convolutions_reading", {})
-        of = f"{reading.get('Int8', 0)} of {census['convolutions']}" if census.get("convolutions") is not None else DASH
-        inside, outside = census.get("adds_in_convolutions", 0), census.get("adds_elsewhere", 0)
+        reading = layers.get("convolutions_reading", {})
+        of = f"{reading.get('Int8', 0)} of {layers['convolutions']}" if layers.get("convolutions") is not None else DASH
+        inside, outside = layers.get("adds_in_convolutions", 0), layers.get("adds_elsewhere", 0)
         adds = f"{inside} of {inside + outside}" if inside + outside else DASH
         seconds = [cell(entry and entry.get("build_seconds"), 1) for entry in (one, second)]
         size = f"{one['bytes'] / 1024:,.0f}" if one["bytes"] else DASH
         rows.append((name, one["file"], one["tensorrt"].partition(" ")[2], *seconds, size,
-                     cell(census.get("layers")), of, adds, cell(census.get("conversions")), one["run"]))  # fmt: skip
+                     cell(layers.get("layers")), of, adds, cell(layers.get("conversions")), one["run"]))  # fmt: skip
     heads = ("model", "file", "TensorRT", "build s", "again s", "KiB", "layers", "convolutions in INT8", "Adds in them",
              "layers that convert", "run")  # fmt: skip
     return markdown(heads, sorted(rows, key=lambda row: (row[0], row[2], rank(precision_of(row[1])))))

@@ -30,7 +30,7 @@ from toolkit.calibration.ranges import record_from_observation
 from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.contracts import Dataset, Float32, LabeledImages
 from toolkit.data import dataset_from_spec, sample
-from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.choose_method import ranges_by_parity
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.runtime.ort.runner import OrtRunner
@@ -108,7 +108,7 @@ def files_of_draw(
     model: onnx.ModelProto, file: Path, preprocessing: Any, images: Any
 ) -> dict[str, Callable[[], bytes]]:
     """{method: makes the bytes of an INT8 file}; ours from one pass over the images."""
-    choice = ranges_by_agreement(model, images, preprocessing)
+    choice = ranges_by_parity(model, images, preprocessing)
     chosen = choice.candidates[0].method
     made: dict[str, Callable[[], bytes]] = {
         f"auto ({chosen})": lambda: qdq_from_ranges(model, choice.record).SerializeToString(),

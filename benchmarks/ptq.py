@@ -42,7 +42,7 @@ from toolkit.graph.edit import arrays_of, set_nodes
 from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph
 from toolkit.models.checkpoint import folder_of_model, load_model
 from toolkit.quantization import qdq
-from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.choose_method import ranges_by_parity
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.rounding import rounded_weights
 from toolkit.quantization.scales import LEVELS, SMALLEST_NORMAL_HALF, dequantized, rounded_up_to_half, weight_scales
@@ -246,9 +246,9 @@ def equalized(model: onnx.ModelProto, images: UInt8) -> onnx.ModelProto:
 
 def files_of_draw(model: onnx.ModelProto, preprocessing: Any, images: UInt8) -> dict[str, Callable[[], Any]]:
     """{change: makes the graph}."""
-    record = ranges_by_agreement(model, images, preprocessing).record
+    record = ranges_by_parity(model, images, preprocessing).record
     even = equalized(model, images)
-    even_record = ranges_by_agreement(even, images, preprocessing).record
+    even_record = ranges_by_parity(even, images, preprocessing).record
     first = frozenset(convolutions_in_graph(model)[:1])
     return {
         "plain": lambda: plainly(model, record),

@@ -137,14 +137,14 @@ def _built(onnx_bytes: bytes, folder: Path) -> str:
     file.write_bytes(onnx_bytes)
     try:
         engine = engine_from_onnx(file, folder / "built.plan")
-        census = engine.census
+        layer_report = engine.layer_report
     except BackendUnavailable as error:
         return f"not here: {error.what}"
     except ToolkitError as error:
         return f"refused: {(error.found or error.what).splitlines()[0][:90]}"
-    if census is None:
+    if layer_report is None:
         return f"built; layers unknown: {engine.sidecar['census_reason']}"
-    return f"{census.convolutions('Int8')} of {census.convolutions()} read int8"
+    return f"{layer_report.convolutions('Int8')} of {layer_report.convolutions()} read int8"
 
 
 def compare(file: Path, images: Any, folder: Path) -> dict[str, Any]:

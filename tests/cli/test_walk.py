@@ -187,8 +187,8 @@ def test_tensorrt_builds_every_precision_with_int8_convolutions(tiny_workspace: 
     engines = {e["precision"]: e for e in bundle_from_folder(tiny_workspace / "bundles/tiny").engines()}
     assert set(engines) == PRECISIONS - {"int8-cpu"}
     for precision, reads in (("fp32", "Float"), ("fp16", "Half"), ("int8", "Int8"), ("int8-fp16", "Int8")):
-        census = engines[precision]["census"]
-        assert census["convolutions_reading"][reads] == census["convolutions"] > 0
+        layer_report = engines[precision]["census"]
+        assert layer_report["convolutions_reading"][reads] == layer_report["convolutions"] > 0
 
 
 def test_the_file_for_a_strongly_typed_tensorrt_is_judged_here_when_asked_by_name(toolkit: Toolkit) -> None:

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.compare.parity import BATCH, Parity, logits_in_batches, parity_from_logits, relative_l2, score_from_logits
+from toolkit.compare.parity import (
+    BATCH,
+    Parity,
+    logits_in_batches,
+    parity_from_logits,
+    parity_without_labels,
+    relative_l2,
+    score_from_logits,
+)
 from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 from toolkit.contracts import Float32, Int64, UInt8
-from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.runtime.null import NullRunner
 
 
@@ -173,7 +180,7 @@ def test_flips_and_distances_are_counted_alike_wherever_they_are_printed() -> No
         if broken:
             got[7, 3] = np.nan
         parity = parity_from_logits("a", "b", expected, got, expected.argmax(1))
-        found = agreement_from_logits(expected, got)
+        found = parity_without_labels(expected, got)
         assert (found.flips, found.relative_l2) == (parity.flips, parity.relative_l2)
     assert found.relative_l2 == np.inf
     assert found.flips < 50  # one image without an answer is one flip

@@ -116,8 +116,8 @@ def _refused(file: Path, plan: Path, **arguments: Any) -> ToolkitError:
 )
 def test_convolutions_run_in_the_precision_of_the_file(file: Path, plan: Path, precision: str, reads: str) -> None:
     engine = engine_from_onnx(_saved(file, _net(precision)), plan)
-    assert engine.census is not None
-    assert engine.census.convolutions() == engine.census.convolutions(reads) == 2
+    assert engine.layer_report is not None
+    assert engine.layer_report.convolutions() == engine.layer_report.convolutions(reads) == 2
     assert engine.sidecar["census"]["convolutions_reading"][reads] == 2
 
 
@@ -151,18 +151,18 @@ def test_a_fixed_batch_needs_no_range(file: Path, plan: Path) -> None:
 @needs_rtx
 def test_weights_in_an_external_file_are_read(file: Path, plan: Path) -> None:
     onnx.save_model(_net(), file, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    census = engine_from_onnx(file, plan).census
-    assert census is not None
-    assert census.convolutions("Float") == 2
+    layer_report = engine_from_onnx(file, plan).layer_report
+    assert layer_report is not None
+    assert layer_report.convolutions("Float") == 2
 
 
 @needs_rtx
 def test_a_second_build_replaces_the_first_and_has_its_own_log(file: Path, plan: Path) -> None:
     first = engine_from_onnx(file, plan)
     second = engine_from_onnx(_saved(file, _net("int8")), plan)
-    assert first.census is not None
-    assert second.census is not None
-    assert (first.census.convolutions("Int8"), second.census.convolutions("Int8")) == (0, 2)
+    assert first.layer_report is not None
+    assert second.layer_report is not None
+    assert (first.layer_report.convolutions("Int8"), second.layer_report.convolutions("Int8")) == (0, 2)
     assert second.sidecar["plan"]["bytes"] == plan.stat().st_size
 
 

@@ -278,8 +278,8 @@ def test_the_inspector_is_asked_with_the_best_served_shape(
 ) -> None:
     _use(monkeypatch, Trt(version, layers=LAYERS))
     engine = engine_from_onnx(file, plan)
-    assert engine.census is not None
-    assert engine.census.convolutions("Int8") == 1
+    assert engine.layer_report is not None
+    assert engine.layer_report.convolutions("Int8") == 1
     assert engine.sidecar["census_reason"] is None
     assert engine.notes == ()
 
@@ -289,7 +289,7 @@ def test_a_plan_that_does_not_load_here_is_kept_without_a_list_of_layers(
 ) -> None:
     _use(monkeypatch, Trt("10.3"))
     engine = engine_from_onnx(file, plan)
-    assert engine.census is None
+    assert engine.layer_report is None
     assert "does not load it" in engine.sidecar["census_reason"]
     assert engine.notes == (f"model.onnx: the engine's layers are unknown: {engine.sidecar['census_reason']}",)
 

@@ -69,9 +69,9 @@ def test_every_convolution_computes_in_the_precision_of_the_file(
 ) -> None:
     engine = _built(graphs[precision], tmp_path)
     convolutions = sum(node.op_type == "Conv" for node in graphs["fp32"].graph.node)
-    assert engine.census is not None
-    assert engine.census.convolutions() == convolutions >= 6
-    assert engine.census.convolutions(TYPES[precision]) == convolutions
+    assert engine.layer_report is not None
+    assert engine.layer_report.convolutions() == convolutions >= 6
+    assert engine.layer_report.convolutions(TYPES[precision]) == convolutions
     assert engine.path.stat().st_size > 1000
 
 

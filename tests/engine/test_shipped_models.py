@@ -59,6 +59,6 @@ def test_every_file_builds_and_every_convolution_computes_in_its_type(name: str,
         convolutions = convolutions or sum(node.op_type == "Conv" for node in graph.graph.node)
         engine = engine_from_onnx(path, tmp_path / f"{precision}.engine", settings=BuildSettings(CAPABILITIES))
         assert engine.sidecar["compute_capabilities"] == list(CAPABILITIES)
-        assert engine.census is not None
-        assert engine.census.convolutions() == convolutions >= 15
-        assert engine.census.convolutions(READS[precision]) == convolutions, precision
+        assert engine.layer_report is not None
+        assert engine.layer_report.convolutions() == convolutions >= 15
+        assert engine.layer_report.convolutions(READS[precision]) == convolutions, precision

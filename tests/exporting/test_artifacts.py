@@ -15,11 +15,11 @@ from onnx import TensorProto, numpy_helper
 from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS, amax_from_histogram
 from toolkit.calibration.ranges import observation_from_images, ranges_from_images, record_from_observation
 from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.errors import CalibrationError, ExportError
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
-from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.quantization.calib_cache import cache_from_ranges, header, scales_from_cache
 from toolkit.quantization.ort_cpu import cpu_from_ranges, weights_on_cpu
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -94,7 +94,7 @@ def test_int8_fp16_is_typed_half_between_its_casts_at_an_opset_that_allows_it(
         OrtRunner(tiny_graph.SerializeToString()) as fp32,
         OrtRunner(model.SerializeToString(), optimize=False) as int8,
     ):
-        found = agreement_from_logits(fp32.logits(images), int8.logits(images))
+        found = parity_without_labels(fp32.logits(images), int8.logits(images))
     assert found.percent >= 95
     assert 0 < found.relative_l2 < 0.15
 
@@ -138,7 +138,7 @@ def test_the_cpu_form_agrees_at_least_as_well_as_int8_and_takes_the_records_rang
         OrtRunner(model.SerializeToString()) as cpu,
     ):
         expected = fp32.logits(images)
-        usual, found = (agreement_from_logits(expected, runner.logits(images)) for runner in (int8, cpu))
+        usual, found = (parity_without_labels(expected, runner.logits(images)) for runner in (int8, cpu))
     assert found.percent >= 95
     assert 0 < found.relative_l2 < 1.5 * usual.relative_l2
     constants = _constants(model)
@@ -186,7 +186,7 @@ def test_a_branch_that_is_zero_so_far_has_no_range_and_stops_nothing(
         OrtRunner(graph.SerializeToString()) as fp32,
         OrtRunner(cpu_from_ranges(graph, record).SerializeToString()) as cpu,
     ):
-        assert agreement_from_logits(fp32.logits(images), cpu.logits(images)).percent >= 95
+        assert parity_without_labels(fp32.logits(images), cpu.logits(images)).percent >= 95
 
 
 def test_biases_are_int32_on_the_grid_of_input_and_weight_scale(tiny_graph: onnx.ModelProto, record: Record) -> None:

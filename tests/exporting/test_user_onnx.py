@@ -1,4 +1,4 @@
-"""Claims about ONNX files from anywhere: what can be repaired answers as it did, the rest is refused in words."""
+"""Claims about ONNX files from anywhere: what can be normalized answers as it did, the rest is refused in words."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.gpu.conftest import MODELS, Engine, Inputs, in_batches, keep
 from tests.gpu.conftest import SOURCES as ALL_SOURCES
 from toolkit.compare.parity import Parity, parity_from_logits
 from toolkit.runtime.driver import Device
-from toolkit.runtime.trt.layer_report import census_from_dict
+from toolkit.runtime.trt.layer_report import layer_report_from_dict
 from toolkit.runtime.trt.module import TensorRT
 from toolkit.runtime.trt.preflight import sidecar_path
 
@@ -112,12 +112,12 @@ def test_most_convolutions_read_int8(model: str, source: str, engine: Callable[.
     sidecar = json.loads(sidecar_path(engine(model, source, True).path).read_text())
     if sidecar.get("stand_in"):
         pytest.skip("the stand-in for TensorRT lists no layers")
-    census = census_from_dict(sidecar["census"])
-    if census is None and sidecar["tensorrt"]["version"].startswith("8."):
+    layers = layer_report_from_dict(sidecar["census"])
+    if layers is None and sidecar["tensorrt"]["version"].startswith("8."):
         pytest.skip(f"the inspector of TensorRT 8 is no help: {sidecar['census_reason']}")
-    assert census is not None, sidecar.get("census_reason")
-    total, int8 = census.convolutions(), census.convolutions("Int8")
-    print(f"{int8} of {total} convolutions read INT8; {census.conversions} layers convert, {census.layers} in all")
-    keep("layers", {"model": model, "source": source, "convolutions": total, "int8": int8, "layers": census.layers})
+    assert layers is not None, sidecar.get("census_reason")
+    total, int8 = layers.convolutions(), layers.convolutions("Int8")
+    print(f"{int8} of {total} convolutions read INT8; {layers.conversions} layers convert, {layers.layers} in all")
+    keep("layers", {"model": model, "source": source, "convolutions": total, "int8": int8, "layers": layers.layers})
     assert total > 0
     assert int8 >= 0.75 * total

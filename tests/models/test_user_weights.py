@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError, ToolkitError
 from toolkit.models.user_network import Source, classifier_of, network_from_source, source_from_dict
-from toolkit.models.user_weights import load_foreign_weights, weights_from_checkpoint
+from toolkit.models.user_weights import load_user_weights, weights_from_checkpoint
 
 
 def build(num_classes: int = 3, width: int = 4) -> nn.Sequential:
@@ -43,7 +43,7 @@ def trained() -> nn.Sequential:
 
 def load(path: Path, net: nn.Module | None = None) -> tuple[nn.Module, str]:
     net = build() if net is None else net
-    return net, load_foreign_weights(net, weights_from_checkpoint(path), path, build)
+    return net, load_user_weights(net, weights_from_checkpoint(path), path, build)
 
 
 def same(one: nn.Module, other: dict[str, Tensor]) -> bool:

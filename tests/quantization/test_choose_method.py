@@ -11,10 +11,11 @@ from hypothesis.extra import numpy as npst
 
 from toolkit.calibration.methods import CANDIDATES
 from toolkit.calibration.ranges import Observation, ranges_from_images
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8, sha256_of_each
 from toolkit.quantization import choose_method as auto
-from toolkit.quantization.agreement import agreement_from_logits, held_out, logits_of
-from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.choose_method import ranges_by_parity
+from toolkit.quantization.held_out import held_out, logits_of
 from toolkit.runtime.ort.runner import OrtRunner
 
 
@@ -26,9 +27,9 @@ def _images(structured_images: LabeledImages) -> UInt8:
 def test_every_method_is_tried_and_the_nearest_wins(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
-    choice = ranges_by_agreement(tiny_graph, images, tiny_preprocessing)
+    choice = ranges_by_parity(tiny_graph, images, tiny_preprocessing)
     assert {candidate.method for candidate in choice.candidates} == set(CANDIDATES)
-    orders = [candidate.agreement.order for candidate in choice.candidates if candidate.agreement is not None]
+    orders = [candidate.parity.order for candidate in choice.candidates if candidate.parity is not None]
     assert orders == sorted(orders)
     assert 0 < orders[0][0] < orders[-1][0]
     winner = choice.candidates[0].method
@@ -40,7 +41,7 @@ def test_every_method_is_tried_and_the_nearest_wins(
 def test_the_winners_ranges_are_those_of_all_images_in_one_pass(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
-    record = ranges_by_agreement(tiny_graph, images, tiny_preprocessing).record
+    record = ranges_by_parity(tiny_graph, images, tiny_preprocessing).record
     method, _, percent = record.belongs_to["method"].partition(" ")
     alone = ranges_from_images(
         tiny_graph, images, tiny_preprocessing, method=method, percentile=float(percent or 99.99)
@@ -60,9 +61,9 @@ def test_any_order_of_the_images_gives_the_same_choice(
         request.getfixturevalue("rounds_by_place")
     images = np.concatenate([images, images[:5]])  # some twice
     orders = np.random.default_rng(0).permutation(len(images)), np.arange(len(images))[::-1]
-    wanted = ranges_by_agreement(tiny_graph, images, tiny_preprocessing).record.as_dict()
+    wanted = ranges_by_parity(tiny_graph, images, tiny_preprocessing).record.as_dict()
     for order in orders:
-        assert ranges_by_agreement(tiny_graph, images[order], tiny_preprocessing).record.as_dict() == wanted
+        assert ranges_by_parity(tiny_graph, images[order], tiny_preprocessing).record.as_dict() == wanted
 
 
 @pytest.mark.usefixtures("rounds_by_place")
@@ -77,24 +78,24 @@ def test_images_that_judge_set_no_range_of_a_candidate(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sets: list[tuple[set[bytes], set[bytes]]] = []
-    judged = auto._judged
+    of_candidates = auto._judged
 
-    def watched(model: onnx.ModelProto, seen: Observation, judges: UInt8, step: auto.Step) -> object:
-        sets.append((set(seen.digests), set(sha256_of_each(judges))))
-        return judged(model, seen, judges, step)
+    def watched(model: onnx.ModelProto, seen: Observation, held: UInt8, step: auto.Step) -> object:
+        sets.append((set(seen.digests), set(sha256_of_each(held))))
+        return of_candidates(model, seen, held, step)
 
     monkeypatch.setattr(auto, "_judged", watched)
-    ranges_by_agreement(tiny_graph, np.concatenate([images, images[:20]]), tiny_preprocessing)
-    ((measured, judges),) = sets
-    assert not measured & judges
-    assert len(judges) == 15
-    assert measured | judges == set(sha256_of_each(images))
+    ranges_by_parity(tiny_graph, np.concatenate([images, images[:20]]), tiny_preprocessing)
+    ((measured, judged),) = sets
+    assert not measured & judged
+    assert len(judged) == 15
+    assert measured | judged == set(sha256_of_each(images))
 
 
 def test_a_named_method_is_taken_without_judging(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
-    choice = ranges_by_agreement(tiny_graph, images, tiny_preprocessing, method="mse")
+    choice = ranges_by_parity(tiny_graph, images, tiny_preprocessing, method="mse")
     assert choice.candidates == ()
     assert choice.why == ""
     assert choice.record == ranges_from_images(tiny_graph, images, tiny_preprocessing, method="mse")
@@ -103,11 +104,11 @@ def test_a_named_method_is_taken_without_judging(
 def test_with_few_images_auto_says_that_it_did_not_judge(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
-    choice = ranges_by_agreement(tiny_graph, images[:31], tiny_preprocessing)
+    choice = ranges_by_parity(tiny_graph, images[:31], tiny_preprocessing)
     assert choice.candidates == ()
     assert choice.record.belongs_to["method"] == "percentile 99.99"
     assert "32 different images are needed" in choice.record.notes["why"]
-    assert ranges_by_agreement(tiny_graph, images[:32], tiny_preprocessing).candidates
+    assert ranges_by_parity(tiny_graph, images[:32], tiny_preprocessing).candidates
 
 
 def test_a_quarter_is_held_out_256_at_most_and_copies_stay_together() -> None:
@@ -124,14 +125,14 @@ def test_a_quarter_is_held_out_256_at_most_and_copies_stay_together() -> None:
     st.permutations(range(12)),
 )
 def test_agreement_is_the_same_bits_for_any_order_of_the_rows(logits: Float32, order: list[int]) -> None:
-    assert agreement_from_logits(*logits[:, order]) == agreement_from_logits(*logits)
+    assert parity_without_labels(*logits[:, order]) == parity_without_labels(*logits)
 
 
 def test_agreement_counts_flips_and_distance() -> None:
     expected = np.array([[3.0, 0], [0, 4]], np.float32)
-    assert agreement_from_logits(expected, expected).order == (0, 0)
-    found = agreement_from_logits(expected, np.array([[0.0, 3], [0, 4]], np.float32))
+    assert parity_without_labels(expected, expected).order == (0, 0)
+    found = parity_without_labels(expected, np.array([[0.0, 3], [0, 4]], np.float32))
     assert (found.flips, found.images, found.percent) == (1, 2, 50)
     assert found.relative_l2 == pytest.approx(np.sqrt(18) / 5)
-    broken = agreement_from_logits(expected, np.full((2, 2), np.nan, np.float32))
+    broken = parity_without_labels(expected, np.full((2, 2), np.nan, np.float32))
     assert (broken.relative_l2, broken.flips) == (float("inf"), 2)

@@ -15,13 +15,13 @@ from onnx import numpy_helper
 
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.ranges import ranges_from_images
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import Float32, LabeledImages, Preprocessing
 from toolkit.data.model_images import images_from_folder
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.edit import arrays_of
 from toolkit.graph.qdq_placement import placement_in_graph
 from toolkit.models.checkpoint import folder_of_model, load_model
-from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.rounding import rounded_weights
 from toolkit.quantization.scales import quantized_weights, weight_scales
@@ -79,7 +79,7 @@ def test_logits_of_the_embedded_default_come_nearer() -> None:
                 values = (rounded(values, scales) * scales.reshape(-1, 1, 1, 1)).astype(np.float32)
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         with OrtRunner(changed.SerializeToString()) as runner:
-            found.append(agreement_from_logits(expected, runner.logits(images)).relative_l2)
+            found.append(parity_without_labels(expected, runner.logits(images)).relative_l2)
     assert found[1] < 0.7 * found[0]
 
 

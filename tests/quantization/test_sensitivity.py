@@ -9,10 +9,11 @@ from onnx import numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import LabeledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import convolutions_in_graph
-from toolkit.quantization.agreement import agreement_from_logits, logits_of
+from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.sensitivity import keep_float_within, sensitivities_of_layers
 
@@ -52,10 +53,10 @@ def test_a_wrecked_layer_comes_first_by_its_node_name(
 ) -> None:
     layers = sensitivities_of_layers(wrecked, _record(wrecked, images, tiny_preprocessing), images)
     assert layers[0].node == f"{WRECKED}/Conv"
-    assert layers[0].agreement.relative_l2 > 5 * layers[1].agreement.relative_l2
-    assert layers[0].agreement.flips > 0
+    assert layers[0].parity.relative_l2 > 5 * layers[1].parity.relative_l2
+    assert layers[0].parity.flips > 0
     assert sorted(layer.node for layer in layers) == sorted(convolutions_in_graph(wrecked))
-    distances = [layer.agreement.relative_l2 for layer in layers]
+    distances = [layer.parity.relative_l2 for layer in layers]
     assert distances == sorted(distances, reverse=True)
 
 
@@ -67,10 +68,10 @@ def test_a_budget_of_nothing_keeps_the_wrecked_layer_alone_in_float(
     budget = keep_float_within(wrecked, record, images, layers, 0)
     assert budget.keep_float == {f"{WRECKED}/Conv"}
     quantized = logits_of(qdq_from_ranges(wrecked, record, keep_float=budget.keep_float), images)
-    assert agreement_from_logits(logits_of(wrecked, images), quantized).flips == 0
+    assert parity_without_labels(logits_of(wrecked, images), quantized).flips == 0
     assert [point.kept for point in budget.curve] == sorted((point.kept for point in budget.curve), reverse=True)
     assert budget.curve[-1].int8_percent == 100
-    assert budget.curve[-1].agreement.flips > 0
+    assert budget.curve[-1].parity.flips > 0
 
 
 @pytest.mark.usefixtures("rounds_by_place")

@@ -16,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record, sha256_of_graph
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import Float32, Preprocessing, UInt8
 from toolkit.graph.edit import add_constants, set_nodes
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.preprocessing import with_preprocessing
-from toolkit.quantization.agreement import agreement_from_logits, logits_of
+from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.scales import quantized_weights, weight_scales
@@ -257,14 +258,14 @@ def test_the_answers_of_the_default_model_come_nearer() -> None:
 
     room = Path(__file__).parent.parent.parent / "calibration" / "resnet32x32-fashion"
     with np.load(room / "calibration.npz") as measured, np.load(room / "evaluation.npz") as judged:
-        images, judges = measured["images"][:128], judged["images"][:256]
+        images, held = measured["images"][:128], judged["images"][:256]
     model = load_model(folder_of_model("resnet32x32-fashion"))
     graph = fp32_graph_of_model(model)
     record = ranges_from_images(graph, images, model.card.preprocessing, method="mse")
-    expected = logits_of(graph, judges)
+    expected = logits_of(graph, held)
     rounded = replace(record, belongs_to={**record.belongs_to, "method": LEARNED})
     whole, before = (
-        agreement_from_logits(expected, logits_of(qdq_from_ranges(graph, one), judges)) for one in (record, rounded)
+        parity_without_labels(expected, logits_of(qdq_from_ranges(graph, one), held)) for one in (record, rounded)
     )
     assert whole.relative_l2 < 0.95 * before.relative_l2
 

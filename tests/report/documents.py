@@ -11,7 +11,7 @@ from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts
 from toolkit.compare.parity import parity_from_logits
 from toolkit.report.evidence import Evidence
-from toolkit.runtime.trt.layer_report import Census
+from toolkit.runtime.trt.layer_report import LayerReport
 from toolkit.timing.percentiles import percentile_interval, quantiles_from_sorted
 
 SHA = "ab" * 32
@@ -45,7 +45,7 @@ class Made:
             "file": "engines/model.int8.engine",
             "precision": "int8",
             "tensorrt": {"kind": "tensorrt-rtx", "version": "1.7.1.116"},
-            "census": Census(kinds).as_dict(),
+            "census": LayerReport(kinds).as_dict(),
             "build_seconds": 0.25,
         }
         sizes = SIZES | {"engines/model.int8.engine": 2_500_000}

@@ -240,7 +240,7 @@ def test_what_a_gpu_tells_is_shown_where_it_was_measured() -> None:
     assert start["ort fp32"]["energy a call"] == "not measured"
 
 
-def test_the_engine_s_census_is_shown_and_warns(page: str) -> None:
+def test_the_engine_s_layer_report_is_shown_and_warns(page: str) -> None:
     part = section(tree_of(page), "engines")
     (row,) = rows_of(part, "Engines in the bundle")
     assert (row["layers"], row["conversions"], row["convolutions"]) == ("22", "7", "12 int8, 3 float")

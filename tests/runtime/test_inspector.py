@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.runtime.trt.layer_report import census_from_log, census_from_text, census_of_plan
+from toolkit.runtime.trt.layer_report import layer_report_from_log, layer_report_from_text, layer_report_of_plan
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 LAYER = {
@@ -28,11 +28,11 @@ def test_names_with_a_raw_control_character_between_are_read() -> None:
     raw = _text(LAYER).replace("\\u001e", "\x1e")
     with pytest.raises(ValueError, match="control character"):
         json.loads(raw)  # as TensorRT writes it, it is no JSON by the letter
-    census, reason = census_from_text(raw)
+    layer_report, reason = layer_report_from_text(raw)
     assert reason == ""
-    assert census is not None
-    assert census.convolutions("Int8") == 1
-    assert census.fused == (("conv1 + relu1", ("conv1/Conv", "relu1/Relu")),)
+    assert layer_report is not None
+    assert layer_report.convolutions("Int8") == 1
+    assert layer_report.fused == (("conv1 + relu1", ("conv1/Conv", "relu1/Relu")),)
 
 
 def _typed(words: str) -> dict[str, Any]:
@@ -50,9 +50,9 @@ def _typed(words: str) -> dict[str, Any]:
     ],
 )
 def test_a_type_is_read_from_its_words(words: str, type_: str) -> None:
-    census, _ = census_from_text(_text(_typed(words)))
-    assert census is not None
-    assert census.kinds[0][1] == type_
+    layer_report, _ = layer_report_from_text(_text(_typed(words)))
+    assert layer_report is not None
+    assert layer_report.kinds[0][1] == type_
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_a_type_is_read_from_its_words(words: str, type_: str) -> None:
     ],
 )
 def test_a_list_that_says_nothing_has_a_reason(text: object, said: str) -> None:
-    census, reason = census_from_text(text)
-    assert census is None
+    layer_report, reason = layer_report_from_text(text)
+    assert layer_report is None
     assert said in reason
 
 
 @pytest.mark.parametrize("layer", [{}, {"Inputs": ["q"], "Outputs": None}, {"Inputs": [{}], "Metadata": 3}])
 def test_fields_of_another_form_raise_nothing(layer: dict[str, Any]) -> None:
-    census, reason = census_from_text(_text(layer))
-    assert (census is None) == (reason != "")
+    layer_report, reason = layer_report_from_text(_text(layer))
+    assert (layer_report is None) == (reason != "")
 
 
 def _module(engine: Any) -> Any:
@@ -91,17 +91,17 @@ def _module(engine: Any) -> Any:
 def test_a_shape_that_its_own_profile_does_not_take_is_the_reason() -> None:
     context = SimpleNamespace(set_input_shape=lambda name, shape: False)
     trt = _module(SimpleNamespace(create_execution_context=lambda: context))
-    census, reason = census_of_plan(trt, None, b"plan", {"images": [[1, 8], [4, 8], [8, 8]]}, None)
-    assert census is None
+    layer_report, reason = layer_report_of_plan(trt, None, b"plan", {"images": [[1, 8], [4, 8], [8, 8]]}, None)
+    assert layer_report is None
     assert reason == "TensorRT refuses the shape (4, 8) of images, of its own profile"
 
 
 def test_a_layer_of_an_unknown_form_in_a_build_log_is_named_and_not_left_out() -> None:
     line = "Name: a, LayerType: kgen, Inputs: [], Constants: [], Outputs: [], TacticName: t, Metadata: [ONNX Layer: x]"
-    census, reason = census_from_log([f"Layers:\n{line}\x1e[ONNX Layer: y]\nI/O Tensors:\n"])
+    layer_report, reason = layer_report_from_log([f"Layers:\n{line}\x1e[ONNX Layer: y]\nI/O Tensors:\n"])
     assert reason == ""
-    assert census is not None
-    assert census.fused == (("a", ("x", "y")),)
-    census, reason = census_from_log([f"Layers:\n{line}\nName: b, Kind: of another form\n"])
-    assert census is None
+    assert layer_report is not None
+    assert layer_report.fused == (("a", ("x", "y")),)
+    layer_report, reason = layer_report_from_log([f"Layers:\n{line}\nName: b, Kind: of another form\n"])
+    assert layer_report is None
     assert "Name: b, Kind: of another form" in reason

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from toolkit.runtime.trt.layer_report import Census, census_from_dict, census_from_inspector, warnings_of_census
+from toolkit.runtime.trt.layer_report import (
+    LayerReport,
+    layer_report_from_dict,
+    layer_report_from_inspector,
+    warnings_of_layer_report,
+)
 
-RTX_INT8 = Census(
+RTX_INT8 = LayerReport(
     (("correlation", "Int8", "Float", 6), ("kgen", "Float", "Int8", 3), ("kgen", "Int8+Float", "Int8", 1))
 )
-FUSED = Census((("convolution", "Int8+Int8", "Int8", 6), ("Reformat", "Int8", "Int8", 2)))
+FUSED = LayerReport((("convolution", "Int8+Int8", "Int8", 6), ("Reformat", "Int8", "Int8", 2)))
 
 
-def test_a_census_comes_back_from_its_sidecar() -> None:
-    assert census_from_dict(RTX_INT8.as_dict()) == RTX_INT8
-    assert census_from_dict(None) is None
+def test_a_layer_report_comes_back_from_its_sidecar() -> None:
+    assert layer_report_from_dict(RTX_INT8.as_dict()) == RTX_INT8
+    assert layer_report_from_dict(None) is None
 
 
 def test_layers_that_only_convert_are_counted() -> None:
@@ -21,13 +26,13 @@ def test_layers_that_only_convert_are_counted() -> None:
 
 
 def test_int8_that_does_not_pay_is_said() -> None:
-    assert warnings_of_census(FUSED, quantized=True) == ()
-    assert "6 of 6 int8 convolutions write floating point" in warnings_of_census(RTX_INT8, quantized=True)[0]
-    mixed = Census((("convolution", "Int8", "Int8", 4), ("convolution", "Half", "Half", 2)))
-    assert warnings_of_census(mixed, quantized=True) == ("2 of 6 convolutions run in floating point.",)
-    none = Census((("convolution", "Half", "Half", 2),))
-    assert "No convolution reads int8" in warnings_of_census(none, quantized=True)[0]
-    assert warnings_of_census(none, quantized=False) == ()
+    assert warnings_of_layer_report(FUSED, quantized=True) == ()
+    assert "6 of 6 int8 convolutions write floating point" in warnings_of_layer_report(RTX_INT8, quantized=True)[0]
+    mixed = LayerReport((("convolution", "Int8", "Int8", 4), ("convolution", "Half", "Half", 2)))
+    assert warnings_of_layer_report(mixed, quantized=True) == ("2 of 6 convolutions run in floating point.",)
+    none = LayerReport((("convolution", "Half", "Half", 2),))
+    assert "No convolution reads int8" in warnings_of_layer_report(none, quantized=True)[0]
+    assert warnings_of_layer_report(none, quantized=False) == ()
 
 
 # Synthetic, by the schemas that NVIDIA documents ("Engine Inspector"; "TensorRT 10.x to 11.x, IEngineInspector").
@@ -64,41 +69,46 @@ NEW = {
 
 
 def test_the_inspector_of_8_6_and_10_is_read_from_its_words() -> None:
-    census = census_from_inspector(OLD)
-    assert census is not None
-    assert set(census.kinds) == {
+    layers = layer_report_from_inspector(OLD)
+    assert layers is not None
+    assert set(layers.kinds) == {
         ("Reformat", "Half", "Int8", 1), ("convolution", "Int8", "Int8", 1), ("convolution", "Float+Half", "Float", 1),
     }  # fmt: skip
-    assert (census.convolutions(), census.convolutions("Int8"), census.reformats, census.conversions) == (2, 1, 1, 1)
-    assert census.fused == (("conv1 + relu1", ("conv1/Conv", "relu1/Relu")),)
-    assert warnings_of_census(census, quantized=True) == ("1 of 2 convolutions run in floating point.",)
+    assert (
+        layers.convolutions(),
+        layers.convolutions("Int8"),
+        layers.reformats,
+        layers.conversions,
+    ) == (2, 1, 1, 1)
+    assert layers.fused == (("conv1 + relu1", ("conv1/Conv", "relu1/Relu")),)
+    assert warnings_of_layer_report(layers, quantized=True) == ("1 of 2 convolutions run in floating point.",)
 
 
 def test_the_inspector_of_11_is_read_from_its_fields() -> None:
-    census = census_from_inspector(NEW)
-    assert census is not None
-    assert set(census.kinds) == {("convolution", "Int8", "Half", 1), ("kgen", "Half", "Float", 1)}
-    assert census.fused == (("conv1_myl0_1", ("conv1/Conv", "relu1/Relu")),)
-    assert "write floating point" in warnings_of_census(census, quantized=True)[0]
+    layers = layer_report_from_inspector(NEW)
+    assert layers is not None
+    assert set(layers.kinds) == {("convolution", "Int8", "Half", 1), ("kgen", "Half", "Float", 1)}
+    assert layers.fused == (("conv1_myl0_1", ("conv1/Conv", "relu1/Relu")),)
+    assert "write floating point" in warnings_of_layer_report(layers, quantized=True)[0]
 
 
 def test_layers_of_a_dla_are_counted_as_such() -> None:
     layer = {"Name": "{ForeignNode[conv1...conv6]}", "LayerType": "DLA", "Inputs": [], "Outputs": []}
-    census = census_from_inspector({"Layers": [layer]})
-    assert census is not None
-    assert (census.on_dla, census.convolutions()) == (1, 0)
+    layers = layer_report_from_inspector({"Layers": [layer]})
+    assert layers is not None
+    assert (layers.on_dla, layers.convolutions()) == (1, 0)
 
 
-def test_an_engine_that_kept_no_details_has_no_census() -> None:
-    assert census_from_inspector({"Layers": ["conv1 + relu1", "fc"], "Bindings": []}) is None
-    assert census_from_inspector({"Layers": []}) is None
-    assert census_from_inspector({}) is None
+def test_an_engine_that_kept_no_details_has_no_layer_report() -> None:
+    assert layer_report_from_inspector({"Layers": ["conv1 + relu1", "fc"], "Bindings": []}) is None
+    assert layer_report_from_inspector({"Layers": []}) is None
+    assert layer_report_from_inspector({}) is None
 
 
 def test_what_was_fused_comes_back_from_its_sidecar_and_older_sidecars_have_none() -> None:
-    census = census_from_inspector(OLD)
-    assert census is not None
-    document = census.as_dict()
-    assert census_from_dict(document) == census
+    layers = layer_report_from_inspector(OLD)
+    assert layers is not None
+    document = layers.as_dict()
+    assert layer_report_from_dict(document) == layers
     del document["fused"]
-    assert census_from_dict(document) == Census(census.kinds)
+    assert layer_report_from_dict(document) == LayerReport(layers.kinds)

@@ -8,9 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.graph.fp16 import fp16_from_onnx
-from toolkit.quantization.agreement import agreement_from_logits
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.runtime.ort.quirks import answer_to_zero, breaks_half_biases, smallest_graph
 from toolkit.runtime.ort.runner import OrtRunner
@@ -52,7 +52,7 @@ def test_a_channel_of_nearly_no_weights_keeps_its_bias_in_the_runner(
     defaults = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with OrtRunner(content) as runner, OrtRunner(content, optimize=False) as as_it_stands:
         expected = as_it_stands.logits(images)
-        assert agreement_from_logits(expected, runner.logits(images)).relative_l2 < 0.01
-    lost = agreement_from_logits(expected, defaults.run(None, {"images": images})[0])
+        assert parity_without_labels(expected, runner.logits(images)).relative_l2 < 0.01
+    lost = parity_without_labels(expected, defaults.run(None, {"images": images})[0])
     if (1, 21) <= VERSION <= (1, 32):
         assert lost.relative_l2 > 0.1

@@ -15,7 +15,7 @@ import pytest
 from toolkit.errors import BackendUnavailable, EngineError
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import module as room
-from toolkit.runtime.trt.layer_report import Census, census_from_log
+from toolkit.runtime.trt.layer_report import LayerReport, layer_report_from_log
 from toolkit.runtime.trt.module import (
     Log,
     described,
@@ -238,32 +238,32 @@ def test_a_log_keeps_errors_once_and_drops_verbose_lines_except_layers() -> None
     assert log.opset() == 17
 
 
-def test_a_log_without_layers_has_no_census() -> None:
-    assert census_from_log([]) == (None, "the build log lists no layers")
+def test_a_log_without_layers_has_no_layer_report() -> None:
+    assert layer_report_from_log([]) == (None, "the build log lists no layers")
 
 
-def test_a_census_counts_layers_by_kind_and_types() -> None:
+def test_a_layer_report_counts_layers_by_kind_and_types() -> None:
     io = "[ { Name: t, Dimensions: [1], Datatype: %s, Format: (Linear) Row major }]"
     line = "Name: a b, LayerType: correlation, Inputs: {}, Constants: [], Outputs: {}, TacticName: t, StreamId: 0"
     log = Log(_Trt)
     both = io[:-1] % "Half" + ", { Name: u, Datatype: Half }]"
-    layers = [
+    lines = [
         line.format(io % "Int8", io % "Float"),
         line.format(io % "Int8", io % "Float"),
         line.format(both, io % "Half"),
     ]
-    log.add("VERBOSE", "Layers:\n" + "\n".join(layers) + "\n\nI/O Tensors:\n Name: images, IOMode: Input")
-    census, reason = census_from_log(message for _, message in log.lines)
+    log.add("VERBOSE", "Layers:\n" + "\n".join(lines) + "\n\nI/O Tensors:\n Name: images, IOMode: Input")
+    layers, reason = layer_report_from_log(message for _, message in log.lines)
     assert reason == ""
-    assert census is not None
-    assert census == Census((("correlation", "Int8", "Float", 2), ("correlation", "Half+Half", "Half", 1)))
-    assert (census.layers, census.convolutions(), census.convolutions("Int8"), census.convolutions("Half")) == (
+    assert layers is not None
+    assert layers == LayerReport((("correlation", "Int8", "Float", 2), ("correlation", "Half+Half", "Half", 1)))
+    assert (layers.layers, layers.convolutions(), layers.convolutions("Int8"), layers.convolutions("Half")) == (
         3,
         3,
         2,
         1,
     )
-    assert census.as_dict()["convolutions_reading"] == {"Int8": 2, "Half": 1, "Float": 0}
+    assert layers.as_dict()["convolutions_reading"] == {"Int8": 2, "Half": 1, "Float": 0}
 
 
 @needs_rtx

@@ -26,7 +26,7 @@ from toolkit.training.qat import (
     fake_quantized,
     float_weights,
     folded,
-    learned_scales,
+    qat_scales_of,
     refreshed,
 )
 
@@ -77,10 +77,10 @@ def test_fake_quantization_answers_as_the_int8_file(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
     from toolkit.exporting.artifacts import fp32_graph_of_model
-    from toolkit.quantization.choose_method import ranges_by_agreement
+    from toolkit.quantization.choose_method import ranges_by_parity
 
     graph = fp32_graph_of_model(model)
-    record = ranges_by_agreement(graph, structured_images.images_nhwc, model.card.preprocessing).record
+    record = ranges_by_parity(graph, structured_images.images_nhwc, model.card.preprocessing).record
     learned = replace(record, belongs_to={**record.belongs_to, "method": LEARNED})
     with OrtRunner(qdq_from_ranges(graph, learned).SerializeToString(), optimize=False) as runner:
         expected = runner.logits(structured_images.images_nhwc)
@@ -126,7 +126,7 @@ def test_a_scale_learns_to_stop_clipping() -> None:
 
 
 def test_learned_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantization) -> None:
-    found = learned_scales(fake_quantized(model.classifier, places))
+    found = qat_scales_of(fake_quantized(model.classifier, places))
     assert found == pytest.approx(dict(places.scales))
 
 

@@ -18,7 +18,7 @@ from toolkit.compare.gate import UNDECIDED
 from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import MissingPackage, ToolkitError
 from toolkit.runtime.ort.runner import OrtRunner
-from toolkit.verification.contact_sheet import LISTED, write_sheets
+from toolkit.verification.contact_sheet import LISTED, write_contact_sheets
 from toolkit.verification.result import Verification
 from toolkit.verification.verify import verify
 
@@ -196,18 +196,18 @@ def test_flips_are_written_as_sheets_with_labels_and_both_answers(
         tensor.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(tensor), "fc.weight"))
 
     found = verify(plant("model.int8.onnx", dulled), data=str(healthy.data), backends="ort")
-    (sheet,) = write_sheets(tmp_path / "flips", found)
+    (sheet,) = write_contact_sheets(tmp_path / "flips", found)
     assert sheet.name == "ort-int8.png"
     with Image.open(sheet) as image:
         assert image.width > 1000
         assert len({pixel for _, pixel in image.getcolors(1 << 20) or []}) > 100
     listed = json.loads((tmp_path / "flips" / LISTED).read_text())
     assert len(listed["flipped"]["ort int8"]) == found.pairs["ort int8"].parity.flips
-    write_sheets(tmp_path / "flips", found)  # its own folder may be written again
+    write_contact_sheets(tmp_path / "flips", found)  # its own folder may be written again
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/photo.txt").write_text("mine")
     with pytest.raises(ToolkitError, match=LISTED):
-        write_sheets(tmp_path / "theirs", found)
+        write_contact_sheets(tmp_path / "theirs", found)
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["photo.txt"]
 
 

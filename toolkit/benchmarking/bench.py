@@ -20,7 +20,7 @@ from toolkit.benchmarking.baseline import (
     require_comparable,
     require_same_runners,
 )
-from toolkit.benchmarking.lineup import GRAPHS, Entrants, on_device
+from toolkit.benchmarking.lineup import GRAPHS, Lineup, on_device
 from toolkit.benchmarking.warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
 from toolkit.conditions.device import device_fingerprint
@@ -126,35 +126,35 @@ def bench(
     before = _checked_baseline(baseline, against, opened, load)
     wait_for_gpu_by(wait)
     state = MachineState()
-    entrants = Entrants(state.device_mib)
+    lineup = Lineup(state.device_mib)
     try:
         if energy:
             state.measure_idle()
         names, chosen = require_backends(backends), require_precisions(precisions, opened)
         by_name = names_of(precisions) != ALL
-        entrants.open(opened, names, chosen, run_builder, by_name, graph)
+        lineup.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
-            require_same_runners(before, list(entrants.runners), sizes)
+            require_same_runners(before, list(lineup.runners), sizes)
         if against is not None:
-            entrants.open_rivals(opened_bundle(against), opened, names, by_name, graph)
-        entrants.allow_streams(streams or threads)
-        descriptions = {name: runner.description for name, runner in entrants.runners.items()}
+            lineup.open_rivals(opened_bundle(against), opened, names, by_name, graph)
+        lineup.allow_streams(streams or threads)
+        descriptions = {name: runner.description for name, runner in lineup.runners.items()}
         compared = comparable or before is not None or against is not None
         if compared and against is None:
-            entrants.runners[Machine.name] = Machine()
+            lineup.runners[Machine.name] = Machine()
         images = opened.golden()[0].images_nhwc
         looks = _and_look(on_progress, state)
-        found = measure(entrants.runners, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
+        found = measure(lineup.runners, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
         conditions = state.conditions()
         machine = [row for row in found if row.runner == Machine.name]
         rows = [
-            _with_device(row, entrants.runners[row.runner], images, state, energy)
+            _with_device(row, lineup.runners[row.runner], images, state, energy)
             for row in found
             if row.runner != Machine.name
         ]
     finally:
         state.close()
-        entrants.close()
+        lineup.close()
     return Benchmark(
         bundle=str(opened.folder.resolve()),
         model=opened.model,
@@ -172,13 +172,13 @@ def bench(
             "batches": list(sizes),
         },
         runners=descriptions,
-        openings=entrants.openings,
+        openings=lineup.openings,
         latency=tuple(rows),
         machine=tuple(machine),
         conditions=conditions,
-        warnings=_warnings(rows, conditions, state, entrants, graph),
-        comparison=_comparison(before, entrants, rows, machine, max_regression),
-        unavailable=entrants.unavailable,
+        warnings=_warnings(rows, conditions, state, lineup, graph),
+        comparison=_comparison(before, lineup, rows, machine, max_regression),
+        unavailable=lineup.unavailable,
     )
 
 
@@ -206,12 +206,12 @@ def _require_sane(
 
 
 def _warnings(
-    rows: list[Latency], conditions: dict[str, Any], state: MachineState, entrants: Entrants, graph: str
+    rows: list[Latency], conditions: dict[str, Any], state: MachineState, lineup: Lineup, graph: str
 ) -> tuple[Warned, ...]:
     found = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
     if conditions["jetson"] or any(on_device(row.runner) for row in rows):
         found += warnings_of_gpu(state.states, os.getpid())
-    if graph != "on" and not entrants.has_graphs:
+    if graph != "on" and not lineup.has_graphs:
         found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
     return tuple(found)
 
@@ -262,13 +262,13 @@ def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineStat
 
 
 def _comparison(
-    before: Baseline | None, entrants: Entrants, rows: list[Latency], machine: list[Latency], max_regression: float
+    before: Baseline | None, lineup: Lineup, rows: list[Latency], machine: list[Latency], max_regression: float
 ) -> Comparison | None:
     if before:
         return compare_with_baseline(before, rows, machine, max_regression)
-    if not entrants.rivals:
+    if not lineup.rivals:
         return None
     found = {(row.runner, row.batch): row for row in rows}
-    rivals = entrants.rivals
+    rivals = lineup.rivals
     pairs = [(found[rivals[name], batch], row) for (name, batch), row in found.items() if name in rivals]
-    return compare_in_rounds(entrants.rival_folder, pairs, max_regression)
+    return compare_in_rounds(lineup.rival_folder, pairs, max_regression)

@@ -19,7 +19,7 @@ def on_device(name: str) -> bool:
     return name.split()[0] not in HOST_BACKENDS
 
 
-class Entrants:
+class Lineup:
     """Opens what is to be measured and closes it again.
 
     Args:

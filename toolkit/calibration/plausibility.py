@@ -52,7 +52,7 @@ def statistics_of_images(images_nhwc: UInt8) -> ImageStatistics:
     return ImageStatistics(count, median, constant / count, 1 - different / count)
 
 
-def suspicions(found: ImageStatistics) -> list[str]:
+def implausible_images(found: ImageStatistics) -> list[str]:
     """What is wrong with the images, a sentence each; none for usable ones."""
     reasons = []
     if found.constant > MOST_CONSTANT:
@@ -66,7 +66,7 @@ def suspicions(found: ImageStatistics) -> list[str]:
     return reasons
 
 
-def suspicions_of_input(images_nhwc: UInt8, preprocessing: Preprocessing) -> list[str]:
+def implausible_input(images_nhwc: UInt8, preprocessing: Preprocessing) -> list[str]:
     """What is wrong with the mean and spread of (pixel / 255 - mean) / std, of a preprocessing somebody typed in."""
     scale, shift = preprocessing.scale_and_shift()
     values = images_nhwc.reshape(-1, preprocessing.channels)
@@ -91,8 +91,8 @@ def require_plausible(images_nhwc: UInt8, force: bool, typed: Preprocessing | No
     Raises:
         CalibrationError: noise, constant images, mostly copies, or an input that is not normalized.
     """
-    reasons = suspicions(statistics_of_images(images_nhwc))
-    reasons += [] if typed is None else suspicions_of_input(images_nhwc, typed)
+    reasons = implausible_images(statistics_of_images(images_nhwc))
+    reasons += [] if typed is None else implausible_input(images_nhwc, typed)
     if not reasons:
         return {}
     if not force:

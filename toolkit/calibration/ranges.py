@@ -178,7 +178,7 @@ def ranges_from_images(
     """
     name = require_method(method, percentile)
     if name == AUTO:
-        raise ValueError("auto is toolkit.quantization.choose_method.ranges_by_agreement")
+        raise ValueError("auto is toolkit.quantization.choose_method.ranges_by_parity")
     require_images(images_nhwc, preprocessing, "calibration")
     require_enough(len(images_nhwc))
     return record_from_observation(observation_from_images(model, images_nhwc, preprocessing, on_progress), name)

@@ -57,7 +57,7 @@ class Record:
         return _sha256_of_json(self.belongs_to)
 
     @property
-    def learned(self) -> bool:
+    def from_qat(self) -> bool:
         """Whether `toolkit train --qat` made it: the weights were trained with the rounding to the nearest number."""
         return self.belongs_to.get("method") == LEARNED
 

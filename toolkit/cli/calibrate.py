@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolkit.cli import own_onnx
+from toolkit.cli import user_onnx
 
 if TYPE_CHECKING:
     from toolkit.quantization.choose_method import Choice
@@ -37,14 +37,14 @@ def command(
     ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    skip_bad: bool = own_onnx.SKIP_BAD,
-    name: str | None = own_onnx.NAME,
-    labels: str | None = own_onnx.LABELS,
-    mean: str | None = own_onnx.MEAN,
-    std: str | None = own_onnx.STD,
-    size: str | None = own_onnx.SIZE,
-    pixels: str | None = own_onnx.PIXELS,
-    layout: str | None = own_onnx.LAYOUT,
+    skip_bad: bool = user_onnx.SKIP_BAD,
+    name: str | None = user_onnx.NAME,
+    labels: str | None = user_onnx.LABELS,
+    mean: str | None = user_onnx.MEAN,
+    std: str | None = user_onnx.STD,
+    size: str | None = user_onnx.SIZE,
+    pixels: str | None = user_onnx.PIXELS,
+    layout: str | None = user_onnx.LAYOUT,
 ) -> dict[str, Any]:
     """Measure ranges in one pass over the images: every method reads the same histograms.
 
@@ -60,14 +60,14 @@ def command(
     from toolkit.calibration.plausibility import require_plausible
     from toolkit.calibration.store import write_record
     from toolkit.cli.console import steps
-    from toolkit.quantization.choose_method import ranges_by_agreement
+    from toolkit.quantization.choose_method import ranges_by_parity
     from toolkit.workspace import workspace
 
     if merge is not None:
         return _merge(merge, output, method, percentile)
     own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
     with steps() as step:
-        subject = own_onnx.subject_from_words(
+        subject = user_onnx.subject_from_words(
             model,
             data,
             own,
@@ -78,7 +78,7 @@ def command(
             on_progress=lambda done, total: step("read images", done, total),
         )
         notes = require_plausible(subject.images.images_nhwc, force, subject.typed)
-        choice = ranges_by_agreement(
+        choice = ranges_by_parity(
             subject.graph,
             subject.images.images_nhwc,
             subject.preprocessing,
@@ -140,8 +140,8 @@ def show_choice(choice: Choice) -> None:
     from toolkit.cli.console import note, table
 
     rows = [
-        (c.method, f"{100 * c.agreement.relative_l2:.3f} %", f"{c.agreement.flips} of {c.agreement.images}", "")
-        if c.agreement is not None
+        (c.method, f"{100 * c.parity.relative_l2:.3f} %", f"{c.parity.flips} of {c.parity.images}", "")
+        if c.parity is not None
         else (c.method, "", "", c.refused)
         for c in choice.candidates
     ]

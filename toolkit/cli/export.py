@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolkit.cli import own_onnx
-from toolkit.cli.own_onnx import onnx_request
+from toolkit.cli import user_onnx
+from toolkit.cli.user_onnx import onnx_request
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def command(
         True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    skip_bad: bool = own_onnx.SKIP_BAD,
+    skip_bad: bool = user_onnx.SKIP_BAD,
     checkpoint: Path | None = typer.Option(
         None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
     ),
@@ -78,8 +78,8 @@ def command(
     kwargs: str | None = typer.Option(
         None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=OWN
     ),
-    pixels: str | None = own_onnx.PIXELS,
-    layout: str | None = own_onnx.LAYOUT,
+    pixels: str | None = user_onnx.PIXELS,
+    layout: str | None = user_onnx.LAYOUT,
 ) -> dict[str, Any]:
     """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.
 
@@ -98,7 +98,7 @@ def command(
     from toolkit.data.model_images import images_of_model
     from toolkit.exporting.artifacts import Options
     from toolkit.exporting.export import bundle_from_model
-    from toolkit.exporting.qat_scales import learned_record
+    from toolkit.exporting.qat_scales import qat_record
     from toolkit.exporting.user_onnx import model_from_onnx
     from toolkit.exporting.user_torch import model_from_request
     from toolkit.lazy import needs
@@ -138,7 +138,7 @@ def command(
             found = images_of_model(card.name, card.labels, card.preprocessing, data=data, **reading)
         card = loaded.card
         by_default = record is None and method is None and percentile is None and data is None and images is None
-        learned = learned_record(card.name) if int8 and by_default and from_onnx is None and request is None else None
+        learned = qat_record(card.name) if int8 and by_default and from_onnx is None and request is None else None
         options = Options(
             fp16=fp16,
             int8=int8,
@@ -251,12 +251,12 @@ def _show_budget(budget: Budget) -> None:
     from toolkit.cli.console import say, table
 
     rows = [
-        (f"{point.kept}", f"{point.int8_percent:.0f} %", f"{point.agreement.percent:.2f} %",
-         f"{100 * point.agreement.relative_l2:.2f} %")
+        (f"{point.kept}", f"{point.int8_percent:.0f} %", f"{point.parity.percent:.2f} %",
+         f"{100 * point.parity.relative_l2:.2f} %")
         for point in budget.curve
     ]  # fmt: skip
     columns = ("kept in float", "INT8 convolutions", "agrees with fp32", "rel. L2")
-    table(f"Agreement on {budget.curve[0].agreement.images} held-out calibration images", columns, rows)
+    table(f"Agreement on {budget.curve[0].parity.images} held-out calibration images", columns, rows)
     kept = ", ".join(layer.node for layer in budget.layers if layer.node in budget.keep_float)
     say(f"Kept in floating point: {kept}." if kept else "All convolutions in INT8 meet --max-drop.")
 
@@ -283,11 +283,11 @@ def _show(written: Written) -> None:
         )
     table(f"{written.folder}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
     for entry in written.engines:
-        census = entry["census"]
-        if census and entry["precision"] == "int8":
-            reading = census["convolutions_reading"]
+        layers = entry["census"]
+        if layers and entry["precision"] == "int8":
+            reading = layers["convolutions_reading"]
             say(
-                f"TensorRT reads int8 in {reading['Int8']} of {census['convolutions']} convolutions of the int8 engine."
+                f"TensorRT reads int8 in {reading['Int8']} of {layers['convolutions']} convolutions of the int8 engine."
             )
     for precision, reason in written.manifest["left_out"].items():
         note(f"No {precision} file: {reason}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.runtime.trt.layer_report import Census
+    from toolkit.runtime.trt.layer_report import LayerReport
 
 SHOWN_FUSIONS = 12  # a ResNet-56 has 59; --all shows them
 
@@ -27,7 +27,7 @@ def command(
     from toolkit.cli.console import note, plain, say
     from toolkit.errors import BackendUnavailable
     from toolkit.runtime.driver import probe_driver
-    from toolkit.runtime.trt.layer_report import census_from_dict, warnings_of_census
+    from toolkit.runtime.trt.layer_report import layer_report_from_dict, warnings_of_layer_report
     from toolkit.runtime.trt.module import find_tensorrt
     from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan
 
@@ -38,13 +38,13 @@ def command(
     except BackendUnavailable as error:
         obstacle = error.what
     _show_maker(sidecar)
-    census = census_from_dict(sidecar.get("census"))
+    layer_report = layer_report_from_dict(sidecar.get("census"))
     warnings: tuple[str, ...] = ()
-    if census is None:
+    if layer_report is None:
         say(f"[yellow]layers unknown[/yellow]: {plain(str(sidecar.get('census_reason')))}")
     else:
-        _show_census(engine, census, None if all_layers else SHOWN_FUSIONS)
-        warnings = warnings_of_census(census, _is_int8(sidecar))
+        _show_layer_report(engine, layer_report, None if all_layers else SHOWN_FUSIONS)
+        warnings = warnings_of_layer_report(layer_report, _is_int8(sidecar))
     for warning in warnings:
         say(f"[yellow]{plain(warning)}[/yellow]")
     note(f"it cannot run here: {obstacle}" if obstacle else "it can run here")
@@ -52,8 +52,8 @@ def command(
         "ok": True,
         "engine": str(engine.resolve()),
         "sidecar": sidecar,
-        "conversions": None if census is None else census.conversions,
-        "reformats": None if census is None else census.reformats,
+        "conversions": None if layer_report is None else layer_report.conversions,
+        "reformats": None if layer_report is None else layer_report.reformats,
         "warnings": list(warnings),
         "runs_here": not obstacle,
         "obstacle": obstacle or None,
@@ -92,18 +92,18 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _show_census(engine: Path, census: Census, most: int | None) -> None:
+def _show_layer_report(engine: Path, layer_report: LayerReport, most: int | None) -> None:
     from toolkit.cli.console import note, plain, say, table
 
-    rows = [(kind, reads or "-", writes or "-", f"{count}") for kind, reads, writes, count in census.kinds]
-    table(f"{engine}: {census.layers} layers", ("layer", "reads<", "writes<", "count"), rows)
+    rows = [(kind, reads or "-", writes or "-", f"{count}") for kind, reads, writes, count in layer_report.kinds]
+    table(f"{engine}: {layer_report.layers} layers", ("layer", "reads<", "writes<", "count"), rows)
     say(
-        f"{census.convolutions('Int8')} of {census.convolutions()} convolutions read int8; "
-        f"{census.conversions} layers only convert, {census.reformats} of them by name reformats"
-        + (f"; {census.on_dla} are on the DLA." if census.on_dla else ".")
+        f"{layer_report.convolutions('Int8')} of {layer_report.convolutions()} convolutions read int8; "
+        f"{layer_report.conversions} layers only convert, {layer_report.reformats} of them by name reformats"
+        + (f"; {layer_report.on_dla} are on the DLA." if layer_report.on_dla else ".")
     )
-    if census.fused:
-        shown = census.fused[:most]
+    if layer_report.fused:
+        shown = layer_report.fused[:most]
         table("fused", ("layer", "ONNX nodes<"), [(plain(name), plain(", ".join(nodes))) for name, nodes in shown])
-        if len(shown) < len(census.fused):
-            note(f"and {len(census.fused) - len(shown)} more: --all")
+        if len(shown) < len(layer_report.fused):
+            note(f"and {len(layer_report.fused) - len(shown)} more: --all")

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from toolkit.cli import own_onnx
+from toolkit.cli import user_onnx
 
 
 def command(
@@ -18,21 +18,23 @@ def command(
     data: str | None = typer.Option(
         None, "--data", help="Images: fashion-mnist, cifar10, a folder, a .npz. (default: calibration/MODEL)"
     ),
-    images: int | None = typer.Option(None, "--images", min=1, help="Images that calibrate; one in four judges."),
+    images: int | None = typer.Option(
+        None, "--images", min=1, help="Images that calibrate; one in four is held out to judge."
+    ),
     method: str | None = typer.Option(None, "--method", help="As in toolkit calibrate. (default: the recipe's)"),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for sensitivity.json and .png. (default: calibration/MODEL.sensitivity)"
     ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    skip_bad: bool = own_onnx.SKIP_BAD,
-    name: str | None = own_onnx.NAME,
-    labels: str | None = own_onnx.LABELS,
-    mean: str | None = own_onnx.MEAN,
-    std: str | None = own_onnx.STD,
-    size: str | None = own_onnx.SIZE,
-    pixels: str | None = own_onnx.PIXELS,
-    layout: str | None = own_onnx.LAYOUT,
+    skip_bad: bool = user_onnx.SKIP_BAD,
+    name: str | None = user_onnx.NAME,
+    labels: str | None = user_onnx.LABELS,
+    mean: str | None = user_onnx.MEAN,
+    std: str | None = user_onnx.STD,
+    size: str | None = user_onnx.SIZE,
+    pixels: str | None = user_onnx.PIXELS,
+    layout: str | None = user_onnx.LAYOUT,
 ) -> dict[str, Any]:
     """Quantize each convolution alone and rank them by how far the logits move, by ONNX node name.
 
@@ -47,15 +49,15 @@ def command(
     from toolkit.cli.console import say, steps, table
     from toolkit.errors import CalibrationError
     from toolkit.files import folder_replaced, json_text
-    from toolkit.quantization.agreement import held_out
     from toolkit.quantization.charts import png_of_bars
-    from toolkit.quantization.choose_method import ranges_by_agreement
+    from toolkit.quantization.choose_method import ranges_by_parity
+    from toolkit.quantization.held_out import held_out
     from toolkit.quantization.sensitivity import sensitivities_of_layers
     from toolkit.workspace import workspace
 
     own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
     with steps() as step:
-        subject = own_onnx.subject_from_words(
+        subject = user_onnx.subject_from_words(
             model,
             data,
             own,
@@ -66,7 +68,7 @@ def command(
             on_progress=lambda done, total: step("read images", done, total),
         )
         chosen = subject.images.images_nhwc
-        choice = ranges_by_agreement(
+        choice = ranges_by_parity(
             subject.graph,
             chosen,
             subject.preprocessing,
@@ -75,25 +77,23 @@ def command(
             notes=require_plausible(chosen, force, subject.typed),
             on_step=step,
         )
-        judges = chosen[held_out(chosen)]
-        if len(judges) == 0:
+        held = chosen[held_out(chosen)]
+        if len(held) == 0:
             raise CalibrationError("too few images to hold some out", found=len(chosen), allowed="at least 8")
         layers = sensitivities_of_layers(
-            subject.graph, choice.record, judges, lambda done, total: step("quantize each layer", done, total)
+            subject.graph, choice.record, held, lambda done, total: step("quantize each layer", done, total)
         )
-    rows = [
-        (f"{layer.node}", f"{100 * layer.agreement.relative_l2:.3f} %", f"{layer.agreement.flips}") for layer in layers
-    ]
-    title = f"INT8 in one convolution alone, {choice.record.belongs_to['method']}, {len(judges)} held-out images"
+    rows = [(f"{layer.node}", f"{100 * layer.parity.relative_l2:.3f} %", f"{layer.parity.flips}") for layer in layers]
+    title = f"INT8 in one convolution alone, {choice.record.belongs_to['method']}, {len(held)} held-out images"
     table(title, ("convolution", "rel. L2", "flips"), rows)
     document = {
         "model": subject.name,
         "method": choice.record.belongs_to["method"],
         "key": choice.record.key,
-        "images": len(judges),
+        "images": len(held),
         "layers": [layer.as_dict() for layer in layers],
     }
-    bars = [(layer.node, layer.agreement.relative_l2, f"{100 * layer.agreement.relative_l2:.3f} %") for layer in layers]
+    bars = [(layer.node, layer.parity.relative_l2, f"{100 * layer.parity.relative_l2:.3f} %") for layer in layers]
     folder = output or workspace() / "calibration" / f"{subject.name}.sensitivity"
     with folder_replaced(folder, owned_by="sensitivity.json") as fresh:
         (fresh / "sensitivity.json").write_text(json_text(document))

@@ -121,7 +121,7 @@ def command(
 
 def _train(options: dict[str, Any], device: torch.device, world: World, resume: bool) -> dict[str, Any]:
     """Prepares on every process, trains on all of them, writes on rank 0; returns what is printed."""
-    from toolkit.cli.train_qat import write_learned
+    from toolkit.cli.train_qat import write_qat_record
     from toolkit.data.model_images import write_images
     from toolkit.training.session import run_training
     from toolkit.workspace import workspace
@@ -133,8 +133,8 @@ def _train(options: dict[str, Any], device: torch.device, world: World, resume: 
     if world.first:
         folder = workspace() / "calibration" / name
         write_images(folder, prepared.images)
-        if outcome.learned:
-            write_learned(folder, outcome, prepared.plan, prepared.images)
+        if outcome.qat_scales:
+            write_qat_record(folder, outcome, prepared.plan, prepared.images)
         _report(outcome, name)
     trained = outcome.trained
     return {

@@ -48,7 +48,7 @@ def recipe_of_qat(
     )
 
 
-def write_learned(folder: Path, outcome: Outcome, plan: Plan, images: ModelImages) -> None:
+def write_qat_record(folder: Path, outcome: Outcome, plan: Plan, images: ModelImages) -> None:
     """The learned scales as a record, beside the recipe: where `toolkit export` looks."""
     from toolkit.calibration.record import RECORD
     from toolkit.exporting.qat_scales import record_of_scales
@@ -56,5 +56,5 @@ def write_learned(folder: Path, outcome: Outcome, plan: Plan, images: ModelImage
     from toolkit.models.checkpoint import load_model
 
     notes = {"learned": "toolkit train --qat", "from": plan.start.card.name if plan.start else None}
-    record = record_of_scales(load_model(outcome.folder), images.calibration, outcome.learned, notes)
+    record = record_of_scales(load_model(outcome.folder), images.calibration, outcome.qat_scales, notes)
     write_json(folder / RECORD, record.as_dict())

@@ -64,7 +64,7 @@ def command(
     from toolkit.cli.console import note, say, steps
     from toolkit.cli.verify_model import is_model, require_only_torch, verify_model
     from toolkit.cli.verify_tables import show
-    from toolkit.verification.contact_sheet import write_sheets
+    from toolkit.verification.contact_sheet import write_contact_sheets
     from toolkit.verification.verify import verify
 
     if bundle is not None and is_model(bundle):
@@ -89,7 +89,7 @@ def command(
             on_step=step,
         )
     show(found)
-    sheets = [] if save_worst is None else write_sheets(save_worst, found)
+    sheets = [] if save_worst is None else write_contact_sheets(save_worst, found)
     for sheet in sheets:
         say(f"{sheet}: the images that flipped, surest first")
     return {**found.as_dict(), "sheets": [str(sheet.resolve()) for sheet in sheets]}

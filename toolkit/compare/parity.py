@@ -182,3 +182,38 @@ def _cosines(expected: Float32, got: Float32) -> Float64:
     equal = np.all(a == b, axis=1)
     result: Float64 = np.where(finite, np.where(equal, 1.0, cosines.clip(-1.0, 1.0)), np.nan)
     return result
+
+
+@dataclass(frozen=True)
+class UnlabeledParity:
+    """A candidate's logits against fp32's on the same images.
+
+    Attributes:
+        relative_l2: ||candidate - fp32|| / ||fp32|| over all logits; it ranks quantizers where flips cannot.
+        flips: images whose top answer differs, of `images`.
+    """
+
+    relative_l2: float
+    flips: int
+    images: int
+
+    @property
+    def percent(self) -> float:
+        """Images with the same top answer, in percent."""
+        return 100 * (1 - self.flips / self.images)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; a distance that is not finite becomes null."""
+        distance = self.relative_l2 if np.isfinite(self.relative_l2) else None
+        return {"relative_l2": distance, "flips": self.flips, "images": self.images}
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """What candidates are sorted by: the distance of the logits first, then flips."""
+        return self.relative_l2, self.flips
+
+
+def parity_without_labels(expected: Float32, got: Float32) -> UnlabeledParity:
+    """Compares logits (N, classes) as `toolkit.compare.parity` does; the same bits for any order of the rows."""
+    flips = flips_between(answers_of(expected), answers_of(got))
+    return UnlabeledParity(relative_l2(expected, got), flips, len(got))

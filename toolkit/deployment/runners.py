@@ -85,7 +85,7 @@ def open_runners(
     runners: dict[str, Runner] = {}
     unavailable: dict[str, str] = {}
     openings: dict[str, Opening] = {}
-    openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_foreign(bundle) else {})
+    openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_user_model(bundle) else {})
     for backend in backends:
         for precision in _precisions_of(bundle, backend, precisions, by_name):
             before, started = (resident_mib(), device_mib()), time.perf_counter()
@@ -125,7 +125,7 @@ def _precisions_of(bundle: Bundle, backend: str, precisions: tuple[str, ...], by
     return tuple(p for p in precisions if p in ONLY.get(backend, precisions))
 
 
-def _is_foreign(bundle: Bundle) -> bool:
+def _is_user_model(bundle: Bundle) -> bool:
     """Whether the network is one that the toolkit did not build."""
     return bool(bundle.manifest["model"].get("arch", {}).get("family") == "python")
 
@@ -163,7 +163,7 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
             f"there is no PyTorch model: this bundle was exported from {bundle.manifest['model']['arch'].get('file')}",
             fix="--backend ort",
         )
-    if _is_foreign(bundle):
+    if _is_user_model(bundle):
         arch = bundle.manifest["model"]["arch"]
         raise BackendUnavailable(
             f"the PyTorch model of this bundle is not in models/: it was exported from {arch.get('builder')}",

@@ -27,7 +27,7 @@ from toolkit.engine.timing_cache import (
 )
 from toolkit.errors import EngineError
 from toolkit.runtime.driver import Driver
-from toolkit.runtime.trt.layer_report import Census, census_from_log, census_of_plan
+from toolkit.runtime.trt.layer_report import LayerReport, layer_report_from_log, layer_report_of_plan
 from toolkit.runtime.trt.module import (
     NEEDS_NO_GPU,
     ONE_AT_A_TIME,
@@ -72,7 +72,7 @@ class Build:
     failed_log: Path
     notes: list[str] = field(default_factory=list)
 
-    def run(self, monitor: Monitor) -> tuple[bytes, Census | None, dict[str, Any]]:
+    def run(self, monitor: Monitor) -> tuple[bytes, LayerReport | None, dict[str, Any]]:
         """The plan's bytes, its layers, and the part of the sidecar that the build knows.
 
         Raises:
@@ -83,7 +83,7 @@ class Build:
         with ONE_AT_A_TIME:
             return self._run(monitor)
 
-    def _run(self, monitor: Monitor) -> tuple[bytes, Census | None, dict[str, Any]]:
+    def _run(self, monitor: Monitor) -> tuple[bytes, LayerReport | None, dict[str, Any]]:
         trt, dla = self.tensorrt.module, self.told.dla
         try:
             builder = trt.Builder(self.log.logger)
@@ -109,9 +109,9 @@ class Build:
             raise self.failure(f"{self.tensorrt.name} did not build {self.onnx.name}")
         if timings is not None:
             self.note(keep_timing_cache(config, timings, self.log))
-        census, reason = self.census(bytes(plan), profile)
+        layer_report, reason = self.layer_report(bytes(plan), profile)
         self.note(f"{self.onnx.name}: the engine's layers are unknown: {reason}" if reason else "")
-        return bytes(plan), census, {
+        return bytes(plan), layer_report, {
             "flags": flags,
             "profile": profile,
             **ends_as_dict(network),
@@ -208,13 +208,13 @@ class Build:
         self.note(use_timing_cache(config, file, self.log))
         return file
 
-    def census(self, plan: bytes, profile: Profile) -> tuple[Census | None, str]:
+    def layer_report(self, plan: bytes, profile: Profile) -> tuple[LayerReport | None, str]:
         """The plan's layers: RTX lists them in its log, full TensorRT in its inspector; else None and why."""
-        listed, reason = census_from_log(message for _, message in self.log.lines)
+        listed, reason = layer_report_from_log(message for _, message in self.log.lines)
         if listed is not None or self.tensorrt.kind == NEEDS_NO_GPU:
             return listed, reason
         core = None if self.told.dla is None else self.told.dla.core
-        return census_of_plan(self.tensorrt.module, self.log.logger, plan, profile, core)
+        return layer_report_of_plan(self.tensorrt.module, self.log.logger, plan, profile, core)
 
     def failure(self, what: str, words: tuple[str, ...] = ()) -> EngineError:
         """What to raise: cause, cure, TensorRT's words and its log, which is kept."""

@@ -81,12 +81,12 @@ def build_engines(
     resolved = resolved_for(bundle, precisions, tensorrt, target)
     if trials is not None:
         trials.require_can_run(tensorrt)
-    orders = [order_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
+    requests = [order_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
     with _alone_with(bundle) as bundle, folder_replaced(bundle.folder, owned_by=MANIFEST) as fresh:
         shutil.copytree(bundle.folder, fresh, dirs_exist_ok=True)
         maker = _Maker(fresh, target, tensorrt, on_step, bundle.folder / "engines")
-        made = [maker.built(order) if trials is None else maker.drawn(order, bundle, trials) for order in orders]
-        entries = [_entry(engine, order, target) for engine, order in zip(made, orders, strict=True)]
+        made = [maker.built(one) if trials is None else maker.drawn(one, bundle, trials) for one in requests]
+        entries = [_entry(engine, request, target) for engine, request in zip(made, requests, strict=True)]
         files = {entry["file"] for entry in entries}
         kept = [entry for entry in bundle.engines() if entry["file"] not in files]
         manifest = {**bundle.manifest, "engines": kept + entries, "files": files_of_folder(fresh)}
@@ -109,9 +109,9 @@ def engines_of_files(
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """An engine of each ONNX file of a bundle's folder, in `engines/`: the manifest's entries, sentences for people."""
     maker = _Maker(folder, target, tensorrt, on_step, folder / "engines")
-    orders = [order_of_file(source) for source in sources]
-    made = [maker.built(order) for order in orders]
-    return [_entry(engine, order, target) for engine, order in zip(made, orders, strict=True)], _notes(made)
+    requests = [order_of_file(source) for source in sources]
+    made = [maker.built(request) for request in requests]
+    return [_entry(engine, request, target) for engine, request in zip(made, requests, strict=True)], _notes(made)
 
 
 @dataclass(frozen=True)
@@ -124,39 +124,39 @@ class _Maker:
     on_step: Step
     failed_logs: Path
 
-    def built(self, order: Order) -> Engine:
+    def built(self, request: Order) -> Engine:
         """One engine, with the timings that earlier builds left."""
-        return self.build(order, self.plan(order), keep_timings=True)
+        return self.build(request, self.plan(request), keep_timings=True)
 
-    def drawn(self, order: Order, bundle: Bundle, trials: Trials) -> Engine:
+    def drawn(self, request: Order, bundle: Bundle, trials: Trials) -> Engine:
         """The fastest of several that passes. No timing cache: with it the second build would be the first again."""
 
         def build(destination: Path) -> Engine:
-            return self.build(order, destination, keep_timings=False)
+            return self.build(request, destination, keep_timings=False)
 
-        return fastest_that_passes(build, self.plan(order), bundle, order.precision, trials)
+        return fastest_that_passes(build, self.plan(request), bundle, request.precision, trials)
 
-    def plan(self, order: Order) -> Path:
+    def plan(self, request: Order) -> Path:
         """Where the engine goes."""
-        return self.folder / "engines" / order.name
+        return self.folder / "engines" / request.name
 
-    def build(self, order: Order, destination: Path, keep_timings: bool) -> Engine:
+    def build(self, request: Order, destination: Path, keep_timings: bool) -> Engine:
         """One build, shown as a bar where TensorRT says how far it is, else as something that spins."""
-        what = f"build {order.name} with {self.tensorrt.name}"
+        what = f"build {request.name} with {self.tensorrt.name}"
         watched = hasattr(self.tensorrt.module, "IProgressMonitor")
         self.on_step(what, 0, WHOLE if watched else 0)
         engine = engine_from_onnx(
-            self.folder / VARIANTS[order.source].file,
+            self.folder / VARIANTS[request.source].file,
             destination,
             batch=self.target.batch,
-            settings=self.settings(order, keep_timings),
+            settings=self.settings(request, keep_timings),
             on_progress=overall(lambda done: self.on_step(what, done, WHOLE)) if watched else None,
-            failed_log=log_path(self.failed_logs / order.name),
+            failed_log=log_path(self.failed_logs / request.name),
         )
         self.on_step(what, WHOLE, WHOLE)
         return engine
 
-    def settings(self, order: Order, keep_timings: bool) -> BuildSettings:
+    def settings(self, request: Order, keep_timings: bool) -> BuildSettings:
         """What the target says, as the builder takes it."""
         rtx = self.tensorrt.kind == NEEDS_NO_GPU
         return BuildSettings(
@@ -164,7 +164,7 @@ class _Maker:
             workspace_mib=self.target.workspace_mib,
             optimization_level=self.target.optimization_level,
             compatible=self.target.compatible,
-            dla=order.dla,
+            dla=request.dla,
             timing_cache=cache_folder() / "timing" if keep_timings else None,
         )
 
@@ -174,17 +174,17 @@ def _notes(made: list[Engine]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for engine in made for note in engine.notes))
 
 
-def _entry(engine: Engine, order: Order, target: Target) -> dict[str, Any]:
+def _entry(engine: Engine, request: Order, target: Target) -> dict[str, Any]:
     """An engine's entry in the manifest, without the long list of what was fused."""
-    census = engine.sidecar["census"]
+    layer_report = engine.sidecar["census"]
     return {
         "file": f"engines/{engine.path.name}",
-        "precision": order.precision,
+        "precision": request.precision,
         "target": target.name,
         "tensorrt": engine.sidecar["tensorrt"],
         "onnx_sha256": engine.sidecar["onnx"]["sha256"],
         "dla_core": engine.sidecar["dla_core"],
-        "census": census and {key: value for key, value in census.items() if key != "fused"},
+        "census": layer_report and {key: value for key, value in layer_report.items() if key != "fused"},
         "census_reason": engine.sidecar["census_reason"],
         "build_seconds": engine.sidecar["build_seconds"],
     }

@@ -23,7 +23,7 @@ from toolkit.engine.requirements import (
 from toolkit.errors import EngineError
 from toolkit.files import sha256_of_file, write_bytes, write_json
 from toolkit.runtime.driver import Driver, probe_driver
-from toolkit.runtime.trt.layer_report import Census
+from toolkit.runtime.trt.layer_report import LayerReport
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, Log, TensorRT, find_tensorrt
 from toolkit.runtime.trt.preflight import SIDECAR_FORMAT, sidecar_path
 
@@ -38,7 +38,7 @@ class Engine:
 
     path: Path
     sidecar: dict[str, Any]
-    census: Census | None
+    layer_report: LayerReport | None
     notes: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ def engine_from_onnx(
         require_dla(tensorrt, None, driver, settings.dla.core, batch)
     log, started, monitor = Log(tensorrt.module), time.perf_counter(), Monitor(on_progress)
     build = Build(tensorrt, driver, log, onnx, batch, settings, failed_log or log_path(destination))
-    plan, census, facts = interruptible(lambda: build.run(monitor), monitor)
+    plan, layer_report, facts = interruptible(lambda: build.run(monitor), monitor)
     sidecar = {
         "format": SIDECAR_FORMAT,
         "tensorrt": {"kind": tensorrt.kind, "version": tensorrt.version},
@@ -89,11 +89,11 @@ def engine_from_onnx(
         "plan": {"sha256": hashlib.sha256(plan).hexdigest(), "bytes": len(plan)},
         **facts,
         "build_seconds": round(time.perf_counter() - started, 3),
-        "census": None if census is None else census.as_dict(),
+        "census": None if layer_report is None else layer_report.as_dict(),
     }
     _write_both(destination, plan, sidecar)
     write_log(log_path(destination), log)
-    return Engine(destination, sidecar, census, tuple(build.notes))
+    return Engine(destination, sidecar, layer_report, tuple(build.notes))
 
 
 def _write_both(destination: Path, plan: bytes, sidecar: dict[str, Any]) -> None:

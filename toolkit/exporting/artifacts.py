@@ -22,9 +22,9 @@ from toolkit.exporting.user_onnx import OnnxModel
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.graph.from_torch import onnx_from_torch
-from toolkit.quantization.agreement import held_out
 from toolkit.quantization.calib_cache import JETPACK_6_TENSORRT, cache_from_ranges
-from toolkit.quantization.choose_method import Choice, ranges_by_agreement
+from toolkit.quantization.choose_method import Choice, ranges_by_parity
+from toolkit.quantization.held_out import held_out
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.sensitivity import Budget, keep_float_within, sensitivities_of_layers
@@ -145,14 +145,14 @@ def _measure(
                 "images_sha256": sha256_of_image_set(pixels),
                 "preprocessing_sha256": sha256_of_preprocessing(preprocessing.as_dict()),
                 # Learned ranges were measured by no version: nothing could measure them again.
-                **({} if options.record.learned else {"tool": OBSERVER_VERSION}),
+                **({} if options.record.from_qat else {"tool": OBSERVER_VERSION}),
             }
         )
         made.record = options.record
     elif options.int8:
         typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
         notes = require_plausible(pixels, options.force, typed)
-        made.choice = ranges_by_agreement(
+        made.choice = ranges_by_parity(
             graph,
             pixels,
             preprocessing,
@@ -175,11 +175,11 @@ def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step
     assert record is not None
     if options.max_drop is not None:
         pixels = images.calibration.images_nhwc
-        judges = pixels[held_out(pixels)]
-        if len(judges) == 0:
+        held = pixels[held_out(pixels)]
+        if len(held) == 0:
             raise CalibrationError("--max-drop needs images to hold out", found=len(pixels), allowed="at least 4")
-        layers = sensitivities_of_layers(graph, record, judges, lambda *at: on_step("quantize each layer", *at))
-        made.budget = keep_float_within(graph, record, judges, layers, options.max_drop)
+        layers = sensitivities_of_layers(graph, record, held, lambda *at: on_step("quantize each layer", *at))
+        made.budget = keep_float_within(graph, record, held, layers, options.max_drop)
     made.onnx["int8"] = qdq_from_ranges(graph, record, keep_float=made.keep_float)
     try:
         require_fits_fp16(graph, record.largest)

@@ -136,7 +136,7 @@ def _write_graphs(folder: Path, made: Graphs) -> None:
         (folder / CURVE).write_bytes(
             png_of_curve(
                 "images that answer as fp32 does, in percent, against convolutions in INT8, in percent",
-                [(point.int8_percent, point.agreement.percent) for point in made.budget.curve],
+                [(point.int8_percent, point.parity.percent) for point in made.budget.curve],
             )
         )
 

@@ -14,7 +14,7 @@ from toolkit.calibration.record import RECORD, Record, record_from_file
 from toolkit.contracts import LabeledImages
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.qdq_placement import convolutions_in_graph
-from toolkit.quantization.choose_method import ranges_by_agreement
+from toolkit.quantization.choose_method import ranges_by_parity
 from toolkit.quantization.scales import LEVELS, activation_scale, weight_scales
 from toolkit.workspace import find_in_room
 
@@ -28,7 +28,7 @@ def fake_quantization_of_model(model: LoadedModel, images: LabeledImages) -> Fak
     from toolkit.training.qat import FakeQuantization
 
     graph = fp32_graph_of_model(model)
-    record = ranges_by_agreement(graph, images.images_nhwc, model.card.preprocessing).record
+    record = ranges_by_parity(graph, images.images_nhwc, model.card.preprocessing).record
     return FakeQuantization(
         {_path_of_tensor(name): float(activation_scale(amax)) for name, amax in record.amax.items()},
         tuple(node.rpartition("/")[0] for node in convolutions_in_graph(graph)),
@@ -48,13 +48,13 @@ def record_of_scales(
     return Record(amax, seen.largest, key.belongs_to, key.images, notes, between)
 
 
-def learned_record(name: str) -> Record | None:
+def qat_record(name: str) -> Record | None:
     """The record that `toolkit train --qat` left in `calibration/<name>/`; None for other models."""
     folder = find_in_room("calibration", name)
     if folder is None or not (folder / RECORD).is_file():
         return None
     record = record_from_file(folder / RECORD)
-    return record if record.learned else None
+    return record if record.from_qat else None
 
 
 def _path_of_tensor(name: str) -> str:

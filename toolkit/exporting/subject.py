@@ -65,7 +65,7 @@ def subject_of(
     return Subject(card.name, fp32_graph_of_model(loaded), card.preprocessing, images.calibration, images.recipe)
 
 
-def subject_of_foreign(request: OnnxRequest, **reading: Any) -> Subject:
+def subject_of_user_file(request: OnnxRequest, **reading: Any) -> Subject:
     """From somebody else's ONNX file, exactly as `toolkit export` takes it, so that export takes the record.
 
     Args:
@@ -95,7 +95,7 @@ def _of_bundles_file(path: Path, data: str | None, reading: dict[str, Any]) -> S
     return Subject(path.stem, graph, preprocessing, chosen, recipe)
 
 
-def is_foreign_file(model: str) -> bool:
+def is_user_file(model: str) -> bool:
     """Whether this is an ONNX file that the toolkit did not write.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Somebody else's ONNX file made ready for a bundle: repaired, behind its preprocessing, and proved to be the same."""
+"""A user's ONNX file made ready for a bundle: normalized, behind its preprocessing, and proved to be the same."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from toolkit.data.model_images import ModelImages, images_of_dataset
 from toolkit.errors import ExportError, ModelError, ToolkitError
 from toolkit.exporting.user_torch import labels_that_fit
 from toolkit.graph.checks import require_portable, require_same_answers
-from toolkit.graph.normalize import Repaired, repaired_from_file
+from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
 from toolkit.graph.user_file import OnnxFile, onnx_from_file
-from toolkit.graph.user_runner import Form, OriginalRunner, classes_of_file, form_of_file, preprocessing_of_pixels
+from toolkit.graph.user_runner import Form, UserRunner, classes_of_file, form_of_file, preprocessing_of_pixels
 from toolkit.models.card import Card
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.version import __version__
@@ -50,7 +50,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Opened:
-    """A file, repaired: uint8 `images` (batch, H, W, C) to `logits` (batch, classes).
+    """A file, normalized: uint8 `images` (batch, H, W, C) to `logits` (batch, classes).
 
     Attributes:
         graph: the portable fp32 graph with its preprocessing inside.
@@ -61,7 +61,7 @@ class Opened:
     form: Form
     preprocessing: Preprocessing
     classes: int
-    repaired: Repaired
+    normalized: NormalizedGraph
     graph: onnx.ModelProto
 
     def require_same(self, images_nhwc: UInt8) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Opened:
             ExportError: they answer differently.
         """
         with (
-            OriginalRunner(self.file, self.repaired.reference, self.form, self.preprocessing) as original,
+            UserRunner(self.file, self.normalized.reference, self.form, self.preprocessing) as original,
             _runner(self) as ours,
         ):
             try:
@@ -87,7 +87,7 @@ class Opened:
 
 
 def _runner(opened: Opened) -> OrtRunner:
-    return OrtRunner(opened.graph.SerializeToString(), label="the repaired graph")
+    return OrtRunner(opened.graph.SerializeToString(), label="the normalized graph")
 
 
 def _baked_in(opened: Opened, found: Any) -> ModelError:
@@ -99,20 +99,20 @@ def _baked_in(opened: Opened, found: Any) -> ModelError:
 
 
 def opened_from_file(path: Path, pixels: Pixels) -> Opened:
-    """Reads and repairs an fp32 classifier.
+    """Reads and normalizes an fp32 classifier.
 
     Raises:
         ModelError, ToolkitError: see `onnx_from_file`, `form_of_file`, `preprocessing_of_pixels`,
-            `repaired_from_file`. ExportError: TensorRT would read the graph wrongly.
+            `normalized_from_file`. ExportError: TensorRT would read the graph wrongly.
     """
     file = onnx_from_file(path)
     form = form_of_file(file, pixels.layout, pixels.size)
     preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std)
     classes = classes_of_file(file, form)
-    repaired = repaired_from_file(file, form, classes)
-    graph = with_preprocessing(repaired.graph, preprocessing, form.nchw)
+    normalized = normalized_from_file(file, form, classes)
+    graph = with_preprocessing(normalized.graph, preprocessing, form.nchw)
     require_portable(graph)
-    return Opened(file, form, preprocessing, classes, repaired, graph)
+    return Opened(file, form, preprocessing, classes, normalized, graph)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def model_from_onnx(
         count: calibration images; None takes up to 512.
 
     Raises:
-        ModelError: the file cannot be used, or does not fit images and labels. ExportError: the repaired graph
+        ModelError: the file cannot be used, or does not fit images and labels. ExportError: the normalized graph
             answers differently. DataError: the images cannot be used.
     """
     pixels = request.pixels
@@ -183,7 +183,7 @@ def model_from_onnx(
     images = images_of_dataset(dataset, request.data, labels, name, count)
     checks = {"onnx_against_original": opened.require_same(images.evaluation.images_nhwc)}
     file = opened.file
-    notes = list(opened.repaired.notes)
+    notes = list(opened.normalized.notes)
     arch = {"family": FAMILY, "file": str(file.path.resolve()), "opset": file.opset, "exporter": file.exporter}
     card = Card(name, {**arch, "repairs": notes}, labels, preprocessing, file.sha256)
     decided = {

@@ -17,7 +17,7 @@ from toolkit.errors import ModelError
 from toolkit.graph.edit import set_nodes
 from toolkit.graph.from_torch import OPSET
 from toolkit.graph.node_rewrites import explicit_pads, open_batch, tensors_behind
-from toolkit.graph.sanitized_names import with_plain_names
+from toolkit.graph.sanitized_names import sanitize_names
 from toolkit.graph.simplify import attributes, tidied
 from toolkit.graph.user_file import STANDARD, OnnxFile
 from toolkit.graph.user_runner import Form
@@ -31,7 +31,7 @@ OPSET_OF_LAST_AXIS = 13  # before it Softmax works on all axes from `axis` on
 
 
 @dataclass(frozen=True)
-class Repaired:
+class NormalizedGraph:
     """A graph from `input` (batch, C, H, W) or (batch, H, W, C) to `logits` (batch, classes), and what was done.
 
     Attributes:
@@ -44,7 +44,7 @@ class Repaired:
     notes: tuple[str, ...]
 
 
-def repaired_from_file(file: OnnxFile, form: Form, classes: int) -> Repaired:
+def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> NormalizedGraph:
     """Rewrites a copy.
 
     Raises:
@@ -76,9 +76,9 @@ def repaired_from_file(file: OnnxFile, form: Form, classes: int) -> Repaired:
         notes.append("auto_pad written as numbers")
     _flatten(model, classes)
     _require_no_control_flow(file, model)
-    with_plain_names(model)
+    sanitize_names(model)
     onnx.checker.check_model(model, full_check=True)
-    return Repaired(model, reference, tuple(notes))
+    return NormalizedGraph(model, reference, tuple(notes))
 
 
 def _count(model: onnx.ModelProto, operator: str) -> int:

@@ -15,7 +15,7 @@ RESERVED = ("_scale", "_zero_point", "_quantized", "_dequantized", "_fp16")
 ODD = re.compile(r"[^\w./-]", re.ASCII)
 
 
-def with_plain_names(model: onnx.ModelProto) -> None:
+def sanitize_names(model: onnx.ModelProto) -> None:
     """Renames in place; names that are plain and unique stay as they are."""
     graph = model.graph
     taken = {INPUT, OUTPUT, "images"}

@@ -121,7 +121,7 @@ def preprocessing_of_pixels(form: Form, pixels: str | None, mean: Numbers | None
     return Preprocessing(*form.size, per_channel[0], per_channel[1])
 
 
-class OriginalRunner(ClosesItself):
+class UserRunner(ClosesItself):
     """The file as it came.
 
     Args:
@@ -170,7 +170,7 @@ def classes_of_file(file: OnnxFile, form: Form) -> int:
     """
     preprocessing = Preprocessing(*form.size, (0.0,) * form.channels, (1.0,) * form.channels)
     batch = form.batch or 2
-    with OriginalRunner(file, file.model, form, preprocessing) as runner:
+    with UserRunner(file, file.model, form, preprocessing) as runner:
         shape = runner.raw(np.zeros((batch, *form.size), np.float32)).shape
     if len(shape) == 4 and shape[2:] == (1, 1):
         shape = shape[:2]

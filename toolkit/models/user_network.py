@@ -14,7 +14,7 @@ from toolkit.errors import ModelError
 from toolkit.files import os_errors, sha256_of_file
 from toolkit.models.import_path import network_from_import_path
 from toolkit.models.resnet import Classifier
-from toolkit.models.user_weights import load_foreign_weights, weights_from_checkpoint
+from toolkit.models.user_weights import load_user_weights, weights_from_checkpoint
 
 FAMILY = "python"
 
@@ -91,7 +91,7 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
         )
     weights = weights_from_checkpoint(source.checkpoint)
     net, build = network_from_import_path(source.builder, source.kwargs)
-    found_as = load_foreign_weights(net, weights, source.checkpoint, build)
+    found_as = load_user_weights(net, weights, source.checkpoint, build)
     return ForeignNetwork(net, digest, found_as)
 
 

@@ -107,7 +107,7 @@ def _no_weights(path: Path, content: Any) -> ModelError:
     )
 
 
-def load_foreign_weights(net: nn.Module, weights: Weights, path: Path, build: Any = None) -> str:
+def load_user_weights(net: nn.Module, weights: Weights, path: Path, build: Any = None) -> str:
     """Copies the tensors into a network; returns how they were found.
 
     Args:

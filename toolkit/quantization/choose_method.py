@@ -1,4 +1,4 @@
-"""Which method measures the ranges of this model best: every one is tried on the same pass, agreement decides.
+"""Which method measures the ranges of this model best: every one is tried on the same pass, parity decides.
 
 Nothing here sees a label or an evaluation image: the candidates take their ranges from three quarters of the
 calibration images and are compared with fp32 on the fourth. The winner then reads all of them.
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import AUTO, CANDIDATES, PERCENTILE, require_method
 from toolkit.calibration.ranges import Observation, observation_from_images, record_from_observation, require_enough
 from toolkit.calibration.record import Record
+from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.errors import CalibrationError
-from toolkit.quantization.agreement import Agreement, agreement_from_logits, as_row, held_out, logits_of
+from toolkit.quantization.held_out import held_out, logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
 if TYPE_CHECKING:
     import onnx
 
-FEWEST_JUDGES = 8  # held-out images; with fewer nothing can be ranked
+FEWEST_HELD_OUT = 8  # held-out images; with fewer nothing can be ranked
 WITHOUT_JUDGING = "percentile 99.99"
 Step = Callable[[str, int, int], None]
 
@@ -31,14 +32,14 @@ class Candidate:
     """A method and how far its quantized graph is from fp32; `refused` says why it has no ranges."""
 
     method: str
-    agreement: Agreement | None
+    parity: UnlabeledParity | None
     refused: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        if self.agreement is None:
+        if self.parity is None:
             return {"method": self.method, "refused": self.refused}
-        return {"method": self.method, **as_row(self.agreement)}
+        return {"method": self.method, **self.parity.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Choice:
     why: str
 
 
-def ranges_by_agreement(
+def ranges_by_parity(
     model: onnx.ModelProto,
     images_nhwc: UInt8,
     preprocessing: Preprocessing,
@@ -76,18 +77,18 @@ def ranges_by_agreement(
     """
     name, notes = require_method(method, percentile), notes or {}
     require_enough(len(images_nhwc))
-    judges = held_out(images_nhwc)
-    if name != AUTO or int(judges.sum()) < FEWEST_JUDGES:
+    held = held_out(images_nhwc)
+    if name != AUTO or int(held.sum()) < FEWEST_HELD_OUT:
         seen = observation_from_images(model, images_nhwc, preprocessing, _counting(on_step, 0, len(images_nhwc)))
-        few = f"{WITHOUT_JUDGING}, because {4 * FEWEST_JUDGES} different images are needed to judge methods"
+        few = f"{WITHOUT_JUDGING}, because {4 * FEWEST_HELD_OUT} different images are needed to judge methods"
         why = few if name == AUTO else ""
         chosen_by = {"chosen_by": AUTO, "why": why} if name == AUTO else {}
         name = WITHOUT_JUDGING if name == AUTO else name
         return Choice(record_from_observation(seen, name, {**chosen_by, **notes}), seen, (), why)
-    total, measured = len(judges), int((~judges).sum())
-    first = observation_from_images(model, images_nhwc[~judges], preprocessing, _counting(on_step, 0, total))
-    rest = observation_from_images(model, images_nhwc[judges], preprocessing, _counting(on_step, measured, total))
-    candidates = _judged(model, first, images_nhwc[judges], on_step)
+    total, measured = len(held), int((~held).sum())
+    first = observation_from_images(model, images_nhwc[~held], preprocessing, _counting(on_step, 0, total))
+    rest = observation_from_images(model, images_nhwc[held], preprocessing, _counting(on_step, measured, total))
+    candidates = _judged(model, first, images_nhwc[held], on_step)
     seen, why = first.merged(rest), _why(candidates)
     facts = {"chosen_by": AUTO, "why": why, "candidates": [candidate.as_dict() for candidate in candidates]}
     return Choice(record_from_observation(seen, candidates[0].method, {**facts, **notes}), seen, candidates, why)
@@ -108,26 +109,26 @@ def _judged(model: onnx.ModelProto, seen: Observation, images_nhwc: UInt8, on_st
         except CalibrationError as error:
             found.append(Candidate(method, None, error.what))
             continue
-        found.append(Candidate(method, agreement_from_logits(expected, logits_of(quantized, images_nhwc))))
+        found.append(Candidate(method, parity_without_labels(expected, logits_of(quantized, images_nhwc))))
     on_step("compare methods", len(CANDIDATES), len(CANDIDATES))
-    found.sort(key=lambda candidate: (2.0, 0) if candidate.agreement is None else _order(candidate.agreement))
-    if found[0].agreement is None:
+    found.sort(key=lambda candidate: (2.0, 0) if candidate.parity is None else _order(candidate.parity))
+    if found[0].parity is None:
         raise CalibrationError("no method finds a range for every tensor", found=found[0].refused)
     return tuple(found)
 
 
-def _order(agreement: Agreement) -> tuple[float, int]:
-    """Like `Agreement.order`, for a sort that puts candidates without ranges at 2.0, behind any usable distance."""
-    return min(agreement.relative_l2, 1.99), agreement.flips
+def _order(parity: UnlabeledParity) -> tuple[float, int]:
+    """Like `UnlabeledParity.order`, where candidates without ranges stand at 2.0, behind any usable distance."""
+    return min(parity.relative_l2, 1.99), parity.flips
 
 
 def _why(candidates: tuple[Candidate, ...]) -> str:
-    best, second = candidates[0], next((c for c in candidates[1:] if c.agreement is not None), None)
-    assert best.agreement is not None
+    best, second = candidates[0], next((c for c in candidates[1:] if c.parity is not None), None)
+    assert best.parity is not None
     words = (
-        f"{best.method}: its logits are nearest to fp32's on {best.agreement.images} held-out calibration images, "
-        f"{100 * best.agreement.relative_l2:.2f} % away with {best.agreement.flips} flips"
+        f"{best.method}: its logits are nearest to fp32's on {best.parity.images} held-out calibration images, "
+        f"{100 * best.parity.relative_l2:.2f} % away with {best.parity.flips} flips"
     )
-    if second is None or second.agreement is None:
+    if second is None or second.parity is None:
         return words
-    return f"{words}; next is {second.method} with {100 * second.agreement.relative_l2:.2f} %"
+    return f"{words}; next is {second.method} with {100 * second.parity.relative_l2:.2f} %"

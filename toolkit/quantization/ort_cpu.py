@@ -51,7 +51,7 @@ def cpu_from_ranges(
     graph = result.graph
     convolutions = frozenset(convolutions_in_graph(model)) - keep_float
     ranges = {**record.largest, **amax, **record.cpu}
-    rounded = quantized_weights if record.learned else rounded_weights
+    rounded = quantized_weights if record.from_qat else rounded_weights
     values = arrays_of(graph)
     scales, pairs = {}, {}
     for tensor, unsigned in tensors_on_cpu(graph, convolutions).items():

@@ -70,7 +70,7 @@ def graph_and_ranges(
     It does not where ranges were learned: those weights are used to the rounding that they were trained with.
     """
     every = frozenset(node.name for node in model.graph.node)
-    result, found = with_whole_pixels(model, every if record.learned else keep_float, as_int8)
+    result, found = with_whole_pixels(model, every if record.from_qat else keep_float, as_int8)
     return result, record.amax if found is None else {**record.amax, PIXELS: LEVELS * found.step}, found
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.calibration.record import Record
+from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import convolutions_in_graph
-from toolkit.quantization.agreement import Agreement, agreement_from_logits, as_row, logits_of
+from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ class Sensitivity:
     """What the model loses when this convolution alone is quantized."""
 
     node: str
-    agreement: Agreement
+    parity: UnlabeledParity
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"node": self.node, **as_row(self.agreement)}
+        return {"node": self.node, **self.parity.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class Point:
 
     kept: int
     int8_percent: float
-    agreement: Agreement
+    parity: UnlabeledParity
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "kept_in_float": self.kept,
             "int8_percent": self.int8_percent,
-            "agreement_percent": self.agreement.percent,
-            **as_row(self.agreement),
+            "agreement_percent": self.parity.percent,
+            **self.parity.as_dict(),
         }
 
 
@@ -82,9 +83,9 @@ def sensitivities_of_layers(
         on_progress(index, len(convolutions))
         others = frozenset(convolutions) - {name}
         got = logits_of(qdq_from_ranges(model, record, keep_float=others), images_nhwc)
-        found.append(Sensitivity(name, agreement_from_logits(expected, got)))
+        found.append(Sensitivity(name, parity_without_labels(expected, got)))
     on_progress(len(convolutions), len(convolutions))
-    return tuple(sorted(found, key=lambda layer: layer.agreement.order, reverse=True))
+    return tuple(sorted(found, key=lambda layer: layer.parity.order, reverse=True))
 
 
 def keep_float_within(
@@ -111,7 +112,7 @@ def keep_float_within(
         return points[kept]
 
     def good(kept: int) -> bool:
-        return 100 - point(kept).agreement.percent <= max_drop + 1e-9
+        return 100 - point(kept).parity.percent <= max_drop + 1e-9
 
     low, high = 0, len(names) - 1  # at least one convolution must be INT8
     if not good(high):
@@ -130,14 +131,14 @@ def _point(
 ) -> Point:
     got = logits_of(qdq_from_ranges(model, record, keep_float=frozenset(names[:kept])), images_nhwc)
     share = 100 * (len(names) - kept) / len(names)
-    return Point(kept, share, agreement_from_logits(expected, got))
+    return Point(kept, share, parity_without_labels(expected, got))
 
 
 def _cannot(last: Point, max_drop: float) -> CalibrationError:
     return CalibrationError(
         "INT8 cannot meet --max-drop on this model",
-        found=f"with one convolution left in INT8 {100 - last.agreement.percent:.2f} points of agreement are lost "
-        f"({last.agreement.flips} of {last.agreement.images} held-out images flip)",
+        found=f"with one convolution left in INT8 {100 - last.parity.percent:.2f} points of agreement are lost "
+        f"({last.parity.flips} of {last.parity.images} held-out images flip)",
         allowed=f"{max_drop:g} points",
         fix="a larger --max-drop, more --images, or --fp16",
     )

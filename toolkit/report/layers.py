@@ -28,7 +28,7 @@ ROW = 22.0
 
 
 def layers_section(evidence: Evidence) -> Markup:
-    """Each convolution quantized alone, and agreement against the share of convolutions in INT8."""
+    """Each convolution quantized alone, and the same answers against the share of convolutions in INT8."""
     budget = evidence.manifest.get("budget") or {}
     layers = (evidence.sensitivity or {}).get("layers") or budget.get("layers") or []
     parts = [_layers(layers) if layers else _no_layers(evidence)]
@@ -128,7 +128,7 @@ def _curve_chart(points: list[tuple[float, float]], width: float) -> Markup:
         )
         for share, value in points
     ]
-    says = "Agreement in percent by share of INT8: " + "; ".join(f"{s:.0f} %: {v:.2f}" for s, v in points)
+    says = "UnlabeledParity in percent by share of INT8: " + "; ".join(f"{s:.0f} %: {v:.2f}" for s, v in points)
     line_of = path([(x(share), y(value)) for share, value in points], class_="curve")
     return chart(
         width, 284, says,

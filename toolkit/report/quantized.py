@@ -18,7 +18,7 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table, unfolded
 from toolkit.report.scales import Scale, scale_of
 from toolkit.report.words import percent, three_digits
-from toolkit.runtime.trt.layer_report import census_from_dict, warnings_of_census
+from toolkit.runtime.trt.layer_report import layer_report_from_dict, warnings_of_layer_report
 
 
 def calibration_section(evidence: Evidence) -> Markup:
@@ -106,24 +106,24 @@ def engines_section(evidence: Evidence) -> Markup:
 
 def _engine_row(engine: dict[str, Any], sidecar: dict[str, Any]) -> tuple[object, ...]:
     tensorrt, builder = engine.get("tensorrt") or {}, sidecar.get("builder") or {}
-    census = engine.get("census")
+    layers = engine.get("census")
     where = builder.get("device") or builder.get("note") or builder.get("machine") or "not known"
     return (
         str(engine.get("file", "")).removeprefix("engines/"),
         f"{tensorrt.get('kind', '')} {tensorrt.get('version', '')}".strip() or "not known",
         where,
-        f"{census['layers']}" if census else "\u2013",
-        _share_of_types(census)
-        if census
+        f"{layers['layers']}" if layers else "\u2013",
+        _share_of_types(layers)
+        if layers
         else str(engine.get("census_reason") or sidecar.get("census_reason") or "the build listed no layers"),
-        f"{census['conversions']}" if census else "\u2013",
+        f"{layers['conversions']}" if layers else "\u2013",
         f"{engine['build_seconds']:.1f}" if engine.get("build_seconds") is not None else "\u2013",
     )
 
 
-def _share_of_types(census: dict[str, Any]) -> Markup:
+def _share_of_types(layers: dict[str, Any]) -> Markup:
     """A bar of the convolutions by what they read, with the numbers in words."""
-    reading, total = census.get("convolutions_reading") or {}, census.get("convolutions") or 0
+    reading, total = layers.get("convolutions_reading") or {}, layers.get("convolutions") or 0
     kinds = [(kind, int(reading.get(kind, 0))) for kind in ("Int8", "Half", "Float")]
     says = ", ".join(f"{count} {kind.lower()}" for kind, count in kinds if count) or "none"
     if not total:
@@ -139,5 +139,7 @@ def _share_of_types(census: dict[str, Any]) -> Markup:
 
 
 def _warned(engine: dict[str, Any]) -> tuple[str, ...]:
-    census = census_from_dict(engine.get("census"))
-    return () if census is None else warnings_of_census(census, str(engine.get("precision", "")).startswith("int8"))
+    layers = layer_report_from_dict(engine.get("census"))
+    return (
+        () if layers is None else warnings_of_layer_report(layers, str(engine.get("precision", "")).startswith("int8"))
+    )

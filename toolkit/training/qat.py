@@ -135,7 +135,7 @@ def refreshed(classifier: Classifier) -> Classifier:
     return classifier
 
 
-def learned_scales(classifier: Classifier) -> dict[str, float]:
+def qat_scales_of(classifier: Classifier) -> dict[str, float]:
     """The scales of the activations by the path of the module that makes them; the inverse of `fake_quantized`."""
     found = {}
     for name, module in classifier.net.named_modules():

@@ -38,7 +38,7 @@ from toolkit.training.logbook import (
     require_plotting,
     text_from_lines,
 )
-from toolkit.training.qat import FakeQuantization, fake_quantized, float_weights, learned_scales, refreshed
+from toolkit.training.qat import FakeQuantization, fake_quantized, float_weights, qat_scales_of, refreshed
 from toolkit.training.train import Progress, Recipe, Trained, Trainer, logits_of, train
 from toolkit.version import __version__
 
@@ -89,13 +89,13 @@ class Outcome:
     """The model that was written; where several processes trained, rank 0 alone has written it.
 
     Attributes:
-        learned: the scale of each activation, by module path, where fake quantization was trained.
+        qat_scales: the scale of each activation, by module path, where fake quantization was trained.
     """
 
     card: Card
     trained: Trained
     folder: Path
-    learned: dict[str, float] = field(default_factory=dict)
+    qat_scales: dict[str, float] = field(default_factory=dict)
 
 
 def run_training(
@@ -134,7 +134,7 @@ def run_training(
     judged = plan.world.first and not trained.interrupted
     quantized = _accuracy(refreshed(trainee).to(plan.device), plan) if judged else None
     outcome = _written(plan, classifier, preprocessing, trained, config, quantized)
-    return replace(outcome, learned=learned_scales(trainee))
+    return replace(outcome, qat_scales=qat_scales_of(trainee))
 
 
 def _shape_of(plan: Plan) -> tuple[ResNetConfig, Preprocessing]:

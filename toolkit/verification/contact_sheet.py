@@ -18,7 +18,7 @@ TILE, CAPTION, GAP, COLUMNS = 128, 46, 8, 8
 INK, GOOD, BAD = (30, 30, 30), (0, 110, 50), (180, 30, 30)
 
 
-def write_sheets(folder: Path, found: Verification) -> list[Path]:
+def write_contact_sheets(folder: Path, found: Verification) -> list[Path]:
     """Writes `flips.json` and, for each runner that flipped any image, `RUNNER.png`; whole or not at all.
 
     At most `MOST_LISTED` images a sheet, those first of which the reference was surest.
@@ -29,7 +29,7 @@ def write_sheets(folder: Path, found: Verification) -> list[Path]:
     names = {name: _file_name(name) for name, pair in found.pairs.items() if pair.flips.flipped}
     with folder_replaced(folder, owned_by=LISTED) as fresh:
         for name, file in names.items():
-            (fresh / file).write_bytes(_sheet(found, name))
+            (fresh / file).write_bytes(_contact_sheet(found, name))
         flipped = {name: pair.flips.as_dict()["flipped"] for name, pair in found.pairs.items()}
         listed = {"images_sha256": found.images.sha256, "labels": list(found.labels), "flipped": flipped}
         (fresh / LISTED).write_text(json_text(listed))
@@ -40,7 +40,7 @@ def _file_name(runner: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", runner).strip("-.") + ".png"
 
 
-def _sheet(found: Verification, name: str) -> bytes:
+def _contact_sheet(found: Verification, name: str) -> bytes:
     with needs("write images"):
         from PIL import Image, ImageDraw
     pair = found.pairs[name]

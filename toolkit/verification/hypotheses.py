@@ -67,18 +67,19 @@ def hypotheses_for(shape: tuple[int, int, int]) -> tuple[Hypothesis, ...]:
     return tuple(found)
 
 
-def _agreement(a: Float32, b: Float32) -> float:
+def _same_answers(a: Float32, b: Float32) -> float:
     return float((answers_of(a) == answers_of(b)).mean())
 
 
 def explained(name: str, where: str, predicted: Float32, expected: Float32, got: Float32, fix: str) -> Cause | None:
     """A cause, if `predicted` is as near to the candidate's `got` as the reference's `expected` is not."""
     before, after = relative_l2(got, expected), relative_l2(got, predicted)
-    if not (after < EXPLAINS * before and _agreement(predicted, got) >= AGREES):
+    if not (after < EXPLAINS * before and _same_answers(predicted, got) >= AGREES):
         return None
     evidence = (
-        f"with that, the reference answers as it does on {100 * _agreement(predicted, got):.1f} % of {len(got)} images "
-        f"(without: {100 * _agreement(expected, got):.1f} %), logits {after:.1e} apart (without: {before:.1e})"
+        f"with that, the reference answers as it does on {100 * _same_answers(predicted, got):.1f} % "
+        f"of {len(got)} images "
+        f"(without: {100 * _same_answers(expected, got):.1f} %), logits {after:.1e} apart (without: {before:.1e})"
     )
     return Cause(name, where, evidence, fix)
 

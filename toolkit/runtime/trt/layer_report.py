@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def census_of_plan(
+def layer_report_of_plan(
     trt: Any, logger: Any, plan: bytes, profile: dict[str, list[list[int]]], dla_core: int | None
-) -> tuple[Census | None, str]:
-    """The census, or None and why there is none. Never fails: the engine is good without its list of layers.
+) -> tuple[LayerReport | None, str]:
+    """The layers, or None and why there is none. Never fails: the engine is good without its list of layers.
 
     With an open batch the inspector leaves types out ("N/A due to dynamic shapes") until a context with concrete
     shapes is given to it; the best-served ones are.
@@ -24,15 +24,15 @@ def census_of_plan(
     if not hasattr(trt, "Runtime") or not hasattr(trt, "EngineInspector"):
         return None, "this TensorRT has no engine inspector"
     try:
-        return census_from_text(_inspected(trt, logger, plan, profile, dla_core))
+        return layer_report_from_text(_inspected(trt, logger, plan, profile, dla_core))
     except _NothingToInspect as error:
         return None, str(error)
     except Exception as error:  # TensorRT's are RuntimeError, TypeError, MemoryError and its own
         return None, f"the engine inspector gave no answer: {type(error).__name__}: {error}"
 
 
-def census_from_text(text: object) -> tuple[Census | None, str]:
-    """The census of what `IEngineInspector.get_engine_information(JSON)` returned, or None and why there is none.
+def layer_report_from_text(text: object) -> tuple[LayerReport | None, str]:
+    """The layers of what `IEngineInspector.get_engine_information(JSON)` returned, or None and why there is none.
 
     TensorRT joins the ONNX names of a fused layer with the control character 0x1E and may write it as it is, which
     JSON forbids and Python's reader allows with `strict=False`.
@@ -48,10 +48,10 @@ def census_from_text(text: object) -> tuple[Census | None, str]:
         return None, "the engine inspector lists no layers"
     if not all(isinstance(layer, dict) for layer in layers):
         return None, "the engine inspector lists bare names: this plan was not built with detailed profiling"
-    census = census_from_inspector(document)
-    if census is not None and any(kind in CONVOLUTIONS and UNTYPED in reads for kind, reads, *_ in census.kinds):
+    layers = layer_report_from_inspector(document)
+    if layers is not None and any(kind in CONVOLUTIONS and UNTYPED in reads for kind, reads, *_ in layers.kinds):
         return None, f'the engine inspector names no types: "{UNTYPED}"'
-    return census, "" if census else "the engine inspector lists no layers"
+    return layers, "" if layers else "the engine inspector lists no layers"
 
 
 class _NothingToInspect(Exception):
@@ -84,7 +84,7 @@ LAYER_IN_LOG = re.compile(
 
 
 @dataclass(frozen=True)
-class Census:
+class LayerReport:
     """What an engine is made of.
 
     Attributes:
@@ -143,7 +143,7 @@ class Census:
         }
 
 
-def census_from_log(lines: Iterable[str]) -> tuple[Census | None, str]:
+def layer_report_from_log(lines: Iterable[str]) -> tuple[LayerReport | None, str]:
     """The layers that a build with ProfilingVerbosity.DETAILED listed, or None and why there are none.
 
     TensorRT-RTX lists them in this form (seen on 1.7.1); full TensorRT has them in its engine inspector.
@@ -159,10 +159,10 @@ def census_from_log(lines: Iterable[str]) -> tuple[Census | None, str]:
             found.append(Layer(match[1], match[2], reads, writes, _nodes(match[5])))
         elif line.startswith("Name:"):  # a count without this one would be wrong
             return None, f"the build log lists a layer in a form that is not known: {line[:120]}"
-    return _census(found), "" if found else "the build log lists no layers"
+    return _layer_report(found), "" if found else "the build log lists no layers"
 
 
-def census_from_inspector(document: dict[str, Any]) -> Census | None:
+def layer_report_from_inspector(document: dict[str, Any]) -> LayerReport | None:
     """The layers of `EngineInspector.get_engine_information(JSON)`; None where it lists none.
 
     Three forms are read, told apart by their fields: 8.6 and 10 put a tensor's type into "Format/Datatype", as words
@@ -180,7 +180,7 @@ def census_from_inspector(document: dict[str, Any]) -> Census | None:
         reads, writes = (tuple(map(_type_of_tensor, layer.get(end) or ())) for end in ("Inputs", "Outputs"))
         nodes = layer.get("Metadata") or ""
         found.append(Layer(str(layer.get("Name", "")), kind, reads, writes, _nodes(str(nodes))))
-    return _census(found)
+    return _layer_report(found)
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ class Layer:
     nodes: tuple[str, ...]
 
 
-def _census(layers: list[Layer]) -> Census | None:
+def _layer_report(layers: list[Layer]) -> LayerReport | None:
     kinds = Counter((layer.kind, "+".join(layer.reads), "+".join(layer.writes)) for layer in layers)
     fused = tuple((layer.name, layer.nodes) for layer in layers if len(layer.nodes) > 1)
-    return Census(tuple((*kind, count) for kind, count in kinds.most_common()), fused) if layers else None
+    return LayerReport(tuple((*kind, count) for kind, count in kinds.most_common()), fused) if layers else None
 
 
 def _nodes(metadata: str) -> tuple[str, ...]:
@@ -216,17 +216,17 @@ def _type_of_tensor(tensor: Any) -> str:
     return next((name for sign, name in names if sign in words), words)
 
 
-def census_from_dict(document: dict[str, Any] | None) -> Census | None:
-    """The census of a sidecar; None where the build listed no layers."""
+def layer_report_from_dict(document: dict[str, Any] | None) -> LayerReport | None:
+    """The layers of a sidecar; None where the build listed no layers."""
     if document is None:
         return None
     kinds = tuple((k["kind"], k["reads"], k["writes"], int(k["count"])) for k in document["kinds"])
-    return Census(kinds, tuple((f["layer"], tuple(f["nodes"])) for f in document.get("fused", ())))
+    return LayerReport(kinds, tuple((f["layer"], tuple(f["nodes"])) for f in document.get("fused", ())))
 
 
-def warnings_of_census(census: Census, quantized: bool) -> tuple[str, ...]:
+def warnings_of_layer_report(layers: LayerReport, quantized: bool) -> tuple[str, ...]:
     """What makes INT8 not pay, in sentences; nothing for a file that is not quantized."""
-    total, int8 = census.convolutions(), census.convolutions("Int8")
+    total, int8 = layers.convolutions(), layers.convolutions("Int8")
     if not quantized or total == 0:  # a DLA's layers say nothing about their convolutions
         return ()
     if int8 == 0:
@@ -234,10 +234,10 @@ def warnings_of_census(census: Census, quantized: bool) -> tuple[str, ...]:
     found = []
     if int8 < total:
         found.append(f"{total - int8} of {total} convolutions run in floating point.")
-    back = sum(n for kind, reads, writes, n in census.kinds if kind in CONVOLUTIONS and _turns_back(reads, writes))
+    back = sum(n for kind, reads, writes, n in layers.kinds if kind in CONVOLUTIONS and _turns_back(reads, writes))
     if back:
         found.append(
-            f"{back} of {int8} int8 convolutions write floating point, and {census.conversions} layers convert: "
+            f"{back} of {int8} int8 convolutions write floating point, and {layers.conversions} layers convert: "
             "FP16 may be faster. toolkit bench decides."
         )
     return tuple(found)

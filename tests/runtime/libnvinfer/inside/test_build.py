@@ -44,9 +44,9 @@ def test_the_inspectors_text_holds_raw_control_characters(build: Build, tensorrt
 
 def test_the_layers_of_an_int8_engine_are_counted(build: Build, stub: Stub) -> None:
     engine = build("model.int8.onnx")
-    assert engine.census is not None, engine.sidecar["census_reason"]
-    assert engine.census.convolutions() == engine.census.convolutions("Int8") > 0
-    assert ("stem.0/Conv", "stem.2/Relu") in [nodes for _, nodes in engine.census.fused]
+    assert engine.layer_report is not None, engine.sidecar["census_reason"]
+    assert engine.layer_report.convolutions() == engine.layer_report.convolutions("Int8") > 0
+    assert ("stem.0/Conv", "stem.2/Relu") in [nodes for _, nodes in engine.layer_report.fused]
 
 
 @pytest.mark.skipif(RTX, reason="TensorRT-RTX keeps no timings")

@@ -74,11 +74,11 @@ def subject_from_words(
     Raises:
         ToolkitError: there is none, its images do not fit, or options that only somebody else's file has.
     """
-    from toolkit.exporting.subject import is_foreign_file, subject_of, subject_of_foreign
+    from toolkit.exporting.subject import is_user_file, subject_of, subject_of_user_file
 
     reading: Any = {"count": count, "convert": convert, "skip_bad": skip_bad, "on_progress": on_progress}
-    if model is not None and is_foreign_file(model):
-        return subject_of_foreign(onnx_request(model, data, own, verb), **reading)
+    if model is not None and is_user_file(model):
+        return subject_of_user_file(onnx_request(model, data, own, verb), **reading)
     given = [f"--{option}" for option, value in own.items() if value is not None]
     if given:
         raise ToolkitError(
