@@ -16,7 +16,8 @@ from toolkit.calibration.histogram import BINS, Histogram
 from toolkit.calibration.ranges import Observation
 from toolkit.calibration.record import RECORD, Record, record_from_file
 from toolkit.errors import CalibrationError
-from toolkit.files import folder_replaced, json_text, os_errors
+from toolkit.files import json_text, os_errors
+from toolkit.folders import folder_replaced
 
 HISTOGRAMS = "histograms.npz"
 
