@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import LEARNED
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
-from toolkit.files import read_json
+from toolkit.files import Content, content_of, json_object
+from toolkit.limits import DOCUMENT_BYTES
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +97,12 @@ def record_from_file(path: Path) -> Record:
     Raises:
         CalibrationError: not a record, of an unknown format, or changed by hand (the key does not match).
     """
-    document = read_json(path, CalibrationError)
+    return record_from_content(content_of(path, DOCUMENT_BYTES, CalibrationError))
+
+
+def record_from_content(content: Content) -> Record:
+    """`record_from_file` of a file that was read, such as one of a bundle, whose hash binds it."""
+    path, document = content.path, json_object(content, CalibrationError)
     if document.get("format") != FORMAT:
         raise CalibrationError(f"{path} has an unknown format", found=document.get("format"), allowed=FORMAT)
     try:

@@ -7,19 +7,23 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.calibration.histogram import BINS, Histogram
 from toolkit.calibration.ranges import Observation
 from toolkit.calibration.record import RECORD, Record, record_from_file
 from toolkit.errors import CalibrationError
-from toolkit.files import json_text, os_errors
+from toolkit.files import content_of, json_text
 from toolkit.folders import folder_replaced
+from toolkit.limits import HISTOGRAM_BYTES
+from toolkit.npz import arrays_of_npz
 
 HISTOGRAMS = "histograms.npz"
+AGAIN = "calibrate again"
 
 
 def write_record(folder: Path, record: Record, seen: Observation | None = None) -> None:
@@ -70,37 +74,36 @@ def observation_from_folder(folder: Path) -> Observation:
             found=f"no {HISTOGRAMS}",
             fix="toolkit calibrate --keep-histograms",
         )
-    with os_errors(path, "read"):
-        content = path.read_bytes()
+    content = content_of(path, HISTOGRAM_BYTES, CalibrationError)
+    arrays = arrays_of_npz(content, HISTOGRAM_BYTES, CalibrationError, AGAIN)
     try:
-        seen = _observation(content)
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, IndexError) as error:
-        raise CalibrationError(f"{path} cannot be read", found=error, fix="calibrate again") from error
+        seen = _observation(arrays)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise CalibrationError(f"{path} cannot be read", found=error, fix=AGAIN) from error
     if seen.record_key(record.belongs_to["method"]).key != record.key:
-        raise CalibrationError(f"{path} does not belong to the {RECORD} beside it", fix="calibrate again")
+        raise CalibrationError(f"{path} does not belong to the {RECORD} beside it", fix=AGAIN)
     return seen
 
 
-def _observation(content: bytes) -> Observation:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        ends = np.cumsum(arrays["sizes"])[:-1]
-        bins, counts = np.split(arrays["bins"], ends), np.split(arrays["counts"], ends)
-        largest = {str(n): float(v) for n, v in zip(arrays["largest_names"], arrays["largest"], strict=True)}
-        histograms = {}
-        for name, index, count in zip(arrays["names"], bins, counts, strict=True):
-            full = np.zeros(BINS, np.int64)
-            full[index] = count
-            histograms[str(name)] = Histogram(full, largest[str(name)])
-        first = len(histograms) - int(arrays["between"])
-        belongs_to = {str(key): str(value) for key, value in arrays["belongs_to"]}
-        return Observation(
-            dict(list(histograms.items())[:first]),
-            dict(list(histograms.items())[first:]),
-            tuple(str(name) for name in arrays["unsigned"]),
-            largest,
-            belongs_to,
-            tuple(row.tobytes() for row in arrays["digests"]),
-        )
+def _observation(arrays: dict[str, NDArray[Any]]) -> Observation:
+    ends = np.cumsum(arrays["sizes"])[:-1]
+    bins, counts = np.split(arrays["bins"], ends), np.split(arrays["counts"], ends)
+    largest = {str(n): float(v) for n, v in zip(arrays["largest_names"], arrays["largest"], strict=True)}
+    histograms = {}
+    for name, index, count in zip(arrays["names"], bins, counts, strict=True):
+        full = np.zeros(BINS, np.int64)
+        full[index] = count
+        histograms[str(name)] = Histogram(full, largest[str(name)])
+    first = len(histograms) - int(arrays["between"])
+    belongs_to = {str(key): str(value) for key, value in arrays["belongs_to"]}
+    return Observation(
+        dict(list(histograms.items())[:first]),
+        dict(list(histograms.items())[first:]),
+        tuple(str(name) for name in arrays["unsigned"]),
+        largest,
+        belongs_to,
+        tuple(row.tobytes() for row in arrays["digests"]),
+    )
 
 
 def method_of_folder(folder: Path) -> str:

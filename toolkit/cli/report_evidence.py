@@ -119,29 +119,26 @@ def _options(data: str | None, images: int | None) -> str:
 
 
 def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
+    """Each engine's JSON sidecar, by the engine's file."""
     from toolkit.documents import require_shape
     from toolkit.errors import EngineError
-    from toolkit.files import read_json
-    from toolkit.runtime.trt.preflight import SIDECAR_SHAPE, sidecar_path
+    from toolkit.files import json_object
+    from toolkit.runtime.trt.preflight import SIDECAR_SHAPE
 
     found = {}
     for engine in bundle.engines():
-        path = sidecar_path(bundle.folder / engine["file"])
-        if path.is_file():
-            found[str(engine["file"])] = read_json(path, EngineError)
-            require_shape(
-                found[str(engine["file"])], SIDECAR_SHAPE, str(path), EngineError, f"toolkit build {bundle.folder}"
-            )
+        name = str(engine["file"])
+        content = bundle.files.content(f"{name}.json")
+        found[name] = json_object(content, EngineError)
+        require_shape(found[name], SIDECAR_SHAPE, str(content.path), EngineError, f"toolkit build {bundle.folder}")
     return found
 
 
 def record_of(bundle: Bundle) -> dict[str, Any] | None:
     """The calibration record, checked; None where the bundle has none."""
-    from toolkit.calibration.record import RECORD, record_from_file
+    from toolkit.calibration.record import RECORD, record_from_content
 
-    path = bundle.folder / RECORD
-    return record_from_file(path).as_dict() if path.is_file() else None
+    return record_from_content(bundle.files.content(RECORD)).as_dict() if RECORD in bundle.files else None
 
 
 def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float | None) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import parity_from_logits
 from toolkit.conditions.device import device_fingerprint
 from toolkit.contracts import LabeledImages
-from toolkit.deployment.runners import Opened, open_runners
+from toolkit.deployment.runners import Opened, open_runners, plan_of_bundle
 from toolkit.documents import Above, Each, require_shape
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.module import MODULES
-from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
+from toolkit.runtime.trt.preflight import obstacle_to_running, tensorrt_for_plan
 from toolkit.timing.latency import bench
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
@@ -156,7 +156,7 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
     for entry in bundle.engines():
         name, rebuild = str(entry["file"]), f"toolkit build {bundle.folder}"
         try:
-            sidecar = sidecar_of_plan(bundle.folder / name, rebuild)
+            sidecar = plan_of_bundle(bundle, entry, rebuild).sidecar
             if not driver.available:
                 checks.append(Check(name, NOT_RUN, f"whole; {driver.reason}"))
                 continue

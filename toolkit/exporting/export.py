@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.parity import Parity, logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
@@ -121,7 +122,7 @@ def bundle_from_model(
             "accuracy": {p: value.as_dict() for p, value in parity.items()},
             "checks": made.facts,
         }
-        (fresh / MANIFEST).write_text(json_text(manifest))
+        (fresh / MANIFEST).write_text(manifest_text(manifest))
     return Written(target, manifest, parity, engines, no_engines, made, notes)
 
 

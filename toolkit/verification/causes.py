@@ -155,7 +155,7 @@ def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...]
     with needs("try another normalization"):
         from onnx import numpy_helper
 
-    model = read_onnx(bundle.onnx_file("fp32"))
+    model = read_onnx(bundle.onnx("fp32"))
     height, width, channels = bundle.preprocessing.shape
     scale, shift = Preprocessing(height, width, channels, mean, std).scale_and_shift()
     new = {"preprocess.scale": scale, "preprocess.shift": shift}
@@ -175,7 +175,7 @@ def _not_finite(evidence: Evidence, name: str) -> list[Cause]:
     if precision not in bundle.precisions:
         return []
     bad = ~np.isfinite(evidence.answers[name]).all(axis=1)
-    return not_finite(bundle.onnx_file(precision), evidence.images.images_nhwc[bad])
+    return not_finite(bundle.onnx(precision), evidence.images.images_nhwc[bad])
 
 
 def _short(values: tuple[float, ...]) -> str:
