@@ -12,6 +12,7 @@ import numpy as np
 from toolkit.compare.proportions import mcnemar_exact_p, paired_ratio_interval, wilson_interval
 from toolkit.contracts import Float32, Float64, Int64, UInt8
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 
 BATCH = 64
 
@@ -106,11 +107,13 @@ def answers_of(logits: Float32) -> Int64:
     return top
 
 
-def parity_from_logits(reference: str, candidate: str, expected: Float32, got: Float32, labels: Int64) -> Parity:
+def parity_from_logits(
+    reference: RunnerId | str, candidate: RunnerId | str, expected: Float32, got: Float32, labels: Int64
+) -> Parity:
     """Compares logits (N, classes) of two runners, image by image.
 
     Args:
-        reference, candidate: names of the two runners.
+        reference, candidate: the two runners, or what else they are called.
         expected, got: their logits, in that order.
     """
     if expected.shape != got.shape or len(expected) != len(labels):
@@ -126,8 +129,8 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     scores = score_from_logits(expected, labels), score_from_logits(got, labels)
     low, high = paired_ratio_interval(scores[0].correct - lost, lost, gained)
     return Parity(
-        reference=reference,
-        candidate=candidate,
+        reference=str(reference),
+        candidate=str(candidate),
         reference_score=scores[0],
         candidate_score=scores[1],
         agreement_percent=100 * (1 - flips / len(labels)),

@@ -12,9 +12,9 @@ from toolkit.conditions.host import resident_mib
 from toolkit.deployment.ort_on_gpu import open_ort_cuda, open_ort_trt
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
-HOST_BACKENDS = ("torch", "ort")  # they compute on the CPU
 
 
 class NoEngine(BackendUnavailable):
@@ -35,11 +35,11 @@ class Opening:
 
 @dataclass(frozen=True)
 class Opened:
-    """Runners by "backend precision", and for each backend or runner that is not there its reason."""
+    """Runners, what opening each took, and for each backend or runner that is not there its reason."""
 
-    runners: dict[str, Runner]
-    unavailable: dict[str, str]
-    openings: dict[str, Opening] = field(default_factory=dict)
+    runners: dict[RunnerId, Runner]
+    unavailable: dict[RunnerId, str]
+    openings: dict[RunnerId, Opening] = field(default_factory=dict)
 
     def close(self) -> None:
         """Closes every runner."""
@@ -81,23 +81,24 @@ def open_runners(
     Raises:
         BackendUnavailable: none can; the message holds every reason.
     """
-    runners: dict[str, Runner] = {}
-    unavailable: dict[str, str] = {}
-    openings: dict[str, Opening] = {}
+    runners: dict[RunnerId, Runner] = {}
+    unavailable: dict[RunnerId, str] = {}
+    openings: dict[RunnerId, Opening] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_user_model(bundle) else {})
     for backend in backends:
         for precision in _precisions_of(bundle, backend, precisions, by_name):
+            one = RunnerId(backend, precision)
             before, started = (resident_mib(), device_mib()), time.perf_counter()
             try:
-                runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
-                openings[f"{backend} {precision}"] = Opening(
+                runners[one] = openers[backend](bundle, precision)
+                openings[one] = Opening(
                     1000 * (time.perf_counter() - started),
                     _grown(before[0], resident_mib()),
                     _grown(before[1], device_mib()),
                 )
             except ToolkitError as error:
                 whole = isinstance(error, BackendUnavailable) and not isinstance(error, NoEngine)
-                unavailable[backend if whole else f"{backend} {precision}"] = error.in_one_line()
+                unavailable[RunnerId(backend) if whole else one] = error.in_one_line()
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:

@@ -26,6 +26,7 @@ from toolkit.documents import Above, Each, require_shape
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
 from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.runtime.trt.module import MODULES
 from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
 from toolkit.timing.latency import bench
@@ -110,15 +111,15 @@ def selftest(
         return [*checks, Check("backends", FAILED, error.what, error.fix or "")]
     try:
         images, golden = bundle.golden()
-        for name in opened.runners:
-            checks.append(_golden(name, opened, images, golden))
-        measured = bench(opened.runners, images.images_nhwc, (1,), seconds=seconds)
+        checks += [_golden(one, opened, images, golden) for one in opened.runners]
+        runners = {str(name): runner for name, runner in opened.runners.items()}
+        measured = bench(runners, images.images_nhwc, (1,), seconds=seconds)
         medians = {latency.runner: latency.p50_ms for latency in measured}
         versions = versions_here()
     finally:
         opened.close()
     absent = FAILED if must_run else NOT_RUN
-    checks += [Check(name, absent, reason) for name, reason in opened.unavailable.items()]
+    checks += [Check(str(name), absent, reason) for name, reason in opened.unavailable.items()]
     fingerprint = device_fingerprint(driver)
     path = record_file(bundle, fingerprint)
     checks += _against_record(path, versions, medians, max_slowdown, record)
@@ -127,15 +128,13 @@ def selftest(
     return checks
 
 
-def _golden(name: str, opened: Opened, images: LabeledImages, golden: dict[str, Any]) -> Check:
-    precision = name.partition(" ")[2]
-    expected = golden.get(precision)
+def _golden(one: RunnerId, opened: Opened, images: LabeledImages, golden: dict[str, Any]) -> Check:
+    name, variant, expected = str(one), VARIANTS[one.variant], golden.get(one.variant)
     if expected is None:
-        return Check(name, NOT_RUN, f"the bundle has no golden logits of {precision}")
-    parity = parity_from_logits(
-        "golden", name, expected, opened.runners[name].logits(images.images_nhwc), images.labels
-    )
-    most, part = VARIANTS[precision].golden_distance, VARIANTS[precision].golden_flips
+        return Check(name, NOT_RUN, f"the bundle has no golden logits of {variant.name}")
+    got = opened.runners[one].logits(images.images_nhwc)
+    parity = parity_from_logits("golden", one, expected, got, images.labels)
+    most, part = variant.golden_distance, variant.golden_flips
     top1 = parity.candidate_score
     found = (
         f"{parity.relative_l2:.1e} from the golden logits, {parity.flips} of {len(images)} answers differ, "

@@ -20,6 +20,7 @@ from toolkit.bundle.reading import bundle_from_folder
 from toolkit.deployment.runners import open_runners
 from toolkit.deployment.selftest import selftest
 from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
+from toolkit.runtime.runner_id import RunnerId
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +72,8 @@ def test_an_engine_of_another_precision_is_never_taken(tmp_path: Path, stub: Stu
         toolkit.load(bundle.folder, backend="trt", precision="int8")
     assert caught.value.found == "int8-fp16"
     opened = open_runners(bundle, ("ort", "trt"), ("fp32", "int8-fp16"))
-    assert set(opened.runners) == {"ort fp32", "ort int8-fp16", "trt int8-fp16"}
-    assert "toolkit build" in opened.unavailable["trt fp32"]
+    assert {str(name) for name in opened.runners} == {"ort fp32", "ort int8-fp16", "trt int8-fp16"}
+    assert "toolkit build" in opened.unavailable[RunnerId("trt", "fp32")]
     opened.close()
 
 
