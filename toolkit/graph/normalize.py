@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.graph.edit import set_nodes
+from toolkit.graph.edit import sanitize_names, set_nodes
 from toolkit.graph.from_torch import OPSET
 from toolkit.graph.node_rewrites import explicit_pads, open_batch, tensors_behind
-from toolkit.graph.sanitized_names import sanitize_names
 from toolkit.graph.simplify import attributes, tidied
 from toolkit.graph.user_file import STANDARD, OnnxFile
 from toolkit.graph.user_runner import Form
