@@ -1,8 +1,8 @@
-"""Every set of weights in one checkpoint, and which of them is the model: the averaged ones, unless another was asked for.
+"""Every set of weights in one checkpoint, and which of them is the model: the averaged ones, unless told otherwise.
 
 Training scripts keep an exponential moving average (EMA) beside the raw weights, and it is the average whose accuracy
-is reported: timm, torchvision and YOLO evaluate and publish it. Under which names it lies differs from script to script,
-so sets are told by what they hold: the tensors of the network, by name and shape.
+is reported: timm, torchvision and YOLO evaluate and publish it. Under which names it lies differs from script to
+script, so sets are told by what they hold: the tensors of the network, by name and shape.
 """
 
 from __future__ import annotations
