@@ -47,8 +47,7 @@ def _manifest_of(
     gone = {VARIANTS[p].file for p in bundle.precisions if p not in precisions}
     for entry in bundle.engines():
         if entry not in engines:
-            stem = entry["file"].removesuffix("engine")  # the plan, its sidecar, and what else lies beside it
-            gone |= {name for name in bundle.manifest["files"] if name.startswith((stem + "engine", stem + "log"))}
+            gone |= {name for name in bundle.manifest["files"] if name.startswith(entry["file"])}  # its sidecar, too
     manifest = bundle.manifest
     return {
         **manifest,

@@ -16,7 +16,8 @@ from typing import Any
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
 from toolkit.errors import BundleError, EngineError
-from toolkit.files import folder_replaced, json_text
+from toolkit.files import json_text
+from toolkit.folders import folder_replaced
 from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.version import __version__
 

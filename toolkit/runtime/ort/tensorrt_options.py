@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import make_private, os_errors, sha256_of_file
+from toolkit.files import os_errors, sha256_of_file
+from toolkit.folders import make_private
 from toolkit.lazy import needs
 
 LIBRARY = "libonnxruntime_providers_tensorrt.so"
