@@ -1,12 +1,8 @@
-"""What a bundle is made of: its file variants in one table, and the form of `manifest.json`."""
+"""What a bundle is made of: its file variants in one table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from toolkit.documents import Document
-from toolkit.hints import Maybe
+from dataclasses import dataclass
 
 FORMAT = 1
 GOLDEN = "golden.npz"
@@ -20,8 +16,10 @@ class Variant:
     Attributes:
         name: as the manifest, options and runners have it.
         file: its name in the bundle.
-        precision: what its convolutions compute in: "fp32", "fp16" or "int8".
-        for_tensorrt: TensorRT builds from it; the other is for ONNX Runtime on the CPU.
+        precision: what its convolutions compute in, "fp32", "fp16" or "int8": what `toolkit build --precision` takes.
+        half: its other layers, and the scales of its Q/DQ, are float16.
+        for_tensorrt: TensorRT builds from it, as does what else computes on a GPU.
+        for_cpu: to be preferred on a CPU, where ONNX Runtime runs the others too, and slower.
         optimize: ONNX Runtime reads it rightly with its own optimizations.
         golden_distance: the largest relative L2 of an engine's or a runner's logits from the golden ones.
         golden_flips: the largest part of answers, 0..1, that may differ from the golden ones.
@@ -31,7 +29,9 @@ class Variant:
     name: str
     file: str
     precision: str
+    half: bool
     for_tensorrt: bool
+    for_cpu: bool
     optimize: bool
     golden_distance: float
     golden_flips: float
@@ -42,131 +42,53 @@ class Variant:
         """Its convolutions read int8."""
         return self.precision == "int8"
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """What it holds beside float32, by TensorRT's names."""
+        return ("FP16",) * self.half + ("INT8",) * self.is_int8
+
+    @property
+    def builder_flags(self) -> tuple[str, ...]:
+        """What a weakly typed TensorRT must be allowed for it; layers that are not INT8 may run in FP16 there."""
+        return ("FP16", "INT8") if self.is_int8 else self.types
+
+    @property
+    def engine_file(self) -> str:
+        """The name of the engine that is built from it as it stands."""
+        return self.file.removesuffix("onnx") + "engine"
+
+    @property
+    def export_option(self) -> str:
+        """What to add to `toolkit export`, with a space in front; nothing for the file that every bundle has."""
+        return "" if self.precision == "fp32" else f" --{self.precision}"
+
 
 # Relative L2 of the logits from the golden ones of the same file, and the part of the images that may answer otherwise.
 # float32 may be computed in TF32 (10 bits of mantissa); FP16 has 11 bits; an INT8 engine may tip roundings, and may not
 # be further from the golden logits than INT8 itself is from fp32 on the reference models, 0.02 to 0.035.
 # ONNX Runtime from 1.21 on computes int8-fp16 wrongly with its own defaults (see `toolkit.runtime.ort.quirks`). Without
 # any optimization it answers as the graph stands, to the last bit, and is as fast as with the others.
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("fp32", "model.onnx", "fp32", True, True, 2e-3, 0.0, 1e-4),
-        Variant("fp16", "model.fp16.onnx", "fp16", True, True, 1e-2, 0.02, 1e-2),
-        Variant("int8", "model.int8.onnx", "int8", True, True, 5e-2, 0.05, 0.1),
-        Variant("int8-fp16", "model.int8-fp16.onnx", "int8", True, False, 5e-2, 0.05, 0.1),
-        Variant("int8-cpu", "model.int8-cpu.onnx", "int8", False, True, 5e-2, 0.05, 0.1),
-    )
-}
+# fmt: off
+_TABLE = (
+    #       name         file                    precision half   tensorrt cpu  optimize distance flips floor
+    Variant("fp32",      "model.onnx",           "fp32",   False, True,  True,  True,  2e-3, 0.0,  1e-4),
+    Variant("fp16",      "model.fp16.onnx",      "fp16",   True,  True,  False, True,  1e-2, 0.02, 1e-2),
+    Variant("int8",      "model.int8.onnx",      "int8",   False, True,  False, True,  5e-2, 0.05, 0.1),
+    Variant("int8-fp16", "model.int8-fp16.onnx", "int8",   True,  True,  False, False, 5e-2, 0.05, 0.1),
+    Variant("int8-cpu",  "model.int8-cpu.onnx",  "int8",   False, False, True,  True,  5e-2, 0.05, 0.1),
+)
+# fmt: on
+VARIANTS = {variant.name: variant for variant in _TABLE}
 FOR_TENSORRT = tuple(name for name, variant in VARIANTS.items() if variant.for_tensorrt)
+PRECISIONS = tuple(dict.fromkeys(variant.precision for variant in VARIANTS.values()))
 
 
-@dataclass(frozen=True)
-class ModelEntry(Document):
-    """The model: its name, and what it was made of."""
-
-    name: str
-    arch: dict[str, Any] = field(default_factory=dict)
-    weights_sha256: str = ""
-    folder_hint: str | None = None
+def variant_of_file(file: str) -> Variant | None:
+    """The variant whose file in a bundle has this name; None for any other file."""
+    return next((variant for variant in VARIANTS.values() if variant.file == file), None)
 
 
-@dataclass(frozen=True)
-class Pixels(Document):
-    """What images must be, and how they are normalized in the graph."""
-
-    height: int
-    width: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Output(Document):
-    """The logits."""
-
-    name: str
-    dtype: str
-    shape: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class FileEntry(Document):
-    """One file of the bundle."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Maker(Document):
-    """The TensorRT that built an engine."""
-
-    kind: str
-    version: str
-
-
-@dataclass(frozen=True)
-class EngineEntry(Document):
-    """One engine of the bundle."""
-
-    file: str
-    precision: str
-    target: Maybe[str] = None
-    tensorrt: Maybe[Maker] = None
-
-
-@dataclass(frozen=True)
-class TopOne(Document):
-    """Top-1 of a file."""
-
-    top1_percent: float
-    images: int
-
-
-@dataclass(frozen=True)
-class AccuracyEntry(Document):
-    """What a file was judged to be when the bundle was written."""
-
-    candidate_score: TopOne
-    agreement_percent: float
-
-
-@dataclass(frozen=True)
-class EvaluationEntry(Document):
-    """The images that judged."""
-
-    source: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class CalibrationEntry(Document):
-    """What the ranges belong to."""
-
-    key: Maybe[str] = None
-    method: Maybe[str] = None
-
-
-@dataclass(frozen=True)
-class StrippedEntry(Document):
-    """Which precisions and targets were left in."""
-
-    only: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Manifest(Document):
-    """What this version reads of `manifest.json`; what older ones lack has a default."""
-
-    model: ModelEntry
-    labels: tuple[str, ...]
-    preprocessing: Pixels
-    files: dict[str, FileEntry]
-    output: Maybe[Output] = None
-    engines: tuple[EngineEntry, ...] = ()
-    accuracy: dict[str, AccuracyEntry] = field(default_factory=dict)
-    evaluation: Maybe[EvaluationEntry] = None
-    calibration: CalibrationEntry | None = None
-    stripped: Maybe[StrippedEntry] = None
+def best_first(on_cpu: bool) -> tuple[str, ...]:
+    """What to run where nothing is said, the smallest numbers first: INT8, and FP16 in the other layers."""
+    ordered = sorted(VARIANTS.values(), key=lambda variant: (not variant.is_int8, not variant.half))
+    return tuple(one.name for one in ordered if (one.for_cpu if on_cpu else one.for_tensorrt))

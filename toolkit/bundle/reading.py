@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle.manifest import FORMAT, GOLDEN, VARIANTS, Manifest
+from toolkit.bundle.entries import Manifest
+from toolkit.bundle.manifest import FORMAT, GOLDEN, VARIANTS
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
@@ -48,7 +49,7 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            option = "" if precision == "fp32" else f" --{precision.partition('-')[0]}"
+            option = VARIANTS[precision].export_option if precision in VARIANTS else ""
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),
