@@ -69,7 +69,8 @@ def test_a_budget_of_nothing_keeps_the_wrecked_layer_alone_in_float(
     assert budget.keep_float == {f"{WRECKED}/Conv"}
     quantized = logits_of(qdq_from_ranges(wrecked, record, keep_float=budget.keep_float), images)
     assert parity_without_labels(logits_of(wrecked, images), quantized).flips == 0
-    assert [point.kept for point in budget.curve] == sorted((point.kept for point in budget.curve), reverse=True)
+    kept = [point.kept_in_float for point in budget.curve]
+    assert kept == sorted(kept, reverse=True)
     assert budget.curve[-1].int8_percent == 100
     assert budget.curve[-1].parity.flips > 0
 

@@ -1,10 +1,8 @@
-"""What a bundle is made of: its file variants in one table, and the form of `manifest.json`."""
+"""What a bundle is made of: its file variants in one table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from toolkit.documents import Each, Maybe
 
 FORMAT = 1
 GOLDEN = "golden.npz"
@@ -94,18 +92,3 @@ def best_first(on_cpu: bool) -> tuple[str, ...]:
     """What to run where nothing is said, the smallest numbers first: INT8, and FP16 in the other layers."""
     ordered = sorted(VARIANTS.values(), key=lambda variant: (not variant.is_int8, not variant.half))
     return tuple(one.name for one in ordered if (one.for_cpu if on_cpu else one.for_tensorrt))
-
-
-# What this version reads of a manifest; older ones lack what ends in "?".
-MANIFEST_SHAPE = {
-    "model": {"name": str, "arch?": dict, "weights_sha256?": str, "folder_hint?": Maybe(str)},
-    "labels": [str],
-    "preprocessing": {"height": int, "width": int, "channels": int, "mean": [float], "std": [float]},
-    "output?": {"name": str, "dtype": str, "shape": list},
-    "files": Each({"sha256": str, "bytes": int}),
-    "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
-    "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
-    "evaluation?": {"source": str, "sha256": str},
-    "calibration?": Maybe({"key?": str, "method?": str}),
-    "stripped?": {"only": [str]},
-}

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle.manifest import FORMAT, GOLDEN, MANIFEST_SHAPE, VARIANTS
+from toolkit.bundle.entries import Manifest
+from toolkit.bundle.manifest import FORMAT, GOLDEN, VARIANTS
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
-from toolkit.documents import require_shape
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.workspace import MANIFEST, newest_bundle
@@ -140,7 +140,7 @@ def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
             fix="pip install -U trt-edge-toolkit",
         )
     what = f"{MANIFEST} of {bundle}"
-    require_shape(manifest, MANIFEST_SHAPE, what, BundleError, "copy the bundle again, or export again")
+    Manifest.from_dict(manifest, what, error=BundleError, fix="copy the bundle again, or export again")
     logits = (manifest.get("output", {}).get("shape") or [len(manifest["labels"])])[-1]
     if not manifest["labels"] or logits != len(manifest["labels"]):
         raise BundleError(

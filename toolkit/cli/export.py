@@ -251,7 +251,7 @@ def _show_budget(budget: Budget) -> None:
     from toolkit.cli.console import say, table
 
     rows = [
-        (f"{point.kept}", f"{point.int8_percent:.0f} %", f"{point.parity.percent:.2f} %",
+        (f"{point.kept_in_float}", f"{point.int8_percent:.0f} %", f"{point.parity.percent:.2f} %",
          f"{100 * point.parity.relative_l2:.2f} %")
         for point in budget.curve
     ]  # fmt: skip

@@ -10,7 +10,9 @@ from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.deployment.ort_on_gpu import open_ort_cuda, open_ort_trt
+from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.hints import NotNegative
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
 
@@ -22,13 +24,15 @@ class NoEngine(BackendUnavailable):
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What opening one runner took: time, memory of this process, memory of the GPU where somebody reads it.
+class Opening(Document):
+    """What opening one runner took; the first of a backend pays for its libraries.
 
-    The first of a backend pays for its libraries.
+    Attributes:
+        host_mib: memory of this process.
+        device_mib: memory of the GPU; null where nobody reads it.
     """
 
-    load_ms: float
+    load_ms: NotNegative
     host_mib: float | None
     device_mib: float | None
 

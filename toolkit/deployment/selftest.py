@@ -12,19 +12,20 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import parity_from_logits
-from toolkit.conditions.device import device_fingerprint
+from toolkit.conditions.device import Device, device_fingerprint
 from toolkit.contracts import LabeledImages
 from toolkit.deployment.runners import Opened, open_runners
-from toolkit.documents import Above, Each, require_shape
+from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
+from toolkit.hints import Positive
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.runner_id import RunnerId
 from toolkit.runtime.trt.module import MODULES
@@ -32,9 +33,7 @@ from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan, 
 from toolkit.timing.latency import bench
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
-FORMAT = 1
 UNKNOWN = "unknown"  # the version of a module that does not say
-SHAPE = {"versions": Each(str), "p50_ms": Each(Above(0))}
 SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
 
 
@@ -53,11 +52,13 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recorded(Document):
     """What a device did when it was recorded: versions by name, median milliseconds at batch 1 by runner."""
 
+    format: Literal[1]
+    device: Device
     versions: dict[str, str]
-    p50_ms: dict[str, float]
+    p50_ms: dict[str, Positive]
 
 
 def versions_here() -> dict[str, str]:
@@ -75,9 +76,9 @@ def versions_here() -> dict[str, str]:
     return found
 
 
-def record_file(bundle: Bundle, fingerprint: dict[str, str]) -> Path:
+def record_file(bundle: Bundle, device: Device) -> Path:
     """One file a device, beside the manifest and not in it: a bundle that moves on takes its records along."""
-    digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(device.as_dict(), sort_keys=True).encode()).hexdigest()
     return bundle.folder / f"{RECORDS}{digest[:12]}.json"
 
 
@@ -120,11 +121,11 @@ def selftest(
         opened.close()
     absent = FAILED if must_run else NOT_RUN
     checks += [Check(str(name), absent, reason) for name, reason in opened.unavailable.items()]
-    fingerprint = device_fingerprint(driver)
-    path = record_file(bundle, fingerprint)
+    device = device_fingerprint(driver)
+    path = record_file(bundle, device)
     checks += _against_record(path, versions, medians, max_slowdown, record)
     if record and not any(check.verdict == FAILED for check in checks):
-        write_json(path, {"format": FORMAT, "device": fingerprint, "versions": versions, "p50_ms": medians})
+        write_json(path, Recorded(1, device, versions, medians).as_dict())
     return checks
 
 
@@ -203,10 +204,5 @@ def _against_record(
 
 
 def _recorded(path: Path) -> Recorded:
-    document, fix = read_json(path, ToolkitError), f"remove it, then toolkit selftest {path.parent} --record"
-    if document.get("format") != FORMAT:
-        raise ToolkitError(
-            f"{path} is no record of a selftest", found=f"format {document.get('format')}", allowed=FORMAT, fix=fix
-        )
-    require_shape(document, SHAPE, f"{path} is no record of a selftest: it", ToolkitError, fix)
-    return Recorded(document["versions"], document["p50_ms"])
+    fix = f"remove it, then toolkit selftest {path.parent} --record"
+    return Recorded.from_dict(read_json(path, ToolkitError), f"{path} is no record of a selftest: it", fix=fix)

@@ -7,13 +7,14 @@ candidate does"), and is reported with the figures that bear it out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from toolkit.compare.parity import BATCH, answers_of, relative_l2
 from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 from toolkit.contracts import Float32, Int64, UInt8
+from toolkit.documents import Document
 
 Ask = Callable[[UInt8], Float32]
 TRIED = 256  # images: a difference that fails a gate shows on far fewer
@@ -26,17 +27,13 @@ LATE = "wait for the stream before the output is read, and return a copy of it"
 
 
 @dataclass(frozen=True)
-class Cause:
+class Cause(Document):
     """What is wrong, in words that say where; the figures that show it; what to do."""
 
     name: str
     where: str
     evidence: str
     fix: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from toolkit.verification.causes import Evidence, causes_from_evidence
 from toolkit.verification.images import evaluation_images, without_calibration_images
 from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimized
 from toolkit.verification.other import Other, opened_other, other_bundle
-from toolkit.verification.result import Pair, Source, Verification
+from toolkit.verification.result import Kind, Pair, Source, Verification, judging
+from toolkit.version import __version__
 
 GATE = 99.0  # MLPerf's lower tier; its higher one is 99.9
 FP32_ONNX = RunnerId("ort", "fp32")
@@ -99,23 +100,30 @@ def verify(
             Evidence(bundles, judged, reference, every, answers, against, failed)
         )
         unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
+    passed = {str(name): pair.verdict.holds(strict) for name, pair in pairs.items()}
+    missing = bool(unavailable) and names_of(backends) != ALL
     return Verification(
-        bundle=first.folder,
-        other=None if other is None else Path(other),
+        ok=all(passed.values()) and not missing and not causes,
+        bundle=first.folder.resolve(),
+        other=None if other is None else Path(other).resolve(),
         model=first.model,
         labels=first.labels,
         manifest_sha256=first.manifest_sha256,
-        images=judged,
+        tool=__version__,
+        images=judging(judged),
         gate_percent=gate,
         strict=strict,
         reference=str(reference),
-        pairs={str(name): pair for name, pair in pairs.items()},
+        passed=passed,
+        verdicts={str(name): pair.verdict.word for name, pair in pairs.items()},
+        parity=tuple(pairs.values()),
         sources=_sources(answers, judged) if found is None else (),
-        causes=causes,
+        likely_causes=causes,
         not_checked=not_checked,
         layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
         unavailable={str(name): reason for name, reason in unavailable.items()},
-        missing=bool(unavailable) and names_of(backends) != ALL,
+        judged=judged,
+        missing=missing,
     )
 
 
@@ -211,7 +219,7 @@ def _supporting(bundle: Bundle, answers: Answers, judged: LabeledImages, on_step
 
 def _sources(answers: Answers, judged: LabeledImages) -> tuple[Source, ...]:
     """Each step alone: PyTorch to ONNX, fp32 to a reduced file on ONNX Runtime, that file to another engine."""
-    steps = [("export", RunnerId("torch", "fp32"), FP32_ONNX)]
+    steps: list[tuple[Kind, RunnerId, RunnerId]] = [("export", RunnerId("torch", "fp32"), FP32_ONNX)]
     for name in answers:
         if name.on_device:
             steps.append(("backend", RunnerId("ort", name.variant), name))
