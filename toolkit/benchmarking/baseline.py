@@ -94,7 +94,7 @@ def baseline_from_file(path: Path) -> Baseline:
     Raises:
         ToolkitError: it cannot be read, or is no such file.
     """
-    document, fix = read_json(path, ToolkitError), f"toolkit bench --save {path}"
+    document, fix = read_json(path, ToolkitError), f"measure a new baseline into {path}"
     what = f"{path} is no saved benchmark: it"
     if document.get("schema") != SCHEMA:
         raise ToolkitError(
@@ -120,7 +120,7 @@ def require_comparable(
     Raises:
         ToolkitError: the baseline is of another device, model or load; says which and what it is.
     """
-    again = f"toolkit bench --save {baseline.path} on this device and with these options"
+    again = f"measure a new baseline into {baseline.path} on this device and with these options"
     for key in sorted(device.keys() | baseline.device.keys()):
         if device.get(key) != baseline.device.get(key):
             raise ToolkitError(
@@ -163,7 +163,7 @@ def require_same_runners(baseline: Baseline, runners: list[str], batches: tuple[
             f"{baseline.path} holds another set of runners",
             found="; ".join(parts),
             allowed="the same runners and batch sizes in both",
-            fix="choose them with --backend, --precision and --batch, or save a new baseline",
+            fix="choose them with `backends=`, `precisions=` and `batches=`, or save a new baseline",
         )
 
 

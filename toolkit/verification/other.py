@@ -88,7 +88,7 @@ def opened_other(
             raise ToolkitError(
                 f"no runner of {path} has its like in the first bundle",
                 found=f"{', '.join(opened.runners)} and {', '.join(first)}",
-                fix="name a --precision that both hold",
+                fix="name a `precisions=` that both hold",
             )
         against = {name: name.removeprefix(SECOND) for name in shared}
         yield Other(path, second, shared, against, {SECOND + name: why for name, why in opened.unavailable.items()})
