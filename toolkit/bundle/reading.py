@@ -49,11 +49,12 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            options = "" if precision == "fp32" else f", options=ExportOptions({precision.partition('-')[0]}=True)"
+            wanted = [VARIANTS[precision].export_options] if precision in VARIANTS else []
+            arguments = ", ".join([repr(self.model), *filter(None, wanted)])
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),
-                fix=f"`toolkit.export({self.model!r}{options})`",
+                fix=f"`toolkit.export({arguments})`",
             )
         return self.folder / VARIANTS[precision].file
 

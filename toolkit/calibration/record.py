@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import LEARNED
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
-from toolkit.files import folder_replaced, json_text, read_json
+from toolkit.files import json_text, read_json
+from toolkit.folders import folder_replaced
 
 if TYPE_CHECKING:
     import onnx

@@ -27,11 +27,13 @@ class Source:
         builder: `package.module:name`.
         checkpoint: the file with the weights.
         kwargs: given to the builder; JSON values.
+        weights: which set of a checkpoint with several, by its place; None prefers a moving average.
     """
 
     builder: str
     checkpoint: Path
     kwargs: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The card's `arch` entry."""
@@ -40,6 +42,7 @@ class Source:
             "builder": self.builder,
             "kwargs": self.kwargs,
             "checkpoint": str(self.checkpoint.resolve()),
+            **({"weights": self.weights} if self.weights is not None else {}),
         }
 
 
@@ -50,7 +53,8 @@ def source_from_dict(values: dict[str, Any]) -> Source:
         ModelError: an entry is missing or of the wrong type.
     """
     try:
-        return Source(str(values["builder"]), Path(values["checkpoint"]), dict(values["kwargs"]))
+        weights = None if values.get("weights") is None else str(values["weights"])
+        return Source(str(values["builder"]), Path(values["checkpoint"]), dict(values["kwargs"]), weights)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             "the bundle's record of its Python network cannot be read", found=f"{type(error).__name__}: {error}"
@@ -63,11 +67,13 @@ class ForeignNetwork:
 
     Attributes:
         weights_sha256: of the checkpoint file.
-        found_as: where in the checkpoint the weights were.
+        place: where in the checkpoint the weights were; "" is the file itself.
+        found_as: the same in words, with what else was there.
     """
 
     net: nn.Module
     weights_sha256: str
+    place: str
     found_as: str
 
 
@@ -89,10 +95,10 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
             allowed=f"{str(weights_sha256)[:16]}...",
             fix="restore the checkpoint, or export again",
         )
-    weights = weights_from_checkpoint(source.checkpoint)
+    sets = weights_from_checkpoint(source.checkpoint)
     net, build = network_from_import_path(source.builder, source.kwargs)
-    found_as = load_user_weights(net, weights, source.checkpoint, build)
-    return ForeignNetwork(net, digest, found_as)
+    place, found_as = load_user_weights(net, sets, source.checkpoint, build, source.weights)
+    return ForeignNetwork(net, digest, place, found_as)
 
 
 def classifier_of(net: nn.Module, preprocessing: Preprocessing) -> Classifier:
