@@ -107,7 +107,9 @@ def open_runners(
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:
             found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
-        raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
+        raise BackendUnavailable(
+            "no backend that was asked for can run here", found=found, fix="look at what works on this machine"
+        )
     return Opened(runners, unavailable, openings)
 
 
@@ -171,14 +173,14 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
     if bundle.manifest["model"].get("arch", {}).get("family") == "onnx":
         raise BackendUnavailable(
             f"there is no PyTorch model: this bundle was exported from {bundle.manifest['model']['arch'].get('file')}",
-            fix="--backend ort",
+            fix="`backend='ort'`",
         )
     if _is_user_model(bundle):
         arch = bundle.manifest["model"]["arch"]
         raise BackendUnavailable(
             f"the PyTorch model of this bundle is not in models/: it was exported from {arch.get('builder')}",
             allowed="models that the toolkit trained",
-            fix="--run-builder imports and calls that; do so only for a bundle that you exported yourself",
+            fix="`run_builder=True` imports and calls that; do so only for a bundle that you exported yourself",
         )
     _require_torch()
     from toolkit.models.checkpoint import folder_of_model, load_model
@@ -190,7 +192,7 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
         raise BackendUnavailable(
             f"{loaded.folder} holds other weights than this bundle was exported from",
             found=f"sha256 {loaded.card.weights_sha256[:16]}..., the bundle wants {wanted[:16]}...",
-            fix=f"toolkit export {bundle.model}",
+            fix=f"`toolkit.export({bundle.model!r})`",
         )
     return TorchRunner(loaded.classifier, label=bundle.model)
 
@@ -230,7 +232,7 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     require_can_run()
     engines = [entry for entry in bundle.engines() if entry["precision"] == precision]
     engines = sorted(engines, key=lambda entry: entry.get("dla_core") is None)  # the GPU's last, which is taken
-    rebuild = f"toolkit build {bundle.folder} --precision {VARIANTS[precision].precision}"
+    rebuild = f"`toolkit.build({str(bundle.folder)!r}, precisions={VARIANTS[precision].precision!r})`"
     if not engines:
         there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
         kind = NoEngine if there else BackendUnavailable

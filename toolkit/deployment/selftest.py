@@ -142,10 +142,12 @@ def _golden(one: RunnerId, opened: Opened, images: LabeledImages, golden: dict[s
         f"{top1.correct} right"
     )
     if parity.nonfinite:
-        return Check(name, FAILED, f"{parity.nonfinite} logits are NaN or infinite", "toolkit doctor")
+        return Check(
+            name, FAILED, f"{parity.nonfinite} logits are NaN or infinite", "look at what works on this machine"
+        )
     # `not <=`, so that a distance that is no number fails too.
     if not parity.relative_l2 <= most or parity.flips > part * len(images):
-        fix = "update or downgrade this backend, or build the engine again; toolkit verify says more"
+        fix = "update or downgrade this backend, or build the engine again; `toolkit.verify` says more"
         return Check(name, FAILED, f"{found}; allowed {most:.0e} and {int(part * len(images))}", fix)
     return Check(name, OK, found)
 
@@ -154,7 +156,7 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
     """Whether each plan is whole, and whether this machine's TensorRT and GPU can run it."""
     checks = []
     for entry in bundle.engines():
-        name, rebuild = str(entry["file"]), f"toolkit build {bundle.folder}"
+        name, rebuild = str(entry["file"]), f"`toolkit.build({str(bundle.folder)!r})`"
         try:
             sidecar = sidecar_of_plan(bundle.folder / name, rebuild)
             if not driver.available:
@@ -180,7 +182,9 @@ def _against_record(
     """Changed versions and slower runners since the record of this device."""
     if recording or not path.is_file():
         found = "recorded now" if recording else "no figures of this device yet"
-        return [Check("speed", OK if recording else NOT_RUN, found, "" if recording else "toolkit selftest --record")]
+        return [
+            Check("speed", OK if recording else NOT_RUN, found, "" if recording else "`toolkit.selftest(record=True)`")
+        ]
     before = _recorded(path)
     changed = [
         f"{name} {before.versions.get(name, 'absent')} to {versions.get(name, 'absent')}"
@@ -193,16 +197,17 @@ def _against_record(
             continue
         ratio = median / before.p50_ms[name]
         found = f"{median:.3f} ms, {ratio:.2f} times the recorded {before.p50_ms[name]:.3f} ms"
-        fix = "check power mode, clocks and load; toolkit selftest --record accepts it"
+        fix = "check power mode, clocks and load; `toolkit.selftest(record=True)` accepts it"
         slow = ratio > max_slowdown
         checks.append(Check(f"speed of {name}", FAILED if slow else OK, found, fix if slow else ""))
     gone = [name for name in before.p50_ms if name not in medians]
     checks += [
-        Check(name, FAILED, "ran when this device was recorded, and does not now", "toolkit doctor") for name in gone
+        Check(name, FAILED, "ran when this device was recorded, and does not now", "look at what works on this machine")
+        for name in gone
     ]
     return checks
 
 
 def _recorded(path: Path) -> Recorded:
-    fix = f"remove it, then toolkit selftest {path.parent} --record"
+    fix = f"remove it, then `toolkit.selftest({str(path.parent)!r}, record=True)`"
     return Recorded.from_dict(read_json(path, ToolkitError), f"{path} is no record of a selftest: it", fix=fix)

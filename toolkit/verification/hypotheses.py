@@ -85,7 +85,7 @@ def cause_in_answers(where: str, expected: Float32, got: Float32) -> Cause | Non
     """What logits (N, classes) alone show: none is finite, all are equal, a call late, classes in another order."""
     finite = np.isfinite(got).all(axis=1)
     if not finite.any():
-        return Cause("no logit is finite", where, f"{len(got)} of {len(got)} images", "toolkit verify --layers")
+        return Cause("no logit is finite", where, f"{len(got)} of {len(got)} images", "`toolkit.verify(layers=True)`")
     if len(got) > 1 and (got == got[0]).all() and not (expected == expected[0]).all():
         return Cause(
             "the logits are constant",
@@ -240,5 +240,5 @@ def cause_of_equality(where: str, got: Float32, on_cpu: Float32) -> Cause | None
         "it silently ran on the CPU",
         where,
         f"all {got.size} logits of {len(got)} images equal those of ONNX Runtime on the CPU, bit for bit",
-        "toolkit doctor says which backends compute here",
+        "look at what works on this machine",
     )

@@ -87,7 +87,7 @@ def opened_other(
             raise ToolkitError(
                 f"no runner of {path} has its like in the first bundle",
                 found=f"{', '.join(map(str, opened.runners))} and {', '.join(map(str, first))}",
-                fix="name a --precision that both hold",
+                fix="name a `precisions=` that both hold",
             )
         runners = {_second(one): opened.runners[one] for one in shared}
         unavailable = {_second(one): why for one, why in opened.unavailable.items()}

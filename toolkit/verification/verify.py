@@ -184,7 +184,7 @@ def _no_answer(name: RunnerId, found: str, bundle: Bundle) -> ToolkitError:
         f"'{name}' does not answer these images as this model does",
         found=found,
         allowed=f"uint8 (N, {height}, {width}, {channels}) to float32 (N, {len(bundle.labels)})",
-        fix="toolkit export FILE.onnx puts the preprocessing into somebody's file",
+        fix="`toolkit.export('FILE.onnx')` puts the preprocessing into somebody's file",
     )
 
 
