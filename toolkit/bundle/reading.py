@@ -49,7 +49,7 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            option = "" if precision == "fp32" else f" --{precision.partition('-')[0]}"
+            option = VARIANTS[precision].export_option if precision in VARIANTS else ""
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),

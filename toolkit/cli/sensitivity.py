@@ -48,7 +48,8 @@ def command(
     from toolkit.calibration.plausibility import require_plausible
     from toolkit.cli.console import say, steps, table
     from toolkit.errors import CalibrationError
-    from toolkit.files import folder_replaced, json_text
+    from toolkit.files import json_text
+    from toolkit.folders import folder_replaced
     from toolkit.quantization.charts import png_of_bars
     from toolkit.quantization.choose_method import ranges_by_parity
     from toolkit.quantization.held_out import held_out

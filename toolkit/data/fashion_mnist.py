@@ -17,7 +17,8 @@ import numpy as np
 from toolkit.contracts import Dataset, Int64, LabeledImages, UInt8
 from toolkit.data.download import Progress, fetch
 from toolkit.errors import DataError
-from toolkit.files import folder_replaced, os_errors
+from toolkit.files import os_errors
+from toolkit.folders import folder_replaced
 from toolkit.workspace import cache_folder, configured_home, listed
 
 NAME = "fashion-mnist"

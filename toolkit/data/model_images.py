@@ -14,7 +14,8 @@ import numpy as np
 from toolkit.contracts import Dataset, LabeledImages, Preprocessing, require_images
 from toolkit.data import dataset_from_spec, require_disjoint, sample, without_shared
 from toolkit.errors import CalibrationError, DataError
-from toolkit.files import folder_replaced, os_errors, read_toml
+from toolkit.files import os_errors, read_toml
+from toolkit.folders import folder_replaced
 from toolkit.workspace import find_in_room
 
 RECIPE = "recipe.toml"

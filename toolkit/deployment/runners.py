@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS
+from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.deployment.ort_on_gpu import open_ort_cuda, open_ort_trt
@@ -15,7 +15,6 @@ from toolkit.runtime.runner import Runner
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
 HOST_BACKENDS = ("torch", "ort")  # they compute on the CPU
-ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
 
 
 class NoEngine(BackendUnavailable):
@@ -122,7 +121,13 @@ def _precisions_of(bundle: Bundle, backend: str, precisions: tuple[str, ...], by
     if backend == "trt" and not by_name:
         built = {entry["precision"] for entry in bundle.engines()}
         precisions = tuple(p for p in precisions if p in built) or precisions
-    return tuple(p for p in precisions if p in ONLY.get(backend, precisions))
+    return tuple(p for p in precisions if _takes(backend, VARIANTS[p]))
+
+
+def _takes(backend: str, variant: Variant) -> bool:
+    if backend == "torch":
+        return variant.name == "fp32"
+    return backend == "ort" or variant.for_tensorrt
 
 
 def _is_user_model(bundle: Bundle) -> bool:
@@ -220,7 +225,7 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     require_can_run()
     engines = [entry for entry in bundle.engines() if entry["precision"] == precision]
     engines = sorted(engines, key=lambda entry: entry.get("dla_core") is None)  # the GPU's last, which is taken
-    rebuild = f"toolkit build {bundle.folder} --precision {precision.partition('-')[0]}"
+    rebuild = f"toolkit build {bundle.folder} --precision {VARIANTS[precision].precision}"
     if not engines:
         there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
         kind = NoEngine if there else BackendUnavailable

@@ -17,7 +17,8 @@ from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, ten
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
-from toolkit.files import folder_replaced, json_text
+from toolkit.files import json_text
+from toolkit.folders import folder_replaced
 from toolkit.graph.from_torch import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve

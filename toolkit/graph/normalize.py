@@ -18,9 +18,9 @@ import numpy as np
 from toolkit.contracts import Float32
 from toolkit.errors import ModelError
 from toolkit.graph.answer_end import Cut, cut_to_logits
+from toolkit.graph.edit import sanitize_names
 from toolkit.graph.from_torch import OPSET
 from toolkit.graph.node_rewrites import explicit_pads, open_batch
-from toolkit.graph.sanitized_names import sanitize_names
 from toolkit.graph.simplify import tidied
 from toolkit.graph.user_file import STANDARD, OnnxFile
 from toolkit.graph.user_runner import Form

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import BATCH, logits_in_batches
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
@@ -175,7 +176,7 @@ def _not_finite(evidence: Evidence, name: str) -> list[Cause]:
     if precision not in bundle.precisions:
         return []
     bad = ~np.isfinite(evidence.answers[name]).all(axis=1)
-    return not_finite(bundle.onnx_file(precision), evidence.images.images_nhwc[bad])
+    return not_finite(bundle.onnx_file(precision), VARIANTS[precision], evidence.images.images_nhwc[bad])
 
 
 def _short(values: tuple[float, ...]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.compare.flips import MOST_LISTED, Flip
-from toolkit.files import folder_replaced, json_text
+from toolkit.files import json_text
+from toolkit.folders import folder_replaced
 from toolkit.lazy import needs
 from toolkit.verification.result import Verification
 

@@ -133,7 +133,7 @@ def first_nonfinite(path: Path, images_nhwc: UInt8) -> tuple[str, float] | None:
 
 
 def _floor(precision: str) -> float:
-    return VARIANTS.get(precision, VARIANTS["int8"]).layer_floor
+    return VARIANTS[precision].layer_floor
 
 
 def _exposed(

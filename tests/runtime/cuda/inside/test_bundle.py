@@ -36,7 +36,7 @@ def bundle_with_engines(folder: Path, *precisions: str, of: str | None = None) -
     for precision in precisions:
         onnx = (folder / VARIANTS[of or precision].file).read_bytes()
         data = standin_tensorrt.plan_from_onnx(onnx, largest=64)
-        name = f"engines/{Path(VARIANTS[precision].file).stem}.engine"
+        name = f"engines/{VARIANTS[precision].engine_file}"
         for file, content in ((name, data), (f"{name}.json", json.dumps(sidecar(data, "10.3.0")).encode())):
             (folder / file).write_bytes(content)
             manifest["files"][file] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
