@@ -43,7 +43,7 @@ def trained() -> nn.Sequential:
 
 def load(path: Path, net: nn.Module | None = None, key: str | None = None) -> tuple[nn.Module, str]:
     net = build() if net is None else net
-    return net, load_user_weights(net, weights_from_checkpoint(path), path, build, key)[1]
+    return net, load_user_weights(net, weights_from_checkpoint(path), path, build, key).words
 
 
 def same(one: nn.Module, other: dict[str, Tensor]) -> bool:

@@ -93,12 +93,15 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
     return Form(height, width, channels, dims[0], nchw)
 
 
-def preprocessing_of_pixels(form: Form, pixels: str | None, mean: Numbers | None, std: Numbers | None) -> Preprocessing:
+def preprocessing_of_pixels(
+    form: Form, pixels: str | None, mean: Numbers | None, std: Numbers | None, bgr: bool = False
+) -> Preprocessing:
     """What a file's users do to pixels before they call it.
 
     Args:
         pixels: "0-1" or "0-255": the scale that the network sees before mean and std, and that these are of.
-        mean, std: a number a channel or one for all; None for no normalization.
+        mean, std: a number a channel, in the network's order, or one for all; None for no normalization.
+        bgr: the network wants blue first.
 
     Raises:
         ToolkitError: numbers that do not belong to that scale.
@@ -120,7 +123,8 @@ def preprocessing_of_pixels(form: Form, pixels: str | None, mean: Numbers | None
     means, stds = ((given or (default,)) for given, default in ((mean, 0.0), (std, 1.0)))
     per_channel = [tuple(v / unit for v in (values * form.channels if len(values) == 1 else values))
                    for values in (means, stds)]  # fmt: skip
-    return Preprocessing(*form.size, per_channel[0], per_channel[1])
+    means, stds = (values[::-1] if bgr else values for values in per_channel)
+    return Preprocessing(*form.size, means, stds, bgr)
 
 
 class UserRunner(ClosesItself):
@@ -133,7 +137,7 @@ class UserRunner(ClosesItself):
     name = "ort"
 
     def __init__(self, file: OnnxFile, model: onnx.ModelProto, form: Form, preprocessing: Preprocessing) -> None:
-        self.form, self.factors = form, preprocessing.scale_and_shift()
+        self.form, self.factors, self.bgr = form, preprocessing.scale_and_shift(), preprocessing.bgr
         self.inner = OrtRunner(model.SerializeToString(), label=str(file.path))
         self.description = f"{file.path} as it came"
 
@@ -141,6 +145,7 @@ class UserRunner(ClosesItself):
         """Images uint8 (N, H, W, C) to logits float32 (N, classes), in calls of the size that the file takes."""
         scale, shift = self.factors
         values = images_nhwc.astype(np.float32) * scale + shift
+        values = values[..., ::-1] if self.bgr else values
         step, count = self.form.batch or len(values), len(values)
         values = values[np.arange(-(-count // step) * step) % count]  # whole calls
         answers = [self.raw(values[at : at + step]) for at in range(0, len(values), step)]

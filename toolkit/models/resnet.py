@@ -186,15 +186,19 @@ class Classifier(nn.Module):
         shift: float32 (C,), -mean / std.
         contiguous: hand the net plain NCHW memory. The transposed images are channels_last, which is faster, and in
             which `x.view(x.size(0), -1)` behind a convolution fails.
+        bgr: the net wants blue first.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, net: nn.Module, scale: Tensor, shift: Tensor, contiguous: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, scale: Tensor, shift: Tensor, contiguous: bool = False, bgr: bool = False
+    ) -> None:
         super().__init__()
         self.net = net
         self.contiguous = contiguous
+        self.bgr = bgr
         self.register_buffer("scale", scale.reshape(1, -1, 1, 1).float())
         self.register_buffer("shift", shift.reshape(1, -1, 1, 1).float())
 
@@ -202,5 +206,8 @@ class Classifier(nn.Module):
         x = images.to(torch.float32).permute(0, 3, 1, 2)
         if self.contiguous:
             x = x.contiguous()
-        logits: Tensor = self.net(x * self.scale + self.shift)
+        x = x * self.scale + self.shift
+        if self.bgr:
+            x = torch.index_select(x, 1, torch.tensor([2, 1, 0], device=x.device))
+        logits: Tensor = self.net(x)
         return logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import BATCH, logits_in_batches
-from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
+from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import MissingPackage
 from toolkit.files import read_onnx
 from toolkit.lazy import needs
@@ -153,18 +153,14 @@ def _in_normalization(bundle: Bundle, name: str, images_nhwc: UInt8, expected: F
 def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...], images_nhwc: UInt8) -> Float32 | None:
     """Answers of the fp32 file with another normalization; None where the file has it under other names."""
     with needs("try another normalization"):
-        from onnx import numpy_helper
+        import onnx  # noqa: F401
 
-    model = read_onnx(bundle.onnx_file("fp32"))
-    height, width, channels = bundle.preprocessing.shape
-    scale, shift = Preprocessing(height, width, channels, mean, std).scale_and_shift()
-    new = {"preprocess.scale": scale, "preprocess.shift": shift}
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in new]
-    if len(tensors) != len(new):
+        from toolkit.graph.preprocessing import renormalized
+
+    right = bundle.preprocessing
+    model = renormalized(read_onnx(bundle.onnx_file("fp32")), replace(right, mean=mean, std=std))
+    if model is None:
         return None
-    for tensor in tensors:
-        shape = numpy_helper.to_array(tensor).shape
-        tensor.CopyFrom(numpy_helper.from_array(new[tensor.name].reshape(shape), tensor.name))
     with OrtRunner(model.SerializeToString(), label="the fp32 file, normalizing otherwise") as runner:
         return _ask(runner)(images_nhwc)
 
