@@ -11,7 +11,6 @@ FILE_BYTES = 2 << 30  # any other file of a bundle; protobuf, and so ONNX withou
 BUNDLE_FILES = 256  # each is held open while a bundle is; a default one has 12, an engine brings 2
 KEY_BYTES = 64 << 10  # a key as PEM, a signature
 GOLDEN_BYTES = 256 << 20  # arrays of golden.npz together, unpacked; those of the default model are 200 KiB
-HISTOGRAM_BYTES = 512 << 20  # histograms of a calibration, unpacked: 150 KiB for a ResNet-20, 256 KiB a tensor at most
 IMAGES_BYTES, IMAGES_PACKED = 1 << 30, 50  # a user's set, unpacked: so much, or so many times its file
 ONNX_FIELDS = 4_000_000  # protobuf fields that are looked at in an ONNX file; that of the default has 3,000
 ONNX_DEPTH = 32  # graphs, functions and types inside one another

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.doctor.packages import ort_on_cpu
-from toolkit.runtime.ort.saturation import saturates
+from toolkit.runtime.ort.quirks import saturates
 
 CPUINFO = Path("/proc/cpuinfo")
 

@@ -28,7 +28,7 @@ from toolkit.workspace import MANIFEST
 
 SUFFIX = ".tar"
 BLOCK, RECORD = 512, 20 * 512  # bytes of a header, and what an archive's size is a multiple of (POSIX ustar)
-REPACK = "toolkit bundle pack FOLDER"
+REPACK = "pack the folder FOLDER"
 
 
 @dataclass(frozen=True)
@@ -191,4 +191,4 @@ def _end(written: int) -> bytes:
 
 def _require_bytes(path: Path, found: bytes | memoryview, wanted: bytes, what: str) -> None:
     if found != wanted:
-        raise BundleError(f"{path} was not written by toolkit bundle pack", found=f"{what} differs", fix=REPACK)
+        raise BundleError(f"{path} is no packed bundle as the toolkit writes it", found=f"{what} differs", fix=REPACK)

@@ -66,11 +66,12 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            option = "" if precision == "fp32" else f" --{precision.partition('-')[0]}"
+            wanted = [VARIANTS[precision].export_options] if precision in VARIANTS else []
+            arguments = ", ".join([repr(self.model), *filter(None, wanted)])
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),
-                fix=f"toolkit export {self.model}{option}",
+                fix=f"`toolkit.export({arguments})`",
             )
         return self.folder / VARIANTS[precision].file
 
@@ -81,12 +82,12 @@ class Bundle:
     def golden(self) -> tuple[LabeledImages, dict[str, Float32]]:
         """A few evaluation images and the logits float32 (N, classes) each precision gave for them on the host."""
         content = self.files.content(GOLDEN)
-        arrays = arrays_of_npz(content, GOLDEN_BYTES, BundleError, "toolkit export")
+        arrays = arrays_of_npz(content, GOLDEN_BYTES, BundleError, "`toolkit.export`")
         logits = {key.removeprefix("logits_"): values for key, values in arrays.items() if key.startswith("logits_")}
         try:
             images = LabeledImages(arrays["images"], arrays["labels"], self.labels, f"{content.path}")
         except KeyError as error:
-            raise BundleError(f"{content.path} cannot be read", found=error, fix="toolkit export") from error
+            raise BundleError(f"{content.path} cannot be read", found=error, fix="`toolkit.export`") from error
         require_images(images.images_nhwc, self.preprocessing, f"model '{self.model}', in {content.path},")
         wanted = (len(images), len(self.labels))
         for name, found in logits.items():
@@ -95,7 +96,7 @@ class Bundle:
                     f"{content.path} holds {name} logits of another form",
                     found=f"{found.dtype} {found.shape}",
                     allowed=f"float32 {wanted}",
-                    fix="toolkit export",
+                    fix="`toolkit.export`",
                 )
         return images, logits
 
@@ -121,7 +122,7 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, key: 
     if key is not None and is_folder:
         raise BundleError(
             f"{folder} is a folder, and only a packed bundle is signed",
-            fix=f"toolkit bundle pack {folder}, then sign the tar",
+            fix=f"pack the folder {folder}, then sign the tar",
         )
     if there and not is_folder:
         return _bundle_from_tar(folder, packed, key)
@@ -167,7 +168,9 @@ def _folder_opened(folder: Path) -> Iterator[int]:
         handle = os.open(folder, os.O_RDONLY) if (folder / MANIFEST).is_file() else None
     if handle is None:
         raise BundleError(
-            f"{folder} is not a bundle", found=f"no {MANIFEST}", fix="toolkit export --int8 --fp16 -o " + str(folder)
+            f"{folder} is not a bundle",
+            found=f"no {MANIFEST}",
+            fix=f"`toolkit.export(options=ExportOptions(int8=True, fp16=True), bundle={str(folder)!r})`",
         )
     try:
         yield handle
@@ -190,7 +193,7 @@ def _bundle_from_tar(tar: Path, allowed: bool, key: Path | None) -> Bundle:
     from toolkit.bundle.unpacking import folder_in_cache
 
     if not allowed:
-        raise BundleError(f"{tar} is packed, and this writes into a bundle", fix=f"toolkit bundle unpack {tar}")
+        raise BundleError(f"{tar} is packed, and this writes into a bundle", fix=f"unpack the tar {tar}")
     packed = packed_from_tar(tar, key)
     try:
         return _opened(folder_in_cache(packed), packed.manifest_content)

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle.manifest import FORMAT, MANIFEST_SHAPE, VARIANTS, WITHOUT_DIGEST
-from toolkit.documents import require_shape
+from toolkit.bundle.entries import Manifest
+from toolkit.bundle.manifest import FORMAT, VARIANTS, WITHOUT_DIGEST
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import Content, json_object, json_text
 from toolkit.limits import BUNDLE_FILES
@@ -64,7 +64,7 @@ def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
         )
     what = f"{MANIFEST} of {bundle}"
     _require_digest(manifest, what)
-    require_shape(manifest, MANIFEST_SHAPE, what, BundleError, AGAIN)
+    Manifest.from_dict(manifest, what, error=BundleError, fix=AGAIN)
     logits = (manifest.get("output", {}).get("shape") or [len(manifest["labels"])])[-1]
     if not manifest["labels"] or logits != len(manifest["labels"]):
         raise BundleError(
@@ -116,5 +116,5 @@ def _require_files(manifest: dict[str, Any], what: str) -> None:
             raise BundleError(
                 f"{what} names an engine that is bound by no hash",
                 found=f"{missing[0]!r} is not among its files",
-                fix="toolkit build",
+                fix="`toolkit.build(BUNDLE)`",
             )

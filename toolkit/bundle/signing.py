@@ -37,11 +37,11 @@ def new_key(private: Path) -> Path:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     public = private.with_suffix(".pub")
     if public == private:
-        raise ToolkitError(f"{private} is what the public half would be called", fix="--key NAME.pem")
+        raise ToolkitError(f"{private} is what the public half would be called", fix="`key='NAME.pem'`")
     alone = private.exists() and not public.exists()
     for path in (public,) if alone else (private, public):
         if path.exists():
-            raise ToolkitError(f"{path} is there already", fix="choose another --key, or leave --new-key out")
+            raise ToolkitError(f"{path} is there already", fix="choose another `key=`, or leave `new_key=` out")
     key = _private_key(private) if alone else Ed25519PrivateKey.generate()
     pem = key.private_bytes(kinds.Encoding.PEM, kinds.PrivateFormat.PKCS8, kinds.NoEncryption())
     half = key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo)
@@ -73,7 +73,7 @@ def require_signature(tar: Content, public: Path) -> None:
     key = _key(public, load_pem_public_key, Ed25519PublicKey, "public key")
     path = signature_path(tar.path)
     if not path.is_file():
-        raise BundleError(f"{tar.path} is not signed", found=f"no {path.name} beside it", fix="toolkit bundle sign")
+        raise BundleError(f"{tar.path} is not signed", found=f"no {path.name} beside it", fix="sign the tar")
     signature = content_of(path, KEY_BYTES, BundleError).data
     try:
         if len(signature) != SIGNATURE_BYTES:

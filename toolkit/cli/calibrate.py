@@ -29,12 +29,6 @@ def command(
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for record.json. (default: calibration/MODEL.record)"
     ),
-    keep_histograms: bool = typer.Option(
-        False, "--keep-histograms", help="Write histograms.npz too, for --merge and for other methods."
-    ),
-    merge: tuple[Path, Path] | None = typer.Option(
-        None, "--merge", help="Two folders with histograms of parts of one set: the ranges of both together."
-    ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
     skip_bad: bool = user_onnx.SKIP_BAD,
@@ -51,20 +45,16 @@ def command(
     Examples:
       toolkit calibrate my-net --images 512
 
-      toolkit calibrate my-net --method mse --keep-histograms -o shard-1
+      toolkit calibrate my-net --method mse -o /tmp/my-ranges
 
       toolkit calibrate theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-
-      toolkit calibrate --merge shard-1 shard-2 -o whole
     """
     from toolkit.calibration.plausibility import require_plausible
-    from toolkit.calibration.store import write_record
+    from toolkit.calibration.record import write_record
     from toolkit.cli.console import steps
     from toolkit.quantization.choose_method import ranges_by_parity
     from toolkit.workspace import workspace
 
-    if merge is not None:
-        return _merge(merge, output, method, percentile)
     own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
     with steps() as step:
         subject = user_onnx.subject_from_words(
@@ -89,39 +79,14 @@ def command(
         )
     show_choice(choice)
     folder = output or workspace() / "calibration" / f"{subject.name}.record"
-    write_record(folder, choice.record, choice.seen if keep_histograms else None)
-    return _answer(folder, choice.record, choice)
+    write_record(folder, choice.record)
+    return _answer(folder, choice)
 
 
-def _merge(
-    parts: tuple[Path, Path], output: Path | None, method: str | None, percentile: float | None
-) -> dict[str, Any]:
-    from toolkit.calibration.methods import AUTO, PERCENTILE, require_method
-    from toolkit.calibration.ranges import record_from_observation
-    from toolkit.calibration.store import method_of_folder, observation_from_folder, write_record
-    from toolkit.errors import ToolkitError
-
-    if output is None:
-        raise ToolkitError("--merge needs a folder for the result", fix="add -o FOLDER")
-    seen = observation_from_folder(parts[0]).merged(observation_from_folder(parts[1]))
-    if method is None and percentile is None:
-        name = method_of_folder(parts[0])
-    else:
-        name = require_method(method or "percentile", PERCENTILE if percentile is None else percentile)
-    if name == AUTO:
-        raise ToolkitError(
-            "--merge cannot compare methods: it has histograms and no images",
-            found="--method auto",
-            allowed="minmax, percentile, mse, entropy",
-        )
-    record = record_from_observation(seen, name)
-    write_record(output, record, seen)
-    return _answer(output, record, None)
-
-
-def _answer(folder: Path, record: Any, choice: Choice | None) -> dict[str, Any]:
+def _answer(folder: Path, choice: Choice) -> dict[str, Any]:
     from toolkit.cli.console import say
 
+    record = choice.record
     say(f"{folder}/record.json: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
     say(f"Next: [bold]toolkit export MODEL --int8 --record {folder}/record.json[/bold] with the same images.")
     return {
@@ -130,7 +95,7 @@ def _answer(folder: Path, record: Any, choice: Choice | None) -> dict[str, Any]:
         "key": record.key,
         "belongs_to": record.belongs_to,
         "images": len(record.images),
-        "candidates": [candidate.as_dict() for candidate in choice.candidates] if choice else [],
+        "candidates": [candidate.as_dict() for candidate in choice.candidates],
         "notes": record.notes,
     }
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from toolkit.bundle.manifest import best_first
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
 from toolkit.deployment.runners import OPENERS, open_ort
@@ -20,7 +21,6 @@ from toolkit.runtime.cuda.device_images import device_images
 from toolkit.runtime.runner import Runner, WarmsUp
 
 BACKENDS = ("trt", "ort")  # the order of "auto"
-BEST = {"trt": ("int8-fp16", "int8", "fp16", "fp32"), "ort": ("int8-cpu", "fp32")}
 LARGEST_BATCH = 256  # images in one call of the engine; more are split, so that memory stays flat
 MOST_THREADS = 1024  # onnxruntime takes any number, and starts so many
 ON_THE_HOST = (1, 3)  # kDLCPU and kDLCUDAHost of DLPack's DLDeviceType
@@ -251,11 +251,11 @@ def _precision(bundle: Bundle, backend: str, wanted: str) -> str:
     if wanted != "best":
         return wanted
     built = tuple(entry["precision"] for entry in bundle.engines()) if backend == "trt" else ()
-    there = built or bundle.precisions
-    found = next((precision for precision in BEST[backend] if precision in there), None)
+    there, best = built or bundle.precisions, best_first(on_cpu=backend == "ort")
+    found = next((precision for precision in best if precision in there), None)
     if found is None:
         raise BackendUnavailable(
-            f"the bundle has no {' or '.join(BEST[backend])} model, which {backend} runs unless told otherwise",
+            f"the bundle has no {' or '.join(best)} model, which {backend} runs unless told otherwise",
             found=", ".join(bundle.precisions),
             fix="toolkit.load(..., precision=) names another",
         )

@@ -8,8 +8,7 @@ from contextlib import suppress
 from toolkit.doctor.machine import Answer, expect
 from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
-from toolkit.runtime.ort.quirks import OPTIMIZER, SWITCH, breaks_half_biases
-from toolkit.runtime.ort.saturation import saturates
+from toolkit.runtime.ort.quirks import OPTIMIZER, SWITCH, breaks_half_biases, saturates
 
 # As bytes, because a device has TensorRT and ONNX Runtime but no onnx; both as onnx.helper writes them, opset 17.
 # Relu over float32 "x" (4,) to "y".

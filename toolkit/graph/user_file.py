@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
+from toolkit.external_data import take_in
 from toolkit.files import content_of
-from toolkit.graph.external_data import take_in
 from toolkit.lazy import needs
 from toolkit.limits import FILE_BYTES
 

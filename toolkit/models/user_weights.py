@@ -6,7 +6,7 @@ import inspect
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from toolkit.errors import ModelError
 from toolkit.files import os_errors
-from toolkit.models.checkpoint import require_finite, tensors_from_file
+from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
+from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
 
-NESTED = ("state_dict", "model", "model_state_dict", "net", "ema", "model_ema", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
 # Counters that decide nothing in evaluation mode, and that old checkpoints lack.
 HARMLESS = ("num_batches_tracked", "n_averaged")
@@ -31,30 +31,17 @@ CONVERT = (
 CODE = ("unrecognized function", "object for class", "BUILD is only")
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Tensors by name, and how they were found: "state_dict, without 'module.'"."""
-
-    tensors: dict[str, Tensor]
-    found_as: str
-
-
-def weights_from_checkpoint(path: Path) -> Weights:
-    """The tensors of a .safetensors file, or of a .pth, .pt or .ckpt that holds no code.
+def weights_from_checkpoint(path: Path) -> tuple[Weights, ...]:
+    """Every set of tensors in a .safetensors file, or in a .pth, .pt or .ckpt that holds no code.
 
     Raises:
         ModelError: damaged, a pickle that would run code, or without tensors. Nothing of the file has run.
     """
-    if path.suffix == ".safetensors":
-        return Weights(tensors_from_file(path)[0], "safetensors")
-    content, place = _loaded(path), []
-    while not _tensors(content):
-        inner = next((key for key in NESTED if isinstance(content, dict) and key in content), None)
-        if inner is None:
-            raise _no_weights(path, content)
-        place.append(inner)
-        content = content[inner]
-    return Weights(_tensors(content), ".".join(place) or "the file itself")
+    content = tensors_from_file(path)[0] if path.suffix == ".safetensors" else _loaded(path)
+    found = weight_sets(content)
+    if not found:
+        raise _no_weights(path, content)
+    return found
 
 
 def _loaded(path: Path) -> Any:
@@ -90,31 +77,44 @@ def _damaged(path: Path, text: str) -> ModelError:
     )
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict; none where a dict holds something else under the usual names."""
-    if not isinstance(content, dict):
-        return {}
-    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-
-
 def _no_weights(path: Path, content: Any) -> ModelError:
     found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
     return ModelError(
         f"{path} holds no weights where they usually are",
         found=found,
-        allowed=f"tensors by name, or such a dict as an entry: {', '.join(NESTED)}",
+        allowed=f"tensors by name, or such a dict as an entry: {', '.join(USUAL[1:])}",
         fix="torch.save(net.state_dict(), 'weights.pth')",
     )
 
 
-def load_user_weights(net: nn.Module, weights: Weights, path: Path, build: Any = None) -> str:
-    """Copies the tensors into a network; returns how they were found.
+@dataclass(frozen=True)
+class Found:
+    """Where in a checkpoint the weights were.
+
+    Attributes:
+        place: keys with dots between them; "" is the file itself.
+        words: the same for people, with prefixes that were stripped and what else was there.
+        others: places of other weights that would fit.
+    """
+
+    place: str
+    words: str
+    others: tuple[str, ...] = ()
+
+
+def load_user_weights(
+    net: nn.Module, sets: tuple[Weights, ...], path: Path, build: Any = None, key: str | None = None
+) -> Found:
+    """Copies one of the sets into a network; returns where it was.
 
     Args:
+        sets: what is in the checkpoint. Of those that fit a moving average is taken, where there is one.
         build: what made the network, to name its argument for the number of classes where that is wrong.
+        key: the set that was asked for.
 
     Raises:
-        ModelError: names or shapes differ, or a value is NaN or infinite; names the first few, counts the rest.
+        ModelError: names, shapes or types differ, or a value is NaN or infinite; names the first few, counts the rest.
+            There is no set of the name `key`.
     """
     wanted = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
     if any(isinstance(value, (UninitializedParameter, UninitializedBuffer)) for value in wanted.values()):
@@ -122,14 +122,40 @@ def load_user_weights(net: nn.Module, weights: Weights, path: Path, build: Any =
             "the network has layers whose shape is still open (torch.nn.Lazy...)",
             fix="run one forward pass in the function that builds it",
         )
-    tensors, stripped = without_prefixes(weights.tensors, set(wanted))
-    tensors = {name: v for name, v in tensors.items() if name in wanted or not name.endswith(HARMLESS)}
+    fitting = _fitting(sets, wanted, tuple(name for name, _ in net.named_parameters()))
+    weights, others = chosen_set(fitting, sets, key, path)
+    tensors, stripped = _named(weights, wanted)
     _require_names(wanted, tensors, path)
     _require_shapes(wanted, tensors, path, build)
     for name, value in tensors.items():
+        require_float(name, value, wanted.get(name, value), path)
         require_finite(name, value, path, fix="use the checkpoint of an earlier epoch")
     net.load_state_dict(tensors, strict=False)
-    return weights.found_as + "".join(f", without '{prefix}'" for prefix in stripped)
+    words = words_of_choice(weights, others) + "".join(f", without '{prefix}'" for prefix in stripped)
+    return Found(weights.place, words, tuple(dict.fromkeys(entry.found_as for entry in others)))
+
+
+def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: tuple[str, ...]) -> tuple[Weights, ...]:
+    """The sets that hold the network, and averages of its parameters alone, completed by the first of those."""
+    whole = tuple(entry for entry in sets if _fits(entry, wanted))
+    if not whole:
+        return ()
+    raw = replace(whole[0], tensors=_named(whole[0], wanted)[0])
+    averages = (replace(entry, tensors=_named(entry, wanted)[0]) for entry in sets if entry.is_average)
+    return (*whole, *(done for entry in averages if (done := completed(entry, raw, parameters)) is not None))
+
+
+def _named(weights: Weights, wanted: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors by the network's names, and the prefixes that were stripped."""
+    tensors, stripped = without_prefixes(weights.tensors, set(wanted))
+    return {name: v for name, v in tensors.items() if name in wanted or not name.endswith(HARMLESS)}, stripped
+
+
+def _fits(weights: Weights, wanted: dict[str, Tensor]) -> bool:
+    """Whether every tensor of the network is there, in its shape, and no other."""
+    tensors, _ = _named(weights, wanted)
+    needed = {name for name in wanted if not name.endswith(HARMLESS)}
+    return needed <= set(tensors) <= set(wanted) and all(tensors[n].shape == wanted[n].shape for n in needed)
 
 
 def without_prefixes(tensors: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -159,7 +185,7 @@ def _require_names(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path: 
         f"{path} belongs to another network",
         found="; ".join(parts),
         allowed=_few(list(wanted)),
-        fix="build the network that was trained: another name, or other --kwargs",
+        fix="build the network that was trained: another name, or other `kwargs=`",
     )
 
 
@@ -174,13 +200,13 @@ def _require_shapes(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path:
             f"the head in {path} is of another number of classes than the network's",
             found=f"{there} classes in the file ({_few(wrong)})",
             allowed=f"{here}, as the network was built",
-            fix=f"--kwargs '{{\"{_classes_argument(build)}\": {there}}}'",
+            fix=f"`kwargs={{{_classes_argument(build)!r}: {there}}}`",
         )
     shapes = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in wrong[:3]]
     raise ModelError(
         f"{path} holds tensors of other shapes than the network",
         found=f"{len(wrong)} of {len(wanted)}: {'; '.join(shapes)}" + ("; ..." if len(wrong) > 3 else ""),
-        fix="build the network that was trained: other --kwargs",
+        fix="build the network that was trained: other `kwargs=`",
     )
 
 

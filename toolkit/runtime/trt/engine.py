@@ -69,7 +69,7 @@ class LoadedEngine:
     """
 
     def __init__(
-        self, plan: Path | Plan, cuda: str = "auto", rebuild: str = "toolkit build BUNDLE", wait: str = "auto"
+        self, plan: Path | Plan, cuda: str = "auto", rebuild: str = "`toolkit.build(BUNDLE)`", wait: str = "auto"
     ) -> None:
         driver = probe_driver()
         checked = plan if isinstance(plan, Plan) else plan_of_file(plan, rebuild)

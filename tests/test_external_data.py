@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.errors import ToolkitError
-from toolkit.graph.external_data import take_in
+from toolkit.external_data import take_in
 
 Change = Callable[[Path, onnx.ModelProto], Any]
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
