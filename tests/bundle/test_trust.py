@@ -116,6 +116,7 @@ def answers(source: Path, **options: Any) -> np.ndarray[Any, Any]:
         return net.logits(bundle_from_folder(SOURCE).golden()[0].images_nhwc[:4])
 
 
+@pytest.mark.slow
 def test_a_tar_that_is_swapped_for_an_unsigned_one_never_gets_in(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     key = new_key(tmp_path / "vendor.pem")
@@ -145,6 +146,7 @@ def test_a_tar_that_is_swapped_for_an_unsigned_one_never_gets_in(tmp_path: Path)
     assert refused > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [SWAPPER, WRITER], ids=["renamed", "written into"])
 def test_a_folders_file_that_is_swapped_between_check_and_use_is_never_run(tmp_path: Path, how: str) -> None:
     shutil.copytree(SOURCE, tmp_path / "b")
@@ -175,6 +177,7 @@ def test_what_was_opened_stays_what_it_was_when_its_names_are_others(tmp_path: P
         bundle.files.content("other.onnx")
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_replaced_while_it_is_opened_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     one, other = Path(shutil.copytree(SOURCE, tmp_path / "one")), evil(tmp_path / "other")
     labels = bundle_from_folder(one).labels
@@ -388,6 +391,7 @@ def test_lengths_that_lie_end_the_reading(data: bytes) -> None:
 # Keys.
 
 
+@pytest.mark.slow
 def test_a_key_pair_is_whole_or_not_at_all(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     code = """

@@ -66,6 +66,7 @@ def test_a_load_asks_nobody_and_writes_nothing_but_temporary_files(tiny_workspac
     assert not (tmp_path / ".cache").exists()
 
 
+@pytest.mark.slow
 def test_where_somebody_wants_telemetry_it_is_seen_here(tiny_workspace: Path, tmp_path: Path) -> None:
     """So that the other claims are not about a strace that sees nothing."""
     words = ("-c", LOAD, str(tiny_workspace / "bundles/tiny"))
@@ -88,6 +89,7 @@ def test_what_somebody_set_about_telemetry_stays_set(monkeypatch: pytest.MonkeyP
         assert {os.environ[name] for name in QUIET} == {said or "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [
     "export tiny --int8 --fp16 -o b", "selftest bundles/tiny --seconds 0.05", "bundle pack bundles/tiny -o t.tar",
     "verify bundles/tiny --backend torch,ort --data set.npz",

@@ -52,9 +52,10 @@ def command(
     ]
     table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)
     failed = [check for check in checks if check.verdict == FAILED]
-    for check in failed:
-        if check.fix:
-            say(f"[red]{plain(check.what)}[/red]: {plain(check.fix)}")
+    for check in checks:
+        if check.fix and check.verdict != NOT_RUN:
+            color = "red" if check.verdict == FAILED else "yellow"
+            say(f"[{color}]{plain(check.what)}[/{color}]: {plain(check.fix)}")
     say("[red]Not fit for use as it is.[/red]" if failed else "Still the same model.")
     return {
         "ok": not failed,

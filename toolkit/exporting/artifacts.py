@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.ranges import ranges_from_images, require_complete
 from toolkit.calibration.record import (
     OBSERVER_VERSION,
     Record,
@@ -189,6 +189,7 @@ def _measure(
                 **({} if options.record.from_qat else {"tool": OBSERVER_VERSION}),
             }
         )
+        require_complete(options.record, graph)
         made.record = options.record
     elif options.int8:
         typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
