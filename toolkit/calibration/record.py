@@ -139,7 +139,7 @@ def record_from_content(content: Content) -> Record:
         record = Record(
             _ranges(document["amax"], "amax"),
             _ranges(document["largest"], "largest", zero=True),
-            {part: str(document["belongs_to"][part]) for part in sorted({*NAMES, *document["belongs_to"]})},
+            {part: str(document["belongs_to"][part]) for part in {**document["belongs_to"], **NAMES}},
             tuple(str(image) for image in document["images"]),
             dict(document.get("notes", {})),
             _ranges(document.get("cpu", {}), "cpu"),
