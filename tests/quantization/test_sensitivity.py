@@ -101,6 +101,6 @@ def test_a_budget_that_no_int8_meets_is_refused(
     record = _record(wrecked, images, tiny_preprocessing)
     layers = sensitivities_of_layers(wrecked, record, images)
     # Keeping the others in float first leaves the wrecked one for last.
-    with pytest.raises(CalibrationError, match="INT8 cannot meet --max-drop") as caught:
+    with pytest.raises(CalibrationError, match="INT8 cannot meet `max_drop=`") as caught:
         keep_float_within(wrecked, record, images, layers[::-1], 0)
     assert "with one convolution left" in str(caught.value.found)

@@ -45,8 +45,8 @@ def baseline_from_file(path: Path) -> Baseline:
     Raises:
         ToolkitError: it cannot be read, or is no such file.
     """
-    document = read_json(path, ToolkitError)
-    return Baseline(path, Benchmark.from_dict(document, str(path), fix=f"toolkit bench --save {path}"))
+    document, fix = read_json(path, ToolkitError), f"measure a new baseline into {path}"
+    return Baseline(path, Benchmark.from_dict(document, str(path), fix=fix))
 
 
 def require_comparable(
@@ -57,7 +57,7 @@ def require_comparable(
     Raises:
         ToolkitError: the baseline is of another device, model or load; says which and what it is.
     """
-    again = f"toolkit bench --save {baseline.path} on this device and with these options"
+    again = f"measure a new baseline into {baseline.path} on this device and with these options"
     for name in ("machine", "cpu", "gpu"):
         then, now = getattr(baseline.run.device, name), getattr(device, name)
         if then != now:
@@ -101,7 +101,7 @@ def require_same_runners(baseline: Baseline, runners: list[str], batches: tuple[
             f"{baseline.path} holds another set of runners",
             found="; ".join(parts),
             allowed="the same runners and batch sizes in both",
-            fix="choose them with --backend, --precision and --batch, or save a new baseline",
+            fix="choose them with `backends=`, `precisions=` and `batches=`, or save a new baseline",
         )
 
 

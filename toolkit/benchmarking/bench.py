@@ -18,7 +18,7 @@ from toolkit.benchmarking.baseline import (
     require_comparable,
     require_same_runners,
 )
-from toolkit.benchmarking.lineup import GRAPHS, Lineup, on_device
+from toolkit.benchmarking.lineup import GRAPHS, Lineup
 from toolkit.benchmarking.result import Benchmark, Comparison, Graph, Settings, Wait
 from toolkit.benchmarking.warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
@@ -30,6 +30,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.timing.latency import Latency, Load, phases_of, times_phases
 from toolkit.timing.latency import bench as measure
 from toolkit.timing.reference_work import Machine
@@ -96,23 +97,24 @@ def bench(
         by_name = names_of(precisions) != ALL
         lineup.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
-            require_same_runners(before, list(lineup.runners), sizes)
+            require_same_runners(before, list(map(str, lineup.runners)), sizes)
         if against is not None:
             lineup.open_rivals(opened_bundle(against), opened, names, by_name, graph)
         lineup.allow_streams(streams or threads)
-        descriptions = {name: runner.description for name, runner in lineup.runners.items()}
+        descriptions = {str(name): runner.description for name, runner in lineup.runners.items()}
         compared = comparable or before is not None or against is not None
-        if compared and against is None:
-            lineup.runners[Machine.name] = Machine()
         images = opened.golden()[0].images_nhwc
         looks = _and_look(on_progress, state)
-        found = measure(lineup.runners, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
+        named = {str(name): name for name in lineup.runners}
+        fixed: dict[str, Runner] = {Machine.name: Machine()} if compared and against is None else {}
+        measured = {name: lineup.runners[one] for name, one in named.items()} | fixed
+        found = measure(measured, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
         conditions = state.conditions()
-        machine = [row for row in found if row.runner == Machine.name]
+        machine = [row for row in found if row.runner in fixed]
         rows = [
-            _with_device(row, lineup.runners[row.runner], images, state, energy)
+            _with_device(row, named[row.runner], measured[row.runner], images, state, energy)
             for row in found
-            if row.runner != Machine.name
+            if row.runner not in fixed
         ]
     finally:
         state.close()
@@ -128,13 +130,13 @@ def bench(
         device=device_fingerprint(probe_driver()),
         settings=Settings(seconds, threads, streams or threads, rate_hz, cast(Graph, graph), sizes, cast(Wait, wait)),
         runners=descriptions,
-        openings=lineup.openings,
+        openings={str(name): opening for name, opening in lineup.openings.items()},
         latency=tuple(rows),
         machine=tuple(machine),
         conditions=conditions,
         warnings=_warnings(rows, conditions, state, lineup, graph),
         comparison=comparison,
-        unavailable=lineup.unavailable,
+        unavailable={str(name): reason for name, reason in lineup.unavailable.items()},
         host=conditions.host,
         ok=not missing and (comparison is None or comparison.ok) and not any(row.rate_held is False for row in rows),
     )
@@ -167,7 +169,7 @@ def _warnings(
     rows: list[Latency], conditions: Conditions, state: MachineState, lineup: Lineup, graph: str
 ) -> tuple[Warned, ...]:
     found = warnings_of_rows(rows) + warnings_of_host(conditions.host, conditions.during)
-    if conditions.jetson or any(on_device(row.runner) for row in rows):
+    if conditions.jetson or any(name.on_device for name in lineup.runners):
         found += warnings_of_gpu(state.states, os.getpid())
     if graph != "on" and not lineup.has_graphs:
         found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
@@ -199,7 +201,9 @@ def _and_look(on_progress: Callable[[int, int], None], state: MachineState) -> C
     return both
 
 
-def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineState, energy: bool) -> Latency:
+def _with_device(
+    row: Latency, name: RunnerId, runner: Runner, images: UInt8, state: MachineState, energy: bool
+) -> Latency:
     """A row with the parts of its time on a device, and its energy, or the reasons why it has none."""
     pixels = np.ascontiguousarray(np.resize(images, (row.batch, *images.shape[1:])))
     timed, why = times_phases(runner), dict(row.why_null)
@@ -213,7 +217,7 @@ def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineStat
             why["phases"] = error.what
     spent, reason = None, "not asked for (energy)"
     if energy:
-        spent, reason = state.energy_mj(lambda: runner.logits(pixels), on_device(row.runner))
+        spent, reason = state.energy_mj(lambda: runner.logits(pixels), name.on_device)
     if spent is None:
         why["energy_mj"] = reason
     return replace(row, phases=phases, energy_mj=spent, why_null=why)
@@ -227,6 +231,6 @@ def _comparison(
     if not lineup.rivals:
         return None
     found = {(row.runner, row.batch): row for row in rows}
-    rivals = lineup.rivals
+    rivals = {str(name): str(rival) for name, rival in lineup.rivals.items()}
     pairs = [(found[rivals[name], batch], row) for (name, batch), row in found.items() if name in rivals]
     return compare_in_rounds(lineup.rival_folder, pairs, max_regression)

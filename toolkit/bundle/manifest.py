@@ -58,9 +58,9 @@ class Variant:
         return self.file.removesuffix("onnx") + "engine"
 
     @property
-    def export_option(self) -> str:
-        """What to add to `toolkit export`, with a space in front; nothing for the file that every bundle has."""
-        return "" if self.precision == "fp32" else f" --{self.precision}"
+    def export_options(self) -> str:
+        """The argument that makes `toolkit.export` write it, as Python; nothing for the file that every bundle has."""
+        return "" if self.precision == "fp32" else f"options=ExportOptions({self.precision}=True)"
 
 
 # Relative L2 of the logits from the golden ones of the same file, and the part of the images that may answer otherwise.

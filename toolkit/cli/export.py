@@ -230,7 +230,7 @@ def _show_decided(loaded: LoadedModel | OnnxModel, images: ModelImages) -> None:
         values = loaded.card.preprocessing
         numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values.mean, values.std, strict=True))
         say(
-            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalization'])}. "
+            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalisation'])}. "
             "If it was trained with others, give those: --mean and --std."
         )
     for what in ("labels", "weights", "repairs"):

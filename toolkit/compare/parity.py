@@ -14,6 +14,7 @@ from toolkit.contracts import Float32, Float64, Int64, UInt8
 from toolkit.documents import Document
 from toolkit.hints import Count, Figure, Limits, Percent, Probability
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 
 BATCH = 64
 
@@ -116,11 +117,13 @@ def answers_of(logits: Float32) -> Int64:
     return top
 
 
-def parity_from_logits(reference: str, candidate: str, expected: Float32, got: Float32, labels: Int64) -> Parity:
+def parity_from_logits(
+    reference: RunnerId | str, candidate: RunnerId | str, expected: Float32, got: Float32, labels: Int64
+) -> Parity:
     """Compares logits (N, classes) of two runners, image by image.
 
     Args:
-        reference, candidate: names of the two runners.
+        reference, candidate: the two runners, or what else they are called.
         expected, got: their logits, in that order.
     """
     if expected.shape != got.shape or len(expected) != len(labels):
@@ -136,8 +139,8 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     scores = score_from_logits(expected, labels), score_from_logits(got, labels)
     low, high = paired_ratio_interval(scores[0].correct - lost, lost, gained)
     return Parity(
-        reference=reference,
-        candidate=candidate,
+        reference=str(reference),
+        candidate=str(candidate),
         reference_score=scores[0],
         candidate_score=scores[1],
         agreement_percent=100 * (1 - flips / len(labels)),

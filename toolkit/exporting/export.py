@@ -23,6 +23,7 @@ from toolkit.graph.from_torch import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
 from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.version import __version__
 from toolkit.workspace import MANIFEST
 
@@ -83,9 +84,9 @@ def bundle_from_model(
         graphs, record = made.onnx, made.record
         _write_graphs(fresh, made)
         logits = {p: _logits(fresh / VARIANTS[p].file, p, images, on_step) for p in graphs}
-        labels = images.evaluation.labels
+        labels, fp32 = images.evaluation.labels, RunnerId("ort", "fp32")
         parity = {
-            p: parity_from_logits("ort fp32", f"ort {p}", logits["fp32"][: len(got)], got, labels[: len(got)])
+            p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"][: len(got)], got, labels[: len(got)])
             for p, got in logits.items()
         }
         _write_golden(fresh / GOLDEN, images, logits)

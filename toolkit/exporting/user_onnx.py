@@ -14,6 +14,7 @@ from toolkit.data import dataset_from_spec
 from toolkit.data.model_images import ModelImages, images_of_dataset
 from toolkit.errors import ExportError, ModelError, ToolkitError
 from toolkit.exporting.user_torch import labels_that_fit
+from toolkit.graph.answer_end import Cut
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
@@ -39,6 +40,7 @@ class Pixels:
         scale: "0-1" or "0-255"; None is 0-1.
         layout: "nchw" or "nhwc"; None finds it.
         size: (H, W, C) for a file that leaves it open.
+        bgr: the network wants blue first, and mean and std are in that order.
     """
 
     mean: tuple[float, ...] | None = None
@@ -46,6 +48,7 @@ class Pixels:
     scale: str | None = None
     layout: str | None = None
     size: tuple[int, int, int] | None = None
+    bgr: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def opened_from_file(path: Path, pixels: Pixels) -> Opened:
     """
     file = onnx_from_file(path)
     form = form_of_file(file, pixels.layout, pixels.size)
-    preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std)
+    preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std, pixels.bgr)
     classes = classes_of_file(file, form)
     normalized = normalized_from_file(file, form, classes)
     graph = with_preprocessing(normalized.graph, preprocessing, form.nchw)
@@ -123,6 +126,7 @@ class OnnxModel:
         graph: with the card in its metadata.
         checks: what was compared on the way, for the manifest.
         normalized: somebody said by what mean and std: ranges of the input must look like it.
+        cut: the softmax that ended the file and is not in the graph.
     """
 
     card: Card
@@ -131,6 +135,7 @@ class OnnxModel:
     folder: Path
     normalized: bool
     decided: dict[str, str] = field(default_factory=dict)
+    cut: Cut = field(default_factory=Cut)
 
 
 @dataclass(frozen=True)
@@ -169,9 +174,9 @@ def model_from_onnx(
     if pixels.mean is None and pixels.std is None and pixels.scale is None:
         raise ToolkitError(
             f"{request.path} does not say what its pixels are",
-            found="no --mean and --std, no --pixels",
+            found="no `mean=` and `std=`, no `pixels=`",
             allowed="the normalization of its training",
-            fix="--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is ImageNet's; --pixels 0-1 alone is none",
+            fix="`mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)` is ImageNet's; `pixels='0-1'` alone is none",
         )
     name = require_name(request.name or default_name(request.path))
     opened = opened_from_file(request.path, pixels)
@@ -194,7 +199,8 @@ def model_from_onnx(
     }
     _describe(opened.graph, card)
     folder = file.path.resolve().parent
-    return OnnxModel(card, opened.graph, checks, folder, pixels.mean is not None, decided), images
+    model = OnnxModel(card, opened.graph, checks, folder, pixels.mean is not None, decided, opened.normalized.cut)
+    return model, images
 
 
 def default_name(path: Path) -> str:

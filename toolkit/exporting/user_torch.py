@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,10 @@ class Request:
     Attributes:
         builder: `package.module:name`.
         size: (H, W, C); None takes that of the images.
-        mean, std: of pixels scaled to 0..1; None measures them.
+        mean, std: of pixels scaled to 0..1, in the network's order of channels; None measures them.
         labels: one a logit; None takes the classes of the images.
+        bgr: the network wants blue first.
+        weights: which set of a checkpoint with several; None prefers a moving average.
     """
 
     builder: str
@@ -42,6 +44,8 @@ class Request:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: tuple[int, int, int] | None = None
+    bgr: bool = False
+    weights: str | None = None
 
 
 def model_from_request(
@@ -67,7 +71,7 @@ def model_from_request(
 
     name = require_name(request.name or default_name(request.builder))
     _require_both(request)
-    source = Source(request.builder, request.checkpoint, request.kwargs)
+    source = Source(request.builder, request.checkpoint, request.kwargs, request.weights)
     network = network_from_source(source)
     dataset = dataset_from_spec(
         request.data, shape=request.size, convert=convert, skip_bad=skip_bad, on_progress=on_progress
@@ -79,7 +83,8 @@ def model_from_request(
     decided = {
         "normalisation": normalization,
         "labels": "given" if request.labels else f"the classes of {dataset.name}",
-        "weights": f"{request.checkpoint.name}: {network.found_as}",
+        "weights": f"{request.checkpoint.name}: {network.found.words}",
+        **({"other_weights": ", ".join(network.found.others)} if network.found.others else {}),
     }
     card = Card(name, source.as_dict(), labels, preprocessing, network.weights_sha256)
     classifier = classifier_of(network.net, preprocessing)
@@ -97,12 +102,12 @@ def _require_both(request: Request) -> None:
     if (request.mean is None) != (request.std is None):
         raise ToolkitError(
             "mean and std belong together",
-            found="--mean alone" if request.std is None else "--std alone",
-            fix="give both as they were in training, or neither: then they are measured on --data",
+            found="`mean=` alone" if request.std is None else "`std=` alone",
+            fix="give both as they were in training, or neither: then they are measured on `data=`",
         )
     if request.mean is not None and max(abs(m) for m in request.mean) > 1:
         raise ToolkitError(
-            "--mean is not of pixels scaled to 0..1",
+            "`mean=` is not of pixels scaled to 0..1",
             found=", ".join(f"{m:g}" for m in request.mean),
             allowed="0 to 1",
             fix="divide mean and std by 255",
@@ -121,7 +126,7 @@ def labels_that_fit(given: tuple[str, ...] | None, dataset: Dataset, logits: int
             f"the network gives {logits} logits for {len(labels)} labels",
             found=", ".join(labels[:12]) + (", ..." if len(labels) > 12 else ""),
             allowed="one label a logit, in the order of the logits",
-            fix="--labels a,b,c names them all" if given is None else "check --labels",
+            fix="`labels=('a', 'b', 'c')` names them all" if given is None else "check `labels=`",
         )
     for part in (dataset.train, dataset.test):
         labeled_as(part, labels, name)
@@ -132,8 +137,9 @@ def _preprocessing(request: Request, dataset: Dataset) -> tuple[Preprocessing, s
     """The normalization, and in words where it comes from."""
     height, width, channels = dataset.train.images_nhwc.shape[1:]
     if request.mean is not None and request.std is not None:
-        return Preprocessing(height, width, channels, request.mean, request.std), "given"
-    measured = preprocessing_from_images(dataset.train.images_nhwc)
+        mean, std = (values[::-1] if request.bgr else values for values in (request.mean, request.std))
+        return Preprocessing(height, width, channels, mean, std, request.bgr), "given"
+    measured = replace(preprocessing_from_images(dataset.train.images_nhwc), bgr=request.bgr)
     return measured, f"measured on the {len(dataset.train):,} training images of {dataset.train.source}"
 
 

@@ -147,15 +147,19 @@ def _cut(model: onnx.ModelProto, name: str, rank: int, classes: int) -> str:
     """Makes a tensor the output, as (batch, classes); the operators that went."""
     from onnx import TensorProto, helper
 
-    graph = model.graph
+    graph, old = model.graph, model.graph.output[0].name
     whole = [(node.op_type, node.output[0]) for node in graph.node]
-    if rank > 2:
-        graph.node.append(helper.make_node("Flatten", [name], [f"{name}_flat"], "Flatten", axis=1))
-        name = f"{name}_flat"
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, classes]))
     drop_dead(graph)
     kept = {node.output[0] for node in graph.node}
+    if rank > 2:
+        graph.node.append(helper.make_node("Flatten", [name], [old], "Flatten", axis=1))
+    else:
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = [old if given == name else given for given in names]
+    graph.output[0].name = old
     return ", ".join(operator for operator, output in whole if output not in kept and operator != "Constant")
 
 

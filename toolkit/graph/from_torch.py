@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ExportError
+from toolkit.graph.preprocessing import turn_weights_in_place
 from toolkit.graph.simplify import tidied
 from toolkit.lazy import needs
 
@@ -66,6 +67,7 @@ def onnx_from_torch(
     model = onnx.load_from_string(buffer.getvalue())
     tidied(model)
     _rename(model.graph)
+    turn_weights_in_place(model.graph)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""

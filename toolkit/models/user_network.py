@@ -14,7 +14,7 @@ from toolkit.errors import ModelError
 from toolkit.files import os_errors, sha256_of_file
 from toolkit.models.import_path import network_from_import_path
 from toolkit.models.resnet import Classifier
-from toolkit.models.user_weights import load_user_weights, weights_from_checkpoint
+from toolkit.models.user_weights import Found, load_user_weights, weights_from_checkpoint
 
 FAMILY = "python"
 
@@ -67,14 +67,12 @@ class ForeignNetwork:
 
     Attributes:
         weights_sha256: of the checkpoint file.
-        place: where in the checkpoint the weights were; "" is the file itself.
-        found_as: the same in words, with what else was there.
+        found: where in the checkpoint the weights were.
     """
 
     net: nn.Module
     weights_sha256: str
-    place: str
-    found_as: str
+    found: Found
 
 
 def network_from_source(source: Source, weights_sha256: str | None = None) -> ForeignNetwork:
@@ -97,11 +95,11 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
         )
     sets = weights_from_checkpoint(source.checkpoint)
     net, build = network_from_import_path(source.builder, source.kwargs)
-    place, found_as = load_user_weights(net, sets, source.checkpoint, build, source.weights)
-    return ForeignNetwork(net, digest, place, found_as)
+    return ForeignNetwork(net, digest, load_user_weights(net, sets, source.checkpoint, build, source.weights))
 
 
 def classifier_of(net: nn.Module, preprocessing: Preprocessing) -> Classifier:
     """The network behind its preprocessing, in evaluation mode: uint8 (N, H, W, C) to logits."""
     scale, shift = preprocessing.scale_and_shift()
-    return Classifier(net, torch.from_numpy(scale), torch.from_numpy(shift), contiguous=True).eval()
+    factors = torch.from_numpy(scale), torch.from_numpy(shift)
+    return Classifier(net, *factors, contiguous=True, bgr=preprocessing.bgr).eval()

@@ -6,7 +6,7 @@ import inspect
 import pickle
 import re
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,25 @@ def _no_weights(path: Path, content: Any) -> ModelError:
     )
 
 
+@dataclass(frozen=True)
+class Found:
+    """Where in a checkpoint the weights were.
+
+    Attributes:
+        place: keys with dots between them; "" is the file itself.
+        words: the same for people, with prefixes that were stripped and what else was there.
+        others: places of other weights that would fit.
+    """
+
+    place: str
+    words: str
+    others: tuple[str, ...] = ()
+
+
 def load_user_weights(
     net: nn.Module, sets: tuple[Weights, ...], path: Path, build: Any = None, key: str | None = None
-) -> tuple[str, str]:
-    """Copies one of the sets into a network; returns its place, and in words how it was found.
+) -> Found:
+    """Copies one of the sets into a network; returns where it was.
 
     Args:
         sets: what is in the checkpoint. Of those that fit a moving average is taken, where there is one.
@@ -117,7 +132,7 @@ def load_user_weights(
         require_finite(name, value, path, fix="use the checkpoint of an earlier epoch")
     net.load_state_dict(tensors, strict=False)
     words = words_of_choice(weights, others) + "".join(f", without '{prefix}'" for prefix in stripped)
-    return weights.place, words
+    return Found(weights.place, words, tuple(dict.fromkeys(entry.found_as for entry in others)))
 
 
 def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: tuple[str, ...]) -> tuple[Weights, ...]:
@@ -170,7 +185,7 @@ def _require_names(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path: 
         f"{path} belongs to another network",
         found="; ".join(parts),
         allowed=_few(list(wanted)),
-        fix="build the network that was trained: another name, or other --kwargs",
+        fix="build the network that was trained: another name, or other `kwargs=`",
     )
 
 
@@ -185,13 +200,13 @@ def _require_shapes(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path:
             f"the head in {path} is of another number of classes than the network's",
             found=f"{there} classes in the file ({_few(wrong)})",
             allowed=f"{here}, as the network was built",
-            fix=f"--kwargs '{{\"{_classes_argument(build)}\": {there}}}'",
+            fix=f"`kwargs={{{_classes_argument(build)!r}: {there}}}`",
         )
     shapes = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in wrong[:3]]
     raise ModelError(
         f"{path} holds tensors of other shapes than the network",
         found=f"{len(wrong)} of {len(wanted)}: {'; '.join(shapes)}" + ("; ..." if len(wrong) > 3 else ""),
-        fix="build the network that was trained: other --kwargs",
+        fix="build the network that was trained: other `kwargs=`",
     )
 
 

@@ -157,9 +157,9 @@ def _point(
 
 def _cannot(last: Point, max_drop: float) -> CalibrationError:
     return CalibrationError(
-        "INT8 cannot meet --max-drop on this model",
+        "INT8 cannot meet `max_drop=` on this model",
         found=f"with one convolution left in INT8 {100 - last.parity.percent:.2f} points of agreement are lost "
         f"({last.parity.flips} of {last.parity.images} held-out images flip)",
         allowed=f"{max_drop:g} points",
-        fix="a larger --max-drop, more --images, or --fp16",
+        fix="a larger `max_drop=`, more `images=`, or `fp16=True`",
     )

@@ -26,11 +26,11 @@ def sidecar_path(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.json")
 
 
-def sidecar_of_plan(plan: Path, rebuild: str = "toolkit build BUNDLE") -> dict[str, Any]:
+def sidecar_of_plan(plan: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> dict[str, Any]:
     """The sidecar, whose hash is that of the plan's bytes.
 
     Args:
-        rebuild: what to type where the plan cannot be used.
+        rebuild: what to do where the plan cannot be used.
 
     Raises:
         EngineError: there is no plan or no sidecar, it is of a newer format, or the plan was cut short or changed.
