@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.schemas import require_schema
 from toolkit.cli import run
 
 
@@ -92,6 +94,9 @@ def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         out, err = capsys.readouterr()
-        return Answer(int(ended.value.code or 0), json.loads(out.strip().splitlines()[-1]), err)
+        document = json.loads(out.strip().splitlines()[-1])
+        if find_spec("jsonschema"):  # whatever a command prints has a schema, and keeps it
+            require_schema(document)
+        return Answer(int(ended.value.code or 0), document, err)
 
     return call

@@ -89,15 +89,7 @@ def _answer(folder: Path, choice: Choice) -> dict[str, Any]:
     record = choice.record
     say(f"{folder}/record.json: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
     say(f"Next: [bold]toolkit export MODEL --int8 --record {folder}/record.json[/bold] with the same images.")
-    return {
-        "ok": True,
-        "record": str((folder / "record.json").resolve()),
-        "key": record.key,
-        "belongs_to": record.belongs_to,
-        "images": len(record.images),
-        "candidates": [candidate.as_dict() for candidate in choice.candidates],
-        "notes": record.notes,
-    }
+    return choice.written_to(folder).as_dict()
 
 
 def show_choice(choice: Choice) -> None:
@@ -107,7 +99,7 @@ def show_choice(choice: Choice) -> None:
     rows = [
         (c.method, f"{100 * c.parity.relative_l2:.3f} %", f"{c.parity.flips} of {c.parity.images}", "")
         if c.parity is not None
-        else (c.method, "", "", c.refused)
+        else (c.method, "", "", c.refused or "")
         for c in choice.candidates
     ]
     if rows:

@@ -99,6 +99,7 @@ def command(
     from toolkit.exporting.artifacts import Options
     from toolkit.exporting.export import bundle_from_model
     from toolkit.exporting.qat_scales import qat_record
+    from toolkit.exporting.result import exported
     from toolkit.exporting.user_onnx import model_from_onnx
     from toolkit.exporting.user_torch import model_from_request
     from toolkit.lazy import needs
@@ -159,23 +160,7 @@ def command(
         note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
     _show_decided(loaded, found)
     _show(written)
-    from toolkit.exporting.export import scores_as_dict
-
-    return {
-        "ok": True,
-        "bundle": str(written.folder.resolve()),
-        "files": written.manifest["files"],
-        "accuracy": scores_as_dict(written.parity),
-        "calibration": written.manifest["calibration"],
-        "kept_in_float": written.manifest["kept_in_float"],
-        "curve": [point.as_dict() for point in written.graphs.budget.curve] if written.graphs.budget else None,
-        "left_out": written.manifest["left_out"],
-        "engines": written.engines,
-        "no_engines": written.no_engines or None,
-        "notes": list(written.notes),
-        "decided": loaded.decided,
-        "skipped": list(found.skipped),
-    }
+    return exported(written, loaded.decided, found.skipped).as_dict()
 
 
 def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:

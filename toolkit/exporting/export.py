@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,11 +203,3 @@ def _build_engines(
     engines, notes = engines_of_files(folder, taken, options.target, tensorrt, on_step)
     left_out = (f"no engine of {VARIANTS[p].file}: {reason}" for p, reason in refused.items() if reason)
     return engines, "", (*left_out, *notes)
-
-
-def scores_as_dict(parity: dict[str, Parity]) -> dict[str, Any]:
-    """The candidates' scores and agreement, for JSON."""
-    return {
-        precision: {**asdict(value.candidate_score), "agreement_percent": value.agreement_percent, "flips": value.flips}
-        for precision, value in parity.items()
-    }
