@@ -16,12 +16,12 @@ from tests.schemas import FOLDER, name_of_schema, require_schema, text_of_schema
 from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.results import CheckedBundle, PackedBundle, ShownBundle, SignedBundle, UnpackedBundle
 from toolkit.cli import app, bundle
+from toolkit.deployment.inspection import Inspection
 from toolkit.deployment.selftest import Selftest
 from toolkit.deployment.triton import Repository
 from toolkit.doctor.checks import Doctor
 from toolkit.documents import Document, Failure
 from toolkit.engine.bundle_engines import Built
-from toolkit.engine.inspection import Inspection
 from toolkit.engine.planning import Plan
 from toolkit.exporting.result import Exported
 from toolkit.quantization.choose_method import Calibrated

@@ -25,7 +25,7 @@ def command(
       toolkit inspect bundles/resnet32x32-fashion/engines/model.int8.engine
     """
     from toolkit.cli.console import note, plain, say
-    from toolkit.engine.inspection import inspection_of_engine
+    from toolkit.deployment.inspection import inspection_of_engine
 
     found = inspection_of_engine(engine)
     _show_maker(found.sidecar)
