@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import (
@@ -170,7 +171,10 @@ def _said(model: LoadedModel | OnnxModel, options: Options) -> Said:
 
 
 def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:
-    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+    with (
+        TorchRunner(model.classifier) as torch_runner,
+        OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as ort,
+    ):
         return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import implausible_input
 from toolkit.compare.answers import SIGMOIDS, kind_of_answers
 from toolkit.compare.doubts import Doubt, could_be_better, doubts_in_answers, is_better, percent_right
@@ -103,7 +104,7 @@ def fp32_of_graph(
         ExportError: it answers with NaN or infinity.
     """
     judged = images.evaluation
-    with OrtRunner(graph.SerializeToString(), label="model.onnx") as runner:
+    with OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as runner:
         started = time.perf_counter()
         logits = logits_in_batches(runner, judged.images_nhwc, lambda *at: on_step("evaluate fp32", *at))
         seconds = (time.perf_counter() - started) / len(judged)
