@@ -107,7 +107,7 @@ def test_what_was_written_is_read_back_with_entries_that_nobody_knows() -> None:
         ({"gate_percent": float("nan")}, "gate_percent is nan", "a finite number"),
         ({"gate_percent": 10**400}, "gate_percent is 1000", "a finite number"),
         ({"rows": None}, "rows is null", "a list"),
-        ({"rows": []}, "rows is a list of 0", "a list of at least 1"),
+        ({"rows": []}, "rows is an empty list", "a list of at least 1"),
         ({"rows": [{"word": "pass"}]}, "rows[0].relative_l2 is not there", "a finite number or null"),
         ({"rows": [DOCUMENT["rows"][0] | {"word": "good"}]}, "rows[0].word is text 'good'", "'pass', 'fail'"),
         ({"rows": [DOCUMENT["rows"][0] | {"flips": True}]}, "rows[0].flips is true", "a whole number"),

@@ -230,4 +230,5 @@ def _require_mark(value: Any, mark: Any, place: str) -> None:
     if isinstance(mark, Pattern) and not re.fullmatch(mark.text, value):
         raise _Fault(place, said(value), f"text of the form {mark.text}")
     if isinstance(mark, Items) and len(value) < mark.least:
-        raise _Fault(place, f"a list of {len(value)}", f"a list of at least {mark.least}")
+        found = f"a list of {len(value)}" if value else "an empty list"
+        raise _Fault(place, found, f"a list of at least {mark.least}")
