@@ -100,12 +100,19 @@ def best_first(on_cpu: bool) -> tuple[str, ...]:
 MANIFEST_SHAPE = {
     "model": {"name": str, "arch?": dict, "weights_sha256?": str, "folder_hint?": Maybe(str)},
     "labels": [str],
-    "preprocessing": {"height": int, "width": int, "channels": int, "mean": [float], "std": [float]},
-    "output?": {"name": str, "dtype": str, "shape": list},
+    "preprocessing": {
+        "height": int,
+        "width": int,
+        "channels": int,
+        "mean": [float],
+        "std": [float],
+        "network_channels?": str,
+    },
+    "output?": {"name": str, "dtype": str, "shape": list, "kind?": str, "stripped?": str},
     "files": Each({"sha256": str, "bytes": int}),
     "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
     "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
-    "evaluation?": {"source": str, "sha256": str},
+    "evaluation?": {"source": str, "sha256": str, "images?": int, "read?": dict},
     "calibration?": Maybe({"key?": str, "method?": str}),
     "stripped?": {"only": [str]},
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.calibration.plausibility import implausible_input
-from toolkit.compare.answers import SIGMOIDS, kind_of_answers
+from toolkit.compare.answers import LOGITS, SIGMOIDS, kind_of_answers
 from toolkit.compare.doubts import Doubt, could_be_better, doubts_in_answers, is_better, percent_right
 from toolkit.compare.parity import answers_of, logits_in_batches
 from toolkit.compare.readings import order_between, order_in_words, usual_orders
@@ -61,12 +61,14 @@ class Said:
         typed: its normalization comes from the command line.
         expected: who says that it is right on how many percent.
         other_weights: where its checkpoint has others.
+        cut: a softmax was cut off: what is left are logits, even where they look like something else.
     """
 
     by: str = CARD
     typed: bool = False
     expected: tuple[tuple[str, float], ...] = ()
     other_weights: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def fp32_of_graph(
         bad = int((~np.isfinite(logits)).sum())
         if bad:
             raise ExportError("the fp32 model answers with NaN or infinity", found=f"{bad} of {logits.size} logits")
-        answers, kind = answers_of(logits), kind_of_answers(logits)
+        answers, kind = answers_of(logits), LOGITS if said.cut else kind_of_answers(logits)
         doubts = _in_pixels(images.calibration, preprocessing, said) + _in_kind(kind, judged)
         tried: list[Reading] = []
         screened = 0
