@@ -68,7 +68,7 @@ def test_a_model_of_any_size_trains_exports_and_verifies(
     judged = evaluation_images(bundle, None, None)
     opened = open_runners(bundle, ("torch", "ort"), bundle.precisions)
     try:
-        answers = {name: runner.logits(judged.images_nhwc) for name, runner in opened.runners.items()}
+        answers = {str(name): runner.logits(judged.images_nhwc) for name, runner in opened.runners.items()}
     finally:
         opened.close()
     assert set(answers) >= {"torch fp32", "ort fp32", "ort fp16", "ort int8"}

@@ -66,8 +66,9 @@ def test_what_is_run_where_nothing_is_said_is_the_smallest_of_what_suits_the_mac
 
 def test_an_engine_is_named_after_its_file_and_a_file_after_what_writes_it() -> None:
     assert [variant.engine_file for variant in VARIANTS.values()][:2] == ["model.engine", "model.fp16.engine"]
-    options = {name: variant.export_option for name, variant in VARIANTS.items()}
-    assert options == {"fp32": "", "fp16": " --fp16", "int8": " --int8", "int8-fp16": " --int8", "int8-cpu": " --int8"}
+    options = [variant.export_options for variant in VARIANTS.values()]
+    int8 = "options=ExportOptions(int8=True)"
+    assert options == ["", "options=ExportOptions(fp16=True)", int8, int8, int8]
 
 
 def _asks_letters(node: ast.AST) -> bool:

@@ -19,9 +19,9 @@ from toolkit.errors import DataError
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("fashion_mnist", "--data fashion-mnist"),
-        ("CIFAR10", "--data cifar10"),
-        ("cifar-10", "--data cifar10"),
+        ("fashion_mnist", "`data='fashion-mnist'`"),
+        ("CIFAR10", "`data='cifar10'`"),
+        ("cifar-10", "`data='cifar10'`"),
         ("no/such/folder", "does not exist"),
         ("missing.npz", "does not exist"),
         ("", "an empty name"),

@@ -160,7 +160,7 @@ def _builder(cores: int, most: int = 16) -> Any:
     [
         (0, 0, (4, 4, 4), "reports no DLA core on Orin"),
         (2, 2, (4, 4, 4), "there is no such DLA core"),
-        (2, 0, (1, 4, 16), "--batch 4:4:4"),
+        (2, 0, (1, 4, 16), r"`batch=\(4, 4, 4\)`"),
         (2, 0, (64, 64, 64), "1 to 16"),
     ],
 )

@@ -115,5 +115,5 @@ def plant(healthy: Healthy, tmp_path: Path) -> Plant:
 def named(healthy: Healthy, bundle: Path | None = None, **options: Any) -> list[str]:
     """Names and evidence of every cause that `verify` reports, one string each."""
     found = verify(bundle or healthy.bundle, data=options.pop("data", str(healthy.data)), backends="ort", **options)
-    assert found.ok is not bool(found.causes) or not found.ok
-    return [f"{cause.name} | {cause.where} | {cause.evidence}" for cause in found.causes]
+    assert found.ok is not bool(found.likely_causes) or not found.ok
+    return [f"{cause.name} | {cause.where} | {cause.evidence}" for cause in found.likely_causes]

@@ -214,7 +214,7 @@ def test_missing_and_unknown_names_are_listed_and_counted(trained: nn.Sequential
         "another network",
         "1 of 9 tensors missing (0.weight)",
         "1 unknown (extra.weight)",
-        "--kwargs",
+        "`kwargs=`",
     )
 
 
@@ -226,7 +226,7 @@ def test_other_shapes_are_listed(tmp_path: Path) -> None:
 def test_a_head_of_another_number_of_classes_says_so(tmp_path: Path) -> None:
     torch.save(build(10).state_dict(), tmp_path / "w.pth")
     refused(tmp_path / "w.pth", "number of classes", "10 classes in the file (3.weight, 3.bias)", "3, as the network",
-            """--kwargs '{"num_classes": 10}'""")  # fmt: skip
+            "`kwargs={'num_classes': 10}`")  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

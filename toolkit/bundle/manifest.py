@@ -1,10 +1,8 @@
-"""What a bundle is made of: its file variants in one table, and the form of `manifest.json`."""
+"""What a bundle is made of: its file variants in one table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from toolkit.documents import Each, Maybe
 
 FORMAT = 1
 GOLDEN = "golden.npz"
@@ -60,9 +58,9 @@ class Variant:
         return self.file.removesuffix("onnx") + "engine"
 
     @property
-    def export_option(self) -> str:
-        """What to add to `toolkit export`, with a space in front; nothing for the file that every bundle has."""
-        return "" if self.precision == "fp32" else f" --{self.precision}"
+    def export_options(self) -> str:
+        """The argument that makes `toolkit.export` write it, as Python; nothing for the file that every bundle has."""
+        return "" if self.precision == "fp32" else f"options=ExportOptions({self.precision}=True)"
 
 
 # Relative L2 of the logits from the golden ones of the same file, and the part of the images that may answer otherwise.
@@ -94,25 +92,3 @@ def best_first(on_cpu: bool) -> tuple[str, ...]:
     """What to run where nothing is said, the smallest numbers first: INT8, and FP16 in the other layers."""
     ordered = sorted(VARIANTS.values(), key=lambda variant: (not variant.is_int8, not variant.half))
     return tuple(one.name for one in ordered if (one.for_cpu if on_cpu else one.for_tensorrt))
-
-
-# What this version reads of a manifest; older ones lack what ends in "?".
-MANIFEST_SHAPE = {
-    "model": {"name": str, "arch?": dict, "weights_sha256?": str, "folder_hint?": Maybe(str)},
-    "labels": [str],
-    "preprocessing": {
-        "height": int,
-        "width": int,
-        "channels": int,
-        "mean": [float],
-        "std": [float],
-        "network_channels?": str,
-    },
-    "output?": {"name": str, "dtype": str, "shape": list, "kind?": str, "stripped?": str},
-    "files": Each({"sha256": str, "bytes": int}),
-    "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
-    "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
-    "evaluation?": {"source": str, "sha256": str, "images?": int, "read?": dict},
-    "calibration?": Maybe({"key?": str, "method?": str}),
-    "stripped?": {"only": [str]},
-}

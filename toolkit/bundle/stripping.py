@@ -31,7 +31,7 @@ def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
     precisions = tuple(p for p in bundle.precisions if not wanted or p in wanted)
     if not precisions or not names:
         raise ToolkitError(
-            "--only leaves nothing of this bundle", found=only, allowed=", ".join(bundle.precisions) + ", and targets"
+            "`only=` leaves nothing of this bundle", found=only, allowed=", ".join(bundle.precisions) + ", and targets"
         )
     engines = [
         entry
@@ -70,7 +70,7 @@ def _require_target(name: str, bundle: Bundle, names: tuple[str, ...]) -> None:
         target_from_name(name)
     except EngineError as error:
         raise ToolkitError(
-            f"--only names neither a precision nor a target: {name}",
+            f"`only=` names neither a precision nor a target: {name}",
             found=", ".join(names),
             allowed=f"{', '.join(VARIANTS)}; {error.allowed}",
         ) from error

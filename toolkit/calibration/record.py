@@ -87,7 +87,7 @@ class Record:
                 "the calibration record is stale: it was made for something else",
                 found="changed: " + "; ".join(changed),
                 allowed="the very network, images, preprocessing, method and tool version it was measured with",
-                fix="toolkit export --int8 --method auto (measures again)",
+                fix="`toolkit.export(options=ExportOptions(int8=True, method='auto'))` (measures again)",
             )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from toolkit.cli.words import typed
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """One line for people; rich markup allowed."""
-    console().print(text)
+    console().print(typed(text))
 
 
 def plain(text: str) -> str:
@@ -38,7 +39,7 @@ def plain(text: str) -> str:
 
 def note(text: str) -> None:
     """A line that matters less; no markup."""
-    console().print(text, style="dim", markup=False)
+    console().print(typed(text), style="dim", markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -52,7 +53,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         text = index == 0 or name.endswith("<")
         grid.add_column(name.removesuffix("<"), justify="left" if text else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(typed, row))
     console().print(grid)
 
 

@@ -251,7 +251,7 @@ def _show_decided(loaded: LoadedModel | OnnxModel, images: ModelImages) -> None:
         values = loaded.card.preprocessing
         numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values.mean, values.std, strict=True))
         say(
-            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalization'])}. "
+            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalisation'])}. "
             "If it was trained with others, give those: --mean and --std."
         )
     for what in ("labels", "weights", "repairs"):
@@ -266,7 +266,7 @@ def _show_budget(budget: Budget) -> None:
     from toolkit.cli.console import say, table
 
     rows = [
-        (f"{point.kept}", f"{point.int8_percent:.0f} %", f"{point.parity.percent:.2f} %",
+        (f"{point.kept_in_float}", f"{point.int8_percent:.0f} %", f"{point.parity.percent:.2f} %",
          f"{100 * point.parity.relative_l2:.2f} %")
         for point in budget.curve
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def command(
     from toolkit.quantization.charts import png_of_bars
     from toolkit.quantization.choose_method import ranges_by_parity
     from toolkit.quantization.held_out import held_out
-    from toolkit.quantization.sensitivity import sensitivities_of_layers
+    from toolkit.quantization.sensitivity import Sensitivities, sensitivities_of_layers
     from toolkit.workspace import workspace
 
     own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
@@ -87,18 +88,14 @@ def command(
     rows = [(f"{layer.node}", f"{100 * layer.parity.relative_l2:.3f} %", f"{layer.parity.flips}") for layer in layers]
     title = f"INT8 in one convolution alone, {choice.record.belongs_to['method']}, {len(held)} held-out images"
     table(title, ("convolution", "rel. L2", "flips"), rows)
-    document = {
-        "model": subject.name,
-        "method": choice.record.belongs_to["method"],
-        "key": choice.record.key,
-        "images": len(held),
-        "layers": [layer.as_dict() for layer in layers],
-    }
+    found = Sensitivities(
+        True, subject.name, choice.record.belongs_to["method"], choice.record.key, len(held), tuple(layers)
+    )
     bars = [(layer.node, layer.parity.relative_l2, f"{100 * layer.parity.relative_l2:.3f} %") for layer in layers]
     folder = output or workspace() / "calibration" / f"{subject.name}.sensitivity"
     with folder_replaced(folder, owned_by="sensitivity.json") as fresh:
-        (fresh / "sensitivity.json").write_text(json_text(document))
+        (fresh / "sensitivity.json").write_text(json_text(found.as_dict()))
         (fresh / "sensitivity.png").write_bytes(png_of_bars(f"{subject.name}: {title}", bars))
     what = f"{model} " if model else ""
     say(f"{folder}/sensitivity.png. Next: [bold]toolkit export {what}--int8 --max-drop 0.1[/bold]")
-    return {"ok": True, "folder": str(folder.resolve()), **document}
+    return replace(found, folder=folder.resolve()).as_dict()

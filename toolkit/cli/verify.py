@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,4 +93,4 @@ def command(
     sheets = [] if save_worst is None else write_contact_sheets(save_worst, found)
     for sheet in sheets:
         say(f"{sheet}: the images that flipped, surest first")
-    return {**found.as_dict(), "sheets": [str(sheet.resolve()) for sheet in sheets]}
+    return replace(found, sheets=tuple(sheet.resolve() for sheet in sheets)).as_dict()

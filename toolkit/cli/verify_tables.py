@@ -49,7 +49,7 @@ def _pairs(found: Verification) -> None:
     distance = [] if found.other is None else ["rel. L2"]
     gate = f"gate {found.gate_percent:g} %<"
     columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
-    table(f"{found.model} on {len(found.images):,} images of {found.images.source}, {against}", columns, rows)
+    table(f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}", columns, rows)
 
 
 def _interval(score: Score) -> str:
@@ -106,8 +106,8 @@ def _flips(found: Verification, name: str, pair: Pair) -> None:
         for c in flips.confusion[:MOST_CONFUSIONS]
     )
     note(
-        f"{name}: {confusions}; the reference was sure of them by a median margin of {flips.median_margin:.2g} "
-        f"(all images: {flips.median_margin_of_all:.2g})"
+        f"{name}: {confusions}; the reference was sure of them by a median margin of {flips.flipped_median_margin:.2g} "
+        f"(all images: {flips.median_margin:.2g})"
     )
 
 
@@ -152,19 +152,19 @@ def _undecided(found: Verification) -> None:
             if verdict.images_needed is None
             else f"about {verdict.images_needed:,} images would, if it goes on like this"
         )
-        say(f"[yellow]{plain(name)}: {len(found.images):,} images are too few to decide[/yellow] ({more}).")
+        say(f"[yellow]{plain(name)}: {found.images.count:,} images are too few to decide[/yellow] ({more}).")
 
 
 def _conclusion(found: Verification) -> None:
     below = [name for name, good in found.passed.items() if not good]
-    for cause in found.causes:
+    for cause in found.likely_causes:
         say(f"[red]likely cause: {plain(cause.name)}[/red] ({plain(cause.where)}): {plain(cause.evidence)}")
         say(f"  try: {plain(cause.fix)}")
     if found.missing:
         say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
     elif below:
         say(f"[red]Below the gate: {plain(', '.join(below))}[/red]")
-    elif found.causes:
+    elif found.likely_causes:
         say("[red]The answers are near enough, but not from what they should be.[/red]")
     elif found.undecided:
         say("What was measured reaches the gate; with --strict, undecided is no success.")

@@ -115,7 +115,7 @@ def _middle(size: int, count: int) -> slice:
 
 
 def _refusal(pixels: UInt8, shape: tuple[int, int, int], name: str) -> DataError:
-    fix = f"add --convert: it brings every image to {shape[0]}x{shape[1]} {COLORS[shape[2]]}"
+    fix = f"add `convert=True`: it brings every image to {shape[0]}x{shape[1]} {COLORS[shape[2]]}"
     if pixels.shape[:2] != shape[:2]:
         return DataError(
             f"{name} has another size than the model takes",

@@ -109,7 +109,7 @@ def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> 
             "the images differ in size",
             found=f"{_size(first[1])} in {first[0]}, {_size(other[1])} in {other[0]} (height x width)",
             allowed="one size for all",
-            fix="bring them to one size; --convert does it where the model's size is known",
+            fix="bring them to one size; `convert=True` does it where the model's size is known",
         )
 
 
@@ -121,7 +121,7 @@ def _damage(folder: Path, damaged: dict[Path, Unreadable], total: int) -> DataEr
     shown = "; ".join(f"{path} ({error})" for path, error in list(damaged.items())[:3])
     more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
     count = f"{len(damaged)} of {total} image files cannot be read"
-    fix = "restore these files or remove them; --skip-bad leaves them out"
+    fix = "restore these files or remove them; `skip_bad=True` leaves them out"
     return DataError(f"{folder}: {count}", found=shown + more, fix=fix)
 
 

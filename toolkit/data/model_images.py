@@ -217,7 +217,7 @@ def images_of_model(
         raise DataError(
             f"there are no images to calibrate and evaluate '{name}' with",
             found=f"no calibration/{name}/ in the workspace",
-            fix="--data fashion-mnist, --data cifar10, --data FOLDER or --data FILE.npz",
+            fix="`data='fashion-mnist'`, `data='cifar10'`, `data=FOLDER` or `data='FILE.npz'`",
         )
     for part in (images.calibration, images.evaluation):
         require_images(part.images_nhwc, preprocessing, f"model '{name}'")

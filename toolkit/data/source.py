@@ -97,5 +97,5 @@ def _unknown(spec: str, path: Path) -> DataError:
         f"{spec!r} does not exist" if is_path else f"there is no data set, folder or file {spec!r}",
         found=f"nothing at {path.absolute()}" if spec else "an empty name",
         allowed=f"{', '.join(NAMED)}, a folder of class folders, or an .npz file",
-        fix=f"--data {meant[0]}" if meant else "check the path",
+        fix=f"`data={meant[0]!r}`" if meant else "check the path",
     )

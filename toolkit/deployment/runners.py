@@ -10,11 +10,13 @@ from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.deployment.ort_on_gpu import open_ort_cuda, open_ort_trt
+from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.hints import NotNegative
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
-HOST_BACKENDS = ("torch", "ort")  # they compute on the CPU
 
 
 class NoEngine(BackendUnavailable):
@@ -22,24 +24,26 @@ class NoEngine(BackendUnavailable):
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What opening one runner took: time, memory of this process, memory of the GPU where somebody reads it.
+class Opening(Document):
+    """What opening one runner took; the first of a backend pays for its libraries.
 
-    The first of a backend pays for its libraries.
+    Attributes:
+        host_mib: memory of this process.
+        device_mib: memory of the GPU; null where nobody reads it.
     """
 
-    load_ms: float
+    load_ms: NotNegative
     host_mib: float | None
     device_mib: float | None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Runners by "backend precision", and for each backend or runner that is not there its reason."""
+    """Runners, what opening each took, and for each backend or runner that is not there its reason."""
 
-    runners: dict[str, Runner]
-    unavailable: dict[str, str]
-    openings: dict[str, Opening] = field(default_factory=dict)
+    runners: dict[RunnerId, Runner]
+    unavailable: dict[RunnerId, str]
+    openings: dict[RunnerId, Opening] = field(default_factory=dict)
 
     def close(self) -> None:
         """Closes every runner."""
@@ -81,28 +85,31 @@ def open_runners(
     Raises:
         BackendUnavailable: none can; the message holds every reason.
     """
-    runners: dict[str, Runner] = {}
-    unavailable: dict[str, str] = {}
-    openings: dict[str, Opening] = {}
+    runners: dict[RunnerId, Runner] = {}
+    unavailable: dict[RunnerId, str] = {}
+    openings: dict[RunnerId, Opening] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_user_model(bundle) else {})
     for backend in backends:
         for precision in _precisions_of(bundle, backend, precisions, by_name):
+            one = RunnerId(backend, precision)
             before, started = (resident_mib(), device_mib()), time.perf_counter()
             try:
-                runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
-                openings[f"{backend} {precision}"] = Opening(
+                runners[one] = openers[backend](bundle, precision)
+                openings[one] = Opening(
                     1000 * (time.perf_counter() - started),
                     _grown(before[0], resident_mib()),
                     _grown(before[1], device_mib()),
                 )
             except ToolkitError as error:
                 whole = isinstance(error, BackendUnavailable) and not isinstance(error, NoEngine)
-                unavailable[backend if whole else f"{backend} {precision}"] = error.in_one_line()
+                unavailable[RunnerId(backend) if whole else one] = error.in_one_line()
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:
             found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
-        raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
+        raise BackendUnavailable(
+            "no backend that was asked for can run here", found=found, fix="look at what works on this machine"
+        )
     return Opened(runners, unavailable, openings)
 
 
@@ -166,14 +173,14 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
     if bundle.manifest["model"].get("arch", {}).get("family") == "onnx":
         raise BackendUnavailable(
             f"there is no PyTorch model: this bundle was exported from {bundle.manifest['model']['arch'].get('file')}",
-            fix="--backend ort",
+            fix="`backend='ort'`",
         )
     if _is_user_model(bundle):
         arch = bundle.manifest["model"]["arch"]
         raise BackendUnavailable(
             f"the PyTorch model of this bundle is not in models/: it was exported from {arch.get('builder')}",
             allowed="models that the toolkit trained",
-            fix="--run-builder imports and calls that; do so only for a bundle that you exported yourself",
+            fix="`run_builder=True` imports and calls that; do so only for a bundle that you exported yourself",
         )
     _require_torch()
     from toolkit.models.checkpoint import folder_of_model, load_model
@@ -185,7 +192,7 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
         raise BackendUnavailable(
             f"{loaded.folder} holds other weights than this bundle was exported from",
             found=f"sha256 {loaded.card.weights_sha256[:16]}..., the bundle wants {wanted[:16]}...",
-            fix=f"toolkit export {bundle.model}",
+            fix=f"`toolkit.export({bundle.model!r})`",
         )
     return TorchRunner(loaded.classifier, label=bundle.model)
 
@@ -225,7 +232,7 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     require_can_run()
     engines = [entry for entry in bundle.engines() if entry["precision"] == precision]
     engines = sorted(engines, key=lambda entry: entry.get("dla_core") is None)  # the GPU's last, which is taken
-    rebuild = f"toolkit build {bundle.folder} --precision {VARIANTS[precision].precision}"
+    rebuild = f"`toolkit.build({str(bundle.folder)!r}, precisions={VARIANTS[precision].precision!r})`"
     if not engines:
         there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
         kind = NoEngine if there else BackendUnavailable

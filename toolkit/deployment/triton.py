@@ -111,7 +111,7 @@ def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Se
     """An engine as a model, or why Triton cannot serve it."""
     plan = bundle.folder / entry["file"]
     try:
-        sidecar = sidecar_of_plan(plan, f"toolkit build {bundle.folder}")
+        sidecar = sidecar_of_plan(plan, f"`toolkit.build({str(bundle.folder)!r})`")
         name = bundle.preprocessing.as_dict()["input"]
         largest = int(sidecar["profile"][name][2][0])
     except EngineError as error:

@@ -92,7 +92,7 @@ def resolve_for_dla(
     """
     reason = why_no_dla(tensorrt)
     if reason:
-        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave --dla out")
+        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave `dla_core=` out")
     implicit = dla_form(tensorrt) == IMPLICIT
     ready = has_calib_cache if implicit else "int8" in in_bundle
     if precision == "best":
@@ -105,7 +105,11 @@ def resolve_for_dla(
         how = f"{tensorrt.name} has no calibrators: INT8 reaches its DLA by Q/DQ"
         return Resolved(precision, found.source, True, (), None, (*found.reasons, how))
     if precision == "int8" and not has_calib_cache:
-        raise EngineError("INT8 on this DLA needs calib.cache", found="none in the bundle", fix="toolkit export --int8")
+        raise EngineError(
+            "INT8 on this DLA needs calib.cache",
+            found="none in the bundle",
+            fix="`toolkit.export(options=ExportOptions(int8=True))`",
+        )
     _require_file("fp32", precision, in_bundle)
     int8 = precision == "int8"
     flags, file = VARIANTS[precision].builder_flags, VARIANTS["fp32"].file
@@ -126,7 +130,7 @@ def _require_file(source: str, precision: str, in_bundle: tuple[str, ...]) -> No
     raise EngineError(
         f"this bundle has no {precision} model",
         found=", ".join(in_bundle),
-        fix=f"toolkit export{VARIANTS[precision].export_option}",
+        fix=f"`toolkit.export({VARIANTS[precision].export_options})`",
     )
 
 
@@ -135,7 +139,9 @@ def _best(tensorrt: TensorRT, in_bundle: tuple[str, ...], reasons: list[str]) ->
     order = ("fp16", "int8", "fp32") if tensorrt.kind == NEEDS_NO_GPU else ("int8", "fp16", "fp32")
     chosen = next(precision for precision in order if precision in in_bundle)
     why = "it does not fuse INT8 convolutions" if tensorrt.kind == NEEDS_NO_GPU else "it fuses INT8 convolutions"
-    reasons.append(f"best is {chosen} of {', '.join(in_bundle)}: {tensorrt.name}, and {why}; toolkit bench measures it")
+    reasons.append(
+        f"best is {chosen} of {', '.join(in_bundle)}: {tensorrt.name}, and {why}; `toolkit.bench` measures it"
+    )
     return chosen
 
 

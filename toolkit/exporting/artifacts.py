@@ -218,7 +218,7 @@ def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step
         pixels = images.calibration.images_nhwc
         held = pixels[held_out(pixels)]
         if len(held) == 0:
-            raise CalibrationError("--max-drop needs images to hold out", found=len(pixels), allowed="at least 4")
+            raise CalibrationError("`max_drop=` needs images to hold out", found=len(pixels), allowed="at least 4")
         layers = sensitivities_of_layers(graph, record, held, lambda *at: on_step("quantize each layer", *at))
         made.budget = keep_float_within(graph, record, held, layers, options.max_drop)
     made.onnx["int8"] = qdq_from_ranges(graph, record, keep_float=made.keep_float)

@@ -25,6 +25,7 @@ from toolkit.graph.from_torch import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
 from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.version import __version__
 from toolkit.workspace import MANIFEST
 
@@ -84,9 +85,9 @@ def bundle_from_model(
         _write_graphs(fresh, made)
         logits = {"fp32": made.fp32.logits}
         logits |= {p: _logits(fresh / VARIANTS[p].file, p, images, on_step) for p in graphs if p != "fp32"}
-        labels = images.evaluation.labels
+        labels, fp32 = images.evaluation.labels, RunnerId("ort", "fp32")
         parity = {
-            p: parity_from_logits("ort fp32", f"ort {p}", logits["fp32"], got, labels) for p, got in logits.items()
+            p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"], got, labels) for p, got in logits.items()
         }
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)

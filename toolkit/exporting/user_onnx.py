@@ -177,9 +177,9 @@ def model_from_onnx(
     if pixels.mean is None and pixels.std is None and pixels.scale is None:
         raise ToolkitError(
             f"{request.path} does not say what its pixels are",
-            found="no --mean and --std, no --pixels",
+            found="no `mean=` and `std=`, no `pixels=`",
             allowed="the normalization of its training",
-            fix="--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 is ImageNet's; --pixels 0-1 alone is none",
+            fix="`mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)` is ImageNet's; `pixels='0-1'` alone is none",
         )
     name = require_name(request.name or default_name(request.path))
     opened = opened_from_file(request.path, pixels)

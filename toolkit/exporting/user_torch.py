@@ -105,12 +105,12 @@ def _require_both(request: Request) -> None:
     if (request.mean is None) != (request.std is None):
         raise ToolkitError(
             "mean and std belong together",
-            found="--mean alone" if request.std is None else "--std alone",
-            fix="give both as they were in training, or neither: then they are measured on --data",
+            found="`mean=` alone" if request.std is None else "`std=` alone",
+            fix="give both as they were in training, or neither: then they are measured on `data=`",
         )
     if request.mean is not None and max(abs(m) for m in request.mean) > 1:
         raise ToolkitError(
-            "--mean is not of pixels scaled to 0..1",
+            "`mean=` is not of pixels scaled to 0..1",
             found=", ".join(f"{m:g}" for m in request.mean),
             allowed="0 to 1",
             fix="divide mean and std by 255",
@@ -129,7 +129,7 @@ def labels_that_fit(given: tuple[str, ...] | None, dataset: Dataset, logits: int
             f"the network gives {logits} logits for {len(labels)} labels",
             found=", ".join(labels[:12]) + (", ..." if len(labels) > 12 else ""),
             allowed="one label a logit, in the order of the logits",
-            fix="--labels a,b,c names them all" if given is None else "check --labels",
+            fix="`labels=('a', 'b', 'c')` names them all" if given is None else "check `labels=`",
         )
     for part in (dataset.train, dataset.test):
         labeled_as(part, labels, name)

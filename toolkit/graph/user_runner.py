@@ -57,7 +57,7 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
         ModelError: no images, or a size that stays open.
     """
     if layout not in (None, *LAYOUTS):
-        raise ToolkitError("--layout cannot be read", found=layout, allowed=" or ".join(LAYOUTS))
+        raise ToolkitError("`layout=` cannot be read", found=layout, allowed=" or ".join(LAYOUTS))
     value = file.model.graph.input[0]
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim]
@@ -73,7 +73,9 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
             f"the input '{value.name}' of {file.path} " + ("may be of either layout" if fits else "takes no images"),
             found=words,
             allowed=allowed,
-            fix="--layout nchw or --layout nhwc says which it is" if fits or layout is None else "leave out --layout",
+            fix="`layout='nchw'` or `layout='nhwc'` says which it is"
+            if fits or layout is None
+            else "leave out `layout=`",
         )
     nchw = fits[0] == 1
     channels, height, width = (dims[1], dims[2], dims[3]) if nchw else (dims[3], dims[1], dims[2])
@@ -83,11 +85,11 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
                 f"{file.path} leaves the size of its images open",
                 found=words,
                 allowed="a fixed height and width: INT8 ranges and engines are for one size",
-                fix="--size 32x32x3 fixes it",
+                fix="`size=(32, 32, 3)` fixes it",
             )
         height, width, channels = (own or asked for own, asked in zip((height, width, channels), size, strict=True))
     if size not in (None, (height, width, channels)):
-        raise ModelError(f"{file.path} takes images of another size", found=words, allowed="--size of its input")
+        raise ModelError(f"{file.path} takes images of another size", found=words, allowed="`size=` of its input")
     return Form(height, width, channels, dims[0], nchw)
 
 
@@ -105,18 +107,18 @@ def preprocessing_of_pixels(
         ToolkitError: numbers that do not belong to that scale.
     """
     if pixels not in (None, "0-1", "0-255"):
-        raise ToolkitError("--pixels cannot be read", found=pixels, allowed="0-1 or 0-255")
+        raise ToolkitError("`pixels=` cannot be read", found=pixels, allowed="0-1 or 0-255")
     if (mean is None) != (std is None):
-        alone = "--mean alone" if std is None else "--std alone"
+        alone = "`mean=` alone" if std is None else "`std=` alone"
         raise ToolkitError("mean and std belong together", found=alone, fix="give both as they were in training")
     unit = 255.0 if pixels == "0-255" else 1.0
     largest = max(map(abs, mean or (0.0,)))
     if largest > unit or (unit > 1 and 0 < largest <= 1):
         raise ToolkitError(
-            f"--mean is not of pixels scaled to {pixels or '0-1'}",
+            f"`mean=` is not of pixels scaled to {pixels or '0-1'}",
             found=", ".join(f"{m:g}" for m in mean or ()),
-            allowed="mean and std of pixels as --pixels says they are",
-            fix="add --pixels 0-255" if unit == 1 else "leave out --pixels 0-255",
+            allowed="mean and std of pixels as `pixels=` says they are",
+            fix="add `pixels='0-255'`" if unit == 1 else "leave out `pixels='0-255'`",
         )
     means, stds = ((given or (default,)) for given, default in ((mean, 0.0), (std, 1.0)))
     per_channel = [tuple(v / unit for v in (values * form.channels if len(values) == 1 else values))

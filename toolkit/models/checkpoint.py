@@ -65,7 +65,7 @@ def folder_of_model(model: str | None) -> Path:
         raise ModelError(
             f"there is no model '{name}'",
             allowed="a model folder, or one of: " + (", ".join(names_in_room("models")) or "(none yet)"),
-            fix=f"toolkit train {Path(name).name} --data fashion-mnist",
+            fix=f"`toolkit.train({Path(name).name!r}, data='fashion-mnist')`",
         )
     return folder
 
@@ -110,7 +110,7 @@ def load_model(folder: Path) -> LoadedModel:
             "the card's architecture is unknown",
             found=card.arch.get("family"),
             allowed="resnet",
-            fix="toolkit export package.module:build --checkpoint FILE --data ... takes other networks",
+            fix="`toolkit.export('package.module:build', user=UserModel(checkpoint=FILE))` takes other networks",
         )
     config = config_from_dict({k: v for k, v in card.arch.items() if k != "family"})
     if config.classes != len(card.labels):
@@ -143,7 +143,7 @@ def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
                 allowed=tuple(wanted[name].shape),
             )
         require_float(name, value, wanted[name], path)
-        require_finite(name, value, path, fix="train again with a lower --lr")
+        require_finite(name, value, path, fix="train again with a lower `lr=`")
     net.load_state_dict(tensors)
 
 
@@ -166,7 +166,7 @@ def require_float(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
         f"{path}: tensor '{name}' is {found}, and the network computes with {_short(wanted.dtype)}",
         found=f"{found} {tuple(value.shape)}",
         allowed=", ".join(map(_short, FLOATS)),
-        fix="use the weights as they were trained: the toolkit quantizes them itself, with --int8",
+        fix="use the weights as they were trained: the toolkit quantizes them itself, with `int8=True`",
     )
 
 

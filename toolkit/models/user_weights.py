@@ -185,7 +185,7 @@ def _require_names(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path: 
         f"{path} belongs to another network",
         found="; ".join(parts),
         allowed=_few(list(wanted)),
-        fix="build the network that was trained: another name, or other --kwargs",
+        fix="build the network that was trained: another name, or other `kwargs=`",
     )
 
 
@@ -200,13 +200,13 @@ def _require_shapes(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path:
             f"the head in {path} is of another number of classes than the network's",
             found=f"{there} classes in the file ({_few(wrong)})",
             allowed=f"{here}, as the network was built",
-            fix=f"--kwargs '{{\"{_classes_argument(build)}\": {there}}}'",
+            fix=f"`kwargs={{{_classes_argument(build)!r}: {there}}}`",
         )
     shapes = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in wrong[:3]]
     raise ModelError(
         f"{path} holds tensors of other shapes than the network",
         found=f"{len(wrong)} of {len(wanted)}: {'; '.join(shapes)}" + ("; ..." if len(wrong) > 3 else ""),
-        fix="build the network that was trained: other --kwargs",
+        fix="build the network that was trained: other `kwargs=`",
     )
 
 

@@ -38,7 +38,7 @@ TOLERANCE = 2e-3  # activation scales may be rounded up to FP16, by 0.1 % at mos
 # channel of nearly no weights the bias may ask for more, and FP16 has few digits: those say nothing.
 WEIGHT_SCALES = (0.69, 1.01)
 NEARLY_NONE = 1e-5
-EXPORT_AGAIN = "toolkit export --int8 --fp16 (measures and writes again)"
+EXPORT_AGAIN = "`toolkit.export(options=ExportOptions(int8=True, fp16=True))` (measures and writes again)"
 
 
 def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UInt8) -> tuple[Cause, ...]:
@@ -204,4 +204,4 @@ def not_finite(path: Path, variant: Variant, images_nhwc: UInt8) -> list[Cause]:
     evidence = f"'{node}' is the first node with NaN or infinity; what it reads reaches {largest:.4g}"
     if variant.half:
         return [_overflows(path, evidence)]
-    return [Cause("an activation is not finite", str(path), evidence, "toolkit verify --layers")]
+    return [Cause("an activation is not finite", str(path), evidence, "`toolkit.verify(layers=True)`")]

@@ -7,7 +7,7 @@ candidate does"), and is reported with the figures that bear it out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from toolkit.compare.parity import BATCH, answers_of, relative_l2
 from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 from toolkit.compare.readings import hypotheses_for, order_between, order_in_words
 from toolkit.contracts import Float32, Int64, UInt8
+from toolkit.documents import Document
 
 Ask = Callable[[UInt8], Float32]
 TRIED = 256  # images: a difference that fails a gate shows on far fewer
@@ -27,17 +28,13 @@ LATE = "wait for the stream before the output is read, and return a copy of it"
 
 
 @dataclass(frozen=True)
-class Cause:
+class Cause(Document):
     """What is wrong, in words that say where; the figures that show it; what to do."""
 
     name: str
     where: str
     evidence: str
     fix: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For JSON."""
-        return asdict(self)
 
 
 def _same_answers(a: Float32, b: Float32) -> float:
@@ -61,7 +58,7 @@ def cause_in_answers(where: str, expected: Float32, got: Float32) -> Cause | Non
     """What logits (N, classes) alone show: none is finite, all are equal, a call late, classes in another order."""
     finite = np.isfinite(got).all(axis=1)
     if not finite.any():
-        return Cause("no logit is finite", where, f"{len(got)} of {len(got)} images", "toolkit verify --layers")
+        return Cause("no logit is finite", where, f"{len(got)} of {len(got)} images", "`toolkit.verify(layers=True)`")
     if len(got) > 1 and (got == got[0]).all() and not (expected == expected[0]).all():
         return Cause(
             "the logits are constant",
@@ -190,5 +187,5 @@ def cause_of_equality(where: str, got: Float32, on_cpu: Float32) -> Cause | None
         "it silently ran on the CPU",
         where,
         f"all {got.size} logits of {len(got)} images equal those of ONNX Runtime on the CPU, bit for bit",
-        "toolkit doctor says which backends compute here",
+        "look at what works on this machine",
     )

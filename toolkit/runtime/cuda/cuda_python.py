@@ -37,7 +37,7 @@ class CudaPython:
         try:
             self._done(driver.cuInit(0), "cuInit")
         except RuntimeError as error:  # cuda-bindings raises its own where libcuda.so.1 is not found
-            raise CudaUnavailable("no libcuda.so.1", "cuInit", fix="toolkit doctor") from error
+            raise CudaUnavailable("no libcuda.so.1", "cuInit", fix="look at what works on this machine") from error
         self._device = self._value(driver.cuDeviceGet(0), "cuDeviceGet")
         self._context: Any = self._value(driver.cuDevicePrimaryCtxRetain(self._device), "cuDevicePrimaryCtxRetain")
         self._context_address = int(self._context)
