@@ -131,7 +131,14 @@ def command(
     built_for = target_from_name(target)
     if batch is not None:
         built_for = replace(built_for, batch=batch_from_text(batch))
-    own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
+    own: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "name": name,
+        "labels": labels,
+        "mean": mean,
+        "std": std,
+        "size": size,
+    }
     own |= {"kwargs": kwargs, "pixels": pixels, "layout": layout, "weights": weights, "bgr": bgr or None}
     from_onnx = onnx_request(model, data, own, "export") if model is not None and model.endswith(".onnx") else None
     request = _request(model or "", data, own) if from_onnx is None and is_import_path(model or "") else None

@@ -158,7 +158,7 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
 
 def _said(model: LoadedModel | OnnxModel, options: Options, cut: bool) -> Said:
     """What the model, and whoever exports it, say of its pixels and of its accuracy."""
-    expected = [] if options.expect_top1 is None else [("--expect-top1", options.expect_top1)]
+    expected = [] if options.expect_top1 is None else [("`expect_top1=`", options.expect_top1)]
     if model.card.accuracy is not None:
         expected.append(("its card", float(model.card.accuracy["top1_percent"])))
     others = model.decided.get("other_weights", "")

@@ -44,7 +44,7 @@ class DoubtfulModel(ModelError):
             "fp32 itself looks wrong on these images, and every other file would be as wrong",
             found="; ".join(doubt.what for doubt in doubts),
             allowed="answers of a model that reads images and labels as it was trained",
-            fix=" or ".join([*fixes, "--force to go on all the same"]),
+            fix=" or ".join([*fixes, "`force=True` to go on all the same"]),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _in_pixels(images: LabeledImages, preprocessing: Preprocessing, said: Said) 
     if not said.typed or (plain and said.by == TORCH):  # PyTorch's way to say that there is none
         return []
     reasons = implausible_input(images.images_nhwc, preprocessing)
-    return [Doubt("normalisation", reason, "--mean and --std of its training") for reason in reasons]
+    return [Doubt("normalisation", reason, "`mean=` and `std=` of its training") for reason in reasons]
 
 
 def _in_kind(kind: str, judged: LabeledImages) -> list[Doubt]:
@@ -156,7 +156,7 @@ def _with_fixes(doubts: list[Doubt], said: Said) -> tuple[Doubt, ...]:
     """Where nothing better is known, other weights of the same checkpoint are worth a try."""
     if not said.other_weights:
         return tuple(doubts)
-    fix = f"--weights: the checkpoint has others in {said.other_weights}"
+    fix = f"`weights=`: the checkpoint has others in {said.other_weights}"
     return tuple(doubt if doubt.fix else replace(doubt, fix=fix) for doubt in doubts)
 
 
@@ -211,5 +211,5 @@ def _in_labels(answers: Int64, judged: LabeledImages, said: Said) -> list[Doubt]
     words, order = max(better, key=lambda entry: int((entry[1][answers] == labels).sum()))
     what = f"the order of its logits is not that of the labels, but {words}: so it is right on "
     what += f"{percent_right(order[answers], labels)}, and as it was read on {percent_right(answers, labels)}"
-    fix = "--labels " + ",".join(names[index] for index in order) if said.by != CARD else ""
+    fix = f"`labels={tuple(names[index] for index in order)}`" if said.by != CARD else ""
     return [Doubt("order of labels", what, fix)]
