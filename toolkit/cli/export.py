@@ -13,7 +13,6 @@ from toolkit.cli.user_onnx import onnx_request
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
-    from toolkit.compare.parity import Score
     from toolkit.data.model_images import ModelImages
     from toolkit.exporting.export import Written
     from toolkit.exporting.user_onnx import OnnxModel
@@ -44,7 +43,14 @@ def command(
     max_drop: float | None = typer.Option(
         None, "--max-drop", min=0, max=100, help="Points of agreement with fp32 that INT8 may lose; layers stay float."
     ),
-    force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
+    force: bool = typer.Option(False, "--force", help="Go on although images or answers look wrong."),
+    expect_top1: float | None = typer.Option(
+        None,
+        "--expect-top1",
+        min=0,
+        max=100,
+        help="Percent of the images that fp32 must have right.",
+    ),
     target: str = typer.Option(
         "default", "--target", help="What engines and calib.cache are for: a file in export/, as jetpack61 or rtx."
     ),
@@ -55,9 +61,16 @@ def command(
         True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    resize: str | None = user_onnx.RESIZE,
     skip_bad: bool = user_onnx.SKIP_BAD,
     checkpoint: Path | None = typer.Option(
         None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
+    ),
+    weights: str | None = typer.Option(
+        None,
+        "--weights",
+        help="Which of a checkpoint's: state_dict, model_ema. (default: a moving average, if any)",
+        rich_help_panel=OWN,
     ),
     name: str | None = typer.Option(
         None, "--name", help="What to call it. (default: from package.module:build or FILE)", rich_help_panel=OWN
@@ -80,6 +93,9 @@ def command(
     ),
     pixels: str | None = user_onnx.PIXELS,
     layout: str | None = user_onnx.LAYOUT,
+    bgr: bool = typer.Option(
+        False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=OWN
+    ),
 ) -> dict[str, Any]:
     """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.
 
@@ -95,6 +111,7 @@ def command(
     from toolkit.calibration.record import record_from_file
     from toolkit.cli.calibrate import show_choice
     from toolkit.cli.console import note, steps
+    from toolkit.data.fit import SQUASH
     from toolkit.data.model_images import images_of_model
     from toolkit.exporting.artifacts import Options
     from toolkit.exporting.export import bundle_from_model
@@ -114,8 +131,15 @@ def command(
     built_for = target_from_name(target)
     if batch is not None:
         built_for = replace(built_for, batch=batch_from_text(batch))
-    own = {"checkpoint": checkpoint, "name": name, "labels": labels, "mean": mean, "std": std, "size": size}
-    own |= {"kwargs": kwargs, "pixels": pixels, "layout": layout}
+    own: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "name": name,
+        "labels": labels,
+        "mean": mean,
+        "std": std,
+        "size": size,
+    }
+    own |= {"kwargs": kwargs, "pixels": pixels, "layout": layout, "weights": weights, "bgr": bgr or None}
     from_onnx = onnx_request(model, data, own, "export") if model is not None and model.endswith(".onnx") else None
     request = _request(model or "", data, own) if from_onnx is None and is_import_path(model or "") else None
     if request is None and from_onnx is None:
@@ -123,7 +147,8 @@ def command(
     with steps() as step:
         reading: Any = {
             "count": images,
-            "convert": convert,
+            "convert": convert or resize is not None,
+            "resize": resize or SQUASH,
             "skip_bad": skip_bad,
             "on_progress": lambda done, total: step("read images", done, total),
         }
@@ -147,6 +172,7 @@ def command(
             record=learned if record is None else record_from_file(record),
             max_drop=max_drop,
             force=force,
+            expect_top1=expect_top1,
             target=built_for if engines else None,
             tensorrt_version=built_for.tensorrt_version,
         )
@@ -209,6 +235,8 @@ def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
         mean=numbers_from_text(own["mean"], "--mean"),
         std=numbers_from_text(own["std"], "--std"),
         size=size_from_text(own["size"]),
+        bgr=bool(own["bgr"]),
+        weights=own["weights"],
     )
 
 
@@ -241,12 +269,6 @@ def _show_decided(loaded: LoadedModel | OnnxModel, images: ModelImages) -> None:
             + (f"; and {len(images.skipped) - 3} more" if len(images.skipped) > 3 else ""))  # fmt: skip
 
 
-def _top1(score: Score, images: int) -> str:
-    """A file that is slow to judge was judged on fewer images, and says so."""
-    fewer = f" (of {score.images:,})" if score.images != images else ""
-    return f"{score.top1_percent:.2f} %{fewer}"
-
-
 def _show_budget(budget: Budget) -> None:
     from toolkit.cli.console import say, table
 
@@ -276,7 +298,7 @@ def _show(written: Written) -> None:
             (
                 name,
                 f"{entry['bytes'] / 1024:,.1f} KiB",
-                _top1(score.candidate_score, count) if score else "",
+                f"{score.candidate_score.top1_percent:.2f} %" if score else "",
                 f"{score.agreement_percent:.2f} %" if score else "",
                 f"{score.flips}" if score else "",
             )

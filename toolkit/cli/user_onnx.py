@@ -31,6 +31,12 @@ PIXELS = typer.Option(
 LAYOUT = typer.Option(
     None, "--layout", help="Of FILE.onnx: nchw or nhwc. (default: by its input's shape)", rich_help_panel=PANEL
 )
+BGR = typer.Option(
+    False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=PANEL
+)
+RESIZE = typer.Option(
+    None, "--resize", help="How --convert treats other proportions: squash, crop or pad. (default: squash)"
+)
 Own = dict[str, Any]  # the options above by their names, None where nothing was said
 
 
@@ -43,7 +49,7 @@ def onnx_request(model: str, data: str | None, own: Own, verb: str) -> OnnxReque
     from toolkit.exporting.user_onnx import OnnxRequest, Pixels
     from toolkit.exporting.user_torch import labels_from_text, numbers_from_text, size_from_text
 
-    alien = [f"--{option}" for option in ("checkpoint", "kwargs") if own.get(option) is not None]
+    alien = [f"--{option}" for option in ("checkpoint", "kwargs", "weights") if own.get(option) is not None]
     if alien:
         raise ToolkitError(f"{', '.join(alien)} does not go with an ONNX file", found=model, fix="leave it out")
     if data is None:
@@ -54,7 +60,7 @@ def onnx_request(model: str, data: str | None, own: Own, verb: str) -> OnnxReque
             fix=f"toolkit {verb} {model} --data FOLDER (or FILE.npz, cifar10, fashion-mnist)",
         )
     mean, std = (numbers_from_text(own[option], f"--{option}") for option in ("mean", "std"))
-    pixels = Pixels(mean, std, own["pixels"], own["layout"], size_from_text(own["size"]))
+    pixels = Pixels(mean, std, own["pixels"], own["layout"], size_from_text(own["size"]), bool(own.get("bgr")))
     return OnnxRequest(Path(model), data, pixels, own["name"], labels_from_text(own["labels"]))
 
 

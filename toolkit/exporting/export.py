@@ -11,8 +11,10 @@ import numpy as np
 
 from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
 from toolkit.calibration.record import RECORD, Record
+from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
 from toolkit.compare.parity import Parity, logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
+from toolkit.data.subsets import balanced
 from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, tensorrt_for_target
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from toolkit.quantization.sensitivity import Budget
 
 GOLDEN_IMAGES = 64
-# Without its optimizations ONNX Runtime takes four times as long; engines of such a file are judged on the device.
-UNOPTIMIZED_IMAGES = 500
 CURVE = "accuracy-against-int8.png"
 Step = Callable[[str, int, int], None]
 
@@ -49,7 +49,7 @@ class Written:
         parity: each precision against fp32 on the evaluation images.
         engines: the manifest's entries.
         no_engines: why there are none; empty where there are.
-        notes: what the builds of the engines have to say, in sentences.
+        notes: what was done to the model and its images, and what the builds of the engines have to say, in sentences.
         graphs: what was calibrated and how.
     """
 
@@ -83,11 +83,11 @@ def bundle_from_model(
         made = graphs_of_model(model, images, options, on_step)
         graphs, record = made.onnx, made.record
         _write_graphs(fresh, made)
-        logits = {p: _logits(fresh / VARIANTS[p].file, p, images, on_step) for p in graphs}
+        logits = {"fp32": made.fp32.logits}
+        logits |= {p: _logits(fresh / VARIANTS[p].file, p, images, on_step) for p in graphs if p != "fp32"}
         labels, fp32 = images.evaluation.labels, RunnerId("ort", "fp32")
         parity = {
-            p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"][: len(got)], got, labels[: len(got)])
-            for p, got in logits.items()
+            p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"], got, labels) for p, got in logits.items()
         }
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
@@ -104,7 +104,7 @@ def bundle_from_model(
             },
             "labels": list(model.card.labels),
             "preprocessing": model.card.preprocessing.as_dict(),
-            "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(model.card.labels)]},
+            "output": _output(made, len(model.card.labels)),
             "opset": OPSET,
             "files": files_of_folder(fresh),
             "engines": engines,
@@ -118,12 +118,27 @@ def bundle_from_model(
                 "source": images.evaluation.source,
                 "images": len(images.evaluation),
                 "sha256": images.evaluation.sha256,
+                **({"read": asdict(images.origin)} if images.origin is not None else {}),
             },
             "accuracy": {p: value.as_dict() for p, value in parity.items()},
             "checks": made.facts,
         }
         (fresh / MANIFEST).write_text(json_text(manifest))
-    return Written(target, manifest, parity, engines, no_engines, made, notes)
+    said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+    return Written(target, manifest, parity, engines, no_engines, made, (*filter(None, said), *notes))
+
+
+def _doubts_in_words(made: Graphs) -> list[str]:
+    """What was exported in spite of, with --force."""
+    return [f"In spite of a doubt: {doubt.what}." for doubt in made.fp32.doubts]
+
+
+def _output(made: Graphs, classes: int) -> dict[str, Any]:
+    """The manifest's entry: `kind` where the numbers are no logits, `stripped` where a softmax behind them is gone."""
+    output: dict[str, Any] = {"name": "logits", "dtype": "float32", "shape": ["batch", classes]}
+    if made.fp32.kind in (PROBABILITIES, SIGMOIDS):
+        output["kind"] = made.fp32.kind
+    return {**output, **({"stripped": made.cut.operators} if made.cut.operators else {})}
 
 
 def _write_graphs(folder: Path, made: Graphs) -> None:
@@ -172,7 +187,7 @@ def _logits(path: Path, precision: str, images: ModelImages, on_step: Step) -> A
     with OrtRunner(path, optimize=not slow) as runner:
         logits = logits_in_batches(
             runner,
-            images.evaluation.images_nhwc[: UNOPTIMIZED_IMAGES if slow else None],
+            images.evaluation.images_nhwc,
             lambda done, total: on_step(f"evaluate {precision}", done, total),
         )
     bad = int((~np.isfinite(logits)).sum())
@@ -182,9 +197,9 @@ def _logits(path: Path, precision: str, images: ModelImages, on_step: Step) -> A
 
 
 def _write_golden(path: Path, images: ModelImages, logits: dict[str, Any]) -> None:
-    count = min(GOLDEN_IMAGES, len(images.evaluation))
-    answers = {f"logits_{precision}": values[:count] for precision, values in logits.items()}
-    part = images.evaluation.take(slice(count))
+    chosen = balanced(images.evaluation.labels, GOLDEN_IMAGES)
+    answers = {f"logits_{precision}": values[chosen] for precision, values in logits.items()}
+    part = images.evaluation.take(chosen)
     np.savez_compressed(path, images=part.images_nhwc, labels=part.labels, **answers)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.data import dataset_from_spec
-from toolkit.data.model_images import ModelImages, images_of_dataset
+from toolkit.data.fit import SQUASH
+from toolkit.data.model_images import ModelImages, Origin, images_of_dataset
 from toolkit.errors import ExportError, ModelError, ToolkitError
 from toolkit.exporting.user_torch import labels_that_fit
 from toolkit.graph.answer_end import Cut
@@ -160,11 +161,13 @@ def model_from_onnx(
     convert: bool = False,
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    resize: str = SQUASH,
 ) -> tuple[OnnxModel, ModelImages]:
     """Repairs the file, reads the images and proves that they belong together and that the repair changed nothing.
 
     Args:
         count: calibration images; None takes up to 512.
+        resize: how `convert` brings images of other proportions to the model's size.
 
     Raises:
         ModelError: the file cannot be used, or does not fit images and labels. ExportError: the normalized graph
@@ -182,10 +185,15 @@ def model_from_onnx(
     opened = opened_from_file(request.path, pixels)
     preprocessing = opened.preprocessing
     dataset = dataset_from_spec(
-        request.data, shape=preprocessing.shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+        request.data,
+        shape=preprocessing.shape,
+        convert=convert,
+        skip_bad=skip_bad,
+        on_progress=on_progress,
+        resize=resize,
     )
     labels = labels_that_fit(request.labels, dataset, opened.classes, str(request.path))
-    images = images_of_dataset(dataset, request.data, labels, name, count)
+    images = images_of_dataset(dataset, Origin(request.data, convert, resize, skip_bad), labels, name, count)
     checks = {"onnx_against_original": opened.require_same(images.evaluation.images_nhwc)}
     file = opened.file
     notes = list(opened.normalized.notes)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import Dataset, Preprocessing, preprocessing_from_images
 from toolkit.data import dataset_from_spec
-from toolkit.data.model_images import ModelImages, images_of_dataset, labeled_as
+from toolkit.data.fit import SQUASH
+from toolkit.data.model_images import ModelImages, Origin, images_of_dataset, labeled_as
 from toolkit.errors import ModelError, ToolkitError
 from toolkit.models.card import Card
 from toolkit.workspace import require_name
@@ -55,11 +56,13 @@ def model_from_request(
     convert: bool = False,
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    resize: str = SQUASH,
 ) -> tuple[LoadedModel, ModelImages]:
     """Builds the network, loads its weights, reads the images and proves that they belong together.
 
     Args:
         count: calibration images; None takes up to 512.
+        resize: how `convert` brings images of other proportions to the model's size.
 
     Raises:
         ModelError: the network or its checkpoint cannot be used, or does not fit images and labels.
@@ -74,7 +77,7 @@ def model_from_request(
     source = Source(request.builder, request.checkpoint, request.kwargs, request.weights)
     network = network_from_source(source)
     dataset = dataset_from_spec(
-        request.data, shape=request.size, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+        request.data, shape=request.size, convert=convert, skip_bad=skip_bad, on_progress=on_progress, resize=resize
     )
     height, width, channels = dataset.train.images_nhwc.shape[1:]
     logits = classes_of_network(network.net, (height, width, channels))
@@ -88,7 +91,7 @@ def model_from_request(
     }
     card = Card(name, source.as_dict(), labels, preprocessing, network.weights_sha256)
     classifier = classifier_of(network.net, preprocessing)
-    images = images_of_dataset(dataset, request.data, labels, name, count)
+    images = images_of_dataset(dataset, Origin(request.data, convert, resize, skip_bad), labels, name, count)
     return LoadedModel(card, classifier, request.checkpoint.resolve().parent, decided), images
 
 
