@@ -21,7 +21,7 @@ from toolkit.contracts import LabeledImages
 from toolkit.deployment import net as net_module
 from toolkit.deployment.net import Net
 from toolkit.deployment.runners import OPENERS
-from toolkit.errors import BackendUnavailable, BundleError, DataError, EngineError, ToolkitError
+from toolkit.errors import BackendUnavailable, BundleError, DataError, EngineError, ModelError, ToolkitError
 
 
 @pytest.fixture(scope="module")
@@ -269,10 +269,10 @@ def test_memory_stays_flat_over_many_calls(net: Net) -> None:
 @pytest.mark.parametrize(
     "bad", [np.nan * np.ones((1, 3), np.float32), np.array([[np.inf, 0, 0]], np.float32)], ids=["nan", "inf"]
 )
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_an_engine_that_answers_nonsense_is_not_made_to_look_sound(
+def test_an_engine_that_answers_nonsense_is_named_and_not_made_to_look_sound(
     net: Net, bad: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert net._runner is not None
     monkeypatch.setattr(net._runner, "logits", lambda images: bad.copy())
-    assert np.isnan(net.classify(np.zeros((16, 16, 3), np.uint8)).probabilities).any()
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        net.classify(np.zeros((16, 16, 3), np.uint8))
