@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import Toolkit, structured_set
 from tests.cli.test_bad_input import leftovers, refused
 from toolkit.calibration.methods import CANDIDATES
-from toolkit.exporting.export import CURVE
+from toolkit.exporting.writing import CURVE
 
 CLASSES = np.array(["north", "upper", "lower", "south"])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import (
@@ -142,7 +143,7 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
         facts = {"onnx_against_torch": _same_as_torch(model, graph, images)}
         cut = cut_softmax(graph, model.card.preprocessing)
         require_portable(graph)
-    fp32 = fp32_of_graph(graph, model.card.preprocessing, images, _said(model, options), on_step)
+    fp32 = fp32_of_graph(graph, model.card.preprocessing, images, _said(model, options, bool(cut.operators)), on_step)
     require_right(fp32, options.force)
     made = Graphs({"fp32": graph}, {**facts, "fp32": fp32.as_dict()}, fp32, cut)
     if options.fp16 or options.int8:
@@ -156,21 +157,24 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
     return made
 
 
-def _said(model: LoadedModel | OnnxModel, options: Options) -> Said:
+def _said(model: LoadedModel | OnnxModel, options: Options, cut: bool) -> Said:
     """What the model, and whoever exports it, say of its pixels and of its accuracy."""
-    expected = [] if options.expect_top1 is None else [("--expect-top1", options.expect_top1)]
+    expected = [] if options.expect_top1 is None else [("`expect_top1=`", options.expect_top1)]
     if model.card.accuracy is not None:
         expected.append(("its card", float(model.card.accuracy["top1_percent"])))
     others = model.decided.get("other_weights", "")
     if isinstance(model, OnnxModel):
-        return Said(ONNX, model.normalized, tuple(expected), others)
+        return Said(ONNX, model.normalized, tuple(expected), others, cut)
     foreign = model.card.arch["family"] == "python"
     given = model.decided.get("normalisation") == "given"
-    return Said(TORCH if foreign else CARD, given, tuple(expected), others)
+    return Said(TORCH if foreign else CARD, given, tuple(expected), others, cut)
 
 
 def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:
-    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+    with (
+        TorchRunner(model.classifier) as torch_runner,
+        OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as ort,
+    ):
         return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
 
 

@@ -127,7 +127,7 @@ def chosen_set(
             raise ModelError(
                 f"{path} has no weights called '{key}'",
                 found=", ".join(dict.fromkeys(entry.found_as for entry in every)),
-                fix="--weights with one of these",
+                fix="`weights=` with one of these",
             )
         best = named[0]
     return best, tuple(entry for entry in fitting if entry is not best and not _same(entry, best))
@@ -144,4 +144,4 @@ def words_of_choice(best: Weights, others: tuple[Weights, ...]) -> str:
         return best.found_as
     also = ", ".join(dict.fromkeys(entry.found_as for entry in others))
     average = ", a moving average" if best.is_average and not all(entry.is_average for entry in others) else ""
-    return f"{best.found_as}{average} (others are in {also}: --weights takes them)"
+    return f"{best.found_as}{average} (others are in {also}: `weights=` takes them)"
