@@ -1,4 +1,4 @@
-"""Small edits of an ONNX graph in place, and its constants as arrays. A repeated protobuf field takes only copies."""
+"""Small edits of an ONNX graph in place; its constants, attributes and sizes as Python values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,27 @@ def arrays_of(graph: Any) -> dict[str, Any]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
+def attributes(node: Any) -> dict[str, Any]:
+    """A node's attributes as Python values."""
+    from onnx import helper
+
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def dims_of(model: Any) -> dict[str, list[Any]]:
+    """Sizes of every tensor whose rank is known; an open size by its name."""
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(model).graph
+    return {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*graph.input, *graph.value_info, *graph.output]
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
 def set_nodes(graph: Any, nodes: Iterable[Any]) -> None:
-    """Replaces all nodes; they may be the graph's own."""
+    """Replaces all nodes; they may be the graph's own. A repeated protobuf field takes only copies."""
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

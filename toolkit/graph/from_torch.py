@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ExportError
-from toolkit.graph.simplify import tidied
+from toolkit.graph.normal.folding import folded_at_batch
+from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
+from toolkit.graph.normal.opset import OPSET
+from toolkit.graph.normal.rewrites import tidied, with_plain_constants
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
+WHAT = "the network"
 INPUT, OUTPUT = "images", "logits"
 ROLES = {
     "Conv": ("weight", "bias"),
@@ -44,8 +47,25 @@ def onnx_from_torch(
     """
     with needs("export"):
         import onnx
-        import torch
-    example = torch.zeros((2, *preprocessing.shape), dtype=torch.uint8)
+    traced = [_traced(classifier, preprocessing, batch) for batch in BATCHES]
+    folded = [folded_at_batch(t, batch, WHAT, keep_layout=True) for t, batch in zip(traced, BATCHES, strict=True)]
+    model = with_open_batch(*folded, WHAT)
+    tidied(model)
+    _rename(model.graph)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
+    model.graph.name = metadata.get("toolkit.model", "classifier")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: int) -> onnx.ModelProto:
+    """As the exporter writes it for so many images; Python's own numbers, such as `len(x)`, are theirs."""
+    import onnx
+    import torch
+
+    example = torch.zeros((batch, *preprocessing.shape), dtype=torch.uint8)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "legacy exporter", known and wanted; tracer hints about constants
@@ -64,13 +84,7 @@ def onnx_from_torch(
             found = next(iter(str(error).splitlines()), type(error).__name__)
             raise ExportError("PyTorch cannot export this network", found=found) from error
     model = onnx.load_from_string(buffer.getvalue())
-    tidied(model)
-    _rename(model.graph)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
-    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
-    model.graph.name = metadata.get("toolkit.model", "classifier")
-    onnx.checker.check_model(model, full_check=True)
+    with_plain_constants(model)
     return model
 
 
