@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from onnx import helper
-from toolkit.graph.edit import attributes
 from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.contracts import Preprocessing
 from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.edit import attributes
 from toolkit.graph.fp16 import PREPROCESS, fp16_from_onnx
 from toolkit.graph.from_torch import onnx_from_torch
 from toolkit.models.resnet import Classifier

@@ -20,6 +20,13 @@ def attributes(node: Any) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
+def drop_attribute(node: Any, *names: str) -> None:
+    """Removes attributes by name; those that are not there are not missed."""
+    kept = [type(a).FromString(a.SerializeToString()) for a in node.attribute if a.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
 def dims_of(model: Any) -> dict[str, list[Any]]:
     """Sizes of every tensor whose rank is known; an open size by its name."""
     from onnx import shape_inference

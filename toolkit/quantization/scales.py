@@ -56,6 +56,8 @@ def weight_scales(weights: Float32) -> Float32:
     Inference", ICCV Workshops 2019, on weights.
     """
     flat = weights.reshape(len(weights), -1).astype(np.float32)
+    if not flat.any():
+        return np.full(len(flat), SMALLEST_NORMAL_HALF, np.float32)
     largest: Float32 = np.maximum(np.abs(flat).max(axis=1) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
     in_half = SMALLEST_NORMAL_HALF <= float(largest.max()) <= LARGEST_HALF
     best, least = largest, np.full(len(flat), np.inf)

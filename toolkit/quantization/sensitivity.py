@@ -14,7 +14,7 @@ from toolkit.calibration.record import Record
 from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import CalibrationError
-from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
@@ -76,7 +76,7 @@ def sensitivities_of_layers(
     Raises:
         CalibrationError: the record was measured on another graph.
     """
-    convolutions = convolutions_in_graph(model)
+    convolutions = layers_in_graph(model)
     expected = logits_of(model, images_nhwc)
     found = []
     for index, name in enumerate(convolutions):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, set_nodes
+from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, drop_attribute, set_nodes
 from toolkit.graph.normal.folding import STANDARD
 
 if TYPE_CHECKING:
@@ -88,12 +88,6 @@ def lowered(model: onnx.ModelProto, what: str) -> None:
             ) from error
 
 
-def _without(node: Any, *names: str) -> None:
-    kept = [type(a).FromString(a.SerializeToString()) for a in node.attribute if a.name not in names]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-
-
 def _constant(node: Any, place: int, known: _Known) -> Any:
     """A constant input as an array; None where there is none at this place, or it is computed."""
     return known.constants.get(node.input[place]) if len(node.input) > place and node.input[place] else None
@@ -110,7 +104,7 @@ def _axes_as_attribute(node: Any, known: _Known) -> None:
         del node.input[1:]
     if node.op_type in ("ReduceSum", "Identity"):
         return
-    _without(node, "noop_with_empty_axes")
+    drop_attribute(node, "noop_with_empty_axes")
     if axes is not None or len(node.input) < 2 or not node.input[1]:
         del node.input[1:]
         if axes is not None and axes.size:
@@ -137,7 +131,7 @@ def _pads_of_every_axis(node: Any, known: _Known) -> None:
 def _split_sizes(node: Any, known: _Known) -> None:
     """Split has had num_outputs since 18: equal parts, the last of them smaller. Before, sizes are given or equal."""
     facts = attributes(node)
-    _without(node, "num_outputs")
+    drop_attribute(node, "num_outputs")
     if "num_outputs" not in facts:
         return
     size, parts = known.dims[node.input[0]][facts.get("axis", 0)], facts["num_outputs"]
@@ -153,7 +147,7 @@ def _plain_attributes(**usual: Any) -> Callable[[Any, _Known], None]:
 
     def lower(node: Any, known: _Known) -> None:
         facts = attributes(node)
-        _without(node, *(name for name, value in usual.items() if facts.get(name) == value))
+        drop_attribute(node, *(name for name, value in usual.items() if facts.get(name) == value))
 
     return lower
 
@@ -172,7 +166,7 @@ def _scales_of_every_axis(node: Any, known: _Known) -> None:
     name = f"{node.output[0]}_scales"
     add_constants(known.graph, {name: every})
     node.input[2] = name
-    _without(node, "axes")
+    drop_attribute(node, "axes")
 
 
 LOWER: dict[str, Callable[[Any, _Known], None]] = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.graph.edit import attributes, dims_of, drop_unread_initializers, set_nodes
+from toolkit.graph.edit import attributes, dims_of, drop_attribute, drop_unread_initializers, set_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -121,10 +121,7 @@ def explicit_pads(model: onnx.ModelProto) -> int:
         axes = range(len(kernel))
         strides, dilations = (facts.get(key, [1] * len(kernel)) for key in ("strides", "dilations"))
         pads = [_padding(mode, size[i], kernel[i], strides[i], dilations[i]) for i in axes]
-        kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads")]
-        kept = [type(a).FromString(a.SerializeToString()) for a in kept]
-        del node.attribute[:]
-        node.attribute.extend(kept)
+        drop_attribute(node, "auto_pad", "pads")
         node.attribute.append(helper.make_attribute("pads", [p[0] for p in pads] + [p[1] for p in pads]))
         written += 1
     return written
