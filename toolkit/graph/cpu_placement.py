@@ -1,4 +1,4 @@
-"""Where the form for ONNX Runtime's CPU kernels quantizes: which tensors, which are never negative, which share a range.
+"""Where the form for ONNX Runtime's CPU kernels quantizes: which tensors, never negative or not, of one range or not.
 
 Its convolutions and Adds are fused where both their inputs and their output are quantized; its matrix products where
 their input is. A tensor that another only passes on has the same range as that one: it is rounded once.

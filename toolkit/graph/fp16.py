@@ -33,7 +33,7 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
     """
     bounds = _bounds(model.graph.node)
     for name, array in arrays_of(model.graph).items():
-        values = np.abs(array.astype(np.float64)) if array.dtype == np.float32 and name not in bounds else array[:0]
+        values = np.abs(array.astype(np.float64)) if array.dtype == np.float32 and name not in bounds else np.zeros(0)
         if values.size and not values.max() <= LARGEST:  # NaN too
             raise ExportError(
                 f"weight '{name}' overflows FP16",

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from toolkit.graph.edit import attributes, dims_of
+import numpy as np
+
+from toolkit.graph.edit import arrays_of, attributes, dims_of
 
 if TYPE_CHECKING:
     import onnx
@@ -65,6 +67,13 @@ def axes_of_layers(model: onnx.ModelProto) -> dict[str, int]:
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     found = {node.name: axis_of_outputs(node, ranks) for node in model.graph.node}
     return {name: axis for name, axis in found.items() if axis is not None}
+
+
+def weights_of_layers(model: onnx.ModelProto) -> dict[str, tuple[str, Any]]:
+    """The weights of each layer by its name: what the file calls them, and an array with the output channels first."""
+    axes, arrays = axes_of_layers(model), arrays_of(model.graph)
+    readers = {node.name: node.input[1] for node in model.graph.node if node.name in axes}
+    return {name: (weight, np.moveaxis(arrays[weight], axes[name], 0)) for name, weight in readers.items()}
 
 
 def layers_left_out(model: onnx.ModelProto) -> set[str]:

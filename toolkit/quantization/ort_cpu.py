@@ -5,11 +5,6 @@ every convolution stands between a DequantizeLinear and a QuantizeLinear, as doe
 matrix products read a DequantizeLinear. What is never negative uses all of 0..255; everything else is symmetric about
 128. Ranges are the record's, by its method for these levels, of the tensors that TensorRT's form leaves alone too
 (convolution outputs before an Add, the last ReLU).
-
-x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
-int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
-neighbors of one sign can do it, so only the channels that have such a pair get wider scales here: the file has the
-same answers on every processor.
 """
 
 from __future__ import annotations
@@ -29,15 +24,19 @@ from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.lazy import needs
 from toolkit.quantization.qdq import graph_and_ranges, insert_behind_makers, pair_of_nodes
 from toolkit.quantization.rounding import rounded_weights
-from toolkit.quantization.scales import LEVELS, SMALLEST_SCALE, dequantized, quantized_weights, weight_scales
+from toolkit.quantization.scales import (
+    LEVELS,
+    SMALLEST_SCALE,
+    dequantized,
+    quantized_weights,
+    weight_scales_in_16_bits,
+)
 from toolkit.quantization.whole_pixels import MIDDLE, read_bytes
 
 if TYPE_CHECKING:
     import onnx
 
 LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
-# 255 * 128 is the last that int16 holds, and rounding adds less than a step to each of the two.
-LARGEST_PAIR = 127.0
 
 
 def cpu_from_ranges(
@@ -82,29 +81,6 @@ def weights_on_cpu(weights: Float32) -> Float32:
     """What this form makes of weights (C_out, C_in, ...), in floating point."""
     scales = weight_scales_in_16_bits(weights)
     return dequantized(rounded_weights(weights, scales), scales)
-
-
-def weight_scales_in_16_bits(weights: Float32) -> Float32:
-    """`weight_scales`, not below `scales_of_pairs`: float32 (C_out,) of weights (C_out, ...)."""
-    scales: Float32 = np.maximum(weight_scales(weights), scales_of_pairs(weights))
-    return scales
-
-
-def scales_of_pairs(weights: Float32) -> Float32:
-    """The least scales with which 255 times the sum of any two neighboring weights fits in int16: float32 (C_out,).
-
-    Neighbors are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
-    (kH, kW, C_in); where C_in is odd the last channel of one place goes with the first of the next.
-
-    Args:
-        weights: float32 (C_out, C_in / groups, kH, kW), or with another number of places.
-    """
-    flat = np.moveaxis(weights, 1, -1).reshape(len(weights), -1).astype(np.float64)
-    pairs = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2))).reshape(len(flat), -1, 2)
-    together = pairs.clip(min=0).sum(axis=2), pairs.clip(max=0).sum(axis=2)
-    largest = np.maximum(*(np.abs(sums).max(axis=1) for sums in together))
-    scales: Float32 = (largest / LARGEST_PAIR).astype(np.float32)
-    return scales
 
 
 def _scale(amax: float, unsigned: bool) -> np.float32:

@@ -16,7 +16,14 @@ from toolkit.contracts import WeightsAsInt8
 from toolkit.graph.edit import add_constants, arrays_of, set_nodes
 from toolkit.graph.qdq_placement import layers_in_graph, placement_in_graph
 from toolkit.lazy import needs
-from toolkit.quantization.scales import LEVELS, activation_scale, nearest_weights, quantized_weights, weight_scales
+from toolkit.quantization.scales import (
+    LEVELS,
+    activation_scale,
+    nearest_weights,
+    quantized_weights,
+    weight_scales,
+    weight_scales_in_16_bits,
+)
 from toolkit.quantization.whole_pixels import PIXELS, FirstConvolution, with_whole_pixels
 
 if TYPE_CHECKING:
@@ -49,7 +56,7 @@ def qdq_from_ranges(
     values, layers = arrays_of(graph), layers_in_graph(result)
     for weight, axis in placement.axes.items():
         rows = np.moveaxis(values[weight], axis, 0)
-        scales = weight_scales(rows)
+        scales = weight_scales_in_16_bits(rows, in_half=True) if rows.ndim == 2 else weight_scales(rows)
         pairs[weight] = pair_of_nodes(graph, weight, scales, np.zeros(len(scales), np.int8), axis)
         places = tuple(
             (n.name, 1) for n in graph.node if n.name in layers and n.input[1] == weight and n.name not in keep_float

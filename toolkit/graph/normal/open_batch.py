@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 BATCHES = (3, 5)  # two numbers that no network has for another reason at the same place
+BATCH = "batch/size"
 RECURRENT = ("GRU", "LSTM", "RNN")
 # They stretch a size of 1 to whatever their other input has.
 STRETCHING = frozenset(
@@ -29,7 +30,7 @@ class _Opening:
 
     Attributes:
         dims: sizes of the tensors of each.
-        fresh: nodes that compute sizes from the batch, to be put first.
+        fresh: nodes that compute sizes from the batch.
     """
 
     graph: Any
@@ -58,7 +59,9 @@ def with_open_batch(one: onnx.ModelProto, other: onnx.ModelProto, what: str) -> 
             if name in here and not _equal(here[name], there.get(name_there)):
                 _open_input(opening, node, same, place, here[name], there[name_there])
     add_constants(graph, opening.constants)
-    set_nodes(graph, [*opening.fresh, *(_plain_flatten(node, opening) for node in graph.node)])
+    nodes = [_plain_flatten(node, opening) for node in graph.node]
+    first = _first_reader(nodes, opening.fresh)
+    set_nodes(graph, [*nodes[:first], *_batch(opening, nodes[:first]), *opening.fresh, *nodes[first:]])
     drop_unread_initializers(graph)
     _name_batch(graph, opening.dims[0].get(graph.output[0].name, []))
     return one
@@ -146,7 +149,7 @@ def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
     opening.constants |= constants
     scaled = f"{name}_scaled"
     opening.fresh += [
-        helper.make_node("Mul", [_batch(opening), f"{name}_factor"], [scaled], f"{name}/Mul"),
+        helper.make_node("Mul", [BATCH, f"{name}_factor"], [scaled], f"{name}/Mul"),
         helper.make_node("Add", [scaled, f"{name}_rest"], [name], f"{name}/Add"),
     ]
     if here.ndim == 0:
@@ -155,19 +158,29 @@ def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
     return name
 
 
-def _batch(opening: _Opening) -> str:
-    """A tensor of one number, the batch; its nodes are made once."""
+def _first_reader(nodes: list[Any], fresh: list[Any]) -> int:
+    made = {name for node in fresh for name in node.output}
+    return next((at for at, node in enumerate(nodes) if made.intersection(node.input)), len(nodes))
+
+
+def _batch(opening: _Opening, before: list[Any]) -> list[Any]:
+    """Nodes that make `BATCH`, one number: the first size of what the first layer makes, or of the images.
+
+    Images are read by the preprocessing alone, so that INT8 files may do without its floats.
+    """
     from onnx import helper
 
-    name = "batch/size"
     if not opening.fresh:
-        opening.constants |= {"batch.first": np.array([0]), "batch.end": np.array([1])}
-        images = opening.graph.input[0].name
-        opening.fresh += [
-            helper.make_node("Shape", [images], ["batch/shape"], "batch/Shape"),
-            helper.make_node("Slice", ["batch/shape", "batch.first", "batch.end"], [name], "batch/Slice"),
-        ]
-    return name
+        return []
+    here, there = opening.dims
+    makers = (name for node in before if node.op_type in ("Conv", "Gemm", "MatMul") for name in node.output)
+    usual = (name for name in makers if here.get(name, [0])[0] == BATCHES[0] and there.get(name, [5])[0] == BATCHES[1])
+    source = next(usual, opening.graph.input[0].name)
+    add_constants(opening.graph, {"batch.first": np.array([0]), "batch.end": np.array([1])})
+    return [
+        helper.make_node("Shape", [source], ["batch/shape"], "batch/Shape"),
+        helper.make_node("Slice", ["batch/shape", "batch.first", "batch.end"], [BATCH], "batch/Slice"),
+    ]
 
 
 def _without_repeats(opening: _Opening, here: Any, there: Any) -> Any:
