@@ -9,7 +9,10 @@ from __future__ import annotations
 import io
 import itertools
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ExportError
@@ -67,7 +70,7 @@ def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: in
 
     example = torch.zeros((batch, *preprocessing.shape), dtype=torch.uint8)
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _adaptive_pools():
         warnings.simplefilter("ignore")  # "legacy exporter", known and wanted; tracer hints about constants
         try:
             torch.onnx.export(
@@ -86,6 +89,38 @@ def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: in
     model = onnx.load_from_string(buffer.getvalue())
     with_plain_constants(model)
     return model
+
+
+@contextmanager
+def _adaptive_pools() -> Iterator[None]:
+    """AdaptiveAvgPool2d to a size that does not divide its input, which the exporter refuses, as two products."""
+    import torch
+    from torch.nn import functional
+
+    usual = functional.adaptive_avg_pool2d
+
+    def pooled(x: torch.Tensor, output_size: Any) -> torch.Tensor:
+        wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+        sizes = [(int(size), int(w or size)) for size, w in zip(x.shape[-2:], wanted, strict=True)]
+        if all(size % want == 0 for size, want in sizes):
+            return usual(x, output_size)
+        rows, columns = (_means_of_windows(size, want) for size, want in sizes)
+        tall = torch.matmul(rows, x)
+        return torch.matmul(columns, tall.transpose(-1, -2)).transpose(-1, -2)
+
+    with mock.patch.object(functional, "adaptive_avg_pool2d", pooled):
+        yield
+
+
+def _means_of_windows(size: int, want: int) -> torch.Tensor:
+    """float32 (want, size): a row a mean. Source: PyTorch, AdaptivePooling.h, start_index and end_index."""
+    import torch
+
+    found = torch.zeros(want, size)
+    for row in range(want):
+        start, end = row * size // want, -(-(row + 1) * size // want)
+        found[row, start:end] = 1 / (end - start)
+    return found
 
 
 def readable_name(scope: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ from toolkit.files import os_errors
 from toolkit.models.checkpoint import require_finite, tensors_from_file
 
 NESTED = ("state_dict", "model", "model_state_dict", "net", "ema", "model_ema", "state_dict_ema")
-PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile put them before any module's names
+LOSSES = ("criterion.", "loss")  # what a training script keeps beside its network
 # Counters that decide nothing in evaluation mode, and that old checkpoints lack.
 HARMLESS = ("num_batches_tracked", "n_averaged")
 CONVERT = (
@@ -33,10 +37,16 @@ CODE = ("unrecognized function", "object for class", "BUILD is only")
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and how they were found: "state_dict, without 'module.'"."""
+    """Tensors by name, and how they were found: "state_dict, without 'module.'".
+
+    Attributes:
+        versions: what `torch.save` keeps of each module's version, by the module's name; modules that changed their
+            weights' meaning read it.
+    """
 
     tensors: dict[str, Tensor]
     found_as: str
+    versions: dict[str, Any] = field(default_factory=dict)
 
 
 def weights_from_checkpoint(path: Path) -> Weights:
@@ -54,11 +64,16 @@ def weights_from_checkpoint(path: Path) -> Weights:
             raise _no_weights(path, content)
         place.append(inner)
         content = content[inner]
-    return Weights(_tensors(content), ".".join(place) or "the file itself")
+    versions = dict(getattr(content, "_metadata", None) or {})
+    return Weights(_tensors(content), ".".join(place) or "the file itself", versions)
 
 
 def _loaded(path: Path) -> Any:
     """`torch.load` that refuses every pickle which could run code."""
+    with os_errors(path, "read"):
+        other = _other_kind(path)
+    if other is not None:
+        raise other
     try:
         with os_errors(path, "read"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old storage formats
@@ -67,6 +82,25 @@ def _loaded(path: Path) -> Any:
         raise _unsafe(path, str(error)) from error
     except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _other_kind(path: Path) -> ModelError | None:
+    """Whole files that hold more than weights, or come from elsewhere; None where it may be a checkpoint."""
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    parts = {part for name in names for part in name.split("/")[1:]}
+    allowed = "a state dict: torch.save(net.state_dict(), 'weights.pth'), or a .safetensors file"
+    if {"constants.pkl", "code"} <= parts:
+        fix = f"torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pth')"
+        return ModelError(f"{path} is a TorchScript program", found="code beside the weights", allowed=allowed, fix=fix)
+    if any("exported_program" in part or part == "archive_format" for part in parts | set(names)):
+        fix = f"torch.save(torch.export.load('{path.name}').state_dict, 'weights.pth')"
+        return ModelError(f"{path} is an ExportedProgram of torch.export", found="a program", allowed=allowed, fix=fix)
+    with path.open("rb") as stream:
+        first = stream.read(8)
+    kinds = {b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes it", b"\x93NUMPY": "a numpy array"}
+    kind = next((words for magic, words in kinds.items() if first.startswith(magic)), None)
+    kind = "an ONNX file" if path.suffix == ".onnx" else kind
+    return None if kind is None else ModelError(f"{path} is no PyTorch checkpoint", found=kind, allowed=allowed)
 
 
 def _unsafe(path: Path, text: str) -> ModelError:
@@ -122,26 +156,93 @@ def load_user_weights(net: nn.Module, weights: Weights, path: Path, build: Any =
             "the network has layers whose shape is still open (torch.nn.Lazy...)",
             fix="run one forward pass in the function that builds it",
         )
-    tensors, stripped = without_prefixes(weights.tensors, set(wanted))
-    tensors = {name: v for name, v in tensors.items() if name in wanted or not name.endswith(HARMLESS)}
-    _require_names(wanted, tensors, path)
-    _require_shapes(wanted, tensors, path, build)
+    renaming = renaming_to(set(weights.tensors), set(wanted))
+    inside, left = renaming.of_all(weights.tensors, set(wanted))
+    tensors = {name: v for name, v in inside.items() if name in wanted or not name.endswith(HARMLESS)}
+    state = _with_versions(tensors, renaming.of_modules(weights.versions))
+    if not _loads_by_version(net, state):
+        _require_names(wanted, tensors, path)
+        _require_shapes(wanted, tensors, path, build)
     for name, value in tensors.items():
         require_finite(name, value, path, fix="use the checkpoint of an earlier epoch")
-    net.load_state_dict(tensors, strict=False)
-    return weights.found_as + "".join(f", without '{prefix}'" for prefix in stripped)
+    try:
+        net.load_state_dict(state, strict=False)
+    except Exception as error:  # what a module's own reading of old weights raises
+        found = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{path} cannot be loaded into this network", found=found) from error
+    said = [f"without '{part}'" for part in (*renaming.wrappers, renaming.prefix) if part]
+    said += [f"{_few(left)} left out"] if left else []
+    return ", ".join([weights.found_as, *said])
 
 
-def without_prefixes(tensors: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Strips what wrappers put before every name, unless the network's own names begin so too."""
-    stripped: list[str] = []
-    while True:
-        names = [name for name in tensors if not name.endswith(HARMLESS) or name in wanted]
-        prefix = next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None)
-        if prefix is None or all(name.startswith(prefix) for name in wanted):
-            return tensors, tuple(stripped)
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-        stripped.append(prefix)
+def _with_versions(tensors: dict[str, Tensor], versions: dict[str, Any]) -> dict[str, Tensor]:
+    """A state dict that says which version each module was of, where the checkpoint says so."""
+    state: Any = OrderedDict(tensors)
+    if versions:
+        state._metadata = versions
+    result: dict[str, Tensor] = state
+    return result
+
+
+def _loads_by_version(net: nn.Module, state: dict[str, Tensor]) -> bool:
+    """Whether the modules' own reading of an older version finds every tensor, under whatever names."""
+    if not hasattr(state, "_metadata") or set(state) == set(net.state_dict()):
+        return False
+    try:
+        copy.deepcopy(net).load_state_dict(state, strict=True)
+    except Exception:  # RuntimeError of torch, and what a module raises
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Renaming:
+    """From a checkpoint's names to the network's.
+
+    Attributes:
+        wrappers: taken out wherever they stand.
+        prefix: what stands before all that the network has, once those are out.
+    """
+
+    wrappers: tuple[str, ...]
+    prefix: str
+
+    def of(self, name: str) -> str | None:
+        """The network's name; None for what stands beside the network."""
+        for wrapper in self.wrappers:
+            name = name.replace(wrapper, "")
+        return name.removeprefix(self.prefix) if name.startswith(self.prefix) else None
+
+    def of_all(self, tensors: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
+        """The network's tensors, and the names of those that stand beside it: a loss with weights, a teacher."""
+        inside = {new: value for name, value in tensors.items() if (new := self.of(name)) is not None}
+        left = [name for name in tensors if self.of(name) is None]
+        losses = [name for name in inside if name.startswith(LOSSES) and name not in wanted]
+        return {name: value for name, value in inside.items() if name not in losses}, left + losses
+
+    def of_modules(self, versions: dict[str, Any]) -> dict[str, Any]:
+        """The same for names of modules, which end before the dot."""
+        named = {self.of(f"{name}." if name else ""): value for name, value in versions.items()}
+        whole = {"": versions[""]} if "" in versions else {}
+        return {**whole, **{name.rstrip("."): value for name, value in named.items() if name is not None}}
+
+
+def renaming_to(names: set[str], wanted: set[str]) -> Renaming:
+    """How tensors come to the network's names: without what wrappers put in, and what stands before all of them."""
+    wrappers = tuple(w for w in WRAPPERS if any(w in n for n in names) and not any(w in n for n in wanted))
+    plain = {Renaming(wrappers, "").of(name) or "" for name in names}
+    return Renaming(wrappers, _prefix(plain, {name for name in wanted if not name.endswith(HARMLESS)}))
+
+
+def _prefix(names: set[str], needed: set[str]) -> str:
+    """What stands before every name that the network needs; "" where nothing does, or nothing fits."""
+    if not needed or needed <= names:
+        return ""
+    first = min(needed)
+    ends = [name.removesuffix(first) for name in names if name.endswith(f".{first}")]
+    whole = [prefix for prefix in ends if all(prefix + name in names for name in needed)]
+    usual = [word for word in ("model.", "net.") if all(name.startswith(word) for name in names)]
+    return min(whole, key=len) if whole else next((w for w in usual if not any(n.startswith(w) for n in needed)), "")
 
 
 def _few(names: list[str]) -> str:

@@ -65,7 +65,7 @@ def lowered(model: onnx.ModelProto, what: str) -> None:
     Raises:
         ModelError: an operator says what 17 has no words for; names it.
     """
-    from onnx import checker, helper
+    from onnx import checker
 
     graph, opset = model.graph, opset_of(model)
     known = _Known(graph, arrays_of(graph), dims_of(model))
@@ -74,7 +74,7 @@ def lowered(model: onnx.ModelProto, what: str) -> None:
         if lower is not None:
             lower(node, known)
     del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.opset_import.add(version=OPSET)
     model.ir_version = IR_VERSION
     context = checker.C.CheckerContext()
     context.ir_version, context.opset_imports = IR_VERSION, {"": OPSET}
