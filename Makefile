@@ -1,14 +1,18 @@
 # make demo: venv, install, the main job on the embedded default. make test: every test. Nothing else is needed.
+# make check: what to run while working, in two minutes.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := bundles/demo-results
+# A test that hangs ends its worker with the stack of every thread; the limit is above what tests allow their children.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
+	-o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true
 
-.PHONY: demo test gpu lint format wheel clean help
+.PHONY: demo check test gpu lint format wheel clean help
 
 help:  ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -29,8 +33,11 @@ demo: $(INSTALLED)  ## Install, then export, verify, bench and report the embedd
 	@echo "Next: . $(BIN)/activate && toolkit train my-net --help   (your own images)"
 	@echo "      copy the bundle to the device                      (see README.md)"
 
+check: lint  ## Lint, types, the import rule and every test that is not slow
+	$(PYTEST) -m 'not slow'
+
 test: $(INSTALLED)  ## Run every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/gpu.md)
 	@$(PYTHON) benchmarks/gpu_inputs.py || echo 'without the real nets: the tiny one is checked' >&2

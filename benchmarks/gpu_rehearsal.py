@@ -148,7 +148,7 @@ def engines(folder: Path, name: str) -> None:
         head = {"smallest": 1, "largest": 256, "scratch": 4096, "works": True}
         plan = json.dumps(head).encode() + b"\n" + (folder / name / VARIANTS[source].file).read_bytes()
         beside = source == "int8"
-        where = f"extra/{name}.int8.engine" if beside else f"{name}/engines/{Path(VARIANTS[source].file).stem}.engine"
+        where = f"extra/{name}.int8.engine" if beside else f"{name}/engines/{VARIANTS[source].engine_file}"
         (folder / where).write_bytes(plan)
         facts = sidecar(plan, VARIANTS[source].file)
         (folder / f"{where}.json").write_text(json.dumps(facts))

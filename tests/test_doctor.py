@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from toolkit import doctor, doctor_checks, doctor_tensorrt
-from toolkit.doctor import Check, answered, check, checks, in_own_process
-from toolkit.doctor_checks import Absent, Answer, l4t_version
+from toolkit.doctor import checks as doctor
+from toolkit.doctor import gpu, machine, packages
+from toolkit.doctor.checks import Check, answered, check, checks, in_own_process
+from toolkit.doctor.machine import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import Device, Driver
@@ -134,14 +135,14 @@ def test_a_library_that_exits_is_reported_with_its_last_words(monkeypatch: pytes
 
 
 def test_what_a_library_prints_does_not_hide_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "from toolkit import doctor; print('hello'); doctor.answer_to_parent('python')"
+    program = "from toolkit.doctor import checks; print('hello'); checks.answer_to_parent('python')"
     finding = _child(monkeypatch, program)
     assert (finding.ok, finding.name) == (True, "python")
 
 
 def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong() -> Answer:
-        doctor_checks._expect(False, "Relu gave -1")
+        machine.expect(False, "Relu gave -1")
         return None, ""
 
     finding = _with(monkeypatch, wrong)
@@ -150,8 +151,8 @@ def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_the_doctor_imports_no_backend() -> None:
     heavy = " ".join(["torch onnx onnxruntime PIL safetensors pycuda", *MODULES])
-    program = f"import sys, toolkit.doctor; sys.exit(' '.join(set({heavy!r}.split()) & set(sys.modules)))"
-    environment = os.environ | {"PYTHONPATH": str(Path(doctor.__file__).parent.parent)}
+    program = f"import sys, toolkit.doctor.checks; sys.exit(' '.join(set({heavy!r}.split()) & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": str(Path(doctor.__file__).parents[2])}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert run.stderr.strip() == ""
 
@@ -167,7 +168,7 @@ def test_onnxruntime_is_found_to_work_where_there_is_no_onnx(monkeypatch: pytest
 
 def test_the_built_in_convolution_is_the_model_that_it_says_it_is() -> None:
     onnx = pytest.importorskip("onnx", reason="reads the model back")
-    model = onnx.load_from_string(doctor_checks.TINY_CONV)
+    model = onnx.load_from_string(packages.TINY_CONV)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Conv"]
     assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [[[[2.0]]]]
@@ -188,7 +189,7 @@ def test_l4t_is_read_off_the_release_file(release: str, version: str | None) -> 
 
 
 def _files(monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
-    monkeypatch.setattr(doctor_checks, "_text", lambda path: texts.get(Path(path).name, ""))
+    monkeypatch.setattr(machine, "_text", lambda path: texts.get(Path(path).name, ""))
 
 
 def test_a_jetson_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,14 +215,14 @@ def test_a_full_disk_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 100 << 20
 
-    monkeypatch.setattr("toolkit.doctor_checks.shutil.disk_usage", lambda path: Usage)
+    monkeypatch.setattr("toolkit.doctor.machine.shutil.disk_usage", lambda path: Usage)
     finding = answered("disk space")
     assert (finding.ok, finding.fix) == (False, doctor.FIXES["disk space"])
     assert "0.1 GiB free" in finding.detail
 
 
 def _driver(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
-    monkeypatch.setattr(doctor_checks, "probe_driver", lambda: driver)
+    monkeypatch.setattr(gpu, "probe_driver", lambda: driver)
 
 
 def test_gpus_are_listed_with_capability_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +239,7 @@ def test_a_missing_driver_is_absent_with_its_reason(monkeypatch: pytest.MonkeyPa
 
 def test_a_tensorrt_that_only_runs_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Any = TensorRT(None, "lean", "11.4", can_build=False, strongly_typed_only=True)
-    monkeypatch.setattr(doctor_tensorrt, "find_tensorrt", lambda: found)
+    monkeypatch.setattr(gpu, "find_tensorrt", lambda: found)
     assert answered("tensorrt").detail == "lean: runs engines, cannot build them"
 
 
@@ -246,7 +247,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
     """These modules of TensorRT and no others, beside a driver that answers."""
     for name in MODULES:
         monkeypatch.setitem(sys.modules, name, modules.get(name))
-    monkeypatch.setattr(doctor_tensorrt, "probe_driver", lambda: Driver(True, "", "12.4", ()))
+    monkeypatch.setattr(gpu, "probe_driver", lambda: Driver(True, "", "12.4", ()))
 
 
 def test_each_tensorrt_is_asked_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +258,7 @@ def test_each_tensorrt_is_asked_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
         "tensorrt_lean": SimpleNamespace(__version__="11.4.0", BuilderFlag=flags),
     }
     _installed(monkeypatch, **modules)
-    monkeypatch.setattr(doctor_tensorrt, "require_cuda_starts", lambda found, driver: asked.append(found.name))
+    monkeypatch.setattr(gpu, "require_cuda_starts", lambda found, driver: asked.append(found.name))
     findings = {kind: answered(f"cuda with {kind}") for kind in dict.fromkeys(MODULES.values())}
     assert {kind: finding.ok for kind, finding in findings.items()} == {
         "tensorrt": True, "tensorrt-rtx": None, "lean": True, "dispatch": None,
@@ -275,7 +276,7 @@ def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_wants_a_driver_not_anot
     def refuse(found: TensorRT, driver: Driver) -> None:
         raise CudaDoesNotStart(f"{found.name} cannot start CUDA here", found="error: 35", fix="update the driver")
 
-    monkeypatch.setattr(doctor_tensorrt, "require_cuda_starts", refuse)
+    monkeypatch.setattr(gpu, "require_cuda_starts", refuse)
     finding = answered("cuda with tensorrt")
     assert (finding.ok, finding.fix) == (False, "update the driver")
     assert finding.detail == "tensorrt 10.6.0 cannot start CUDA here: error: 35"
@@ -284,8 +285,8 @@ def test_a_tensorrt_that_cannot_start_cuda_is_broken_and_wants_a_driver_not_anot
 def test_a_tensorrt_that_does_not_import_is_named_though_another_one_works(tmp_path: Path) -> None:
     (tmp_path / "tensorrt_lean").mkdir()
     (tmp_path / "tensorrt_lean/__init__.py").write_text("raise ImportError('libnvinfer_lean.so.11: cannot open')")
-    program = "import sys; from toolkit import doctor; doctor.answer_to_parent('cuda with lean')"
-    paths = f"{tmp_path}{os.pathsep}{Path(doctor.__file__).parents[1]}"
+    program = "import sys; from toolkit.doctor import checks; checks.answer_to_parent('cuda with lean')"
+    paths = f"{tmp_path}{os.pathsep}{Path(doctor.__file__).parents[2]}"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
     )
@@ -317,7 +318,7 @@ def test_a_provider_that_leaves_the_work_to_the_cpu_is_broken(monkeypatch: pytes
     pytest.importorskip("onnx", reason="makes a model")
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no provider that takes no node")
-    finding = _with(monkeypatch, partial(doctor_checks.relu_with, "AzureExecutionProvider"), "onnxruntime cuda")
+    finding = _with(monkeypatch, partial(packages.relu_with, "AzureExecutionProvider"), "onnxruntime cuda")
     assert (finding.ok, finding.fix) == (False, doctor.FIXES["onnxruntime cuda"])
     assert "fallback to CPU EP has been explicitly disabled" in finding.detail
 

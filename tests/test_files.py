@@ -14,20 +14,9 @@ import pytest
 
 import toolkit
 from toolkit.errors import ModelError, ToolkitError
-from toolkit.files import folder_replaced, json_text, os_errors, read_json, sha256_of_file, write_bytes, write_json
+from toolkit.files import json_text, os_errors, read_json, sha256_of_file, write_bytes, write_json
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
-OWNER = "card.json"
-
-
-def _old(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / OWNER).write_text("old")
-    return folder
-
-
-def _content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -81,104 +70,6 @@ def test_an_unknown_system_error_keeps_its_words() -> None:
     assert "Input/output error" in str(caught.value.found)
 
 
-def test_a_folder_appears_when_the_block_is_done_and_not_before(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "target"
-    with folder_replaced(target, OWNER) as fresh:
-        (fresh / OWNER).write_text("new")
-        assert not target.exists()
-    assert _content(target) == {OWNER: "new"}
-    assert target.stat().st_mode & 0o777 == 0o755
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_a_folder_of_ours_is_replaced_with_everything_in_it(tmp_path: Path) -> None:
-    target = _old(tmp_path / "target")
-    (target / "stale").write_text("stale")
-    with folder_replaced(target, OWNER) as fresh:
-        (fresh / OWNER).write_text("new")
-        assert _content(target) == {OWNER: "old", "stale": "stale"}
-    assert _content(target) == {OWNER: "new"}
-
-
-@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_failing_block_leaves_the_old_folder_and_no_litter(tmp_path: Path, fault: type[BaseException]) -> None:
-    target = _old(tmp_path / "target")
-    with pytest.raises(fault), folder_replaced(target, OWNER) as fresh:  # noqa: PT012
-        (fresh / OWNER).write_text("half")
-        raise fault
-    assert _content(target) == {OWNER: "old"}
-    assert list(tmp_path.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("which", [1, 2])
-def test_an_interrupt_while_folders_change_places_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
-) -> None:
-    target, calls, rename = _old(tmp_path / "target"), [0], os.rename
-
-    def interrupted(source: Path, destination: Path) -> None:
-        rename(source, destination)
-        calls[0] += 1
-        if calls[0] == which:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), folder_replaced(target, OWNER) as fresh:
-        (fresh / OWNER).write_text("new")
-    assert _content(target) == {OWNER: "old" if which == 1 else "new"}
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_foreign_folder_and_a_file_are_refused_untouched(tmp_path: Path) -> None:
-    foreign = tmp_path / "home"
-    foreign.mkdir()
-    (foreign / "thesis.txt").write_text("precious")
-    with pytest.raises(ToolkitError, match=r"holds no card\.json"), folder_replaced(foreign, OWNER):
-        pytest.fail("the block ran")
-    with pytest.raises(ToolkitError, match="is a file"), folder_replaced(foreign / "thesis.txt", OWNER):
-        pytest.fail("the block ran")
-    assert _content(foreign) == {"thesis.txt": "precious"}
-    assert list(tmp_path.iterdir()) == [foreign]
-
-
-def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with folder_replaced(tmp_path / "empty", OWNER) as fresh:
-        (fresh / OWNER).write_text("new")
-    assert _content(tmp_path / "empty") == {OWNER: "new"}
-
-
-WRITER = """
-    import sys
-    from pathlib import Path
-    from toolkit.files import folder_replaced
-    for turn in range(int(sys.argv[3])):
-        with folder_replaced(Path(sys.argv[1]), "card.json") as fresh:
-            for name in ("card.json", "a", "b", "c"):
-                (fresh / name).write_text(f"{sys.argv[2]} {turn}")
-"""
-
-
-def test_three_processes_at_once_leave_one_whole_folder_and_no_litter(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", dedent(WRITER), str(target), str(number), "150"],
-            env=ENVIRONMENT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(3)
-    ]
-    said = [writer.communicate(timeout=120)[1] for writer in writers]
-    assert said == ["", "", ""]
-    content = _content(target)
-    assert sorted(content) == ["a", "b", "c", OWNER]
-    assert len(set(content.values())) == 1
-    assert content["a"].endswith(" 149")
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def _in_a_mount(folder: Path, options: str, code: str) -> list[str]:
     """Runs code in a process that alone sees a small tmpfs on `folder`; what it printed as JSON."""
     unshare = shutil.which("unshare")
@@ -199,7 +90,8 @@ IN_A_MOUNT = """
     import json, os, sys
     from pathlib import Path
     from toolkit.errors import ToolkitError
-    from toolkit.files import folder_replaced, write_bytes
+    from toolkit.files import write_bytes
+    from toolkit.folders import folder_replaced
     root, found = Path(sys.argv[1]), []
     def attempt(action):
         try:

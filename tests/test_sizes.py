@@ -14,7 +14,7 @@ from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.deployment.runners import open_runners
 from toolkit.errors import ModelError
 from toolkit.exporting.artifacts import Options
-from toolkit.exporting.export import bundle_from_model
+from toolkit.exporting.writing import bundle_from_model
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
@@ -68,7 +68,7 @@ def test_a_model_of_any_size_trains_exports_and_verifies(
     judged = evaluation_images(bundle, None, None)
     opened = open_runners(bundle, ("torch", "ort"), bundle.precisions)
     try:
-        answers = {name: runner.logits(judged.images_nhwc) for name, runner in opened.runners.items()}
+        answers = {str(name): runner.logits(judged.images_nhwc) for name, runner in opened.runners.items()}
     finally:
         opened.close()
     assert set(answers) >= {"torch fp32", "ort fp32", "ort fp16", "ort int8"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.files import make_private
+from toolkit.folders import make_private
 from toolkit.workspace import cache_folder
 
 

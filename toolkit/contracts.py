@@ -21,6 +21,7 @@ Float64 = NDArray[np.float64]
 # Weights (C_out, ...) to the scales of int8 (C_out,), or to what int8 numbers in such steps make of them, (C_out, ...).
 WeightScales: TypeAlias = Callable[[Float32], Float32]
 WeightsAsInt8: TypeAlias = Callable[[Float32], Float32]
+BGR = "BGR"  # in cards and manifests, of a network that wants blue first
 
 
 def sha256_of_images(images_nhwc: UInt8, labels: Int64) -> str:
@@ -96,12 +97,14 @@ class Dataset:
 
     Attributes:
         skipped: files that could not be read and were left out on request, each with the reason.
+        notes: what was done to the images, in sentences.
     """
 
     name: str
     train: LabeledImages
     test: LabeledImages
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,9 @@ class Preprocessing:
     """What happens to uint8 pixels before the first convolution: (pixel / 255 - mean) / std, a channel each.
 
     Attributes:
-        height, width, channels: the images a model takes.
-        mean, std: of pixels scaled to 0..1, one entry a channel.
+        height, width, channels: the images a model takes, always RGB or gray.
+        mean, std: of pixels scaled to 0..1, one entry a channel, in the images' order.
+        bgr: the network behind it wants blue first, as OpenCV and Caffe have it: its graph turns the channels about.
     """
 
     height: int
@@ -118,6 +122,7 @@ class Preprocessing:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -132,6 +137,8 @@ class Preprocessing:
                 found=f"mean {self.mean}, std {self.std}",
                 allowed="finite means, positive finite stds",
             )
+        if self.bgr and self.channels != 3:
+            raise ModelError("blue comes first in images of 3 channels only", found=f"{self.channels} channel")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -155,6 +162,7 @@ class Preprocessing:
             "formula": "(pixel / 255 - mean) / std",
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"network_channels": BGR} if self.bgr else {}),
         }
 
 
@@ -167,6 +175,7 @@ def preprocessing_from_dict(values: dict[str, Any]) -> Preprocessing:
             int(values["channels"]),
             tuple(float(m) for m in values["mean"]),
             tuple(float(s) for s in values["std"]),
+            values.get("network_channels") == BGR,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError("preprocessing cannot be read", found=f"{type(error).__name__}: {error}") from error

@@ -1,35 +1,29 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed; hashed; locked."""
+"""Files that are whole or absent: written under a temporary name, synced, renamed; read once, hashed, bounded."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
-import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
+from toolkit.limits import DOCUMENT_BYTES, FILE_BYTES
+from toolkit.parts import new_part
 
 if TYPE_CHECKING:
     import onnx
 
 LONGEST_SHOWN = 300  # characters of a path in an error
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -70,6 +64,89 @@ def _short(path: Path | str | bytes | int) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
+@dataclass(frozen=True)
+class Content:
+    """A file's bytes, read once, and where it lay: what was checked is what is used."""
+
+    path: Path
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
+    def sha256(self) -> str:
+        """Hex sha256 of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def content_of(path: Path, most: int, error: type[ToolkitError] = ToolkitError) -> Content:
+    """The bytes of a regular file, read in one go.
+
+    Args:
+        most: bytes; a larger file is refused before anything is allocated.
+
+    Raises:
+        ToolkitError: as `error` where it is a pipe or a device, too large, or changes while it is read.
+    """
+    with os_errors(path, "read"), open_regular(path, error) as stream:
+        size = require_size(path, os.fstat(stream.fileno()).st_size, most, error)
+        data = stream.read(size + 1)
+    if len(data) != size:
+        raise error(
+            f"{path} changed while it was read", found=f"{len(data):,} bytes of {size:,}", fix="wait, and try again"
+        )
+    return Content(path, data)
+
+
+def open_regular(path: Path, error: type[ToolkitError] = ToolkitError) -> IO[bytes]:
+    """Opens a file that ends: a pipe would be waited for, and a device may never end.
+
+    Raises:
+        ToolkitError: as `error`, it is neither a file nor a folder. OSError: it cannot be opened, or is a folder.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    stream = os.fdopen(handle, "rb")  # closes what it is given also where it raises, for a folder
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        stream.close()
+        raise error(f"{path} is no regular file", found=stat.filemode(kind), allowed="a file on a disk")
+    return stream
+
+
+def require_size(path: Path, size: int, most: int, error: type[ToolkitError] = ToolkitError) -> int:
+    """The size, unless it is above a limit of `toolkit.limits`."""
+    if size > most:
+        raise error(f"{path} is too large to be read", found=f"{size:,} bytes", allowed=f"{most:,}")
+    return size
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex sha256 of a regular file's bytes."""
+    with open_regular(path) as stream:
+        return sha256_of_stream(stream)
+
+
+def sha256_of_stream(stream: IO[bytes]) -> str:
+    """Hex sha256 of all that a stream still has."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings a folder's names to the disk, where the system lets one open a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file so that a reader sees the old one or the whole new one, never a part.
 
@@ -79,48 +156,34 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_together({path: data})
 
 
-def write_together(contents: dict[Path, bytes]) -> None:
+def write_together(contents: dict[Path, bytes], mode: int = 0o644) -> None:
     """Writes several files, each as `write_bytes` does; where one cannot be written, none is.
 
     Raises:
         ToolkitError: names the file that cannot be written, and why.
     """
-    parts: dict[Path, str] = {}
-    try:
+    parts: dict[Path, Path] = {}
+    with contextlib.ExitStack() as held:
         for path, data in contents.items():
             with os_errors(path):
-                parts[path] = _part_beside(path)
-                _write_part(parts[path], data)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                parts[path], handle = new_part(path)
+                held.callback(os.close, handle)
+                held.callback(parts[path].unlink, missing_ok=True)
+                _write_part(handle, data, mode)
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         for path in contents:
             with os_errors(path):
                 os.replace(parts[path], path)
-    finally:
-        for part in parts.values():
-            Path(part).unlink(missing_ok=True)
 
 
-def _part_beside(path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    return name
-
-
-def _write_part(part: str, data: bytes) -> None:
-    with open(part, "wb") as stream:
+def _write_part(handle: int, data: bytes, mode: int) -> None:
+    with open(handle, "wb", closefd=False) as stream:
         stream.write(data)
         stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(part, 0o644)
-
-
-def make_private(folder: Path) -> None:
-    """Makes a folder with whatever is missing above it, for this user alone (mode 0700), as a cache should be."""
-    if not folder.is_dir():
-        make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        os.fsync(handle)
+    os.fchmod(handle, mode)
 
 
 def json_text(document: Any) -> str:
@@ -133,31 +196,49 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, json_text(document).encode())
 
 
-def read_json(path: Path, error: type[ToolkitError]) -> dict[str, Any]:
-    """A JSON object from a file, or `error` with the line that is wrong."""
-    with os_errors(path, "read"):
-        data = path.read_bytes()
+def read_json(path: Path, error: type[ToolkitError], most: int = DOCUMENT_BYTES) -> dict[str, Any]:
+    """A JSON object from a file of at most so many bytes, or `error` with the line that is wrong."""
+    return json_object(content_of(path, most, error), error)
+
+
+def json_object(content: Content, error: type[ToolkitError]) -> dict[str, Any]:
+    """The JSON object in a file that was read, or `error` with the line that is wrong."""
     try:
-        document = from_json(data)
+        document = from_json(content.data)
     except ValueError as fault:
-        raise error(f"{path} is not JSON", found=fault, fix="restore the file from its source") from fault
+        raise error(f"{content.path} is not JSON", found=fault, fix="restore the file from its source") from fault
     if not isinstance(document, dict):
-        raise error(f"{path} is not a JSON object", found=type(document).__name__)
+        raise error(f"{content.path} is not a JSON object", found=type(document).__name__)
     return document
 
 
 def from_json(data: bytes | str) -> Any:
-    """What JSON says; ValueError also for NaN and Infinity, which Python reads and JSON has not, and for nothing."""
+    """What JSON says.
+
+    Raises:
+        ValueError: also for what Python reads and a second reader may read otherwise, or cannot write again: NaN and
+            Infinity, a key that comes twice, half a surrogate pair, and nothing at all.
+    """
     if not data.strip():
         raise ValueError("an empty file")
     try:
-        return json.loads(data, parse_constant=_no_such_number)
+        document = json.loads(data, parse_constant=_no_such_number, object_pairs_hook=_each_key_once)
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as fault:
         raise ValueError("brackets nested too deeply") from fault
+    return document
 
 
 def _no_such_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return found
 
 
 def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None) -> dict[str, Any]:
@@ -167,112 +248,28 @@ def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None)
             import tomllib
         else:
             import tomli as tomllib
-    with os_errors(path, "read"):
-        data = path.read_bytes()
+    data = content_of(path, DOCUMENT_BYTES, error).data
     try:
         return tomllib.loads(data.decode())
+    except RecursionError as fault:
+        raise error(f"{path} is not TOML", found="brackets nested too deeply", allowed=allowed) from fault
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise error(f"{path} is not TOML", found=fault, allowed=allowed) from fault
 
 
-def read_onnx(path: Path, doing: str = "read ONNX files") -> onnx.ModelProto:
-    """An ONNX file as it stands.
+def read_onnx(source: Path | Content, doing: str = "read ONNX files") -> onnx.ModelProto:
+    """An ONNX file as it stands; what it may say of weights in other files is left alone.
 
     Raises:
         ToolkitError: it cannot be read, or is no ONNX file. MissingPackage: onnx cannot be imported here.
     """
     with needs(doing):
         import onnx
+    content = source if isinstance(source, Content) else content_of(source, FILE_BYTES)
     try:
-        with os_errors(path, "read"):
-            model = onnx.load(path)
-    except ToolkitError:
-        raise
+        model = onnx.load_from_string(content.data)
     except Exception as fault:  # protobuf's DecodeError, which moved between its versions
-        raise ToolkitError(f"{path} is not an ONNX file", found=str(fault)[:200], fix="export again") from fault
+        raise ToolkitError(f"{content.path} is not an ONNX file", found=str(fault)[:200], fix="export again") from fault
     if not model.graph.node:
-        raise ToolkitError(f"{path} is not an ONNX file", found="no graph", fix="export again")
+        raise ToolkitError(f"{content.path} is not an ONNX file", found="no graph", fix="export again")
     return model
-
-
-@contextmanager
-def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
-    """Yields an empty folder beside `target` that takes its place when the block succeeds.
-
-    An interrupted or failed block leaves `target` as it was. Two processes at once: the lock makes the second wait
-    its turn; the last whole folder wins. A folder that holds no `owned_by` file is not ours and is never replaced.
-
-    Raises:
-        ToolkitError: `target` is a file or somebody else's folder, or cannot be written.
-    """
-    target = Path(os.path.realpath(target))  # a link stays one: what it points to is replaced
-    lock = target.parent / f".{target.name}.lock"
-    with os_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock):  # another process may be changing folders right now
-            _require_ours(target, owned_by)
-        fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-    try:
-        with os_errors(target):
-            yield fresh
-            _sync(fresh)
-            os.chmod(fresh, 0o755)
-        with os_errors(target), locked(lock):
-            aside = fresh.with_suffix(".old")
-            try:
-                if target.exists():
-                    os.rename(target, aside)
-                os.rename(fresh, target)
-            finally:
-                if aside.exists() and not target.exists():
-                    os.rename(aside, target)
-                shutil.rmtree(aside, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Brings every file to the disk, so that no power cut leaves a renamed folder of empty files."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock that other processes wait for; the file goes when it is given back."""
-    try:
-        import fcntl
-    except ImportError:  # no fcntl on Windows: renames stay whole, only the order is up to the system
-        yield
-        return
-    while True:
-        with path.open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            # Who held it before may have removed the file: then this lock is on a file that nobody else will open.
-            if not _is_open_file(path, stream):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_open_file(path: Path, stream: IO[str]) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _require_ours(target: Path, owned_by: str) -> None:
-    if target.exists() and not target.is_dir():
-        raise ToolkitError(f"{target} is a file", allowed="a folder to write", fix="choose another -o")
-    if target.is_dir() and any(target.iterdir()) and not (target / owned_by).is_file():
-        raise ToolkitError(
-            f"{target} is not empty and holds no {owned_by}",
-            allowed="an empty folder, or one that this command wrote",
-            fix="choose another -o",
-        )

@@ -85,7 +85,7 @@ def target_from_name(name: str) -> Target:
     path = find_in_room("export", f"{name}.toml")
     if path is None:
         known = {p.stem for root in (workspace(), shipped()) for p in (root / "export").glob("*.toml")}
-        raise EngineError(f"there is no target '{name}'", allowed=", ".join(sorted(known)), fix="--target default")
+        raise EngineError(f"there is no target '{name}'", allowed=", ".join(sorted(known)), fix="`target='default'`")
     values = read_toml(path, EngineError)
     unknown = sorted(values.keys() - set(ENTRIES))
     if unknown:
@@ -132,17 +132,6 @@ def _version(path: Path, text: object) -> tuple[int, ...]:
             f"{path}: 'tensorrt_version' cannot be read", found=text, allowed='up to three numbers, as in "10.3.0"'
         )
     return tuple(int(part) for part in parts)
-
-
-def batch_from_text(text: str) -> tuple[int, int, int]:
-    """`1:8:64` as a batch profile."""
-    try:
-        smallest, best, largest = (int(part) for part in text.split(":"))
-    except ValueError as error:
-        raise EngineError(
-            "--batch cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64"
-        ) from error
-    return require_batch(smallest, best, largest)
 
 
 def require_batch(smallest: int, best: int, largest: int) -> tuple[int, int, int]:

@@ -75,7 +75,7 @@ def newest_bundle() -> Path:
         raise BundleError(
             "there is no bundle in this workspace",
             found=f"no */{MANIFEST} in {workspace() / 'bundles'}",
-            fix="toolkit export --int8 --fp16",
+            fix="`toolkit.export(options=ExportOptions(int8=True, fp16=True))`",
         )
     return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
 

@@ -22,9 +22,12 @@ from toolkit.benchmarking.baseline import (
     require_same_runners,
     verdict_of,
 )
-from toolkit.benchmarking.bench import Benchmark
+from toolkit.benchmarking.result import Benchmark
 from toolkit.benchmarking.warnings import warnings_of_gpu, warnings_of_host, warnings_of_rows
+from toolkit.conditions.host import Disturbances, host_conditions
+from toolkit.conditions.jetson import JetsonState
 from toolkit.conditions.machine import MachineState
+from toolkit.conditions.nvml import GpuState
 from toolkit.contracts import Float32, UInt8
 from toolkit.deployment.runners import OPENERS
 from toolkit.errors import ToolkitError
@@ -117,8 +120,8 @@ def test_a_gpu_gets_a_stream_for_each_caller_unless_told_otherwise(monkeypatch: 
     made = _OnDevice()
     monkeypatch.setitem(OPENERS, "ort", lambda bundle, precision: made)
     asked = {"backends": "ort", "precisions": "fp32", "batches": (1,), "seconds": 0.05}
-    assert toolkit.bench(BUNDLE, threads=3, **asked).settings["streams"] == made.streams == 3  # type: ignore[arg-type]
-    assert toolkit.bench(BUNDLE, threads=3, streams=2, **asked).settings["streams"] == made.streams == 2  # type: ignore[arg-type]
+    assert toolkit.bench(BUNDLE, threads=3, **asked).settings.streams == made.streams == 3  # type: ignore[arg-type]
+    assert toolkit.bench(BUNDLE, threads=3, streams=2, **asked).settings.streams == made.streams == 2  # type: ignore[arg-type]
     with pytest.raises(ToolkitError, match="streams"):
         toolkit.bench(BUNDLE, streams=0, **asked)  # type: ignore[arg-type]
 
@@ -182,8 +185,9 @@ def test_a_saved_run_of_this_device_is_compared_and_any_other_is_refused(on_ort:
     write_json(path, on_ort.as_dict())
     before, load = baseline_from_file(path), (1, None)
     require_comparable(before, on_ort.device, on_ort.model, on_ort.weights_sha256, load)
+    other = dataclasses.replace(on_ort.device, gpu="Orin")
     with pytest.raises(ToolkitError, match="measured on another device") as refused:
-        require_comparable(before, on_ort.device | {"gpu": "Orin"}, on_ort.model, on_ort.weights_sha256, load)
+        require_comparable(before, other, on_ort.model, on_ort.weights_sha256, load)
     assert refused.value.found == "gpu 'none', this one has 'Orin'"
     with pytest.raises(ToolkitError, match="measured with another model"):
         require_comparable(before, on_ort.device, on_ort.model, "f" * 64, load)
@@ -223,7 +227,7 @@ def test_a_comparison_with_a_saved_run_goes_through_the_whole_of_bench(on_ort: B
 def test_what_is_no_saved_run_is_refused(on_ort: Benchmark, tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "before.json"
     write_json(path, on_ort.as_dict() | change)
-    with pytest.raises(ToolkitError, match="is no saved benchmark"):
+    with pytest.raises(ToolkitError, match=r"before\.json (is not a document of toolkit bench|lacks an entry)"):
         baseline_from_file(path)
 
 
@@ -266,39 +270,43 @@ def test_an_unstable_runner_and_a_rate_not_held_are_named() -> None:
 
 
 def test_a_host_that_is_not_fit_for_measuring_is_told_why() -> None:
-    host = {"governor": "powersave", "cores": 4}
-    during = {
-        "busy_cores": 1.5, "busy_processes": {"chrome (7)": 1.5}, "stolen_cores": 0.1, "throttled_periods": 4,
-    }  # fmt: skip
+    host = dataclasses.replace(host_conditions(), governor="powersave", cores=4)
+    during = Disturbances(1.0, {"chrome (7)": 1.5}, 1.5, 0.1, 4)
     found = warnings_of_host(host, during)
     assert [warned.kind for warned in found] == ["governor", "busy-machine", "stolen-time", "cpu-quota"]
     assert "chrome (7) 1.5" in found[1].text
-    calm = {"busy_cores": 0.1, "busy_processes": {}, "stolen_cores": 0.0, "throttled_periods": None}
-    assert warnings_of_host({"governor": None, "cores": 4}, calm) == []
+    calm = Disturbances(1.0, {}, 0.1, 0.0, None)
+    assert warnings_of_host(dataclasses.replace(host, governor=None), calm) == []
+
+
+def _gpu(slowed_by: list[str], processes: list[int], celsius: float = 50) -> GpuState:
+    return GpuState("a GPU", 1000, 2000, 5000, celsius, 40, slowed_by, 900, processes, {})
 
 
 def test_a_gpu_that_is_hot_limited_or_shared_is_told() -> None:
-    hot = {"slowed_by": ["temperature (hardware)", "clocks set by an application"], "celsius": 91, "processes": [1]}
-    limited = {"slowed_by": ["power limit"], "celsius": 60, "processes": [1, 99]}
+    hot = _gpu(["temperature (hardware)", "clocks set by an application"], [1], celsius=91)
+    limited = _gpu(["power limit"], [1, 99], celsius=60)
     found = warnings_of_gpu([hot, limited], own=1)
     assert [warned.kind for warned in found] == ["throttled", "power-limited", "shared-gpu"]
     assert "temperature (hardware); 91 degrees" in found[0].text
     assert found[2].text == "another process is on the GPU: 99"
-    jetson = {"slowed_by": ["gpu-throttle-alert"], "celsius": {"gpu-thermal": 97.0}}
+    jetson = JetsonState(
+        "Orin", None, None, None, {"gpu-thermal": 97.0}, None, None, ["gpu-throttle-alert"], 0, {}
+    )  # fmt: skip
     assert [warned.kind for warned in warnings_of_gpu([jetson], own=1)] == ["throttled"]
 
 
 def test_in_a_container_one_unknown_process_may_be_this_one() -> None:
-    assert warnings_of_gpu([{"slowed_by": [], "processes": [5001]}], own=1) == []
-    assert len(warnings_of_gpu([{"slowed_by": [], "processes": [5001, 5002]}], own=1)) == 1
+    assert warnings_of_gpu([_gpu([], [5001])], own=1) == []
+    assert len(warnings_of_gpu([_gpu([], [5001, 5002])], own=1)) == 1
 
 
 def test_a_machine_without_gpu_and_jetson_says_why_there_is_nothing(tmp_path: Path) -> None:
     state = MachineState(tmp_path, (None, "there is no NVML"))
     state.look()
     found = state.conditions()
-    assert (found["gpu"], found["jetson"]) == (None, None)
-    assert found["absent"] == {"gpu": "there is no NVML", "jetson": "this is not a Jetson"}
+    assert (found.gpu, found.jetson) == (None, None)
+    assert found.absent == {"gpu": "there is no NVML", "jetson": "this is not a Jetson"}
     assert state.energy_mj(lambda: None, on_device=True) == (None, "no meter of power can be read here")
 
 

@@ -32,7 +32,7 @@ def test_wrong_images_are_refused_in_words_and_forced_into_the_record(images: UI
     with pytest.raises(CalibrationError, match="would set wrong ranges") as caught:
         require_plausible(images, force=False)
     assert words in str(caught.value.found)
-    assert "--force" in str(caught.value.fix)
+    assert "`force=True`" in str(caught.value.fix)
     (reason,) = require_plausible(images, force=True)["forced"]
     assert words in reason
 

@@ -10,8 +10,16 @@ import pytest
 from onnx import numpy_helper
 
 from toolkit.calibration.histogram import Histogram
-from toolkit.calibration.methods import require_method
-from toolkit.calibration.ranges import BATCH, COUNTED, FEWEST, ranges_from_images, step_of_counting
+from toolkit.calibration.methods import CANDIDATES, require_method
+from toolkit.calibration.ranges import (
+    BATCH,
+    COUNTED,
+    FEWEST,
+    observation_from_images,
+    ranges_from_images,
+    record_from_observation,
+    step_of_counting,
+)
 from toolkit.calibration.record import NAMES, Record
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError, DataError
@@ -231,3 +239,16 @@ def test_a_percentile_at_which_an_activation_is_zero_is_refused_not_written(
     with pytest.raises(CalibrationError, match=r"stem\.2/Relu_output'.* zero") as caught:
         ranges_from_images(sparse, images, tiny_preprocessing, percentile=51)
     assert "minmax" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("cut", [8, 21])
+def test_two_parts_of_a_set_merge_into_the_record_of_one_pass(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, cut: int
+) -> None:
+    first, rest, whole = (
+        observation_from_images(tiny_graph, part, tiny_preprocessing) for part in (images[:cut], images[cut:], images)
+    )
+    for method in CANDIDATES:
+        expected = record_from_observation(whole, method)
+        assert record_from_observation(first.merged(rest), method) == expected
+        assert record_from_observation(rest.merged(first), method) == expected

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.calibration.record import NAMES, Record, record_from_file
+from toolkit.calibration.record import NAMES, Record, record_from_file, write_record
+from toolkit.calibration.record import RECORD as FILE
 from toolkit.errors import CalibrationError
 from toolkit.files import write_json
 
@@ -30,6 +31,12 @@ def _written(path: Path, **changes: Any) -> Path:
 
 def test_a_record_that_was_written_is_read_back_to_the_last_bit(tmp_path: Path) -> None:
     assert record_from_file(_written(tmp_path)) == RECORD
+
+
+def test_a_folder_of_a_record_holds_it_alone(tmp_path: Path) -> None:
+    write_record(tmp_path / "r", RECORD)
+    assert [path.name for path in (tmp_path / "r").iterdir()] == [FILE]
+    assert record_from_file(tmp_path / "r" / FILE) == RECORD
 
 
 def test_a_record_without_ranges_of_the_cpu_form_is_one_too(tmp_path: Path) -> None:

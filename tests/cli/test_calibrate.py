@@ -1,4 +1,4 @@
-"""Claims about calibrate and sensitivity: records that export takes again, shards, tables, files, and refusals."""
+"""Claims about calibrate and sensitivity: records that export takes again, tables, files, and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import Toolkit, structured_set
 from tests.cli.test_bad_input import leftovers, refused
 from toolkit.calibration.methods import CANDIDATES
-from toolkit.exporting.export import CURVE
+from toolkit.exporting.writing import CURVE
 
 CLASSES = np.array(["north", "upper", "lower", "south"])
 
@@ -71,28 +71,6 @@ def test_a_record_of_other_images_weights_or_preprocessing_is_refused_by_part(to
     answer = toolkit("export", "other", "--int8", "--record", tmp_path / "r/record.json", "-o", tmp_path / "b")
     refused(answer, "changed: the network (weights or graph)")
     assert "the calibration images" not in answer.document["found"]
-
-
-def test_shards_merge_into_the_record_of_the_whole_set(toolkit: Toolkit, tmp_path: Path) -> None:
-    images, labels = structured_set(80, 4, seed=5)
-    for name, part in (("a", slice(0, 32)), ("b", slice(32, 80)), ("whole", slice(0, 80))):
-        data = _npz(tmp_path / f"{name}.npz", images[part], labels[part])
-        answer = toolkit(
-            "calibrate", "tiny", "--data", data, "--method", "percentile", "--keep-histograms", "-o", tmp_path / name
-        )
-        assert answer.code == 0
-    merged = toolkit("calibrate", "--merge", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "merged")
-    assert merged.code == 0
-    assert (tmp_path / "merged/record.json").read_bytes() == (tmp_path / "whole/record.json").read_bytes()
-    other = toolkit(
-        "calibrate", "--merge", tmp_path / "a", tmp_path / "b", "--method", "entropy", "-o", tmp_path / "merged"
-    )
-    assert other.document["belongs_to"]["method"] == "entropy"
-    refused(
-        toolkit("calibrate", "--merge", tmp_path / "a", tmp_path / "b", "--method", "auto", "-o", tmp_path / "x"),
-        "cannot compare methods",
-    )
-    refused(toolkit("calibrate", "--merge", tmp_path / "a", tmp_path / "b"), "-o FOLDER")
 
 
 @pytest.mark.parametrize("verb", ["calibrate", "sensitivity", "export --int8 --no-engines"])

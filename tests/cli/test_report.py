@@ -12,6 +12,7 @@ import pytest
 from tests.cli.conftest import Toolkit
 from tests.report.reading import rows_of, section, text_of, tree_of
 from toolkit.files import sha256_of_file
+from toolkit.quantization.sensitivity import Sensitivities
 
 Saved = dict[str, Path]
 
@@ -161,7 +162,8 @@ def test_a_saved_document_has_its_own_gate(toolkit: Toolkit, saved: Saved, tmp_p
 
 
 def test_a_sensitivity_of_another_calibration_is_refused(toolkit: Toolkit, saved: Saved, tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text(json.dumps({"key": "0" * 64, "layers": []}))
+    found = Sensitivities(True, "tiny", "mse", "0" * 64, 8, ())
+    (tmp_path / "s.json").write_text(json.dumps(found.as_dict()))
     answer = _report(toolkit, saved, tmp_path / "r.html", "--sensitivity", tmp_path / "s.json")
     assert answer.code == 1
     assert "was measured with another calibration than this bundle's" in answer.document["what"]

@@ -1,19 +1,26 @@
-"""Claims about docs/schema/: every schema is one, and what the commands print is what it says."""
+"""Claims about docs/schema/: it is what the dataclasses say, and what the commands print is what it says.
+
+`python -m tests.cli.test_schemas` writes it anew.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from tests.cli.conftest import Toolkit
+from tests.schemas import FOLDER, name_of_schema, text_of_schema
+from toolkit.benchmarking.result import Benchmark
+from toolkit.documents import Document, Failure
+from toolkit.quantization.sensitivity import Sensitivities
+from toolkit.verification.result import Verification
 
-FOLDER = Path(__file__).parents[2] / "docs" / "schema"
-SCHEMAS = sorted(FOLDER.glob("*.json"))
+DOCUMENTS: tuple[type[Document], ...] = (Benchmark, Failure, Sensitivities, Verification)
+BY_NAME = {name_of_schema(kind): kind for kind in DOCUMENTS}
 
 
 def _schema(name: str) -> dict[str, Any]:
@@ -21,11 +28,18 @@ def _schema(name: str) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
-def test_a_schema_is_valid_and_named_after_what_it_describes(path: Path) -> None:
-    named = re.fullmatch(r"([a-z]+)\.v(\d+)\.json", path.name)
+def write_schemas() -> None:
+    """Every schema, as the dataclasses say now."""
+    for name, kind in BY_NAME.items():
+        (FOLDER / name).write_text(text_of_schema(kind), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_schema_is_what_its_dataclass_says(name: str) -> None:
+    again = "python -m tests.cli.test_schemas writes docs/schema anew"
+    assert (FOLDER / name).read_text(encoding="utf-8") == text_of_schema(BY_NAME[name]), again
+    schema, named = _schema(name), re.fullmatch(r"([a-z-]+)\.v(\d+)\.json", name)
     assert named
-    schema = _schema(path.name)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     Draft202012Validator.check_schema(schema)
     assert schema["properties"]["schema"]["const"] == f"toolkit/{named[1]}/{named[2]}"
@@ -34,10 +48,9 @@ def test_a_schema_is_valid_and_named_after_what_it_describes(path: Path) -> None
 
 def test_the_folder_explains_itself() -> None:
     assert "makes a new version" in (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert "report.v1.json" in {path.name for path in SCHEMAS}
 
 
-def test_what_the_commands_print_is_what_the_schemas_say(toolkit: Toolkit, tmp_path: Path) -> None:
+def test_what_the_commands_print_is_what_the_schemas_say(toolkit: Toolkit, tmp_path: Any) -> None:
     documents = {}
     for name, words in {
         "verify": ("verify", "--backend", "ort", "--data", "set.npz", "--gate", "0"),
@@ -49,11 +62,13 @@ def test_what_the_commands_print_is_what_the_schemas_say(toolkit: Toolkit, tmp_p
     documents["report"] = toolkit("report", "-o", tmp_path / "r.html", *saved).document
     for name, document in documents.items():
         assert document["schema"] == f"toolkit/{name}/1"
-        file = FOLDER / f"{name}.v1.json"
-        if file.is_file():
-            Draft202012Validator(_schema(file.name)).validate(document)
+        Draft202012Validator(_schema(f"{name}.v1.json")).validate(document)
 
 
 def test_a_wrong_document_of_report_is_told_apart() -> None:
     with pytest.raises(ValidationError):
         Draft202012Validator(_schema("report.v1.json")).validate({"schema": "toolkit/report/1", "ok": True})
+
+
+if __name__ == "__main__":
+    write_schemas()

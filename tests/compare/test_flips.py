@@ -21,7 +21,7 @@ def _logits(answers: list[int], margins: list[float] | None = None, classes: int
 def test_a_flip_says_which_image_from_what_to_what_and_how_sure_the_reference_was() -> None:
     flips = flips_from_logits(_logits([0, 1, 2], [1, 2, 3]), _logits([0, 3, 1]), np.array([0, 1, 1]))
     assert flips.flipped == (Flip(2, 1, 2, 1, 3.0), Flip(1, 1, 1, 3, 2.0))
-    assert (flips.median_margin, flips.median_margin_of_all) == (2.5, 2.0)
+    assert (flips.flipped_median_margin, flips.median_margin) == (2.5, 2.0)
     assert [(c.reference_answer, c.candidate_answer, c.count) for c in flips.confusion] == [(1, 3, 1), (2, 1, 1)]
 
 

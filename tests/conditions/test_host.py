@@ -43,9 +43,10 @@ LAPTOP = {
 
 def test_a_laptop_says_what_a_latency_depends_on(tmp_path: Path) -> None:
     found = host_conditions(plant(tmp_path, LAPTOP))
-    assert found["cores"] >= 1
-    del found["cores"]
-    assert found == {
+    assert found.cores is not None
+    assert found.cores >= 1
+    assert found.as_dict() == {
+        "cores": found.cores,
         "cpu": "A CPU @ 3 GHz",
         "load_1min": 0.42,
         "governor": "performance, powersave",
@@ -58,8 +59,8 @@ def test_a_laptop_says_what_a_latency_depends_on(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_none_with_a_reason(tmp_path: Path) -> None:
     found = host_conditions(tmp_path)
-    assert {key for key, value in found.items() if value is None} == set(found["absent"])
-    assert "cpufreq" in found["absent"]["governor"]
+    assert {key for key, value in vars(found).items() if value is None} == set(found.absent)
+    assert "cpufreq" in found.absent["governor"]
 
 
 def _stat(name: str, user: int, system: int) -> str:
@@ -79,7 +80,7 @@ def test_other_processes_stolen_time_and_a_quota_are_seen_between_two_moments(tm
     files |= {"proc/7/stat": _stat("a (strange) name", 1100, 50), "proc/9/stat": _stat("ours", 900, 0)}
     files["sys/fs/cgroup/cpu.stat"] = "nr_periods 20\nnr_throttled 8\nthrottled_usec 5"
     after = replace(jiffies(plant(tmp_path, files)), at_s=before.at_s + 2)
-    assert disturbances(before, after, own=9) == {
+    assert disturbances(before, after, own=9).as_dict() == {
         "seconds": 2,
         "busy_processes": {"a (strange) name (7)": 0.75},
         "busy_cores": 0.75,
@@ -94,8 +95,8 @@ def test_this_machine_answers_in_json_and_does_not_accuse_this_process() -> None
     while time.monotonic() < end:
         pass
     found = disturbances(before, jiffies())
-    json.dumps([host_conditions(), found], allow_nan=False)
-    assert f"({os.getpid()})" not in " ".join(found["busy_processes"])
+    json.dumps([host_conditions().as_dict(), found.as_dict()], allow_nan=False)
+    assert f"({os.getpid()})" not in " ".join(found.busy_processes)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
@@ -126,5 +127,5 @@ def test_a_fingerprint_is_the_hardware_and_not_its_versions() -> None:
     gpu = Device("Orin", "SM87", 7000)
     one = device_fingerprint(Driver(True, "", "12.6", (gpu,)))
     assert one == device_fingerprint(Driver(True, "", "13.0", (gpu,)))
-    assert one["gpu"] == "Orin"
-    assert device_fingerprint(Driver(False, "no driver"))["gpu"] == ""
+    assert one.gpu == "Orin"
+    assert device_fingerprint(Driver(False, "no driver")).gpu == ""

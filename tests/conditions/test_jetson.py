@@ -46,13 +46,13 @@ def test_an_orin_nano_says_its_mode_rails_clocks_and_heat(tmp_path: Path) -> Non
     root = plant(tmp_path, ORIN_NANO)
     assert jetson.is_jetson(root)
     found = jetson.state(root)
-    assert found["power_mode"] == "MAXN_SUPER"
-    assert found["rails_watts"] == pytest.approx({"VDD_IN": 5.9712, "VDD_CPU_GPU_CV": 1.9904, "VDD_SOC": 1.4904})
-    assert found["watts"] == pytest.approx(5.9712)  # the module's input, not the sum: the others are parts of it
-    assert (found["gpu_mhz"], found["gpu_most_mhz"]) == (1020, 1020)
-    assert found["celsius"] == {"cpu-thermal": 51.25, "gpu-thermal": 49.5}
-    assert found["slowed_by"] == []  # the fan turns, and slows nothing
-    assert found["absent"] == {}
+    assert found.power_mode == "MAXN_SUPER"
+    assert found.rails_watts == pytest.approx({"VDD_IN": 5.9712, "VDD_CPU_GPU_CV": 1.9904, "VDD_SOC": 1.4904})
+    assert found.watts == pytest.approx(5.9712)  # the module's input, not the sum: the others are parts of it
+    assert (found.gpu_mhz, found.gpu_most_mhz) == (1020, 1020)
+    assert found.celsius == {"cpu-thermal": 51.25, "gpu-thermal": 49.5}
+    assert found.slowed_by == []  # the fan turns, and slows nothing
+    assert found.absent == {}
     assert jetson.over_current_events(root) == 5
 
 
@@ -85,17 +85,17 @@ def test_jetpack_4_has_milliwatts_in_other_places(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     assert jetson.watts(root) == pytest.approx(2.512)
-    assert jetson.state(root)["gpu_mhz"] == 921.6
+    assert jetson.state(root).gpu_mhz == 921.6
 
 
 def test_rails_that_nobody_knows_are_no_total_and_a_bare_board_invents_nothing(tmp_path: Path) -> None:
     names = {f"{HWMON}/in1_label": "VDD_NEW", f"{HWMON}/in1_input": "5000", f"{HWMON}/curr1_input": "10"}
     found = jetson.state(plant(tmp_path / "new", names))
-    assert found["watts"] is None
-    assert found["absent"]["watts"] == "no set of rails that is known to be the whole module: VDD_NEW"
+    assert found.watts is None
+    assert found.absent["watts"] == "no set of rails that is known to be the whole module: VDD_NEW"
     bare = jetson.state(tmp_path / "bare")
-    assert all(bare[key] is None for key in bare["absent"])
-    assert set(bare["absent"]) == set(bare) - {"slowed_by", "absent"}
+    assert all(getattr(bare, key) is None for key in bare.absent)
+    assert set(bare.absent) == set(vars(bare)) - {"slowed_by", "absent", "over_current_events"}
     assert not jetson.is_jetson(tmp_path / "bare")
 
 

@@ -16,7 +16,7 @@ def test_a_gpu_says_its_clocks_heat_power_memory_and_who_is_there(stub: Load) ->
     assert reason == ""
     assert gpu is not None
     with gpu:
-        assert gpu.state() == {
+        assert gpu.state().as_dict() == {
             "name": "Stub GPU",
             "sm_mhz": 1410,
             "sm_most_mhz": 1980,
@@ -41,8 +41,8 @@ def test_a_reading_that_is_refused_is_none_with_its_reason(stub: Load) -> None:
     gpu, _ = gpu_here(stub(POWER=3, ENERGY=3), visible="0")
     assert gpu is not None
     state = gpu.state()
-    assert state["watts"] is None
-    assert state["absent"] == {"watts": "not supported by this GPU (nvmlDeviceGetPowerUsage returned 3)"}
+    assert state.watts is None
+    assert state.absent == {"watts": "not supported by this GPU (nvmlDeviceGetPowerUsage returned 3)"}
     assert gpu.joules() is None
     assert idle_watts(GpuMeter(gpu), 0.1) is None
 

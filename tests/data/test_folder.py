@@ -111,16 +111,16 @@ def test_gray_files_make_one_channel_and_gray_among_color_three(tmp_path: Path, 
 
 def test_a_gray_png_is_refused_by_a_model_that_takes_rgb(folder: Path) -> None:
     picture(1).save(folder / "cat" / "gray.png")
-    refused(folder, "gray.png is grayscale and the model takes RGB", "--convert", shape=(8, 8, 3))
+    refused(folder, "gray.png is grayscale and the model takes RGB", "`convert=True`", shape=(8, 8, 3))
     assert load(folder, shape=(8, 8, 3), convert=True).train.images_nhwc.shape[1:] == (8, 8, 3)
-    refused(folder, "is RGB and the model takes grayscale", "--convert", shape=(8, 8, 1))
+    refused(folder, "is RGB and the model takes grayscale", "`convert=True`", shape=(8, 8, 1))
 
 
 def test_31x31_images_are_refused_by_a_model_that_takes_32x32(folder: Path) -> None:
     for path in folder.rglob("*.*"):
         picture(3, 32).save(path)
     picture(3, 31).save(folder / "dog" / "3.PNG")
-    refused(folder, "3.PNG has another size", "31x31", "32x32", "--convert", shape=(32, 32, 3))
+    refused(folder, "3.PNG has another size", "31x31", "32x32", "`convert=True`", shape=(32, 32, 3))
     assert load(folder, shape=(32, 32, 3), convert=True).test.images_nhwc.shape[1:] == (32, 32, 3)
     refused(folder, "differ in size", "0.png", "3.PNG", "32x32", "31x31")
 
@@ -164,7 +164,7 @@ def test_damaged_files_are_left_out_named_and_counted_when_asked(folder: Path) -
     assert "not a PNG" in dataset.skipped[0]
     assert "2 damaged files left out" in dataset.train.source
     assert summary(dataset)["skipped"] == list(dataset.skipped)
-    refused(folder, "2 of 20 image files", "--skip-bad")
+    refused(folder, "2 of 20 image files", "`skip_bad=True`")
 
 
 def test_nothing_is_said_to_be_left_out_where_nothing_is_damaged(folder: Path) -> None:

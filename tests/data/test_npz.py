@@ -124,9 +124,9 @@ def test_an_npy_file_and_a_zip_of_other_things_are_no_sets(tmp_path: Path) -> No
 
 def test_another_shape_is_refused_or_converted(tmp_path: Path) -> None:
     path = str(saved(tmp_path, images=IMAGES[..., 0], labels=LABELS))
-    with pytest.raises(DataError, match=r"(?s)another size.*8x8.*16x16.*--convert"):
+    with pytest.raises(DataError, match=r"(?s)another size.*8x8.*16x16.*`convert=True`"):
         dataset_from_spec(path, shape=(16, 16, 3))
-    with pytest.raises(DataError, match=r"(?s)is grayscale and the model takes RGB.*--convert"):
+    with pytest.raises(DataError, match=r"(?s)is grayscale and the model takes RGB.*`convert=True`"):
         dataset_from_spec(path, shape=(8, 8, 3))
     converted = dataset_from_spec(path, shape=(16, 16, 3), convert=True)
     assert converted.test.images_nhwc.shape == (4, 16, 16, 3)

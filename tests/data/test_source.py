@@ -6,21 +6,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from toolkit.contracts import Dataset, LabeledImages
 from toolkit.data import dataset_from_spec, summary
+from toolkit.data.fit import RESIZES, fitted
 from toolkit.errors import DataError
 
 
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("fashion_mnist", "--data fashion-mnist"),
-        ("CIFAR10", "--data cifar10"),
-        ("cifar-10", "--data cifar10"),
+        ("fashion_mnist", "`data='fashion-mnist'`"),
+        ("CIFAR10", "`data='cifar10'`"),
+        ("cifar-10", "`data='cifar10'`"),
         ("no/such/folder", "does not exist"),
         ("missing.npz", "does not exist"),
         ("", "an empty name"),
@@ -62,3 +64,50 @@ def test_importing_the_room_imports_nothing_heavy() -> None:
     code = f"import sys, toolkit.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout.strip() == "[]"
+
+
+def _marked(height: int, width: int) -> LabeledImages:
+    """Two images of which only the middle square is bright, with one row and column of gray around all."""
+    images = np.full((2, height, width, 3), 90, np.uint8)
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    images[:, top : top + side, left : left + side] = 200
+    return LabeledImages(images, np.array([0, 1], np.int64), ("a", "b"), "marked")
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (48, 32), (64, 96), (20, 21)])
+def test_a_crop_keeps_the_middle_a_pad_keeps_all_and_a_squash_mixes(height: int, width: int) -> None:
+    shape, images = (16, 16, 3), _marked(height, width)
+    crop, pad, squash = (fitted(images, shape, True, how).images_nhwc for how in RESIZES[1:] + RESIZES[:1])
+    assert (crop == 200).mean() > 0.85
+    assert 0 < (pad == 0).mean() < 0.4
+    assert not (squash == 0).any()
+    assert crop.shape == pad.shape == squash.shape == (2, *shape)
+
+
+def test_images_in_proportion_are_resized_alike_in_every_way_and_nothing_is_said(tmp_path: Path) -> None:
+    images = _marked(32, 32)
+    first, *rest = (fitted(images, (16, 16, 3), True, how).images_nhwc for how in RESIZES)
+    assert all(np.array_equal(first, other) for other in rest)
+    _write_npz(tmp_path / "square.npz", images)
+    assert dataset_from_spec(str(tmp_path / "square.npz"), shape=(16, 16, 3), convert=True).notes == ()
+
+
+@pytest.mark.parametrize(("how", "words"), [("squash", "`resize='crop'`"), ("crop", "cropped"), ("pad", "black")])
+def test_a_change_of_proportions_is_said(how: str, words: str, tmp_path: Path) -> None:
+    _write_npz(tmp_path / "wide.npz", _marked(32, 48))
+    dataset = dataset_from_spec(str(tmp_path / "wide.npz"), shape=(16, 16, 3), convert=True, resize=how)
+    (note,) = dataset.notes
+    assert words in note
+    assert "4 images have other proportions than 16x16" in note
+
+
+def test_an_unknown_way_to_resize_is_refused(tmp_path: Path) -> None:
+    _write_npz(tmp_path / "wide.npz", _marked(32, 48))
+    with pytest.raises(DataError, match="squash, crop, pad"):
+        dataset_from_spec(str(tmp_path / "wide.npz"), shape=(16, 16, 3), convert=True, resize="stretch")
+
+
+def _write_npz(path: Path, images: LabeledImages) -> None:
+    part: dict[str, Any] = {"images": images.images_nhwc, "labels": images.labels}
+    np.savez(path, **{f"{kind}_{name}": value for kind in ("train", "test") for name, value in part.items()})

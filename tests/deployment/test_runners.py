@@ -15,6 +15,7 @@ from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.ort.runner import CUDA, TENSORRT
+from toolkit.runtime.runner_id import RunnerId
 
 OLD_BUNDLE = Path(__file__).parents[1] / "bundle/format-1"
 PRECISIONS = ("fp32", "int8", "int8-fp16", "int8-cpu")
@@ -47,20 +48,18 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
 
 def test_cuda_gets_every_file_that_a_gpu_runs_and_no_other(bundle: Bundle, asked: list[dict[str, Any]]) -> None:
     opened = open_runners(bundle, ("ort-cuda",), PRECISIONS)
-    assert list(opened.runners) == ["ort-cuda fp32", "ort-cuda int8", "ort-cuda int8-fp16"]
+    assert list(map(str, opened.runners)) == ["ort-cuda fp32", "ort-cuda int8", "ort-cuda int8-fp16"]
     assert [call["provider"] for call in asked] == [CUDA] * 3
     assert [call["optimize"] for call in asked] == [True, True, False]
-    assert list(open_runners(bundle, ("ort-cuda",), PRECISIONS, by_name=False).runners) == [
-        "ort-cuda fp32",
-        "ort-cuda int8",
-    ]
+    unasked = open_runners(bundle, ("ort-cuda",), PRECISIONS, by_name=False)
+    assert list(map(str, unasked.runners)) == ["ort-cuda fp32", "ort-cuda int8"]
 
 
 def test_tensorrt_gets_the_graphs_as_they_stand_with_the_targets_batches(
     bundle: Bundle, asked: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     opened = open_runners(bundle, ("ort-trt",), PRECISIONS, by_name=False)
-    assert list(opened.runners) == ["ort-trt fp32", "ort-trt int8", "ort-trt int8-fp16"]
+    assert list(map(str, opened.runners)) == ["ort-trt fp32", "ort-trt int8", "ort-trt int8-fp16"]
     assert {(call["provider"], call["optimize"], call["largest_batch"]) for call in asked} == {(TENSORRT, False, 64)}
     for call in asked:
         options = call["provider_options"]
@@ -73,9 +72,9 @@ def test_what_is_not_here_is_named_once_each(bundle: Bundle) -> None:
     opened = open_runners(bundle, BACKENDS, PRECISIONS)
     opened.close()
     for backend in ("trt", "ort-cuda", "ort-trt"):
-        if not any(name.startswith(f"{backend} ") for name in opened.runners):
-            assert len([name for name in opened.unavailable if name.partition(" ")[0] == backend]) == 1
-    assert "ort int8-cpu" in opened.runners
+        if not any(name.backend == backend for name in opened.runners):
+            assert len([name for name in opened.unavailable if name.backend == backend]) == 1
+    assert RunnerId("ort", "int8-cpu") in opened.runners
 
 
 def test_a_gpu_provider_alone_that_is_not_here_is_one_error(bundle: Bundle) -> None:

@@ -266,7 +266,7 @@ def test_an_open_batch_is_refused_for_a_dla_with_what_to_type(
     file: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _use(monkeypatch, Trt("10.3", cores=2))
-    assert _refused(file, plan, settings=BuildSettings(dla=Dla(0, ("FP16",)))).fix == "--batch 8:8:8"
+    assert _refused(file, plan, settings=BuildSettings(dla=Dla(0, ("FP16",)))).fix == "`batch=(8, 8, 8)`"
 
 
 # --- layers, logs, failures --------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_memory_that_ran_out_is_said_and_not_what_it_hides_behind(
     _use(monkeypatch, trt)
     error = _refused(file, plan)
     assert error.what == "tensorrt 10.3.0 did not build model.onnx: the memory ran out"
-    assert "--workspace-mib" in str(error.fix)
+    assert "`workspace_mib=`" in str(error.fix)
     assert str(error.found).endswith(f"whole log: {log_path(plan)}")
     for severity, message in OUT_OF_MEMORY:
         assert f"[{severity}] {message}" in log_path(plan).read_text()

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from toolkit.bundle.manifest import PRECISIONS
 from toolkit.engine.dla import EXPLICIT, IMPLICIT, dla_form, require_dla
 from toolkit.engine.network import network_flags
 from toolkit.engine.requirements import why_not_compatible
-from toolkit.engine.resolver import PRECISIONS, resolve, resolve_for_dla, why_not_read
+from toolkit.engine.resolver import resolve, resolve_for_dla, why_not_read
 from toolkit.engine.timing_cache import why_no_timing_cache
 from toolkit.errors import EngineError
 from toolkit.runtime.driver import Device, Driver
@@ -159,7 +160,7 @@ def _builder(cores: int, most: int = 16) -> Any:
     [
         (0, 0, (4, 4, 4), "reports no DLA core on Orin"),
         (2, 2, (4, 4, 4), "there is no such DLA core"),
-        (2, 0, (1, 4, 16), "--batch 4:4:4"),
+        (2, 0, (1, 4, 16), r"`batch=\(4, 4, 4\)`"),
         (2, 0, (64, 64, 64), "1 to 16"),
     ],
 )

@@ -112,7 +112,7 @@ def test_judging_is_refused_before_building_where_no_engine_runs(monkeypatch: py
     with pytest.raises(BackendUnavailable, match="cannot run an engine here") as caught:
         Trials(3).require_can_run(trt)
     assert caught.value.found == "there is no NVIDIA driver"
-    with pytest.raises(EngineError, match="--repeat is out of range"):
+    with pytest.raises(EngineError, match="`repeats=` is out of range"):
         Trials(0).require_can_run(trt)
     monkeypatch.setattr("toolkit.engine.trials.probe_driver", lambda: present)
     Trials(3).require_can_run(trt)

@@ -17,7 +17,7 @@ import torch
 from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.exporting.artifacts import Options
-from toolkit.exporting.export import bundle_from_model
+from toolkit.exporting.writing import bundle_from_model
 from toolkit.files import sha256_of_file
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
@@ -115,5 +115,5 @@ def plant(healthy: Healthy, tmp_path: Path) -> Plant:
 def named(healthy: Healthy, bundle: Path | None = None, **options: Any) -> list[str]:
     """Names and evidence of every cause that `verify` reports, one string each."""
     found = verify(bundle or healthy.bundle, data=options.pop("data", str(healthy.data)), backends="ort", **options)
-    assert found.ok is not bool(found.causes) or not found.ok
-    return [f"{cause.name} | {cause.where} | {cause.evidence}" for cause in found.causes]
+    assert found.ok is not bool(found.likely_causes) or not found.ok
+    return [f"{cause.name} | {cause.where} | {cause.evidence}" for cause in found.likely_causes]

@@ -6,21 +6,22 @@ speed that wanders while it is measured and is another one tomorrow. Everything 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.report.documents import Made
 from toolkit.benchmarking.baseline import (
     MACHINE,
     SLOWER,
     WITHIN,
     Baseline,
-    Change,
     compare_in_rounds,
     compare_with_baseline,
 )
+from toolkit.benchmarking.result import Change
 from toolkit.contracts import Float32, UInt8
 from toolkit.runtime.runner import ClosesItself, Runner
 from toolkit.timing.latency import Latency, bench
@@ -105,10 +106,7 @@ def _against_a_saved_run(weather: Weather, factor: float, limit: float, seed: in
     draws = np.random.default_rng(seed)
     then = _measured(_Machine(weather, draws), {"net": 1.0, "machine": 1.0})
     now = _measured(_Machine(weather, draws), {"net": factor * machine, "machine": machine})
-    saved = Baseline(
-        Path("before.json"), {}, "net", "", (1, None),
-        {("net", 1): list(then["net"].round_medians_ms)}, {1: list(then["machine"].round_medians_ms)},
-    )  # fmt: skip
+    saved = Baseline(Path("before.json"), replace(Made().benched(), latency=(then["net"],), machine=(then["machine"],)))
     (change,) = compare_with_baseline(saved, [now["net"]], [now["machine"]], limit).changes
     return change
 

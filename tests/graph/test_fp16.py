@@ -84,7 +84,7 @@ def test_a_net_within_the_range_passes_with_the_ranges_of_a_calibration(
 def test_a_weight_beyond_half_precision_is_refused_by_name(tiny_graph: onnx.ModelProto, value: float) -> None:
     with pytest.raises(ExportError, match=r"weight 'stages\.0\.0\.conv1\.weight' overflows FP16") as caught:
         require_fits_fp16(_with_weight(tiny_graph, "stages.0.0.conv1.weight", value), {})
-    assert caught.value.fix == "export without --fp16"
+    assert caught.value.fix == "export without `fp16=True`"
 
 
 def test_the_largest_half_precision_number_is_a_weight_like_any_other(tiny_graph: onnx.ModelProto) -> None:

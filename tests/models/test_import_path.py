@@ -148,7 +148,7 @@ class Answers(nn.Module):
         (lambda x, f: "cat", ("a str",)),
         (lambda x, f: f + torch.rand(4), ("asked again", "eval()")),
         (lambda x, f: f - f.mean(0), ("other images are beside it", "track_running_stats")),
-        (lambda x, f: x.flatten(1) @ torch.ones(9, 2), ("does not take images of 8x8x3", "RuntimeError", "--size")),
+        (lambda x, f: x.flatten(1) @ torch.ones(9, 2), ("does not take images of 8x8x3", "RuntimeError", "`size=")),
         (lambda x, f: f * torch.nan, ("asked again",)),
     ],
 )
@@ -163,4 +163,4 @@ def test_what_does_not_answer_with_logits_is_refused_in_words(
 def test_wrong_channels_are_named_with_the_size_that_fits() -> None:
     with pytest.raises(ModelError, match="does not take images of 8x9x1") as caught:
         classes_of_network(Answers(lambda x, f: f), (8, 9, 1))
-    assert "convolution of 3 channels: --size 8x9x3 --convert" in str(caught.value.fix)
+    assert "convolution of 3 channels: `size=(8, 9, 3), convert=True`" in str(caught.value.fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_a_depth_that_does_not_exist_is_refused_with_two_that_do(name: str) -> N
     with pytest.raises(ModelError, match="does not exist in the CIFAR family") as caught:
         config_from_name(name)
     assert caught.value.found == f"depth {name.removeprefix('resnet')}"
-    fixes = [word.strip(";,") for word in str(caught.value.fix).split() if word.startswith("resnet")]
+    fixes = re.findall(r"`arch='(\w+)'`", str(caught.value.fix))
     assert len(fixes) == 3
     for fix in fixes:
         config_from_name(fix)

@@ -41,9 +41,9 @@ def trained() -> nn.Sequential:
     return net
 
 
-def load(path: Path, net: nn.Module | None = None) -> tuple[nn.Module, str]:
+def load(path: Path, net: nn.Module | None = None, key: str | None = None) -> tuple[nn.Module, str]:
     net = build() if net is None else net
-    return net, load_user_weights(net, weights_from_checkpoint(path), path, build)
+    return net, load_user_weights(net, weights_from_checkpoint(path), path, build, key).words
 
 
 def same(one: nn.Module, other: dict[str, Tensor]) -> bool:
@@ -105,6 +105,100 @@ def test_counters_that_old_checkpoints_lack_are_no_loss(trained: nn.Sequential, 
     load(tmp_path / "w.pth")
 
 
+def worse(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Raw weights that are not the averaged ones."""
+    return {name: value + 1 for name, value in state.items()}
+
+
+def parameters_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What hand-written averages keep: no running means."""
+    return {name: value for name, value in state.items() if name in dict(build().named_parameters())}
+
+
+@pytest.mark.parametrize(
+    ("nest", "place"),
+    [
+        (lambda raw, ema: {"state_dict": raw, "state_dict_ema": ema, "epoch": 3}, "state_dict_ema"),
+        (lambda raw, ema: {"model": raw, "ema": ema, "best_acc1": torch.tensor(91.7)}, "ema"),
+        (
+            lambda raw, ema: {
+                "model": prefixed(raw, "module."),
+                "model_ema": {"n_averaged": torch.tensor(9), **prefixed(ema, "module.module.")},
+            },
+            "model_ema",
+        ),
+        (lambda raw, ema: {"model": raw, "ema": {"module": ema, "updates": 5}}, "ema.module"),
+        (lambda raw, ema: {"net": raw, "ema_model": {"state_dict": prefixed(ema, "module.")}}, "ema_model.state_dict"),
+        (lambda raw, ema: {"params": raw, "params_ema": ema}, "params_ema"),
+        (lambda raw, ema: {"model": raw, "swa_model": ema}, "swa_model"),
+        (
+            lambda raw, ema: {"state_dict": {**prefixed(raw, "model."), **prefixed(ema, "ema_model.module.")}},
+            "state_dict.ema_model",
+        ),
+    ],
+)
+def test_a_moving_average_beside_raw_weights_is_taken_and_named(
+    trained: nn.Sequential, nest: Any, place: str, tmp_path: Path
+) -> None:
+    ema = trained.state_dict()
+    torch.save(nest(worse(ema), ema), tmp_path / "w.pth")
+    net, words = load(tmp_path / "w.pth")
+    assert same(net, ema)
+    assert words.startswith(f"{place}, a moving average (others are in ")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_average_of_the_parameters_alone_is_completed_by_the_raw_buffers(
+    trained: nn.Sequential, listed: bool, tmp_path: Path
+) -> None:
+    ema = trained.state_dict()
+    raw, shadow = worse(ema), parameters_of(ema)
+    torch.save({"model": raw, "ema": {"shadow": list(shadow.values()) if listed else shadow}}, tmp_path / "w.pth")
+    net, words = load(tmp_path / "w.pth")
+    assert same(net, {**raw, **shadow})
+    assert words.startswith("ema.shadow with the buffers of model, a moving average")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "best.weights", "weights"])
+def test_the_set_that_is_asked_for_is_taken(trained: nn.Sequential, key: str, tmp_path: Path) -> None:
+    ema = trained.state_dict()
+    raw = worse(ema)
+    place = {"state_dict": {"state_dict": raw}}.get(key, {"best": {"weights": raw}})
+    torch.save({"state_dict_ema": ema, **place}, tmp_path / "w.pth")
+    assert same(load(tmp_path / "w.pth", key=key)[0], raw)
+
+
+def test_a_set_that_is_not_there_is_refused_with_those_that_are(trained: nn.Sequential, tmp_path: Path) -> None:
+    torch.save({"model": trained.state_dict(), "ema": trained.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"no weights called 'averaged'[^$]*model, ema[^$]*weights="):
+        load(tmp_path / "w.pth", key="averaged")
+
+
+def test_of_several_raw_sets_the_usual_place_is_taken_and_the_others_are_named(
+    trained: nn.Sequential, tmp_path: Path
+) -> None:
+    state = trained.state_dict()
+    torch.save({"best": worse(state), "state_dict": state}, tmp_path / "w.pth")
+    net, words = load(tmp_path / "w.pth")
+    assert same(net, state)
+    assert words == "state_dict (others are in best: `weights=` takes them)"
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "complex64", "bool", "float8_e4m3fn", "qint8"])
+def test_weights_of_a_type_that_no_network_has_are_refused_by_its_name(
+    trained: nn.Sequential, kind: str, tmp_path: Path
+) -> None:
+    state = trained.state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantized tensors are deprecated, and still in files
+        value = state["3.weight"]
+        state["3.weight"] = (
+            torch.quantize_per_tensor(value, 0.1, 0, torch.qint8) if kind == "qint8" else value.to(getattr(torch, kind))
+        )
+    torch.save(state, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", f"'3.weight' is {kind}, and the network computes with float32", "int8=True")
+
+
 def refused(path: Path, *parts: str, net: nn.Module | None = None) -> None:
     with pytest.raises(ModelError) as caught:
         load(path, net)
@@ -120,7 +214,7 @@ def test_missing_and_unknown_names_are_listed_and_counted(trained: nn.Sequential
         "another network",
         "1 of 9 tensors missing (0.weight)",
         "1 unknown (extra.weight)",
-        "--kwargs",
+        "`kwargs=`",
     )
 
 
@@ -132,7 +226,7 @@ def test_other_shapes_are_listed(tmp_path: Path) -> None:
 def test_a_head_of_another_number_of_classes_says_so(tmp_path: Path) -> None:
     torch.save(build(10).state_dict(), tmp_path / "w.pth")
     refused(tmp_path / "w.pth", "number of classes", "10 classes in the file (3.weight, 3.bias)", "3, as the network",
-            """--kwargs '{"num_classes": 10}'""")  # fmt: skip
+            "`kwargs={'num_classes': 10}`")  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

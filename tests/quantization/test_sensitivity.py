@@ -69,7 +69,8 @@ def test_a_budget_of_nothing_keeps_the_wrecked_layer_alone_in_float(
     assert budget.keep_float == {f"{WRECKED}/Conv"}
     quantized = logits_of(qdq_from_ranges(wrecked, record, keep_float=budget.keep_float), images)
     assert parity_without_labels(logits_of(wrecked, images), quantized).flips == 0
-    assert [point.kept for point in budget.curve] == sorted((point.kept for point in budget.curve), reverse=True)
+    kept = [point.kept_in_float for point in budget.curve]
+    assert kept == sorted(kept, reverse=True)
     assert budget.curve[-1].int8_percent == 100
     assert budget.curve[-1].parity.flips > 0
 
@@ -100,6 +101,6 @@ def test_a_budget_that_no_int8_meets_is_refused(
     record = _record(wrecked, images, tiny_preprocessing)
     layers = sensitivities_of_layers(wrecked, record, images)
     # Keeping the others in float first leaves the wrecked one for last.
-    with pytest.raises(CalibrationError, match="INT8 cannot meet --max-drop") as caught:
+    with pytest.raises(CalibrationError, match="INT8 cannot meet `max_drop=`") as caught:
         keep_float_within(wrecked, record, images, layers[::-1], 0)
     assert "with one convolution left" in str(caught.value.found)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolkit.benchmarking.result import Benchmark, Settings
+from toolkit.benchmarking.warnings import Warned
 from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts
 from toolkit.compare.parity import parity_from_logits
+from toolkit.conditions.device import Device
+from toolkit.conditions.host import Disturbances, Host
+from toolkit.conditions.machine import Conditions
+from toolkit.deployment.runners import Opening
 from toolkit.report.evidence import Evidence
 from toolkit.runtime.trt.layer_report import LayerReport
+from toolkit.timing.latency import Intervals, Latency
 from toolkit.timing.percentiles import percentile_interval, quantiles_from_sorted
+from toolkit.verification.result import JudgingImages, Pair, Source, Verification
 
 SHA = "ab" * 32
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "int8-cpu": "model.int8-cpu.onnx"}
@@ -68,75 +77,104 @@ class Made:
 
     def verify(self, gate: float = 99.0) -> dict[str, Any]:
         """What toolkit verify prints."""
+        return self.verified(gate).as_dict()
+
+    def verified(self, gate: float = 99.0) -> Verification:
+        """What toolkit.verify returns."""
         draws = np.random.default_rng(self.seed)
         labels = draws.integers(0, len(self.labels), self.images)
         exact = draws.normal(0, 1, (self.images, len(self.labels))).astype(np.float32)
         exact[np.arange(self.images), labels] += 2.5
-        rows, words, passed = [], {}, {}
+        pairs = []
         for name in self.medians_ms:
             got = exact + draws.normal(0, 1, exact.shape).astype(np.float32) * self.noise.get(name, 0.3)
             parity = parity_from_logits("torch fp32", name, exact, got, labels)
             verdict = verdict_from_counts(parity.both_right, parity.lost, parity.gained, self.images, gate)
-            flips = flips_from_logits(exact, got, labels)
-            rows.append({**parity.as_dict(), **flips.as_dict(), "verdict": verdict.as_dict()})
-            words[name], passed[name] = verdict.word, verdict.holds(strict=False)
-        return {
-            "schema": "toolkit/verify/1",
-            "ok": True,
-            "bundle": "/bundles/tiny-net",
-            "other": None,
-            "manifest_sha256": SHA,
-            "images": {"source": "a test set", "count": self.images, "sha256": SHA},
-            "gate_percent": gate,
-            "passed": passed,
-            "verdicts": words,
-            "parity": rows,
-            "sources": [{"kind": "quantisation", **rows[-1]}],
-            "likely_causes": [],
-            "unavailable": {"trt": "no NVIDIA driver: libcuda.so.1: cannot open; try: use --backend ort here"},
-        }
+            pairs.append(Pair(parity, flips_from_logits(exact, got, labels), verdict))
+        return Verification(
+            ok=True,
+            bundle=Path("/bundles/tiny-net"),
+            other=None,
+            model=self.model,
+            labels=self.labels,
+            manifest_sha256=SHA,
+            tool="0.1.0",
+            images=JudgingImages("a test set", self.images, SHA),
+            gate_percent=gate,
+            strict=False,
+            reference="torch fp32",
+            passed={pair.parity.candidate: pair.verdict.holds(strict=False) for pair in pairs},
+            verdicts={pair.parity.candidate: pair.verdict.word for pair in pairs},
+            parity=tuple(pairs),
+            sources=(Source("quantisation", pairs[-1].parity),),
+            likely_causes=(),
+            not_checked={},
+            layers=(),
+            unavailable={"trt": "no NVIDIA driver: libcuda.so.1: cannot open; try: use --backend ort here"},
+        )
 
     def bench(self) -> dict[str, Any]:
         """What toolkit bench prints."""
+        return self.benched().as_dict()
+
+    def benched(self) -> Benchmark:
+        """What toolkit.bench returns."""
         draws = np.random.default_rng(self.seed)
         rows = [self._row(draws, name, ms, batch) for batch in (1, 8) for name, ms in self.medians_ms.items()]
-        return {
-            "schema": "toolkit/bench/1",
-            "ok": True,
-            "bundle": "/bundles/tiny-net",
-            "manifest_sha256": SHA,
-            "host": {"cpu": "A CPU", "cores": 2, "load_1min": 0.1, "absent": {"governor": "no cpufreq"}},
-            "conditions": {"during": {"busy_cores": 0.1}, "gpu": None, "absent": {"gpu": "there is no NVML"}},
-            "runners": {name: f"an engine, {name}" for name in self.medians_ms},
-            "openings": {name: {"load_ms": 20.5, "host_mib": 12.5} for name in self.medians_ms},
-            "warnings": [{"kind": "busy-machine", "about": "", "text": "others take 0.3 of 2 cores"}],
-            "latency": rows,
-            "comparison": None,
-            "unavailable": {},
-        }
+        host = Host("A CPU", 2, 0.1, None, None, None, None, {"governor": "no cpufreq"})
+        calm = Disturbances(1.0, {}, 0.1, 0.0, None)
+        return Benchmark(
+            ok=True,
+            bundle="/bundles/tiny-net",
+            model=self.model,
+            manifest_sha256=SHA,
+            weights_sha256=SHA,
+            tool="0.1.0",
+            device=Device("x86_64", "A CPU", ""),
+            settings=Settings(0.3, 1, 1, None, "on", (1, 8), "auto"),
+            runners={name: f"an engine, {name}" for name in self.medians_ms},
+            openings={name: Opening(20.5, 12.5, None) for name in self.medians_ms},
+            latency=tuple(rows),
+            machine=(),
+            conditions=Conditions(host, calm, None, None, 210.0, {"gpu": "there is no NVML"}),
+            warnings=(Warned("busy-machine", "", "others take 0.3 of 2 cores"),),
+            comparison=None,
+            unavailable={},
+            host=host,
+        )
 
-    def _row(self, draws: np.random.Generator, name: str, median_ms: float, batch: int) -> dict[str, Any]:
+    def _row(self, draws: np.random.Generator, name: str, median_ms: float, batch: int) -> Latency:
         values = median_ms * batch * (0.97 + draws.gamma(1.2, 0.03, 2000))
         ordered = np.sort(values)
         quantiles = quantiles_from_sorted(ordered)
-        middle = percentile_interval(values, ordered, 50)
-        return {
-            "runner": name,
-            "batch": batch,
-            "calls": len(values),
-            "p50_ms": quantiles[50],
-            "p90_ms": quantiles[90],
-            "p95_ms": quantiles[95],
-            "p99_ms": quantiles[99],
-            "p99_9_ms": None,
-            "intervals_ms": {"p50": middle, "p99_9": None},
-            "quantiles_ms": quantiles,
-            "images_per_s": 1000 * batch / quantiles[50],
-            "stable": True,
-            "first_ms": 3 * median_ms,
-            "phases": None,
-            "energy_mj": None,
-        }
+        return Latency(
+            runner=name,
+            batch=batch,
+            threads=1,
+            rate_hz=None,
+            calls=len(values),
+            p50_ms=quantiles[50],
+            p90_ms=quantiles[90],
+            p95_ms=quantiles[95],
+            p99_ms=quantiles[99],
+            p99_9_ms=None,
+            intervals_ms=Intervals(percentile_interval(values, ordered, 50), None, None, None, None),
+            min_ms=quantiles[0],
+            mean_ms=float(values.mean()),
+            max_ms=quantiles[100],
+            images_per_s=1000 * batch / quantiles[50],
+            quantiles_ms=tuple(quantiles),
+            round_medians_ms=(quantiles[50],),
+            stable=True,
+            converged=True,
+            warmup_calls=6,
+            first_ms=3 * median_ms,
+            rate_reached_hz=None,
+            rate_held=None,
+            phases=None,
+            energy_mj=None,
+            why_null={"p99_9_ms": "2,000 calls; 3,688 independent ones are needed"},
+        )
 
     def pixels(self) -> Any:
         """The judged images, uint8 (N, H, W, C): noise, which no PNG makes smaller."""

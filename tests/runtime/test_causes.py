@@ -202,7 +202,7 @@ def test_the_advice_on_fp16_scales_leads_out_of_the_failure() -> None:
     cause = cause_of(["Scale coefficients must all be positive"])
     assert cause is not None
     assert "build model.int8.onnx" in cause.cure
-    assert "toolkit export" not in cause.cure  # it makes the very file whose scales are FP16
+    assert "toolkit.export" not in cause.cure  # it makes the very file whose scales are FP16
 
 
 def test_what_is_not_known_has_no_cause() -> None:

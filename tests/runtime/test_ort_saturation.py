@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.doctor_checks import ort_on_cpu
-from toolkit.runtime.ort.saturation import saturates
+from toolkit.doctor.packages import ort_on_cpu
+from toolkit.runtime.ort.quirks import saturates
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -24,7 +24,7 @@ def test_they_saturate_where_the_processor_has_no_vnni() -> None:
 
 @pytest.mark.parametrize("answer", [False, True])
 def test_doctor_warns_about_files_of_others_there(answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.doctor_checks.saturates", lambda: answer)
+    monkeypatch.setattr("toolkit.doctor.packages.saturates", lambda: answer)
     detail = ort_on_cpu()[1]
     assert detail.startswith("Relu with CPUExecutionProvider is right")
     assert ("INT8 files of others lose accuracy here" in detail) == answer

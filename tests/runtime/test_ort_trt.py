@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.errors import ToolkitError
 from toolkit.runtime.ort import tensorrt_options as ort_trt
 from toolkit.runtime.ort.tensorrt_options import LIBRARY, tensorrt_of_provider, tensorrt_options
@@ -58,13 +59,13 @@ def test_types_need_flags_only_below_tensorrt_11(
     monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path, major: int | None, precision: str, flags: set[str]
 ) -> None:
     with_tensorrt(monkeypatch, major)
-    options = tensorrt_options(model, precision, BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(model, VARIANTS[precision].builder_flags, BATCH, tmp_path / "cache", "Orin")
     assert {name for name in options if name.endswith(("fp16_enable", "int8_enable"))} == flags
     assert all(isinstance(value, str) for value in options.values())
 
 
 def test_the_batches_of_the_target_are_the_profile(model: Path, tmp_path: Path) -> None:
-    options = tensorrt_options(model, "fp32", BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(model, (), BATCH, tmp_path / "cache", "Orin")
     shapes = {name: value for name, value in options.items() if "profile" in name}
     assert shapes == {
         "trt_profile_min_shapes": "images:1x16x16x3",
@@ -76,20 +77,20 @@ def test_the_batches_of_the_target_are_the_profile(model: Path, tmp_path: Path) 
 def test_a_fixed_batch_has_no_profile(tiny_graph: onnx.ModelProto, tmp_path: Path) -> None:
     tiny_graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(tiny_graph, tmp_path / "fixed.onnx")
-    options = tensorrt_options(tmp_path / "fixed.onnx", "fp32", BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(tmp_path / "fixed.onnx", (), BATCH, tmp_path / "cache", "Orin")
     assert not [name for name in options if "profile" in name]
 
 
 def test_engines_of_other_bytes_gpus_tensorrts_and_options_lie_apart(
     monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
 ) -> None:
-    def engines(precision: str = "fp32", device: str = "Orin", batch: tuple[int, int, int] = BATCH) -> str:
-        return tensorrt_options(model, precision, batch, tmp_path / "cache", device)["trt_engine_cache_path"]
+    def engines(types: tuple[str, ...] = (), device: str = "Orin", batch: tuple[int, int, int] = BATCH) -> str:
+        return tensorrt_options(model, types, batch, tmp_path / "cache", device)["trt_engine_cache_path"]
 
     with_tensorrt(monkeypatch, 10)
     first = engines()
     assert engines() == first
-    others = {engines("int8"), engines(device="Thor"), engines(batch=(1, 8, 32))}
+    others = {engines(("FP16", "INT8")), engines(device="Thor"), engines(batch=(1, 8, 32))}
     with_tensorrt(monkeypatch, 11)
     others.add(engines())
     weights = onnx.load(model)
@@ -100,7 +101,7 @@ def test_engines_of_other_bytes_gpus_tensorrts_and_options_lie_apart(
 
 
 def test_only_this_user_may_write_where_engines_are_kept(model: Path, tmp_path: Path) -> None:
-    options = tensorrt_options(model, "fp32", BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(model, (), BATCH, tmp_path / "cache", "Orin")
     for name in ("trt_engine_cache_path", "trt_timing_cache_path"):
         folder = Path(options[name])
         assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0
@@ -110,4 +111,4 @@ def test_only_this_user_may_write_where_engines_are_kept(model: Path, tmp_path: 
 def test_a_cache_that_cannot_be_made_is_one_error(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ToolkitError, match="cannot write"):
-        tensorrt_options(model, "fp32", BATCH, tmp_path / "file" / "cache", "Orin")
+        tensorrt_options(model, (), BATCH, tmp_path / "file" / "cache", "Orin")

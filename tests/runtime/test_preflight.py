@@ -199,7 +199,7 @@ def _refusal(plan: Path) -> tuple[str, float]:
         ("older", "is not for this machine"),
         ("other gpu", "is not for this machine"),
         ("rtx", "is not for this machine"),
-        ("sidecar", "lacks entries"),
+        ("sidecar", "lacks an entry"),
     ],
 )
 def test_a_plan_that_is_not_this_machines_is_refused_at_once_without_tensorrt(

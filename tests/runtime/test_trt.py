@@ -202,7 +202,7 @@ def test_running_without_a_driver_gives_the_probes_reason() -> None:
     with pytest.raises(BackendUnavailable) as caught:
         require_can_run(NO_GPU)
     assert caught.value.found == "there is no NVIDIA driver"
-    assert "--backend ort" in (caught.value.fix or "")
+    assert "`backend='ort'`" in (caught.value.fix or "")
 
 
 def test_running_with_everything_there_gives_the_tensorrt_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:

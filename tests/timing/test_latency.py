@@ -74,9 +74,9 @@ def test_the_far_tail_is_given_only_where_enough_calls_support_it() -> None:
     clock = _Clock()
     (few,) = bench({"a": _Timed("a", clock, lambda call: 1e-3, [])}, IMAGES, (1,), seconds=0.3, clock=clock)
     assert few.p99_9_ms is None
-    assert few.intervals_ms["p99_9"] is None
+    assert few.intervals_ms.p99_9 is None
     assert few.why_null["p99_9_ms"] == "300 calls; 3,688 independent ones are needed"
-    assert few.intervals_ms["p90"] == pytest.approx((1, 1))
+    assert few.intervals_ms.p90 == pytest.approx((1, 1))
     runner = _Timed("a", clock, lambda call: 1e-3, [])
     (many,) = bench({"a": runner}, IMAGES, (1,), seconds=4.0, paired=True, clock=clock)
     assert many.p99_9_ms == pytest.approx(1)

@@ -85,7 +85,7 @@ def test_shards_cover_a_batch_once_and_an_uneven_batch_is_refused() -> None:
     assert ALONE.shard(7) == slice(0, 7)
     with pytest.raises(ToolkitError, match="10 images cannot be shared evenly by 4") as caught:
         World(0, 4).shard(10)
-    assert caught.value.fix == "--batch 8"
+    assert caught.value.fix == "`batch=8`"
     with pytest.raises(ToolkitError, match="cannot be shared"):
         World(0, 4).shard(3)
 

@@ -128,7 +128,7 @@ def test_an_interrupt_before_the_first_epoch_leaves_nothing(plan: Plan) -> None:
 def test_there_must_be_something_to_resume(plan: Plan) -> None:
     with pytest.raises(ModelError, match="no interrupted run of 'net'") as caught:
         run_training(plan, resume=True, on_progress=_silent)
-    assert "--resume" in str(caught.value.fix)
+    assert "`resume=`" in str(caught.value.fix)
 
 
 def test_a_run_of_another_recipe_net_or_data_is_not_resumed(plan: Plan) -> None:

@@ -163,7 +163,7 @@ def test_a_loss_that_is_no_number_proposes_a_lower_rate(run: _Run) -> None:
         classifier.net.fc.bias.fill_(float("nan"))  # type: ignore[union-attr, operator]
     with pytest.raises(ModelError, match="training diverged") as caught:
         train(classifier, run.data, run.preprocessing, RECIPE, CPU)
-    assert caught.value.fix == "--lr 0.005"
+    assert caught.value.fix == "`lr=0.005`"
     assert "epoch 1" in str(caught.value.found)
 
 
@@ -236,7 +236,7 @@ def test_a_recipe_out_of_range_names_its_option(changes: dict[str, Any]) -> None
 
 
 def test_an_unknown_amp_or_device_is_refused() -> None:
-    with pytest.raises(ModelError, match="--amp is unknown"):
+    with pytest.raises(ModelError, match="`amp=` is unknown"):
         Recipe(amp="fp8")
     with pytest.raises(ToolkitError, match="unknown device"):
         device_from_name("tpu")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.compare.parity import BATCH
+from toolkit.compare.readings import hypotheses_for, order_between, order_in_words
 from toolkit.contracts import Float32, UInt8
 from toolkit.verification.hypotheses import (
     cause_in_answers,
@@ -15,9 +16,6 @@ from toolkit.verification.hypotheses import (
     cause_in_input,
     cause_in_repetition,
     cause_of_equality,
-    hypotheses_for,
-    order_between,
-    order_in_words,
 )
 
 SHAPE, CLASSES = (8, 8, 3), 5

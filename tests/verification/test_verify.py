@@ -183,7 +183,7 @@ def test_a_file_that_takes_other_images_is_one_error(healthy: Healthy, tmp_path:
     (tmp_path / "theirs.onnx").write_bytes(tiny_graph_bytes)
     with pytest.raises(ToolkitError, match=r"'theirs.onnx' does not answer these images as this model does") as caught:
         verify(healthy.bundle, tmp_path / "theirs.onnx", data=str(healthy.data), backends="ort")
-    assert "toolkit export" in str(caught.value.fix)
+    assert "toolkit.export" in str(caught.value.fix)
 
 
 def test_flips_are_written_as_sheets_with_labels_and_both_answers(

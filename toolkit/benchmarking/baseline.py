@@ -2,90 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from toolkit.documents import Above, Each, Maybe, Some, require_shape
+from toolkit.benchmarking.result import Benchmark, Change, Comparison, Verdict
+from toolkit.conditions.device import Device
 from toolkit.errors import ToolkitError
 from toolkit.files import read_json
 from toolkit.timing.latency import Latency
 from toolkit.timing.rank_tests import Ratio, ratio_from_pairs, ratio_from_runs
 
-SCHEMA = "toolkit/bench/1"
-SLOWER, MACHINE, UNDECIDED, WITHIN = "slower", "the machine is slower", "undecided", "within the limit"
+SLOWER: Final = "slower"
+MACHINE: Final = "the machine is slower"
+UNDECIDED: Final = "undecided"
+WITHIN: Final = "within the limit"
 Key = tuple[str, int]  # runner, batch
-MEDIANS = Some(Above(0))
-SHAPE = {
-    "device": Each(str),
-    "model": str,
-    "weights_sha256": str,
-    "settings": {"threads": int, "rate_hz": Maybe(Above(0))},
-    "latency": [{"runner": str, "batch": int, "round_medians_ms": MEDIANS}],
-    "machine": [{"batch": int, "round_medians_ms": MEDIANS}],
-}
-
-
-@dataclass(frozen=True)
-class Change:
-    """One runner at one batch size, now over then.
-
-    Attributes:
-        ratio: of the medians; 1.02 is 2 % slower.
-        low: the true ratio of the two measurements is below it once in 1,000; None where there are too few rounds.
-        verdict: "slower", "the machine is slower", "undecided" or "within the limit".
-    """
-
-    runner: str
-    batch: int
-    ratio: float
-    low: float | None
-    high: float | None
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All that both runs measured.
-
-    Attributes:
-        reference: the file or folder compared with.
-        paired: measured in the same rounds, so that drift of the machine is not in the ratios.
-        machine: ratio of a fixed piece of work between the two runs; None when paired.
-    """
-
-    reference: str
-    paired: bool
-    max_regression: float
-    machine: float | None
-    changes: tuple[Change, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Nothing is slower beyond the limit, and the machine did not hide it."""
-        return all(change.verdict in (UNDECIDED, WITHIN) for change in self.changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"ok": self.ok, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A saved run.
-
-    Attributes:
-        medians_ms: medians of its rounds by runner and batch.
-        machine_ms: those of the fixed piece of work by batch.
-    """
+    """A saved run, and where it lies."""
 
     path: Path
-    device: dict[str, str]
-    model: str
-    weights_sha256: str
-    load: tuple[int, float | None]
-    medians_ms: dict[Key, list[float]]
-    machine_ms: dict[int, list[float]]
+    run: Benchmark
+
+    @property
+    def load(self) -> tuple[int, float | None]:
+        """Threads, and calls a second on a schedule."""
+        return self.run.settings.threads, self.run.settings.rate_hz
+
+    @cached_property
+    def medians_ms(self) -> dict[Key, tuple[float, ...]]:
+        """Medians of its rounds by runner and batch."""
+        return {(row.runner, row.batch): row.round_medians_ms for row in self.run.latency}
 
 
 def baseline_from_file(path: Path) -> Baseline:
@@ -94,45 +45,32 @@ def baseline_from_file(path: Path) -> Baseline:
     Raises:
         ToolkitError: it cannot be read, or is no such file.
     """
-    document, fix = read_json(path, ToolkitError), f"toolkit bench --save {path}"
-    what = f"{path} is no saved benchmark: it"
-    if document.get("schema") != SCHEMA:
-        raise ToolkitError(
-            f"{path} is no saved benchmark", found=f"schema {document.get('schema')!r}", allowed=SCHEMA, fix=fix
-        )
-    require_shape(document, SHAPE, what, ToolkitError, fix)
-    return Baseline(
-        path,
-        document["device"],
-        document["model"],
-        document["weights_sha256"],
-        (document["settings"]["threads"], document["settings"]["rate_hz"]),
-        {(row["runner"], row["batch"]): row["round_medians_ms"] for row in document["latency"]},
-        {row["batch"]: row["round_medians_ms"] for row in document["machine"]},
-    )
+    document, fix = read_json(path, ToolkitError), f"measure a new baseline into {path}"
+    return Baseline(path, Benchmark.from_dict(document, str(path), fix=fix))
 
 
 def require_comparable(
-    baseline: Baseline, device: dict[str, str], model: str, weights_sha256: str, load: tuple[int, float | None]
+    baseline: Baseline, device: Device, model: str, weights_sha256: str, load: tuple[int, float | None]
 ) -> None:
     """Before anything is measured.
 
     Raises:
         ToolkitError: the baseline is of another device, model or load; says which and what it is.
     """
-    again = f"toolkit bench --save {baseline.path} on this device and with these options"
-    for key in sorted(device.keys() | baseline.device.keys()):
-        if device.get(key) != baseline.device.get(key):
+    again = f"measure a new baseline into {baseline.path} on this device and with these options"
+    for name in ("machine", "cpu", "gpu"):
+        then, now = getattr(baseline.run.device, name), getattr(device, name)
+        if then != now:
             raise ToolkitError(
                 f"{baseline.path} was measured on another device",
-                found=f"{key} {baseline.device.get(key) or 'none'!r}, this one has {device.get(key) or 'none'!r}",
+                found=f"{name} {then or 'none'!r}, this one has {now or 'none'!r}",
                 allowed="a baseline of this device",
                 fix=again,
             )
-    if weights_sha256 != baseline.weights_sha256:
+    if weights_sha256 != baseline.run.weights_sha256:
         raise ToolkitError(
             f"{baseline.path} was measured with another model",
-            found=f"{baseline.model}, weights {baseline.weights_sha256[:16]}...",
+            found=f"{baseline.run.model}, weights {baseline.run.weights_sha256[:16]}...",
             allowed=f"{model}, weights {weights_sha256[:16]}...",
             fix=again,
         )
@@ -163,7 +101,7 @@ def require_same_runners(baseline: Baseline, runners: list[str], batches: tuple[
             f"{baseline.path} holds another set of runners",
             found="; ".join(parts),
             allowed="the same runners and batch sizes in both",
-            fix="choose them with --backend, --precision and --batch, or save a new baseline",
+            fix="choose them with `backends=`, `precisions=` and `batches=`, or save a new baseline",
         )
 
 
@@ -180,10 +118,9 @@ def compare_with_baseline(
         machine: the fixed piece of work, measured in the same rounds as `latency`.
         max_regression: 0.03 allows 3 %.
     """
+    then = {row.batch: row.round_medians_ms for row in baseline.run.machine}
     drift = {
-        row.batch: ratio_from_runs(baseline.machine_ms[row.batch], row.round_medians_ms).ratio
-        for row in machine
-        if row.batch in baseline.machine_ms
+        row.batch: ratio_from_runs(then[row.batch], row.round_medians_ms).ratio for row in machine if row.batch in then
     }
     changes = []
     for row in latency:
@@ -191,7 +128,7 @@ def compare_with_baseline(
         verdict = verdict_of(found, max_regression, drift.get(row.batch, 1.0))
         changes.append(Change(row.runner, row.batch, found.ratio, found.low, found.high, verdict))
     slowest = max(drift.values(), default=None)
-    return Comparison(str(baseline.path), False, max_regression, slowest, tuple(changes))
+    return _comparison(str(baseline.path), False, max_regression, slowest, changes)
 
 
 def compare_in_rounds(reference: str, pairs: list[tuple[Latency, Latency]], max_regression: float) -> Comparison:
@@ -201,10 +138,17 @@ def compare_in_rounds(reference: str, pairs: list[tuple[Latency, Latency]], max_
         found = ratio_from_pairs(before.round_medians_ms, after.round_medians_ms)
         verdict = verdict_of(found, max_regression)
         changes.append(Change(after.runner, after.batch, found.ratio, found.low, found.high, verdict))
-    return Comparison(reference, True, max_regression, None, tuple(changes))
+    return _comparison(reference, True, max_regression, None, changes)
 
 
-def verdict_of(found: Ratio, max_regression: float, machine: float = 1.0) -> str:
+def _comparison(
+    reference: str, paired: bool, max_regression: float, machine: float | None, changes: list[Change]
+) -> Comparison:
+    ok = all(change.verdict in (UNDECIDED, WITHIN) for change in changes)
+    return Comparison(ok, reference, paired, max_regression, machine, tuple(changes))
+
+
+def verdict_of(found: Ratio, max_regression: float, machine: float = 1.0) -> Verdict:
     """What a ratio says about a limit: "slower" only where noise is excluded.
 
     Args:

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from toolkit.benchmarking.baseline import (
-    SCHEMA,
     Baseline,
-    Comparison,
     baseline_from_file,
     compare_in_rounds,
     compare_with_baseline,
     require_comparable,
     require_same_runners,
 )
-from toolkit.benchmarking.lineup import GRAPHS, Lineup, on_device
+from toolkit.benchmarking.lineup import GRAPHS, Lineup
+from toolkit.benchmarking.result import Benchmark, Comparison, Graph, Settings, Wait
 from toolkit.benchmarking.warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
 from toolkit.conditions.device import device_fingerprint
-from toolkit.conditions.machine import MachineState
+from toolkit.conditions.machine import Conditions, MachineState
 from toolkit.contracts import UInt8
-from toolkit.deployment.runners import Opening, require_backends
+from toolkit.deployment.runners import require_backends
 from toolkit.errors import ToolkitError
 from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.timing.latency import Latency, Load, phases_of, times_phases
 from toolkit.timing.latency import bench as measure
 from toolkit.timing.reference_work import Machine
@@ -39,43 +39,6 @@ from toolkit.version import __version__
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03
 MOST_THREADS, MOST_BATCH = 64, 4096  # as on the command line
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Everything one run of `bench` found; `as_dict` is the document that docs/schema/bench.v1.json describes.
-
-    Attributes:
-        runners: each runner's description by its name.
-        openings: load time and memory by name.
-        latency: a row a runner and batch size; see `toolkit.timing.latency.Latency`.
-        machine: the fixed piece of work that a later run is compared by; empty unless asked for.
-        conditions: host before, disturbances while measuring, GPU or Jetson, peak memory.
-        unavailable: why a backend or runner is not among them.
-    """
-
-    bundle: str
-    model: str
-    manifest_sha256: str
-    weights_sha256: str
-    tool: str
-    device: dict[str, str]
-    settings: dict[str, Any]
-    runners: dict[str, str]
-    openings: dict[str, Opening]
-    latency: tuple[Latency, ...]
-    machine: tuple[Latency, ...]
-    conditions: dict[str, Any]
-    warnings: tuple[Warned, ...]
-    comparison: Comparison | None
-    unavailable: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        document: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
-        document["host"] = document["conditions"]["host"]
-        document["comparison"] = self.comparison.as_dict() if self.comparison else None
-        return document
 
 
 def bench(
@@ -134,27 +97,30 @@ def bench(
         by_name = names_of(precisions) != ALL
         lineup.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
-            require_same_runners(before, list(lineup.runners), sizes)
+            require_same_runners(before, list(map(str, lineup.runners)), sizes)
         if against is not None:
             lineup.open_rivals(opened_bundle(against), opened, names, by_name, graph)
         lineup.allow_streams(streams or threads)
-        descriptions = {name: runner.description for name, runner in lineup.runners.items()}
+        descriptions = {str(name): runner.description for name, runner in lineup.runners.items()}
         compared = comparable or before is not None or against is not None
-        if compared and against is None:
-            lineup.runners[Machine.name] = Machine()
         images = opened.golden()[0].images_nhwc
         looks = _and_look(on_progress, state)
-        found = measure(lineup.runners, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
+        named = {str(name): name for name in lineup.runners}
+        fixed: dict[str, Runner] = {Machine.name: Machine()} if compared and against is None else {}
+        measured = {name: lineup.runners[one] for name, one in named.items()} | fixed
+        found = measure(measured, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
         conditions = state.conditions()
-        machine = [row for row in found if row.runner == Machine.name]
+        machine = [row for row in found if row.runner in fixed]
         rows = [
-            _with_device(row, lineup.runners[row.runner], images, state, energy)
+            _with_device(row, named[row.runner], measured[row.runner], images, state, energy)
             for row in found
-            if row.runner != Machine.name
+            if row.runner not in fixed
         ]
     finally:
         state.close()
         lineup.close()
+    comparison = _comparison(before, lineup, rows, machine, max_regression)
+    missing = bool(lineup.unavailable) and names_of(backends) != ALL
     return Benchmark(
         bundle=str(opened.folder.resolve()),
         model=opened.model,
@@ -162,23 +128,17 @@ def bench(
         weights_sha256=_weights(opened),
         tool=__version__,
         device=device_fingerprint(probe_driver()),
-        settings={
-            "seconds": seconds,
-            "threads": threads,
-            "streams": streams or threads,
-            "rate_hz": rate_hz,
-            "graph": graph,
-            "wait": wait,
-            "batches": list(sizes),
-        },
+        settings=Settings(seconds, threads, streams or threads, rate_hz, cast(Graph, graph), sizes, cast(Wait, wait)),
         runners=descriptions,
-        openings=lineup.openings,
+        openings={str(name): opening for name, opening in lineup.openings.items()},
         latency=tuple(rows),
         machine=tuple(machine),
         conditions=conditions,
         warnings=_warnings(rows, conditions, state, lineup, graph),
-        comparison=_comparison(before, lineup, rows, machine, max_regression),
-        unavailable=lineup.unavailable,
+        comparison=comparison,
+        unavailable={str(name): reason for name, reason in lineup.unavailable.items()},
+        host=conditions.host,
+        ok=not missing and (comparison is None or comparison.ok) and not any(row.rate_held is False for row in rows),
     )
 
 
@@ -206,10 +166,10 @@ def _require_sane(
 
 
 def _warnings(
-    rows: list[Latency], conditions: dict[str, Any], state: MachineState, lineup: Lineup, graph: str
+    rows: list[Latency], conditions: Conditions, state: MachineState, lineup: Lineup, graph: str
 ) -> tuple[Warned, ...]:
-    found = warnings_of_rows(rows) + warnings_of_host(conditions["host"], conditions["during"])
-    if conditions["jetson"] or any(on_device(row.runner) for row in rows):
+    found = warnings_of_rows(rows) + warnings_of_host(conditions.host, conditions.during)
+    if conditions.jetson or any(name.on_device for name in lineup.runners):
         found += warnings_of_gpu(state.states, os.getpid())
     if graph != "on" and not lineup.has_graphs:
         found.append(Warned("no-graph", "", f"no runner here replays a CUDA graph: graph={graph} changes nothing"))
@@ -241,7 +201,9 @@ def _and_look(on_progress: Callable[[int, int], None], state: MachineState) -> C
     return both
 
 
-def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineState, energy: bool) -> Latency:
+def _with_device(
+    row: Latency, name: RunnerId, runner: Runner, images: UInt8, state: MachineState, energy: bool
+) -> Latency:
     """A row with the parts of its time on a device, and its energy, or the reasons why it has none."""
     pixels = np.ascontiguousarray(np.resize(images, (row.batch, *images.shape[1:])))
     timed, why = times_phases(runner), dict(row.why_null)
@@ -255,7 +217,7 @@ def _with_device(row: Latency, runner: Runner, images: UInt8, state: MachineStat
             why["phases"] = error.what
     spent, reason = None, "not asked for (energy)"
     if energy:
-        spent, reason = state.energy_mj(lambda: runner.logits(pixels), on_device(row.runner))
+        spent, reason = state.energy_mj(lambda: runner.logits(pixels), name.on_device)
     if spent is None:
         why["energy_mj"] = reason
     return replace(row, phases=phases, energy_mj=spent, why_null=why)
@@ -269,6 +231,6 @@ def _comparison(
     if not lineup.rivals:
         return None
     found = {(row.runner, row.batch): row for row in rows}
-    rivals = lineup.rivals
+    rivals = {str(name): str(rival) for name, rival in lineup.rivals.items()}
     pairs = [(found[rivals[name], batch], row) for (name, batch), row in found.items() if name in rivals]
     return compare_in_rounds(lineup.rival_folder, pairs, max_regression)

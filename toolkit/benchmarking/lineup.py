@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from toolkit.bundle.reading import Bundle
-from toolkit.deployment.runners import HOST_BACKENDS, Opened, Opening, open_runners
+from toolkit.deployment.runners import Opened, Opening, open_runners
 from toolkit.errors import ToolkitError
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import AGAINST, RunnerId
 from toolkit.timing.latency import times_phases
 
 GRAPHS = ("on", "off", "both")
-AGAINST, WITHOUT_GRAPH = " (against)", " without graph"
-
-
-def on_device(name: str) -> bool:
-    """Whether a runner of this name computes on a GPU."""
-    return name.split()[0] not in HOST_BACKENDS
 
 
 class Lineup:
@@ -26,17 +22,17 @@ class Lineup:
         device_mib: reads how much of the GPU's memory is used now.
 
     Attributes:
-        runners: by name, in the order of turns; a rival follows the one that it is compared with.
-        rivals: a rival's name by that of its counterpart.
+        runners: in the order of turns; a rival follows the one that it is compared with.
+        rivals: by the counterpart of each.
         rival_folder: the other bundle.
     """
 
     def __init__(self, device_mib: Callable[[], float | None] = lambda: None) -> None:
         self._device_mib = device_mib
-        self.runners: dict[str, Runner] = {}
-        self.unavailable: dict[str, str] = {}
-        self.openings: dict[str, Opening] = {}
-        self.rivals: dict[str, str] = {}
+        self.runners: dict[RunnerId, Runner] = {}
+        self.unavailable: dict[RunnerId, str] = {}
+        self.openings: dict[RunnerId, Opening] = {}
+        self.rivals: dict[RunnerId, RunnerId] = {}
         self.rival_folder = ""
         self._opened: list[Opened] = []
         self._variants: list[Runner] = []
@@ -74,19 +70,19 @@ class Lineup:
                 found=" x ".join(map(str, other.preprocessing.shape)),
                 allowed=" x ".join(map(str, bundle.preprocessing.shape)),
             )
-        precisions = tuple(p for p in other.precisions if any(name.split()[1] == p for name in self.runners))
+        precisions = tuple(p for p in other.precisions if any(name.variant == p for name in self.runners))
         opened = open_runners(other, backends, precisions, by_name=by_name, device_mib=self._device_mib)
         self._opened.append(opened)
         found = self._with_graphs(opened.runners, graph)
-        self.rivals = {name: name + AGAINST for name in self.runners if name in found}
+        self.rivals = {name: replace(name, side=AGAINST) for name in self.runners if name in found}
         if not self.rivals:
             raise ToolkitError(
                 f"{other.folder} has no runner that this bundle has",
-                found=", ".join(found),
-                allowed=", ".join(self.runners),
+                found=", ".join(map(str, found)),
+                allowed=", ".join(map(str, self.runners)),
             )
         self.rival_folder = str(other.folder)
-        both: dict[str, Runner] = {}
+        both: dict[RunnerId, Runner] = {}
         for name, runner in self.runners.items():
             both |= {name: runner} | ({self.rivals[name]: found[name]} if name in found else {})
         self.openings |= {self.rivals[name]: taken for name, taken in opened.openings.items() if name in self.rivals}
@@ -103,16 +99,16 @@ class Lineup:
         """Whether a runner here also runs without its CUDA graph."""
         return bool(self._variants)
 
-    def _with_graphs(self, runners: dict[str, Runner], graph: str) -> dict[str, Runner]:
+    def _with_graphs(self, runners: dict[RunnerId, Runner], graph: str) -> dict[RunnerId, Runner]:
         """With "off" and "both", the variants that enqueue each call anew; others have no graph to leave out."""
-        found: dict[str, Runner] = {}
+        found: dict[RunnerId, Runner] = {}
         for name, runner in runners.items():
             phased = times_phases(runner) if graph != "on" else None
             if phased is None or graph == "both":
                 found[name] = runner
             if phased is not None:
-                found[name + WITHOUT_GRAPH] = phased.without_graph()
-                self._variants.append(found[name + WITHOUT_GRAPH])
+                found[replace(name, graph=False)] = variant = phased.without_graph()
+                self._variants.append(variant)
         return found
 
     def close(self) -> None:

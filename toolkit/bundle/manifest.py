@@ -1,10 +1,8 @@
-"""What a bundle is made of: its file variants in one table, and the form of `manifest.json`."""
+"""What a bundle is made of: its file variants in one table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from toolkit.documents import Each, Maybe
 
 FORMAT = 1
 GOLDEN = "golden.npz"
@@ -18,8 +16,10 @@ class Variant:
     Attributes:
         name: as the manifest, options and runners have it.
         file: its name in the bundle.
-        precision: what its convolutions compute in: "fp32", "fp16" or "int8".
-        for_tensorrt: TensorRT builds from it; the other is for ONNX Runtime on the CPU.
+        precision: what its convolutions compute in, "fp32", "fp16" or "int8": what `toolkit build --precision` takes.
+        half: its other layers, and the scales of its Q/DQ, are float16.
+        for_tensorrt: TensorRT builds from it, as does what else computes on a GPU.
+        for_cpu: to be preferred on a CPU, where ONNX Runtime runs the others too, and slower.
         optimize: ONNX Runtime reads it rightly with its own optimizations.
         golden_distance: the largest relative L2 of an engine's or a runner's logits from the golden ones.
         golden_flips: the largest part of answers, 0..1, that may differ from the golden ones.
@@ -29,7 +29,9 @@ class Variant:
     name: str
     file: str
     precision: str
+    half: bool
     for_tensorrt: bool
+    for_cpu: bool
     optimize: bool
     golden_distance: float
     golden_flips: float
@@ -40,33 +42,53 @@ class Variant:
         """Its convolutions read int8."""
         return self.precision == "int8"
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """What it holds beside float32, by TensorRT's names."""
+        return ("FP16",) * self.half + ("INT8",) * self.is_int8
+
+    @property
+    def builder_flags(self) -> tuple[str, ...]:
+        """What a weakly typed TensorRT must be allowed for it; layers that are not INT8 may run in FP16 there."""
+        return ("FP16", "INT8") if self.is_int8 else self.types
+
+    @property
+    def engine_file(self) -> str:
+        """The name of the engine that is built from it as it stands."""
+        return self.file.removesuffix("onnx") + "engine"
+
+    @property
+    def export_options(self) -> str:
+        """The argument that makes `toolkit.export` write it, as Python; nothing for the file that every bundle has."""
+        return "" if self.precision == "fp32" else f"options=ExportOptions({self.precision}=True)"
+
 
 # Relative L2 of the logits from the golden ones of the same file, and the part of the images that may answer otherwise.
 # float32 may be computed in TF32 (10 bits of mantissa); FP16 has 11 bits; an INT8 engine may tip roundings, and may not
 # be further from the golden logits than INT8 itself is from fp32 on the reference models, 0.02 to 0.035.
 # ONNX Runtime from 1.21 on computes int8-fp16 wrongly with its own defaults (see `toolkit.runtime.ort.quirks`). Without
 # any optimization it answers as the graph stands, to the last bit, and is as fast as with the others.
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("fp32", "model.onnx", "fp32", True, True, 2e-3, 0.0, 1e-4),
-        Variant("fp16", "model.fp16.onnx", "fp16", True, True, 1e-2, 0.02, 1e-2),
-        Variant("int8", "model.int8.onnx", "int8", True, True, 5e-2, 0.05, 0.1),
-        Variant("int8-fp16", "model.int8-fp16.onnx", "int8", True, False, 5e-2, 0.05, 0.1),
-        Variant("int8-cpu", "model.int8-cpu.onnx", "int8", False, True, 5e-2, 0.05, 0.1),
-    )
-}
+# fmt: off
+_TABLE = (
+    #       name         file                    precision half   tensorrt cpu  optimize distance flips floor
+    Variant("fp32",      "model.onnx",           "fp32",   False, True,  True,  True,  2e-3, 0.0,  1e-4),
+    Variant("fp16",      "model.fp16.onnx",      "fp16",   True,  True,  False, True,  1e-2, 0.02, 1e-2),
+    Variant("int8",      "model.int8.onnx",      "int8",   False, True,  False, True,  5e-2, 0.05, 0.1),
+    Variant("int8-fp16", "model.int8-fp16.onnx", "int8",   True,  True,  False, False, 5e-2, 0.05, 0.1),
+    Variant("int8-cpu",  "model.int8-cpu.onnx",  "int8",   False, False, True,  True,  5e-2, 0.05, 0.1),
+)
+# fmt: on
+VARIANTS = {variant.name: variant for variant in _TABLE}
 FOR_TENSORRT = tuple(name for name, variant in VARIANTS.items() if variant.for_tensorrt)
-# What this version reads of a manifest; older ones lack what ends in "?".
-MANIFEST_SHAPE = {
-    "model": {"name": str, "arch?": dict, "weights_sha256?": str, "folder_hint?": Maybe(str)},
-    "labels": [str],
-    "preprocessing": {"height": int, "width": int, "channels": int, "mean": [float], "std": [float]},
-    "output?": {"name": str, "dtype": str, "shape": list},
-    "files": Each({"sha256": str, "bytes": int}),
-    "engines?": [{"file": str, "precision": str, "target?": str, "tensorrt?": {"kind": str, "version": str}}],
-    "accuracy?": Each({"candidate_score": {"top1_percent": float, "images": int}, "agreement_percent": float}),
-    "evaluation?": {"source": str, "sha256": str},
-    "calibration?": Maybe({"key?": str, "method?": str}),
-    "stripped?": {"only": [str]},
-}
+PRECISIONS = tuple(dict.fromkeys(variant.precision for variant in VARIANTS.values()))
+
+
+def variant_of_file(file: str) -> Variant | None:
+    """The variant whose file in a bundle has this name; None for any other file."""
+    return next((variant for variant in VARIANTS.values() if variant.file == file), None)
+
+
+def best_first(on_cpu: bool) -> tuple[str, ...]:
+    """What to run where nothing is said, the smallest numbers first: INT8, and FP16 in the other layers."""
+    ordered = sorted(VARIANTS.values(), key=lambda variant: (not variant.is_int8, not variant.half))
+    return tuple(one.name for one in ordered if (one.for_cpu if on_cpu else one.for_tensorrt))

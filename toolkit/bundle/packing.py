@@ -26,7 +26,7 @@ SUFFIX = ".tar"
 BLOCK, RECORD = 512, 20 * 512  # bytes of a header, and what an archive's size is a multiple of (POSIX ustar)
 LARGEST_MANIFEST = 16 << 20  # bytes; that of the default is 15 KiB
 CHUNK = 1 << 20
-REPACK = "toolkit bundle pack FOLDER"
+REPACK = "pack the folder FOLDER"
 
 
 @dataclass(frozen=True)
@@ -194,4 +194,4 @@ def _read(stream: IO[bytes], size: int) -> Iterator[bytes]:
 
 def _require_bytes(path: Path, stream: IO[bytes], wanted: bytes, what: str) -> None:
     if stream.read(len(wanted)) != wanted:
-        raise BundleError(f"{path} was not written by toolkit bundle pack", found=f"{what} differs", fix=REPACK)
+        raise BundleError(f"{path} is no packed bundle as the toolkit writes it", found=f"{what} differs", fix=REPACK)

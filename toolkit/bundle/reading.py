@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.bundle.manifest import FORMAT, GOLDEN, MANIFEST_SHAPE, VARIANTS
+from toolkit.bundle.entries import Manifest
+from toolkit.bundle.manifest import FORMAT, GOLDEN, VARIANTS
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
-from toolkit.documents import require_shape
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.workspace import MANIFEST, newest_bundle
@@ -49,11 +49,12 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            option = "" if precision == "fp32" else f" --{precision.partition('-')[0]}"
+            wanted = [VARIANTS[precision].export_options] if precision in VARIANTS else []
+            arguments = ", ".join([repr(self.model), *filter(None, wanted)])
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),
-                fix=f"toolkit export {self.model}{option}",
+                fix=f"`toolkit.export({arguments})`",
             )
         return self.folder / VARIANTS[precision].file
 
@@ -70,7 +71,7 @@ class Bundle:
                 images = LabeledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
                 logits = {key.removeprefix("logits_"): arrays[key] for key in arrays.files if key.startswith("logits_")}
         except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="toolkit export") from error
+            raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="`toolkit.export`") from error
         require_images(images.images_nhwc, self.preprocessing, f"model '{self.model}', in {self.folder / GOLDEN},")
         wanted = (len(images), len(self.labels))
         for name, found in logits.items():
@@ -79,7 +80,7 @@ class Bundle:
                     f"{self.folder / GOLDEN} holds {name} logits of another form",
                     found=f"{found.dtype} {found.shape}",
                     allowed=f"float32 {wanted}",
-                    fix="toolkit export",
+                    fix="`toolkit.export`",
                 )
         return images, logits
 
@@ -101,7 +102,9 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True) -> Bu
         return _bundle_from_tar(folder, packed)
     if not is_bundle:
         raise BundleError(
-            f"{folder} is not a bundle", found=f"no {MANIFEST}", fix="toolkit export --int8 --fp16 -o " + str(folder)
+            f"{folder} is not a bundle",
+            found=f"no {MANIFEST}",
+            fix=f"`toolkit.export(options=ExportOptions(int8=True, fp16=True), bundle={str(folder)!r})`",
         )
     manifest = read_json(folder / MANIFEST, BundleError)
     require_manifest(manifest, folder)
@@ -140,7 +143,7 @@ def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
             fix="pip install -U trt-edge-toolkit",
         )
     what = f"{MANIFEST} of {bundle}"
-    require_shape(manifest, MANIFEST_SHAPE, what, BundleError, "copy the bundle again, or export again")
+    Manifest.from_dict(manifest, what, error=BundleError, fix="copy the bundle again, or export again")
     logits = (manifest.get("output", {}).get("shape") or [len(manifest["labels"])])[-1]
     if not manifest["labels"] or logits != len(manifest["labels"]):
         raise BundleError(
@@ -154,7 +157,7 @@ def _bundle_from_tar(tar: Path, allowed: bool) -> Bundle:
     from toolkit.bundle.unpacking import folder_in_cache
 
     if not allowed:
-        raise BundleError(f"{tar} is packed, and this writes into a bundle", fix=f"toolkit bundle unpack {tar}")
+        raise BundleError(f"{tar} is packed, and this writes into a bundle", fix=f"unpack the tar {tar}")
     try:
         return bundle_from_folder(folder_in_cache(tar))
     except BundleError:  # a damaged cache is no fault of the tar; a fault of the tar comes again

@@ -34,10 +34,10 @@ def new_key(private: Path) -> Path:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     public = private.with_suffix(".pub")
     if public == private:
-        raise ToolkitError(f"{private} is what the public half would be called", fix="--key NAME.pem")
+        raise ToolkitError(f"{private} is what the public half would be called", fix="`key='NAME.pem'`")
     for path in (private, public):
         if path.exists():
-            raise ToolkitError(f"{path} is there already", fix="choose another --key, or leave --new-key out")
+            raise ToolkitError(f"{path} is there already", fix="choose another `key=`, or leave `new_key=` out")
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(kinds.Encoding.PEM, kinds.PrivateFormat.PKCS8, kinds.NoEncryption())
     with os_errors(private):
@@ -86,11 +86,11 @@ def require_signature(tar: Path, public: Path) -> None:
     if tar.is_dir():
         raise BundleError(
             f"{tar} is a folder, and only a packed bundle is signed",
-            fix=f"toolkit bundle pack {tar}, then sign the tar",
+            fix=f"pack the folder {tar}, then sign the tar",
         )
     path = signature_path(tar)
     if not path.is_file():
-        raise BundleError(f"{tar} is not signed", found=f"no {path.name} beside it", fix="toolkit bundle sign")
+        raise BundleError(f"{tar} is not signed", found=f"no {path.name} beside it", fix="sign the tar")
     with os_errors(tar, "read"):
         data, signature = tar.read_bytes(), path.read_bytes()
     try:

@@ -11,9 +11,6 @@ from toolkit.files import json_text
 from toolkit.target import target_from_name
 from toolkit.workspace import MANIFEST
 
-# `toolkit build --precision int8` takes the one or the other, as the device's TensorRT wants it.
-FAMILIES = {"int8": ("int8", "int8-fp16")}
-
 
 def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
     """The manifest of the part that `only` names; its `stripped` entry says what it is a part of.
@@ -29,11 +26,12 @@ def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
     targets = tuple(name for name in names if name not in VARIANTS)
     for target in targets:
         _require_target(target, bundle, names)
-    wanted = {p for name in names if name in VARIANTS for p in FAMILIES.get(name, (name,))}
+    # `toolkit build --precision int8` takes one or the other of two files, as the device's TensorRT wants it.
+    wanted = {v.name for v in VARIANTS.values() if v.name in names or (v.for_tensorrt and v.precision in names)}
     precisions = tuple(p for p in bundle.precisions if not wanted or p in wanted)
     if not precisions or not names:
         raise ToolkitError(
-            "--only leaves nothing of this bundle", found=only, allowed=", ".join(bundle.precisions) + ", and targets"
+            "`only=` leaves nothing of this bundle", found=only, allowed=", ".join(bundle.precisions) + ", and targets"
         )
     engines = [
         entry
@@ -49,8 +47,7 @@ def _manifest_of(
     gone = {VARIANTS[p].file for p in bundle.precisions if p not in precisions}
     for entry in bundle.engines():
         if entry not in engines:
-            stem = entry["file"].removesuffix("engine")  # the plan, its sidecar, and what else lies beside it
-            gone |= {name for name in bundle.manifest["files"] if name.startswith((stem + "engine", stem + "log"))}
+            gone |= {name for name in bundle.manifest["files"] if name.startswith(entry["file"])}  # its sidecar, too
     manifest = bundle.manifest
     return {
         **manifest,
@@ -73,7 +70,7 @@ def _require_target(name: str, bundle: Bundle, names: tuple[str, ...]) -> None:
         target_from_name(name)
     except EngineError as error:
         raise ToolkitError(
-            f"--only names neither a precision nor a target: {name}",
+            f"`only=` names neither a precision nor a target: {name}",
             found=", ".join(names),
             allowed=f"{', '.join(VARIANTS)}; {error.allowed}",
         ) from error

@@ -11,7 +11,8 @@ from pathlib import Path
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
 from toolkit.bundle.reading import require_manifest
 from toolkit.bundle.signing import require_signature
-from toolkit.files import folder_replaced, make_private, sha256_of_file
+from toolkit.files import sha256_of_file
+from toolkit.folders import folder_replaced, make_private
 from toolkit.workspace import MANIFEST, cache_folder
 
 

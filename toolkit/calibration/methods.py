@@ -32,7 +32,7 @@ def require_method(method: str, percentile: float = PERCENTILE) -> str:
     if method not in METHODS:
         raise CalibrationError(f"unknown calibration method '{method}'", allowed=", ".join(METHODS))
     if not 50 < percentile <= 100:
-        raise CalibrationError("--percentile out of range", found=percentile, allowed="above 50, up to 100")
+        raise CalibrationError("`percentile=` out of range", found=percentile, allowed="above 50, up to 100")
     return f"percentile {percentile!r}".removesuffix(".0") if method == "percentile" else method
 
 

@@ -78,7 +78,7 @@ def implausible_input(images_nhwc: UInt8, preprocessing: Preprocessing) -> list[
     worst = int(np.argmin(good))
     return [
         f"the network's input is not normalized: channel {worst} has mean {means[worst]:.2f} and spread "
-        f"{spreads[worst]:.2f}, normalized ones about 0 and 1 (--mean, --std)"
+        f"{spreads[worst]:.2f}, normalized ones about 0 and 1 (`mean=`, `std=`)"
     ]
 
 
@@ -100,6 +100,6 @@ def require_plausible(images_nhwc: UInt8, force: bool, typed: Preprocessing | No
             "these images would set wrong ranges",
             found="; ".join(reasons),
             allowed="different images like those of the application",
-            fix="other --data, or --force to insist",
+            fix="other `data=`, or `force=True` to insist",
         )
     return {"forced": reasons}

@@ -186,7 +186,7 @@ def _no_range(tensor: str, method: str, histogram: Histogram, images: int) -> Ca
         return CalibrationError(
             f"activation '{tensor}' has a {method} of zero, so all of it would be clipped away",
             found=f"largest {histogram.largest:.4g} on {images} images",
-            fix="a higher --percentile, or --method minmax",
+            fix="a higher `percentile=`, or `method='minmax'`",
         )
     return CalibrationError(
         f"activation '{tensor}' is zero on {images} images, so it has no range",

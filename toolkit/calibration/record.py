@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import LEARNED
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
-from toolkit.files import read_json
+from toolkit.files import json_text, read_json
+from toolkit.folders import folder_replaced
 
 if TYPE_CHECKING:
     import onnx
@@ -86,8 +87,18 @@ class Record:
                 "the calibration record is stale: it was made for something else",
                 found="changed: " + "; ".join(changed),
                 allowed="the very network, images, preprocessing, method and tool version it was measured with",
-                fix="toolkit export --int8 --method auto (measures again)",
+                fix="`toolkit.export(options=ExportOptions(int8=True, method='auto'))` (measures again)",
             )
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Writes `record.json` as all that is in a folder.
+
+    Raises:
+        ToolkitError: the folder belongs to something else, or cannot be written.
+    """
+    with folder_replaced(folder, owned_by=RECORD) as fresh:
+        (fresh / RECORD).write_text(json_text(record.as_dict()))
 
 
 def record_from_file(path: Path) -> Record:

@@ -27,6 +27,7 @@ from toolkit.cli import (
     triton,
     verify,
 )
+from toolkit.cli.words import typed, typed_document
 from toolkit.errors import ToolkitError
 from toolkit.files import os_errors
 from toolkit.lazy import needs
@@ -135,8 +136,8 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
         with os_errors(None, "use"), needs("run this command"):  # what no command had looked at more closely
             answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
     except ToolkitError as error:
-        _tell(f"\nerror: {error}")
-        return 1, {"ok": False, **error.as_dict()}
+        _tell(typed(f"\nerror: {error}"))
+        return 1, {"ok": False, **typed_document(error.as_dict())}
     except UsageError as error:
         error.show()
         return 2, {"ok": False, "error": "UsageError", "what": error.format_message()}
@@ -145,5 +146,5 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
     if answer == INTERRUPTED:
         return _interrupted()
     if isinstance(answer, dict):
-        return (0 if answer.get("ok") else 1), answer
+        return (0 if answer.get("ok") else 1), typed_document(answer)
     return int(answer or 0), None  # --help and --version

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.benchmarking.baseline import Comparison
-    from toolkit.benchmarking.bench import Benchmark
+    from toolkit.benchmarking.result import Benchmark, Comparison
 
 
 def command(
@@ -68,10 +67,11 @@ def command(
     """
     from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
-    from toolkit.cli.console import note, parse_list, plain, say, steps
+    from toolkit.cli.console import note, plain, say, steps
+    from toolkit.cli.options import numbers_within
     from toolkit.files import write_json
 
-    batches, allowed = parse_list(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
+    batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle)
     if save is not None:
         require_apart(opened, save, "--save")
@@ -108,9 +108,7 @@ def command(
     if save is not None:
         write_json(save, document)
         note(f"saved: {save}")
-    slower = found.comparison is not None and not found.comparison.ok
-    overrun = any(row.rate_held is False for row in found.latency)
-    return {"ok": not (missing or slower or overrun), **document}
+    return document
 
 
 def _part_from_percent(text: str) -> float:
@@ -134,7 +132,7 @@ def _show(found: Benchmark) -> None:
             m.runner,
             f"{m.batch}",
             f"{m.p50_ms:.3f}",
-            _plus_minus(m.intervals_ms["p50"]),
+            _plus_minus(m.intervals_ms.p50),
             f"{m.p90_ms:.3f}",
             f"{m.p99_ms:.3f}",
             "" if m.p99_9_ms is None else f"{m.p99_9_ms:.3f}",
@@ -144,16 +142,16 @@ def _show(found: Benchmark) -> None:
         )
         for m in found.latency
     ]
-    host = found.conditions["host"]
+    host = found.host
     columns = ("runner", "batch", "p50", "+-", "p90", "p99", "p99.9", "images/s", "calls", "<")
-    table(f"{found.model}: ms a call on {host['cpu'] or 'this host'}, {host['cores']} cores", columns, rows)
+    table(f"{found.model}: ms a call on {host.cpu or 'this host'}, {host.cores} cores", columns, rows)
     _show_devices(found)
     unsteady = [warned for warned in found.warnings if warned.kind == "unstable"]
     for warned in found.warnings:
         if warned.kind != "unstable":
             say(f"[yellow]{plain(warned.about or warned.kind)}[/yellow]: {plain(warned.text)}")
     if unsteady:
-        note(f"unsteady: the medians of the rounds differ by more than 10 %; load here is {host['load_1min']}.")
+        note(f"unsteady: the medians of the rounds differ by more than 10 %; load here is {host.load_1min}.")
 
 
 def _plus_minus(interval: tuple[float, float] | None) -> str:
@@ -166,7 +164,7 @@ def _show_devices(found: Benchmark) -> None:
     from toolkit.cli.console import table
 
     rows = [
-        (m.runner, f"{m.batch}", *(f"{value:.3f}" for value in vars(m.phases).values()))
+        (m.runner, f"{m.batch}", *(f"{value:.3f}" for value in m.phases.as_dict().values()))
         for m in found.latency
         if m.phases
     ]

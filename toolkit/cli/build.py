@@ -95,11 +95,12 @@ def command(
 def _told(target: Target, batch: str | None, told: dict[str, Any]) -> Target:
     """The target with what the command line says instead. A DLA takes one batch size: the best served, unless asked."""
     from toolkit.cli.console import note
-    from toolkit.target import batch_from_text
+    from toolkit.cli.options import batch_from_text
+    from toolkit.target import require_batch
 
     chosen = replace(target, **{name: value for name, value in told.items() if value is not None})
-    if batch is not None:
-        return replace(chosen, batch=batch_from_text(batch))
+    if (sizes := batch_from_text(batch)) is not None:
+        return replace(chosen, batch=require_batch(*sizes))
     if chosen.dla_core is None:
         return chosen
     size = chosen.batch[1]

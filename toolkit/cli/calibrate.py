@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolkit.cli import user_onnx
+from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from toolkit.exporting.calibrate import Calibration
     from toolkit.quantization.choose_method import Choice
 
 
@@ -29,113 +30,49 @@ def command(
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for record.json. (default: calibration/MODEL.record)"
     ),
-    keep_histograms: bool = typer.Option(
-        False, "--keep-histograms", help="Write histograms.npz too, for --merge and for other methods."
-    ),
-    merge: tuple[Path, Path] | None = typer.Option(
-        None, "--merge", help="Two folders with histograms of parts of one set: the ranges of both together."
-    ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
-    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    skip_bad: bool = user_onnx.SKIP_BAD,
-    name: str | None = user_onnx.NAME,
-    labels: str | None = user_onnx.LABELS,
-    mean: str | None = user_onnx.MEAN,
-    std: str | None = user_onnx.STD,
-    size: str | None = user_onnx.SIZE,
-    pixels: str | None = user_onnx.PIXELS,
-    layout: str | None = user_onnx.LAYOUT,
+    convert: bool = options.CONVERT,
+    resize: str | None = options.RESIZE,
+    skip_bad: bool = options.SKIP_BAD,
+    name: str | None = options.NAME,
+    labels: str | None = options.LABELS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    pixels: str | None = options.PIXELS,
+    layout: str | None = options.LAYOUT,
+    bgr: bool = options.BGR,
 ) -> dict[str, Any]:
     """Measure ranges in one pass over the images: every method reads the same histograms.
 
     Examples:
       toolkit calibrate my-net --images 512
 
-      toolkit calibrate my-net --method mse --keep-histograms -o shard-1
+      toolkit calibrate my-net --method mse -o /tmp/my-ranges
 
       toolkit calibrate theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-
-      toolkit calibrate --merge shard-1 shard-2 -o whole
     """
-    from toolkit.calibration.plausibility import require_plausible
-    from toolkit.calibration.store import write_record
-    from toolkit.cli.console import steps
-    from toolkit.quantization.choose_method import ranges_by_parity
-    from toolkit.workspace import workspace
+    from toolkit.cli.console import say, steps
+    from toolkit.exporting.calibrate import calibrate
+    from toolkit.exporting.options import CalibrateOptions
 
-    if merge is not None:
-        return _merge(merge, output, method, percentile)
-    own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
+    user = options.user_model(
+        name=name, labels=labels, mean=mean, std=std, size=size, pixels=pixels, layout=layout, bgr=bgr
+    )
+    wanted = CalibrateOptions(
+        images=images, method=method, percentile=percentile, force=force, convert=convert, resize=resize,
+        skip_bad=skip_bad,
+    )  # fmt: skip
     with steps() as step:
-        subject = user_onnx.subject_from_words(
-            model,
-            data,
-            own,
-            "calibrate",
-            count=images,
-            convert=convert,
-            skip_bad=skip_bad,
-            on_progress=lambda done, total: step("read images", done, total),
-        )
-        notes = require_plausible(subject.images.images_nhwc, force, subject.typed)
-        choice = ranges_by_parity(
-            subject.graph,
-            subject.images.images_nhwc,
-            subject.preprocessing,
-            method=method or ("percentile" if percentile is not None else subject.recipe.method),
-            percentile=percentile if percentile is not None else subject.recipe.percentile,
-            notes=notes,
-            on_step=step,
-        )
-    show_choice(choice)
-    folder = output or workspace() / "calibration" / f"{subject.name}.record"
-    write_record(folder, choice.record, choice.seen if keep_histograms else None)
-    return _answer(folder, choice.record, choice)
+        found = calibrate(model, data, wanted, user=user, on_step=step)
+    show_choice(found)
+    path, record = found.save(output), found.record
+    say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
+    say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
+    return {"ok": True, "record": str(path.resolve()), **found.as_dict()}
 
 
-def _merge(
-    parts: tuple[Path, Path], output: Path | None, method: str | None, percentile: float | None
-) -> dict[str, Any]:
-    from toolkit.calibration.methods import AUTO, PERCENTILE, require_method
-    from toolkit.calibration.ranges import record_from_observation
-    from toolkit.calibration.store import method_of_folder, observation_from_folder, write_record
-    from toolkit.errors import ToolkitError
-
-    if output is None:
-        raise ToolkitError("--merge needs a folder for the result", fix="add -o FOLDER")
-    seen = observation_from_folder(parts[0]).merged(observation_from_folder(parts[1]))
-    if method is None and percentile is None:
-        name = method_of_folder(parts[0])
-    else:
-        name = require_method(method or "percentile", PERCENTILE if percentile is None else percentile)
-    if name == AUTO:
-        raise ToolkitError(
-            "--merge cannot compare methods: it has histograms and no images",
-            found="--method auto",
-            allowed="minmax, percentile, mse, entropy",
-        )
-    record = record_from_observation(seen, name)
-    write_record(output, record, seen)
-    return _answer(output, record, None)
-
-
-def _answer(folder: Path, record: Any, choice: Choice | None) -> dict[str, Any]:
-    from toolkit.cli.console import say
-
-    say(f"{folder}/record.json: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
-    say(f"Next: [bold]toolkit export MODEL --int8 --record {folder}/record.json[/bold] with the same images.")
-    return {
-        "ok": True,
-        "record": str((folder / "record.json").resolve()),
-        "key": record.key,
-        "belongs_to": record.belongs_to,
-        "images": len(record.images),
-        "candidates": [candidate.as_dict() for candidate in choice.candidates] if choice else [],
-        "notes": record.notes,
-    }
-
-
-def show_choice(choice: Choice) -> None:
+def show_choice(choice: Choice | Calibration) -> None:
     """The table of candidates that `auto` tried, and why the first one won."""
     from toolkit.cli.console import note, table
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import ToolkitError
+from toolkit.cli.words import typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """One line for people; rich markup allowed."""
-    console().print(text)
+    console().print(typed(text))
 
 
 def plain(text: str) -> str:
@@ -38,7 +38,7 @@ def plain(text: str) -> str:
 
 def note(text: str) -> None:
     """A line that matters less; no markup."""
-    console().print(text, style="dim", markup=False)
+    console().print(typed(text), style="dim", markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -52,7 +52,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         text = index == 0 or name.endswith("<")
         grid.add_column(name.removesuffix("<"), justify="left" if text else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(typed, row))
     console().print(grid)
 
 
@@ -89,20 +89,3 @@ def steps() -> Iterator[Step]:
             bars.update(tasks[what], completed=done, total=total or None)
 
         yield step
-
-
-def parse_list(text: str, option: str, *, low: int, high: int) -> tuple[int, ...]:
-    """Comma-separated whole numbers within limits.
-
-    Raises:
-        ToolkitError: names the option, what was found and what is allowed.
-    """
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(low <= value <= high for value in values):
-        raise ToolkitError(
-            f"{option} cannot be read", found=text, allowed=f"numbers from {low} to {high}, as in 1,8,64"
-        )
-    return values

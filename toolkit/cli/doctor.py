@@ -15,7 +15,7 @@ def command() -> dict[str, Any]:
     from dataclasses import asdict
 
     from toolkit.cli.console import plain, say, steps, table
-    from toolkit.doctor import CHECKS, check
+    from toolkit.doctor.checks import CHECKS, check
 
     found = []
     with steps() as step:

@@ -62,7 +62,10 @@ def command(
 
 def _is_int8(sidecar: dict[str, Any]) -> bool:
     """By its file, or by the flag of a build that took its ranges from calib.cache."""
-    return "int8" in sidecar["onnx"]["file"] or "INT8" in sidecar["flags"]
+    from toolkit.bundle.manifest import variant_of_file
+
+    variant = variant_of_file(sidecar["onnx"]["file"])
+    return (variant is not None and variant.is_int8) or "INT8" in sidecar["flags"]
 
 
 def _show_maker(sidecar: dict[str, Any]) -> None:

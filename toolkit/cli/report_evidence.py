@@ -20,9 +20,11 @@ def document_from_file(path: Path, command: str) -> dict[str, Any]:
     Raises:
         ToolkitError: the file cannot be read, is no such document, or the command had failed.
     """
-    from toolkit.documents import require_shape
+    from toolkit.benchmarking.result import Benchmark
+    from toolkit.documents import Document
     from toolkit.files import from_json, os_errors
-    from toolkit.report.shapes import SHAPES
+    from toolkit.quantization.sensitivity import Sensitivities
+    from toolkit.verification.result import Verification
 
     with os_errors(path, "read"):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -32,22 +34,9 @@ def document_from_file(path: Path, command: str) -> dict[str, Any]:
         document = from_json(last)
     except ValueError as error:
         raise ToolkitError(f"{path} is not a document of toolkit {command}", found=error, fix=fix) from error
-    _require_kind(document, path, command)
-    require_shape(document, SHAPES[command], str(path), ToolkitError, fix)
+    kinds: dict[str, type[Document]] = {"verify": Verification, "bench": Benchmark, "sensitivity": Sensitivities}
+    kinds[command].from_dict(document, str(path), fix=fix)
     return dict(document)
-
-
-def _require_kind(document: Any, path: Path, command: str) -> None:
-    wanted = {"verify": "parity", "bench": "latency", "sensitivity": "layers"}[command]
-    found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-    other = found is not None and found != f"toolkit/{command}/1"
-    if not isinstance(document, dict) or other or not isinstance(document.get(wanted), list):
-        raise ToolkitError(
-            f"{path} is not a document of toolkit {command}",
-            found=(document.get("what") if isinstance(document, dict) else None) or found or "another JSON document",
-            allowed=f"toolkit/{command}/1, a JSON object with a list '{wanted}'",
-            fix=f"toolkit {command} > {path.name}",
-        )
 
 
 def sensitivity_of_model(path: Path | None, bundle: Bundle) -> dict[str, Any] | None:
@@ -120,19 +109,18 @@ def _options(data: str | None, images: int | None) -> str:
 
 def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
-    from toolkit.documents import require_shape
     from toolkit.errors import EngineError
     from toolkit.files import read_json
-    from toolkit.runtime.trt.preflight import SIDECAR_SHAPE, sidecar_path
+    from toolkit.runtime.trt.preflight import sidecar_path
+    from toolkit.runtime.trt.sidecar import Sidecar
 
     found = {}
     for engine in bundle.engines():
         path = sidecar_path(bundle.folder / engine["file"])
         if path.is_file():
             found[str(engine["file"])] = read_json(path, EngineError)
-            require_shape(
-                found[str(engine["file"])], SIDECAR_SHAPE, str(path), EngineError, f"toolkit build {bundle.folder}"
-            )
+            rebuild = f"toolkit build {bundle.folder}"
+            Sidecar.from_dict(found[str(engine["file"])], str(path), error=EngineError, fix=rebuild)
     return found
 
 

@@ -233,12 +233,12 @@ def _start(options: dict[str, Any]) -> LoadedModel | None:
 
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
-    from toolkit.cli.console import parse_list
+    from toolkit.cli.options import numbers_within
 
     changes: dict[str, Any] = {}
     for key, low, high in (("widths", 1, 4096), ("blocks", 1, 256), ("strides", 1, 8)):
         if options[key] is not None:
-            changes[key] = parse_list(options[key], f"--{key}", low=low, high=high)
+            changes[key] = numbers_within(options[key], f"--{key}", low=low, high=high)
     if options["stem_kernel"] is not None:
         changes["stem_kernel"] = options["stem_kernel"]
     return changes
@@ -258,8 +258,8 @@ def _recipe(options: dict[str, Any], fine_tuned_on: int | None) -> Recipe:
 
 def _dataset(options: dict[str, Any], start: LoadedModel | None) -> Dataset:
     from toolkit.cli.console import steps
+    from toolkit.cli.options import size_from_text
     from toolkit.data import dataset_from_spec
-    from toolkit.exporting.user_torch import size_from_text
 
     shape = size_from_text(options["size"]) or ((32, 32, 3) if options["convert"] else None)
     with steps() as step:

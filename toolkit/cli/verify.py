@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from toolkit.cli import options
 
 
 def command(
@@ -38,6 +41,7 @@ def command(
         None, "--save-worst", metavar="DIR", help="Write the images that flipped as one PNG sheet a runner."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    resize: str | None = options.RESIZE,
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
@@ -83,7 +87,8 @@ def command(
             gate=gate,
             strict=strict,
             layers=layers,
-            convert=convert,
+            convert=convert or resize is not None,
+            resize=resize,
             skip_bad=skip_bad,
             run_builder=run_builder,
             on_step=step,
@@ -92,4 +97,4 @@ def command(
     sheets = [] if save_worst is None else write_contact_sheets(save_worst, found)
     for sheet in sheets:
         say(f"{sheet}: the images that flipped, surest first")
-    return {**found.as_dict(), "sheets": [str(sheet.resolve()) for sheet in sheets]}
+    return replace(found, sheets=tuple(sheet.resolve() for sheet in sheets)).as_dict()

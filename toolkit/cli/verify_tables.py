@@ -25,6 +25,7 @@ def show(found: Verification) -> None:
         _layers(layers)
     for name, reason in {**found.unavailable, **found.not_checked}.items():
         say(f"[yellow]not run: {plain(name)}[/yellow]: {plain(reason)}")
+    _measured(found)
     _undecided(found)
     _conclusion(found)
 
@@ -49,7 +50,18 @@ def _pairs(found: Verification) -> None:
     distance = [] if found.other is None else ["rel. L2"]
     gate = f"gate {found.gate_percent:g} %<"
     columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
-    table(f"{found.model} on {len(found.images):,} images of {found.images.source}, {against}", columns, rows)
+    table(f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}", columns, rows)
+
+
+def _measured(found: Verification) -> None:
+    """What the manifest measured, where few of its images were here."""
+    for name, pair in found.pairs.items():
+        verdict = pair.verdict
+        if verdict.measured_images is not None:
+            note(
+                f"{name}: export measured its file on {verdict.measured_images:,} images, where it keeps "
+                f"{verdict.retention_percent:.2f} %; {found.images.count:,} images here are too few to say otherwise."
+            )
 
 
 def _interval(score: Score) -> str:
@@ -106,8 +118,8 @@ def _flips(found: Verification, name: str, pair: Pair) -> None:
         for c in flips.confusion[:MOST_CONFUSIONS]
     )
     note(
-        f"{name}: {confusions}; the reference was sure of them by a median margin of {flips.median_margin:.2g} "
-        f"(all images: {flips.median_margin_of_all:.2g})"
+        f"{name}: {confusions}; the reference was sure of them by a median margin of {flips.flipped_median_margin:.2g} "
+        f"(all images: {flips.median_margin:.2g})"
     )
 
 
@@ -152,19 +164,19 @@ def _undecided(found: Verification) -> None:
             if verdict.images_needed is None
             else f"about {verdict.images_needed:,} images would, if it goes on like this"
         )
-        say(f"[yellow]{plain(name)}: {len(found.images):,} images are too few to decide[/yellow] ({more}).")
+        say(f"[yellow]{plain(name)}: {found.images.count:,} images are too few to decide[/yellow] ({more}).")
 
 
 def _conclusion(found: Verification) -> None:
     below = [name for name, good in found.passed.items() if not good]
-    for cause in found.causes:
+    for cause in found.likely_causes:
         say(f"[red]likely cause: {plain(cause.name)}[/red] ({plain(cause.where)}): {plain(cause.evidence)}")
         say(f"  try: {plain(cause.fix)}")
     if found.missing:
         say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
     elif below:
         say(f"[red]Below the gate: {plain(', '.join(below))}[/red]")
-    elif found.causes:
+    elif found.likely_causes:
         say("[red]The answers are near enough, but not from what they should be.[/red]")
     elif found.undecided:
         say("What was measured reaches the gate; with --strict, undecided is no success.")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
 from toolkit.compare.parity import answers_of
 from toolkit.compare.proportions import holm_adjusted, mcnemar_exact_p
 from toolkit.contracts import Float32, Float64, Int64
+from toolkit.documents import Document
+from toolkit.hints import Count, Items, Limits, NotNegative, Probability
 
 MOST_LISTED = 200  # flips in a document: enough for pictures, and it stays small where everything flips
 MOST_CONFUSIONS = 10
 NOISE = 0.05  # a class moved where Holm's p over all classes is below it
+Answer = Annotated[int, Limits(least=-1)]  # index into labels; -1: the logits were not finite
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Document):
     """One image; answers are class indices, -1 for logits that are not finite.
 
     Attributes:
@@ -26,67 +29,60 @@ class Flip:
         margin: how sure the reference was, its largest logit minus the second; 0 where they are not finite.
     """
 
-    index: int
-    label: int
-    reference_answer: int
-    candidate_answer: int
-    margin: float
+    index: Count
+    label: Count
+    reference_answer: Answer
+    candidate_answer: Answer
+    margin: NotNegative
 
 
 @dataclass(frozen=True)
-class ClassChange:
-    """One class. `p` is McNemar's exact p of lost against gained, `p_holm` that of all classes looked at together."""
-
-    label: int
-    images: int
-    reference_correct: int
-    candidate_correct: int
-    lost: int
-    gained: int
-    p: float
-    p_holm: float
-
-    @property
-    def moved(self) -> bool:
-        """More than noise."""
-        return self.p_holm < NOISE
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """How many flips went from one answer to another."""
-
-    reference_answer: int
-    candidate_answer: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Flips:
-    """All that flipped.
+class ClassChange(Document):
+    """One class.
 
     Attributes:
-        flipped: surest first; the same as `Parity.flips` in number.
-        per_class: every class, in order; those without images too.
-        confusion: most frequent first.
-        median_margin: of the flipped; of all images in `median_margin_of_all`, to compare it with.
+        p: McNemar's exact p of lost against gained.
+        p_holm: that of all classes looked at together.
+        moved: more than noise: p_holm is below 0.05.
     """
 
-    flipped: tuple[Flip, ...]
-    per_class: tuple[ClassChange, ...]
-    confusion: tuple[Confusion, ...]
-    median_margin: float
-    median_margin_of_all: float
+    label: Count
+    images: Count
+    reference_correct: Count
+    candidate_correct: Count
+    lost: Count
+    gained: Count
+    p: Probability
+    p_holm: Probability
+    moved: bool
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: at most `MOST_LISTED` flips and `MOST_CONFUSIONS` confusions."""
-        return {
-            "per_class": [{**asdict(row), "moved": row.moved} for row in self.per_class],
-            "confusion": [asdict(row) for row in self.confusion[:MOST_CONFUSIONS]],
-            "flipped": [asdict(flip) for flip in self.flipped[:MOST_LISTED]],
-            "flipped_median_margin": self.median_margin,
-            "median_margin": self.median_margin_of_all,
-        }
+
+@dataclass(frozen=True)
+class Confusion(Document):
+    """How many flips went from one answer to another."""
+
+    reference_answer: Answer
+    candidate_answer: Answer
+    count: Count
+
+
+@dataclass(frozen=True)
+class Flips(Document):
+    """All that flipped; a document holds at most `MOST_LISTED` of them and `MOST_CONFUSIONS` confusions.
+
+    Attributes:
+        per_class: every class, in the order of labels; those without images too.
+        confusion: of the flips, most frequent first.
+        flipped: those first of which the reference was surest; in memory as many as `Parity.flips`.
+        flipped_median_margin: of the flipped.
+        median_margin: of all images, to compare it with.
+    """
+
+    per_class: tuple[ClassChange, ...]
+    confusion: Annotated[tuple[Confusion, ...], Items(most=MOST_CONFUSIONS)]
+    flipped: Annotated[tuple[Flip, ...], Items(most=MOST_LISTED)]
+    flipped_median_margin: float
+    median_margin: float
 
 
 def margins_of(logits: Float32) -> Float64:
@@ -112,8 +108,8 @@ def flips_from_logits(expected: Float32, got: Float32, labels: Int64) -> Flips:
         flipped=flipped,
         per_class=_per_class(before, after, labels, expected.shape[1]),
         confusion=tuple(Confusion(a, b, count) for (a, b), count in sorted(pairs.items(), key=lambda p: (-p[1], p[0]))),
-        median_margin=float(np.median(margins[where])) if len(where) else 0.0,
-        median_margin_of_all=float(np.median(margins)),
+        flipped_median_margin=float(np.median(margins[where])) if len(where) else 0.0,
+        median_margin=float(np.median(margins)),
     )
 
 
@@ -128,5 +124,6 @@ def _per_class(before: Int64, after: Int64, labels: Int64, classes: int) -> tupl
     p_values = [mcnemar_exact_p(lost[c], gained[c]) for c in range(classes)]
     holm = holm_adjusted(p_values)
     return tuple(
-        ClassChange(c, images[c], right[c], still[c], lost[c], gained[c], p_values[c], holm[c]) for c in range(classes)
+        ClassChange(c, images[c], right[c], still[c], lost[c], gained[c], p_values[c], holm[c], holm[c] < NOISE)
+        for c in range(classes)
     )

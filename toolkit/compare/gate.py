@@ -7,18 +7,22 @@ interval, and because both models answered the same images it is the paired rati
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from toolkit.compare.proportions import paired_ratio_interval
+from toolkit.documents import Document
+from toolkit.hints import Figure, Maybe, Percent
 
-PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+Word = Literal["pass", "fail", "undecided"]
+PASS: Final = "pass"
+FAIL: Final = "fail"
+UNDECIDED: Final = "undecided"
 MOST_IMAGES = 100_000_000  # beyond it nobody will look, and the honest answer is "no number"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Document):
     """Right answers of the candidate in percent of the reference's, with the 95 % interval, against a gate.
 
     Attributes:
@@ -27,21 +31,17 @@ class Verdict:
         reaches: the measured retention itself is at the gate or above, and every logit is finite.
         images_needed: so many images would decide, if the rates seen here went on; None where it is decided, or where
             the candidate is so near to the gate that no number of images would.
+        measured_images: export judged the file on so many, and that decided: too few of them were here.
     """
 
-    word: str
-    gate_percent: float
+    word: Word
+    gate_percent: Percent
     retention_percent: float
     low_percent: float
-    high_percent: float
+    high_percent: Figure
     reaches: bool
     images_needed: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; an infinite end becomes null."""
-        document = asdict(self)
-        document["high_percent"] = self.high_percent if math.isfinite(self.high_percent) else None
-        return document
+    measured_images: Maybe[int] = None
 
     def holds(self, strict: bool) -> bool:
         """The measured figure decides; with `strict` the whole interval must reach the gate."""
@@ -61,7 +61,7 @@ def verdict_from_counts(
     retention = (both + gained) / (both + lost) if both + lost else 0.0
     # 938 / 947.47... must not miss a gate of 99 % by the last bit of a float.
     gate = gate_percent / 100 - 1e-12
-    word = FAIL if nonfinite else _word(low, high, gate)
+    word: Word = FAIL if nonfinite else _word(low, high, gate)
     needed = _images_needed(both, lost, gained, images, gate) if word == UNDECIDED else None
     reaches = retention >= gate and not nonfinite
     return Verdict(word, gate_percent, 100 * retention, 100 * low, 100 * high, reaches, needed)
@@ -69,11 +69,11 @@ def verdict_from_counts(
 
 def verdict_of_itself(gate_percent: float, nonfinite: int = 0) -> Verdict:
     """The reference keeps all that it has: nothing is estimated, so nothing is uncertain."""
-    word = FAIL if nonfinite else PASS
+    word: Word = FAIL if nonfinite else PASS
     return Verdict(word, gate_percent, 100.0, 100.0, 100.0, not nonfinite, None)
 
 
-def _word(low: float, high: float, gate: float) -> str:
+def _word(low: float, high: float, gate: float) -> Word:
     if low >= gate:
         return PASS
     return FAIL if high < gate else UNDECIDED

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from toolkit.compare.proportions import mcnemar_exact_p, paired_ratio_interval, wilson_interval
 from toolkit.contracts import Float32, Float64, Int64, UInt8
+from toolkit.documents import Document
+from toolkit.hints import Count, Figure, Limits, Percent, Probability
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 
 BATCH = 64
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Document):
     """Top-1 of one runner, in percent, with Wilson's 95 % interval."""
 
-    top1_percent: float
-    low_percent: float
-    high_percent: float
-    correct: int
-    images: int
+    top1_percent: Percent
+    low_percent: Percent
+    high_percent: Percent
+    correct: Count
+    images: Count
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Document):
     """A candidate against a reference on the same images.
 
     Attributes:
         agreement_percent: images on which both have the same top answer.
-        flips: images whose top answer differs; of these `lost` were right before, `gained` are right now, and
-            `changed` went from one wrong answer to another.
+        flips: images whose top answer differs.
+        lost: flips that were right before.
+        gained: flips that are right now.
+        changed: flips from one wrong answer to another.
         mcnemar_p: exact two-sided p of lost against gained: small means the difference is not noise.
         max_abs_dlogit, mean_abs_dlogit: of all logits.
         relative_l2: ||candidate - reference|| / ||reference|| over all logits; ranks quantizers better than top-1.
@@ -51,35 +56,41 @@ class Parity:
     candidate: str
     reference_score: Score
     candidate_score: Score
-    agreement_percent: float
-    flips: int
-    lost: int
-    gained: int
-    changed: int
-    mcnemar_p: float
-    max_abs_dlogit: float
-    mean_abs_dlogit: float
-    relative_l2: float
-    snr_db: float
-    mean_cosine: float
-    worst_cosine: float
-    worst_cosine_image: int
-    nonfinite: int
+    agreement_percent: Percent
+    flips: Count
+    lost: Count
+    gained: Count
+    changed: Count
+    mcnemar_p: Probability
+    max_abs_dlogit: Figure
+    mean_abs_dlogit: Figure
+    relative_l2: Figure
+    snr_db: Figure
+    mean_cosine: Figure
+    worst_cosine: Figure
+    worst_cosine_image: Annotated[int, Limits(least=-1)]
+    nonfinite: Count
     retention_percent: float
     retention_low_percent: float
-    retention_high_percent: float
+    retention_high_percent: Figure
 
     @property
     def both_right(self) -> int:
         """Images that reference and candidate have right."""
         return self.reference_score.correct - self.lost
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; a figure that is not finite becomes null."""
-        return {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+    @property
+    def change_points(self) -> float:
+        """Percentage points of top-1 above the reference's."""
+        return self.candidate_score.top1_percent - self.reference_score.top1_percent
+
+    @property
+    def change_interval_points(self) -> tuple[float, float] | None:
+        """Its paired 95 % interval, from the retention's; None where the reference has none right."""
+        if not math.isfinite(self.retention_high_percent):
+            return None
+        low, high = self.retention_low_percent / 100 - 1, self.retention_high_percent / 100 - 1
+        return low * self.reference_score.top1_percent, high * self.reference_score.top1_percent
 
 
 def logits_in_batches(
@@ -106,11 +117,13 @@ def answers_of(logits: Float32) -> Int64:
     return top
 
 
-def parity_from_logits(reference: str, candidate: str, expected: Float32, got: Float32, labels: Int64) -> Parity:
+def parity_from_logits(
+    reference: RunnerId | str, candidate: RunnerId | str, expected: Float32, got: Float32, labels: Int64
+) -> Parity:
     """Compares logits (N, classes) of two runners, image by image.
 
     Args:
-        reference, candidate: names of the two runners.
+        reference, candidate: the two runners, or what else they are called.
         expected, got: their logits, in that order.
     """
     if expected.shape != got.shape or len(expected) != len(labels):
@@ -126,8 +139,8 @@ def parity_from_logits(reference: str, candidate: str, expected: Float32, got: F
     scores = score_from_logits(expected, labels), score_from_logits(got, labels)
     low, high = paired_ratio_interval(scores[0].correct - lost, lost, gained)
     return Parity(
-        reference=reference,
-        candidate=candidate,
+        reference=str(reference),
+        candidate=str(candidate),
         reference_score=scores[0],
         candidate_score=scores[1],
         agreement_percent=100 * (1 - flips / len(labels)),
@@ -185,7 +198,7 @@ def _cosines(expected: Float32, got: Float32) -> Float64:
 
 
 @dataclass(frozen=True)
-class UnlabeledParity:
+class UnlabeledParity(Document):
     """A candidate's logits against fp32's on the same images.
 
     Attributes:
@@ -193,19 +206,14 @@ class UnlabeledParity:
         flips: images whose top answer differs, of `images`.
     """
 
-    relative_l2: float
-    flips: int
-    images: int
+    relative_l2: Figure
+    flips: Count
+    images: Count
 
     @property
     def percent(self) -> float:
         """Images with the same top answer, in percent."""
         return 100 * (1 - self.flips / self.images)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; a distance that is not finite becomes null."""
-        distance = self.relative_l2 if np.isfinite(self.relative_l2) else None
-        return {"relative_l2": distance, "flips": self.flips, "images": self.images}
 
     @property
     def order(self) -> tuple[float, int]:

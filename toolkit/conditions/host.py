@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.documents import Document
+from toolkit.hints import NotNegative
+
 ROOT = Path("/")
 TICK_S = 0.01  # USER_HZ is 100 on every Linux that Python runs on here
 BUSY = 0.1  # of one core, on average, for a process to be named
@@ -31,6 +34,45 @@ class Jiffies:
     throttled: int | None
 
 
+@dataclass(frozen=True)
+class Host(Document):
+    """What a latency on a host depends on.
+
+    Attributes:
+        cores: that this process may use.
+        cpu_quota_cores: the container's CPU quota, in cores.
+        absent: by field, the reason why it is null.
+    """
+
+    cpu: str | None
+    cores: int | None
+    load_1min: NotNegative | None
+    governor: str | None
+    cpu_mhz: NotNegative | None
+    cpu_celsius: float | None
+    cpu_quota_cores: NotNegative | None
+    absent: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Disturbances(Document):
+    """What happened on a host while something was measured.
+
+    Attributes:
+        seconds: that it took.
+        busy_processes: cores that others used, by name and process id.
+        busy_cores: the sum of those.
+        stolen_cores: taken away by the hypervisor for its other guests.
+        throttled_periods: in which the container's CPU quota stopped it; null outside one.
+    """
+
+    seconds: NotNegative
+    busy_processes: dict[str, NotNegative]
+    busy_cores: NotNegative
+    stolen_cores: float
+    throttled_periods: int | None
+
+
 def text_of(path: Path) -> str | None:
     """A small file's text, or None where it is absent or refused."""
     try:
@@ -48,7 +90,7 @@ def number_of(path: Path) -> int | None:
         return None
 
 
-def host_conditions(root: Path = ROOT) -> dict[str, Any]:
+def host_conditions(root: Path = ROOT) -> Host:
     """What a latency on this host depends on; `absent` has the reason for each None."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: dict[str, Any] = {
@@ -68,7 +110,7 @@ def host_conditions(root: Path = ROOT) -> dict[str, Any]:
         "cpu_celsius": "no thermal zone in /sys",
         "cpu_quota_cores": "no CPU quota in /sys/fs/cgroup",
     }
-    return {**found, "absent": {key: reason for key, reason in reasons.items() if found[key] is None}}
+    return Host(**found, absent={key: reason for key, reason in reasons.items() if found[key] is None})
 
 
 def cpu_name(root: Path = ROOT) -> str | None:
@@ -133,7 +175,7 @@ def _process(stat: str | None) -> tuple[str, float] | None:
     return (name, (int(words[11]) + int(words[12])) * TICK_S) if len(words) > 12 else None
 
 
-def disturbances(before: Jiffies, after: Jiffies, own: int | None = None) -> dict[str, Any]:
+def disturbances(before: Jiffies, after: Jiffies, own: int | None = None) -> Disturbances:
     """What happened between two moments: other busy processes in cores, stolen time in cores, throttled periods.
 
     Args:
@@ -147,13 +189,13 @@ def disturbances(before: Jiffies, after: Jiffies, own: int | None = None) -> dic
         if number != own and (spent - before.by_process_s.get((number, name), 0.0)) / passed >= BUSY
     }
     counted = before.throttled is not None and after.throttled is not None
-    return {
-        "seconds": round(passed, 2),
-        "busy_processes": dict(sorted(busy.items(), key=lambda entry: -entry[1])[:5]),
-        "busy_cores": round(sum(busy.values()), 2),
-        "stolen_cores": round((after.stolen_s - before.stolen_s) / passed, 3),
-        "throttled_periods": after.throttled - before.throttled if counted else None,  # type: ignore[operator]
-    }
+    return Disturbances(
+        seconds=round(passed, 2),
+        busy_processes=dict(sorted(busy.items(), key=lambda entry: -entry[1])[:5]),
+        busy_cores=round(sum(busy.values()), 2),
+        stolen_cores=round((after.stolen_s - before.stolen_s) / passed, 3),
+        throttled_periods=after.throttled - before.throttled if counted else None,  # type: ignore[operator]
+    )
 
 
 def resident_mib(root: Path = ROOT) -> float | None:

@@ -7,10 +7,13 @@ the root of a file system.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.conditions.host import ROOT, number_of, text_of
+from toolkit.documents import Document
+from toolkit.hints import NotNegative
 
 # Rails that together are what the module draws; the first set that a board has whole is taken. VDD_IN is the module's
 # input. AGX boards have no such rail. On the Orin, VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0 and must not be counted twice.
@@ -23,14 +26,45 @@ TOTALS = (
 )
 
 
+@dataclass(frozen=True)
+class JetsonState(Document):
+    """What a Jetson's files showed at one moment.
+
+    Attributes:
+        power_mode: the name of the mode that nvpmodel has set.
+        celsius: by thermal zone.
+        rails_watts: by rail of its INA3221 monitors.
+        watts: of the module, without its carrier board.
+        slowed_by: cooling devices that held clocks down.
+        over_current_events: how often the board held clocks down meanwhile because too much current flowed.
+        absent: by field, the reason why it is null.
+    """
+
+    model: str | None
+    power_mode: str | None
+    gpu_mhz: NotNegative | None
+    gpu_most_mhz: NotNegative | None
+    celsius: dict[str, float] | None
+    rails_watts: dict[str, float] | None
+    watts: NotNegative | None
+    slowed_by: list[str]
+    over_current_events: int
+    absent: dict[str, str]
+
+    @property
+    def hottest_celsius(self) -> float:
+        """Of all zones; 0 where none is known."""
+        return max((self.celsius or {}).values(), default=0.0)
+
+
 def is_jetson(root: Path = ROOT) -> bool:
     """Whether this is one."""
     model = text_of(root / "proc/device-tree/model") or ""
     return (root / "etc/nv_tegra_release").is_file() or "jetson" in model.lower()
 
 
-def state(root: Path = ROOT) -> dict[str, Any]:
-    """What can be read now; `absent` has the reason for each None."""
+def state(root: Path = ROOT, events_before: int = 0) -> JetsonState:
+    """What can be read now, with the over-current events beyond those that there were before."""
     rails = rails_watts(root)
     found: dict[str, Any] = {
         "model": text_of(root / "proc/device-tree/model"),
@@ -41,6 +75,7 @@ def state(root: Path = ROOT) -> dict[str, Any]:
         "rails_watts": rails or None,
         "watts": watts(root),
         "slowed_by": slowed_by(root),
+        "over_current_events": over_current_events(root) - events_before,
     }
     reasons = {
         "model": "no device tree in /proc",
@@ -51,7 +86,7 @@ def state(root: Path = ROOT) -> dict[str, Any]:
         "rails_watts": "no INA3221 in /sys/bus/i2c/drivers",
         "watts": f"no set of rails that is known to be the whole module: {', '.join(rails) or 'none'}",
     }
-    return {**found, "absent": {key: reason for key, reason in reasons.items() if found[key] is None}}
+    return JetsonState(**found, absent={key: reason for key, reason in reasons.items() if found[key] is None})
 
 
 def power_mode(root: Path = ROOT) -> str | None:

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.conditions import jetson
 from toolkit.conditions.energy import GpuMeter, JetsonMeter, Meter, energy_mj, idle_watts, rapl_meter
-from toolkit.conditions.host import ROOT, disturbances, host_conditions, jiffies, peak_resident_mib
-from toolkit.conditions.nvml import Gpu, Refused, gpu_here
+from toolkit.conditions.host import (
+    ROOT,
+    Disturbances,
+    Host,
+    disturbances,
+    host_conditions,
+    jiffies,
+    peak_resident_mib,
+)
+from toolkit.conditions.jetson import JetsonState
+from toolkit.conditions.nvml import Gpu, GpuState, Refused, gpu_here
+from toolkit.documents import Document
+from toolkit.hints import NotNegative
 
 LOOK_EVERY_S = 0.5  # a look at NVML takes a millisecond, one at a Jetson's rails some
+
+
+@dataclass(frozen=True)
+class Conditions(Document):
+    """The machine while something was measured on it.
+
+    Attributes:
+        host: before.
+        during: what disturbed it since.
+        gpu: at the last look, as is `jetson`.
+        peak_host_mib: the most memory that this process has had.
+        absent: by field, the reason why it is null.
+    """
+
+    host: Host
+    during: Disturbances
+    gpu: GpuState | None
+    jetson: JetsonState | None
+    peak_host_mib: NotNegative | None
+    absent: dict[str, str]
 
 
 class MachineState:
@@ -30,7 +62,7 @@ class MachineState:
         self._jetson = jetson.is_jetson(root)
         self._host, self._before, self._looked = host_conditions(root), jiffies(root), 0.0
         self._over_current = jetson.over_current_events(root)
-        self.states: list[dict[str, Any]] = []
+        self.states: list[GpuState | JetsonState] = []
         self.idle: dict[str, float | None] = {}
 
     def look(self) -> None:
@@ -38,23 +70,22 @@ class MachineState:
         if time.monotonic() - self._looked < LOOK_EVERY_S or not (self._gpu or self._jetson):
             return
         self.states += [self._gpu.state()] if self._gpu else []
-        self.states += [jetson.state(self._root)] if self._jetson else []
+        self.states += [jetson.state(self._root, self._over_current)] if self._jetson else []
         self._looked = time.monotonic()
 
-    def conditions(self) -> dict[str, Any]:
-        """For JSON: the host before, what disturbed it since, the last look at GPU and Jetson, peak memory."""
+    def conditions(self) -> Conditions:
+        """The host before, what disturbed it since, the last look at GPU and Jetson, peak memory."""
         self._looked = 0.0
         self.look()
-        events = jetson.over_current_events(self._root) - self._over_current
         reasons = {"gpu": self._no_gpu, "jetson": "" if self._jetson else "this is not a Jetson"}
-        return {
-            "host": self._host,
-            "during": disturbances(self._before, jiffies(self._root)),
-            "gpu": next((state for state in reversed(self.states) if "sm_mhz" in state), None),
-            "jetson": {**self.states[-1], "over_current_events": events} if self._jetson else None,
-            "peak_host_mib": peak_resident_mib(self._root),
-            "absent": {key: reason for key, reason in reasons.items() if reason},
-        }
+        return Conditions(
+            host=self._host,
+            during=disturbances(self._before, jiffies(self._root)),
+            gpu=next((state for state in reversed(self.states) if isinstance(state, GpuState)), None),
+            jetson=next((state for state in reversed(self.states) if isinstance(state, JetsonState)), None),
+            peak_host_mib=peak_resident_mib(self._root),
+            absent={key: reason for key, reason in reasons.items() if reason},
+        )
 
     def device_mib(self) -> float | None:
         """GPU memory in use by everybody; None without NVML. A Jetson's is the host's own memory."""

@@ -9,7 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+from toolkit.documents import Document
+from toolkit.hints import NotNegative
 
 LIBRARY = "libnvidia-ml.so.1"
 SM, MEMORY = 1, 2  # nvmlClockType_t
@@ -30,6 +34,36 @@ _ERRORS = {
     9: "the NVIDIA driver is not loaded",
     15: "the GPU is lost",
 }
+
+
+@dataclass(frozen=True)
+class GpuState(Document):
+    """What a GPU showed at one moment.
+
+    Attributes:
+        sm_mhz: the clock of its multiprocessors; `sm_most_mhz` the highest that it can have.
+        watts: of the whole board, averaged over up to a second by the GPU itself.
+        slowed_by: why the clocks are below what they could be, in words.
+        memory_used_mib: by every process together.
+        processes: ids of those that compute on it.
+        absent: by field, the reason why it is null.
+    """
+
+    name: str
+    sm_mhz: NotNegative | None
+    sm_most_mhz: NotNegative | None
+    memory_mhz: NotNegative | None
+    celsius: NotNegative | None
+    watts: NotNegative | None
+    slowed_by: list[str] | None
+    memory_used_mib: NotNegative | None
+    processes: list[int] | None
+    absent: dict[str, str]
+
+    @property
+    def hottest_celsius(self) -> float:
+        """0 where it is not known."""
+        return self.celsius or 0.0
 
 
 class _Memory(ctypes.Structure):
@@ -56,8 +90,8 @@ class Gpu:
         self._library, self._handle = library, handle
         self.name = self._text("nvmlDeviceGetName")
 
-    def state(self) -> dict[str, Any]:
-        """What can be read now; `absent` has the reason for each None."""
+    def state(self) -> GpuState:
+        """What can be read now."""
         readers: dict[str, Callable[[], Any]] = {
             "sm_mhz": lambda: self._number("nvmlDeviceGetClockInfo", SM),
             "sm_most_mhz": lambda: self._number("nvmlDeviceGetMaxClockInfo", SM),
@@ -75,7 +109,7 @@ class Gpu:
                 found[key] = read()
             except Refused as refused:
                 found[key], absent[key] = None, str(refused)
-        return {**found, "absent": absent}
+        return GpuState(**found, absent=absent)
 
     def slowed_by(self) -> list[str]:
         """Why the clocks are below what they could be, in words."""

@@ -20,7 +20,8 @@ import numpy as np
 from toolkit.contracts import Dataset, LabeledImages, UInt8
 from toolkit.data.download import Progress, fetch
 from toolkit.errors import DataError
-from toolkit.files import folder_replaced, os_errors
+from toolkit.files import os_errors
+from toolkit.folders import folder_replaced
 from toolkit.workspace import cache_folder, configured_home, listed
 
 
@@ -131,7 +132,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
         raise DataError(
             "CIFAR-10 is not installed",
             found=f"neither {BINARY} nor {PYTHON} in {listed(homes)}",
-            fix=f"add --download (170 MB), or unpack {URL} into ./data",
+            fix=f"add `download=True` (170 MB), or unpack {URL} into ./data",
         )
     return from_folder(_downloaded(cache_folder() / BINARY, on_progress))
 
@@ -188,7 +189,7 @@ def _verify(records: bytes, name: str, where: str) -> None:
             f"{where} is damaged or is not CIFAR-10's",
             found=f"sha256 {digest} of {len(records)} bytes of records",
             allowed=f"sha256 {SHA256[name]}",
-            fix=f"unpack it again from {URL}, or remove the folder and add --download",
+            fix=f"unpack it again from {URL}, or remove the folder and add `download=True`",
         )
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from toolkit.contracts import Dataset, Int64, LabeledImages, UInt8
 from toolkit.data.download import Progress, fetch
 from toolkit.errors import DataError
-from toolkit.files import folder_replaced, os_errors
+from toolkit.files import os_errors
+from toolkit.folders import folder_replaced
 from toolkit.workspace import cache_folder, configured_home, listed
 
 NAME = "fashion-mnist"
@@ -64,7 +65,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
         raise DataError(
             "Fashion-MNIST is not installed",
             found=f"no {next(iter(SHA256_UNPACKED))} in {listed(places)}",
-            fix="apt install dataset-fashion-mnist, or add --download (30 MB)",
+            fix="apt install dataset-fashion-mnist, or add `download=True` (30 MB)",
         )
     return from_folder(_downloaded(cache, on_progress))
 
@@ -113,7 +114,7 @@ def _not_the_published_one(path: Path, found: str, allowed: str | None = None) -
         f"{path} is damaged or is not Fashion-MNIST's",
         found=found,
         allowed=f"sha256 {allowed}" if allowed else None,
-        fix=f"delete {path.parent} and add --download, or reinstall dataset-fashion-mnist",
+        fix=f"delete {path.parent} and add `download=True`, or reinstall dataset-fashion-mnist",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.contracts import Dataset, LabeledImages, UInt8
 from toolkit.data.class_folders import ClassFolders, parts_of
 from toolkit.data.download import Progress
-from toolkit.data.fit import fit, gray_as_rgb
+from toolkit.data.fit import SQUASH, fit, gray_as_rgb, is_out_of_proportion, note_on_proportions
 from toolkit.data.image_files import Unreadable, read_image
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
@@ -23,6 +23,7 @@ def dataset_from_folder(
     convert: bool = False,
     skip_bad: bool = False,
     on_progress: Progress | None = None,
+    resize: str = SQUASH,
 ) -> Dataset:
     """Reads `folder/CLASS/*.png`, or `folder/train/CLASS/*` and `folder/test/CLASS/*` (or val, valid, validation).
 
@@ -32,6 +33,7 @@ def dataset_from_folder(
         convert: resize and convert what does not fit `shape`, and kinds of files that are refused otherwise.
         skip_bad: leave damaged files out and name them in `skipped`, instead of refusing the folder.
         on_progress: called with (files read, files).
+        resize: how `convert` brings images of other proportions to `shape`, see `toolkit.data.fit`.
 
     Raises:
         DataError: the layout is wrong, files are damaged or of a refused kind, sizes do not fit, or all files of a
@@ -41,14 +43,15 @@ def dataset_from_folder(
     name = folder.resolve().name
     train, test = parts_of(folder)
     files = [*train.files, *(test.files if test else ())]
-    read, damaged = _read(files, shape, convert, on_progress)
+    read, damaged, misfits = _read(files, shape, convert, on_progress, resize)
     if damaged and not skip_bad:
         raise _damage(folder, damaged, len(files))
     pixels = _in_one_shape(read)
     skipped = tuple(f"{path} ({error})" for path, error in damaged.items())
+    notes = () if shape is None else note_on_proportions(misfits, resize, shape)
     if test is None:
-        return Dataset(name, *split(_labeled(train, pixels, damaged), seed), skipped)
-    return Dataset(name, _labeled(train, pixels, damaged), _labeled(test, pixels, damaged), skipped)
+        return Dataset(name, *split(_labeled(train, pixels, damaged), seed), skipped, notes)
+    return Dataset(name, _labeled(train, pixels, damaged), _labeled(test, pixels, damaged), skipped, notes)
 
 
 def _labeled(part: ClassFolders, pixels: dict[Path, UInt8], damaged: dict[Path, Unreadable]) -> LabeledImages:
@@ -73,16 +76,23 @@ def _read(
     shape: tuple[int, int, int] | None,
     convert: bool,
     on_progress: Progress | None,
-) -> tuple[dict[Path, UInt8], dict[Path, Unreadable]]:
-    """Reads all files, so that damaged ones are reported together; a file that does not fit stops it at once."""
+    resize: str,
+) -> tuple[dict[Path, UInt8], dict[Path, Unreadable], int]:
+    """Reads all files, so that damaged ones are reported together; a file that does not fit stops it at once.
+
+    Returns:
+        Images, damaged files, and how many images were not in proportion.
+    """
     images: dict[Path, UInt8] = {}
+    misfits = 0
     damaged: dict[Path, Unreadable] = {}
     first: tuple[Path, UInt8] | None = None
     for done, path in enumerate(files, 1):
         try:
             pixels = read_image(path, convert)
             if shape is not None:
-                pixels = fit(pixels, shape, convert, str(path))
+                misfits += is_out_of_proportion(pixels, shape)
+                pixels = fit(pixels, shape, convert, str(path), resize)
             first = first or (path, pixels)
             _require_same_size(first, (path, pixels))
             images[path] = pixels
@@ -90,7 +100,7 @@ def _read(
             damaged[path] = error
         if on_progress:
             on_progress(done, len(files))
-    return images, damaged
+    return images, damaged, misfits
 
 
 def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> None:
@@ -99,7 +109,7 @@ def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> 
             "the images differ in size",
             found=f"{_size(first[1])} in {first[0]}, {_size(other[1])} in {other[0]} (height x width)",
             allowed="one size for all",
-            fix="bring them to one size; --convert does it where the model's size is known",
+            fix="bring them to one size; `convert=True` does it where the model's size is known",
         )
 
 
@@ -111,7 +121,7 @@ def _damage(folder: Path, damaged: dict[Path, Unreadable], total: int) -> DataEr
     shown = "; ".join(f"{path} ({error})" for path, error in list(damaged.items())[:3])
     more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
     count = f"{len(damaged)} of {total} image files cannot be read"
-    fix = "restore these files or remove them; --skip-bad leaves them out"
+    fix = "restore these files or remove them; `skip_bad=True` leaves them out"
     return DataError(f"{folder}: {count}", found=shown + more, fix=fix)
 
 

@@ -89,7 +89,7 @@ def _pixels(image: Image.Image, sixteen_bits: bool, convert: bool, path: Path) -
     if image.mode in GRAY:
         return np.asarray(image.convert("L"))[..., None]
     if image.mode == "CMYK" and not convert:
-        raise _refusal(path, "a CMYK image", "add --convert to convert it, or save it as RGB")
+        raise _refusal(path, "a CMYK image", "add `convert=True` to convert it, or save it as RGB")
     if image.mode in ("RGB", "P", "CMYK"):
         return np.asarray(image.convert("RGB"))
     raise _refusal(path, f"an image of mode {image.mode}", "save it as 8-bit grayscale or RGB")
@@ -100,7 +100,7 @@ def _from_sixteen_bits(image: Image.Image, convert: bool, path: Path) -> UInt8:
     if not image.mode.startswith("I") or "transparency" in image.info:
         raise _refusal(path, "a 16-bit image with color or transparency", "save it with 8 bits a channel")
     if not convert:
-        raise _refusal(path, "a 16-bit image", "add --convert to scale it to 8 bits, or save it with 8 bits")
+        raise _refusal(path, "a 16-bit image", "add `convert=True` to scale it to 8 bits, or save it with 8 bits")
     # 65535 / 257 = 255: the whole range onto the whole range
     return np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)[..., None]
 
@@ -112,7 +112,7 @@ def _without_alpha(image: Image.Image, convert: bool, path: Path) -> UInt8:
     if np.asarray(rgba)[..., 3].min() < 255:
         if not convert:
             raise _refusal(
-                path, "an image with transparency", "add --convert to put it on black, or save it without alpha"
+                path, "an image with transparency", "add `convert=True` to put it on black, or save it without alpha"
             )
         rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     return np.asarray(rgba)[..., : 1 if image.mode in GRAY else 3]

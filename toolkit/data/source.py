@@ -11,7 +11,7 @@ from toolkit.contracts import Dataset
 from toolkit.data import cifar10, fashion_mnist
 from toolkit.data.describe import require_two_classes
 from toolkit.data.download import Progress
-from toolkit.data.fit import fitted, require_shape
+from toolkit.data.fit import SQUASH, fitted, is_out_of_proportion, note_on_proportions, require_resize, require_shape
 from toolkit.data.folder import dataset_from_folder
 from toolkit.data.npz import dataset_from_npz
 from toolkit.errors import DataError
@@ -31,6 +31,7 @@ def dataset_from_spec(
     download: bool = False,
     skip_bad: bool = False,
     on_progress: Progress | None = None,
+    resize: str = SQUASH,
 ) -> Dataset:
     """The training and test images that `spec` names.
 
@@ -43,6 +44,7 @@ def dataset_from_spec(
         download: fetch a named set that is not installed.
         skip_bad: leave the damaged files of a folder out and name them in the set's `skipped`.
         on_progress: called with (done, total): files of a folder, bytes of each file downloaded.
+        resize: how `convert` brings images of other proportions to `shape`: "squash", "crop" or "pad".
 
     Raises:
         DataError: the set is not installed, a file is damaged, images do not fit, or fewer than two classes occur.
@@ -50,13 +52,14 @@ def dataset_from_spec(
     """
     if shape is not None:
         require_shape(shape)
-    dataset = _load(spec, seed, shape, convert, download, skip_bad, on_progress)
+    require_resize(resize)
+    dataset = _load(spec, seed, shape, convert, download, skip_bad, on_progress, resize)
     if shape is not None:
-        dataset = replace(
-            dataset,
-            train=fitted(dataset.train, shape, convert),
-            test=fitted(dataset.test, shape, convert),
-        )
+        parts = dataset.train, dataset.test
+        misfits = sum(len(part) for part in parts if is_out_of_proportion(part.images_nhwc[0], shape))
+        train, test = (fitted(part, shape, convert, resize) for part in parts)
+        notes = dataset.notes or note_on_proportions(misfits, resize, shape)
+        dataset = replace(dataset, train=train, test=test, notes=notes)
     require_two_classes(dataset)
     return dataset
 
@@ -69,6 +72,7 @@ def _load(
     download: bool,
     skip_bad: bool,
     on_progress: Progress | None,
+    resize: str,
 ) -> Dataset:
     if spec in NAMED:
         return NAMED[spec](download, on_progress)
@@ -82,7 +86,7 @@ def _load(
     if fashion_mnist.is_folder(path):
         return fashion_mnist.from_folder(path)
     return dataset_from_folder(
-        path, seed=seed, shape=shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+        path, seed=seed, shape=shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress, resize=resize
     )
 
 
@@ -93,5 +97,5 @@ def _unknown(spec: str, path: Path) -> DataError:
         f"{spec!r} does not exist" if is_path else f"there is no data set, folder or file {spec!r}",
         found=f"nothing at {path.absolute()}" if spec else "an empty name",
         allowed=f"{', '.join(NAMED)}, a folder of class folders, or an .npz file",
-        fix=f"--data {meant[0]}" if meant else "check the path",
+        fix=f"`data={meant[0]!r}`" if meant else "check the path",
     )

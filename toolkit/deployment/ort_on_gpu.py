@@ -43,7 +43,8 @@ def open_ort_trt(bundle: Bundle, precision: str) -> Runner:
             import onnxruntime
         require_provider(onnxruntime, TENSORRT)
         model, batch = bundle.onnx_file(precision), target_from_name(DEFAULT_TARGET).batch
-        options = tensorrt_options(model, precision, batch, cache_folder() / "ort-trt", probe_driver().devices[0].name)
+        types, cache = VARIANTS[precision].builder_flags, cache_folder() / "ort-trt"
+        options = tensorrt_options(model, types, batch, cache, probe_driver().devices[0].name)
         return OrtRunner(model, provider=TENSORRT, provider_options=options, largest_batch=batch[2], optimize=False)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error

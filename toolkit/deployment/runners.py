@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS
+from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.deployment.ort_on_gpu import open_ort_cuda, open_ort_trt
+from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.hints import NotNegative
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
-HOST_BACKENDS = ("torch", "ort")  # they compute on the CPU
-ONLY = {"torch": ("fp32",), **dict.fromkeys(("trt", "ort-cuda", "ort-trt"), FOR_TENSORRT)}  # the others take all
 
 
 class NoEngine(BackendUnavailable):
@@ -23,24 +24,26 @@ class NoEngine(BackendUnavailable):
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What opening one runner took: time, memory of this process, memory of the GPU where somebody reads it.
+class Opening(Document):
+    """What opening one runner took; the first of a backend pays for its libraries.
 
-    The first of a backend pays for its libraries.
+    Attributes:
+        host_mib: memory of this process.
+        device_mib: memory of the GPU; null where nobody reads it.
     """
 
-    load_ms: float
+    load_ms: NotNegative
     host_mib: float | None
     device_mib: float | None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Runners by "backend precision", and for each backend or runner that is not there its reason."""
+    """Runners, what opening each took, and for each backend or runner that is not there its reason."""
 
-    runners: dict[str, Runner]
-    unavailable: dict[str, str]
-    openings: dict[str, Opening] = field(default_factory=dict)
+    runners: dict[RunnerId, Runner]
+    unavailable: dict[RunnerId, str]
+    openings: dict[RunnerId, Opening] = field(default_factory=dict)
 
     def close(self) -> None:
         """Closes every runner."""
@@ -70,6 +73,7 @@ def open_runners(
     run_builder: bool = False,
     by_name: bool = True,
     device_mib: Callable[[], float | None] = lambda: None,
+    slow: bool = False,
 ) -> Opened:
     """Opens every runner that can run here.
 
@@ -78,32 +82,36 @@ def open_runners(
             anybody, so this is never done unasked.
         by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
         device_mib: reads how much of the GPU's memory is used now.
+        slow: ONNX Runtime on the CPU takes those too, without its optimizations: to be judged, not to be timed.
 
     Raises:
         BackendUnavailable: none can; the message holds every reason.
     """
-    runners: dict[str, Runner] = {}
-    unavailable: dict[str, str] = {}
-    openings: dict[str, Opening] = {}
+    runners: dict[RunnerId, Runner] = {}
+    unavailable: dict[RunnerId, str] = {}
+    openings: dict[RunnerId, Opening] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_user_model(bundle) else {})
     for backend in backends:
-        for precision in _precisions_of(bundle, backend, precisions, by_name):
+        for precision in _precisions_of(bundle, backend, precisions, by_name, slow):
+            one = RunnerId(backend, precision)
             before, started = (resident_mib(), device_mib()), time.perf_counter()
             try:
-                runners[f"{backend} {precision}"] = openers[backend](bundle, precision)
-                openings[f"{backend} {precision}"] = Opening(
+                runners[one] = openers[backend](bundle, precision)
+                openings[one] = Opening(
                     1000 * (time.perf_counter() - started),
                     _grown(before[0], resident_mib()),
                     _grown(before[1], device_mib()),
                 )
             except ToolkitError as error:
                 whole = isinstance(error, BackendUnavailable) and not isinstance(error, NoEngine)
-                unavailable[backend if whole else f"{backend} {precision}"] = error.in_one_line()
+                unavailable[RunnerId(backend) if whole else one] = error.in_one_line()
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         if not found:
             found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
-        raise BackendUnavailable("no backend that was asked for can run here", found=found, fix="toolkit doctor")
+        raise BackendUnavailable(
+            "no backend that was asked for can run here", found=found, fix="look at what works on this machine"
+        )
     return Opened(runners, unavailable, openings)
 
 
@@ -111,18 +119,26 @@ def _grown(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def _precisions_of(bundle: Bundle, backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
+def _precisions_of(
+    bundle: Bundle, backend: str, precisions: tuple[str, ...], by_name: bool, slow: bool
+) -> tuple[str, ...]:
     """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT.
 
     Unless they were named, engines that were never built are not missed: a TensorRT builds int8 or int8-fp16, not both.
     """
-    everything = tuple(p for p in precisions if by_name or VARIANTS[p].optimize)
+    everything = tuple(p for p in precisions if by_name or (slow and backend == "ort") or VARIANTS[p].optimize)
     if backend in ("ort", "ort-cuda"):
         precisions = everything
     if backend == "trt" and not by_name:
         built = {entry["precision"] for entry in bundle.engines()}
         precisions = tuple(p for p in precisions if p in built) or precisions
-    return tuple(p for p in precisions if p in ONLY.get(backend, precisions))
+    return tuple(p for p in precisions if _takes(backend, VARIANTS[p]))
+
+
+def _takes(backend: str, variant: Variant) -> bool:
+    if backend == "torch":
+        return variant.name == "fp32"
+    return backend == "ort" or variant.for_tensorrt
 
 
 def _is_user_model(bundle: Bundle) -> bool:
@@ -148,6 +164,12 @@ def _open_builder(bundle: Bundle, precision: str) -> Runner:
     from toolkit.runtime.pytorch import TorchRunner
 
     model = bundle.manifest["model"]
+    stripped = bundle.manifest.get("output", {}).get("stripped")
+    if stripped:
+        raise BackendUnavailable(
+            f"the PyTorch network answers with probabilities, the bundle with the logits before its {stripped}",
+            found="answers that no distance can be told between; at export both were equal up to there",
+        )
     try:
         network = network_from_source(source_from_dict(model["arch"]), model["weights_sha256"])
     except BackendUnavailable:
@@ -161,14 +183,14 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
     if bundle.manifest["model"].get("arch", {}).get("family") == "onnx":
         raise BackendUnavailable(
             f"there is no PyTorch model: this bundle was exported from {bundle.manifest['model']['arch'].get('file')}",
-            fix="--backend ort",
+            fix="`backend='ort'`",
         )
     if _is_user_model(bundle):
         arch = bundle.manifest["model"]["arch"]
         raise BackendUnavailable(
             f"the PyTorch model of this bundle is not in models/: it was exported from {arch.get('builder')}",
             allowed="models that the toolkit trained",
-            fix="--run-builder imports and calls that; do so only for a bundle that you exported yourself",
+            fix="`run_builder=True` imports and calls that; do so only for a bundle that you exported yourself",
         )
     _require_torch()
     from toolkit.models.checkpoint import folder_of_model, load_model
@@ -180,7 +202,7 @@ def _open_torch(bundle: Bundle, precision: str) -> Runner:
         raise BackendUnavailable(
             f"{loaded.folder} holds other weights than this bundle was exported from",
             found=f"sha256 {loaded.card.weights_sha256[:16]}..., the bundle wants {wanted[:16]}...",
-            fix=f"toolkit export {bundle.model}",
+            fix=f"`toolkit.export({bundle.model!r})`",
         )
     return TorchRunner(loaded.classifier, label=bundle.model)
 
@@ -220,7 +242,7 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
     require_can_run()
     engines = [entry for entry in bundle.engines() if entry["precision"] == precision]
     engines = sorted(engines, key=lambda entry: entry.get("dla_core") is None)  # the GPU's last, which is taken
-    rebuild = f"toolkit build {bundle.folder} --precision {precision.partition('-')[0]}"
+    rebuild = f"`toolkit.build({str(bundle.folder)!r}, precisions={VARIANTS[precision].precision!r})`"
     if not engines:
         there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
         kind = NoEngine if there else BackendUnavailable

@@ -12,28 +12,28 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import parity_from_logits
-from toolkit.conditions.device import device_fingerprint
+from toolkit.conditions.device import Device, device_fingerprint
 from toolkit.contracts import LabeledImages
 from toolkit.deployment.runners import Opened, open_runners
-from toolkit.documents import Above, Each, require_shape
+from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
+from toolkit.hints import Positive
 from toolkit.runtime.driver import Driver, probe_driver
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.runtime.trt.module import MODULES
 from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
 from toolkit.timing.latency import bench
 
 OK, FAILED, NOT_RUN = "ok", "failed", "not run"
-FORMAT = 1
 UNKNOWN = "unknown"  # the version of a module that does not say
-SHAPE = {"versions": Each(str), "p50_ms": Each(Above(0))}
 SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
 
 
@@ -52,11 +52,13 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recorded(Document):
     """What a device did when it was recorded: versions by name, median milliseconds at batch 1 by runner."""
 
+    format: Literal[1]
+    device: Device
     versions: dict[str, str]
-    p50_ms: dict[str, float]
+    p50_ms: dict[str, Positive]
 
 
 def versions_here() -> dict[str, str]:
@@ -74,9 +76,9 @@ def versions_here() -> dict[str, str]:
     return found
 
 
-def record_file(bundle: Bundle, fingerprint: dict[str, str]) -> Path:
+def record_file(bundle: Bundle, device: Device) -> Path:
     """One file a device, beside the manifest and not in it: a bundle that moves on takes its records along."""
-    digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(device.as_dict(), sort_keys=True).encode()).hexdigest()
     return bundle.folder / f"{RECORDS}{digest[:12]}.json"
 
 
@@ -110,42 +112,42 @@ def selftest(
         return [*checks, Check("backends", FAILED, error.what, error.fix or "")]
     try:
         images, golden = bundle.golden()
-        for name in opened.runners:
-            checks.append(_golden(name, opened, images, golden))
-        measured = bench(opened.runners, images.images_nhwc, (1,), seconds=seconds)
+        checks += [_golden(one, opened, images, golden) for one in opened.runners]
+        runners = {str(name): runner for name, runner in opened.runners.items()}
+        measured = bench(runners, images.images_nhwc, (1,), seconds=seconds)
         medians = {latency.runner: latency.p50_ms for latency in measured}
         versions = versions_here()
     finally:
         opened.close()
     absent = FAILED if must_run else NOT_RUN
-    checks += [Check(name, absent, reason) for name, reason in opened.unavailable.items()]
-    fingerprint = device_fingerprint(driver)
-    path = record_file(bundle, fingerprint)
+    checks += [Check(str(name), absent, reason) for name, reason in opened.unavailable.items()]
+    device = device_fingerprint(driver)
+    path = record_file(bundle, device)
     checks += _against_record(path, versions, medians, max_slowdown, record)
     if record and not any(check.verdict == FAILED for check in checks):
-        write_json(path, {"format": FORMAT, "device": fingerprint, "versions": versions, "p50_ms": medians})
+        write_json(path, Recorded(1, device, versions, medians).as_dict())
     return checks
 
 
-def _golden(name: str, opened: Opened, images: LabeledImages, golden: dict[str, Any]) -> Check:
-    precision = name.partition(" ")[2]
-    expected = golden.get(precision)
+def _golden(one: RunnerId, opened: Opened, images: LabeledImages, golden: dict[str, Any]) -> Check:
+    name, variant, expected = str(one), VARIANTS[one.variant], golden.get(one.variant)
     if expected is None:
-        return Check(name, NOT_RUN, f"the bundle has no golden logits of {precision}")
-    parity = parity_from_logits(
-        "golden", name, expected, opened.runners[name].logits(images.images_nhwc), images.labels
-    )
-    most, part = VARIANTS[precision].golden_distance, VARIANTS[precision].golden_flips
+        return Check(name, NOT_RUN, f"the bundle has no golden logits of {variant.name}")
+    got = opened.runners[one].logits(images.images_nhwc)
+    parity = parity_from_logits("golden", one, expected, got, images.labels)
+    most, part = variant.golden_distance, variant.golden_flips
     top1 = parity.candidate_score
     found = (
         f"{parity.relative_l2:.1e} from the golden logits, {parity.flips} of {len(images)} answers differ, "
         f"{top1.correct} right"
     )
     if parity.nonfinite:
-        return Check(name, FAILED, f"{parity.nonfinite} logits are NaN or infinite", "toolkit doctor")
+        return Check(
+            name, FAILED, f"{parity.nonfinite} logits are NaN or infinite", "look at what works on this machine"
+        )
     # `not <=`, so that a distance that is no number fails too.
     if not parity.relative_l2 <= most or parity.flips > part * len(images):
-        fix = "update or downgrade this backend, or build the engine again; toolkit verify says more"
+        fix = "update or downgrade this backend, or build the engine again; `toolkit.verify` says more"
         return Check(name, FAILED, f"{found}; allowed {most:.0e} and {int(part * len(images))}", fix)
     return Check(name, OK, found)
 
@@ -154,7 +156,7 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
     """Whether each plan is whole, and whether this machine's TensorRT and GPU can run it."""
     checks = []
     for entry in bundle.engines():
-        name, rebuild = str(entry["file"]), f"toolkit build {bundle.folder}"
+        name, rebuild = str(entry["file"]), f"`toolkit.build({str(bundle.folder)!r})`"
         try:
             sidecar = sidecar_of_plan(bundle.folder / name, rebuild)
             if not driver.available:
@@ -180,7 +182,9 @@ def _against_record(
     """Changed versions and slower runners since the record of this device."""
     if recording or not path.is_file():
         found = "recorded now" if recording else "no figures of this device yet"
-        return [Check("speed", OK if recording else NOT_RUN, found, "" if recording else "toolkit selftest --record")]
+        return [
+            Check("speed", OK if recording else NOT_RUN, found, "" if recording else "`toolkit.selftest(record=True)`")
+        ]
     before = _recorded(path)
     changed = [
         f"{name} {before.versions.get(name, 'absent')} to {versions.get(name, 'absent')}"
@@ -193,21 +197,17 @@ def _against_record(
             continue
         ratio = median / before.p50_ms[name]
         found = f"{median:.3f} ms, {ratio:.2f} times the recorded {before.p50_ms[name]:.3f} ms"
-        fix = "check power mode, clocks and load; toolkit selftest --record accepts it"
+        fix = "check power mode, clocks and load; `toolkit.selftest(record=True)` accepts it"
         slow = ratio > max_slowdown
         checks.append(Check(f"speed of {name}", FAILED if slow else OK, found, fix if slow else ""))
     gone = [name for name in before.p50_ms if name not in medians]
     checks += [
-        Check(name, FAILED, "ran when this device was recorded, and does not now", "toolkit doctor") for name in gone
+        Check(name, FAILED, "ran when this device was recorded, and does not now", "look at what works on this machine")
+        for name in gone
     ]
     return checks
 
 
 def _recorded(path: Path) -> Recorded:
-    document, fix = read_json(path, ToolkitError), f"remove it, then toolkit selftest {path.parent} --record"
-    if document.get("format") != FORMAT:
-        raise ToolkitError(
-            f"{path} is no record of a selftest", found=f"format {document.get('format')}", allowed=FORMAT, fix=fix
-        )
-    require_shape(document, SHAPE, f"{path} is no record of a selftest: it", ToolkitError, fix)
-    return Recorded(document["versions"], document["p50_ms"])
+    fix = f"remove it, then `toolkit.selftest({str(path.parent)!r}, record=True)`"
+    return Recorded.from_dict(read_json(path, ToolkitError), f"{path} is no record of a selftest: it", fix=fix)

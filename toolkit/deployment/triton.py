@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
 from toolkit.errors import BundleError, EngineError
-from toolkit.files import folder_replaced, json_text
+from toolkit.files import json_text
+from toolkit.folders import folder_replaced
 from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
 LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"
 WORKSPACE_BYTES = 1 << 30
-ACCELERATED = {"fp16": "FP16", "int8": "INT8"}  # TensorRT inside ONNX Runtime: precision_mode of the backend
 LEFT_OUT = "ONNX Runtime's TensorRT takes one precision_mode and this file needs FP16 and INT8; its engine serves"
 
 
@@ -78,7 +78,7 @@ def repository_from_bundle(
     written: list[Model] = []
     with folder_replaced(target, owned_by=MARK) as fresh:
         for precision in precisions:
-            if precision == "int8-fp16":
+            if len(VARIANTS[precision].types) > 1:
                 left_out[VARIANTS[precision].file] = LEFT_OUT
                 continue
             written.append(_write_onnx(fresh, bundle, precision, serving))
@@ -97,11 +97,11 @@ def repository_from_bundle(
 
 
 def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) -> Model:
-    accelerated = precision in ACCELERATED
-    kind = "KIND_CPU" if precision == "int8-cpu" else "KIND_GPU" if accelerated else "KIND_AUTO"
+    variant = VARIANTS[precision]
+    kind = "KIND_CPU" if not variant.for_tensorrt else "KIND_GPU" if variant.types else "KIND_AUTO"
     needs = {"KIND_CPU": "a CPU", "KIND_GPU": "an NVIDIA GPU", "KIND_AUTO": "a GPU, else a CPU"}[kind]
-    model = Model(f"{bundle.model}-{precision}", "onnxruntime", VARIANTS[precision].file, needs)
-    extra = _accelerator(bundle, precision, serving) if accelerated else ""
+    model = Model(f"{bundle.model}-{precision}", "onnxruntime", variant.file, needs)
+    extra = _accelerator(bundle, variant, serving) if kind == "KIND_GPU" else ""
     config = _config(bundle, model, kind, serving.max_batch, serving) + extra
     _write_model(root / model.name, bundle, config, "model.onnx", bundle.onnx_file(precision))
     return model
@@ -111,7 +111,7 @@ def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Se
     """An engine as a model, or why Triton cannot serve it."""
     plan = bundle.folder / entry["file"]
     try:
-        sidecar = sidecar_of_plan(plan, f"toolkit build {bundle.folder}")
+        sidecar = sidecar_of_plan(plan, f"`toolkit.build({str(bundle.folder)!r})`")
         name = bundle.preprocessing.as_dict()["input"]
         largest = int(sidecar["profile"][name][2][0])
     except EngineError as error:
@@ -167,12 +167,13 @@ def _warmup(name: str, dims: str, batch: int) -> str:
 """
 
 
-def _accelerator(bundle: Bundle, precision: str, serving: Serving) -> str:
+def _accelerator(bundle: Bundle, variant: Variant, serving: Serving) -> str:
     """TensorRT inside ONNX Runtime, with one profile for every batch, so that no request waits for a new engine."""
     name, shape = bundle.preprocessing.as_dict()["input"], "x".join(map(str, bundle.preprocessing.shape))
+    (mode,) = variant.types
     best = max(1, serving.max_batch // 8)
     parameters = {
-        "precision_mode": ACCELERATED[precision],
+        "precision_mode": mode,
         "max_workspace_size_bytes": str(WORKSPACE_BYTES),
         "trt_profile_min_shapes": f"{name}:1x{shape}",
         "trt_profile_opt_shapes": f"{name}:{best}x{shape}",

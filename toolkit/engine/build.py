@@ -185,7 +185,9 @@ class Build:
         """Sets the optimization level; 8.5 has none, and a name that does not exist would be set without a word."""
         if not hasattr(config, "builder_optimization_level"):
             raise EngineError(
-                f"{self.tensorrt.name} has no optimization levels", allowed="8.6 and later", fix="leave --opt-level out"
+                f"{self.tensorrt.name} has no optimization levels",
+                allowed="8.6 and later",
+                fix="leave `optimization_level=` out",
             )
         config.builder_optimization_level = level
 

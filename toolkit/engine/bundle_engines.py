@@ -22,7 +22,8 @@ from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import EngineError
-from toolkit.files import folder_replaced, json_text, locked, os_errors, sha256_of_file
+from toolkit.files import json_text, os_errors, sha256_of_file
+from toolkit.folders import folder_replaced, locked
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
 from toolkit.target import Target

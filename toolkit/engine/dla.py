@@ -57,7 +57,7 @@ def require_dla(tensorrt: TensorRT, builder: Any, driver: Driver, core: int, bat
     """
     reason = why_no_dla(tensorrt)
     if reason:
-        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave --dla out")
+        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave `dla_core=` out")
     cores = int(builder.num_DLA_cores)
     if cores == 0:
         device = driver.devices[0].name if driver.devices else "this machine"
@@ -66,14 +66,14 @@ def require_dla(tensorrt: TensorRT, builder: Any, driver: Driver, core: int, bat
             found=f"{tensorrt.name} reports no DLA core on {device}",
             allowed="a Xavier, an Orin NX or AGX Orin with TensorRT up to 10.7 (JetPack 5 and 6), or an AGX Orin with "
             "11.4.1 and later; Orin Nano and Thor have none",
-            fix="leave --dla out",
+            fix="leave `dla_core=` out",
         )
     if not 0 <= core < cores:
         raise EngineError("there is no such DLA core", found=core, allowed=", ".join(map(str, range(cores))))
     if len(set(batch)) != 1:
         raise EngineError(
             "the DLA takes no open batch", found=":".join(map(str, batch)), allowed="three times the same number",
-            fix="--batch " + ":".join([str(batch[1])] * 3),
+            fix=f"`batch={(batch[1],) * 3}`",
         )  # fmt: skip
     most = int(builder.max_DLA_batch_size)
     if batch[0] > most:

@@ -58,7 +58,7 @@ def resolved_for(
 
 def order_of_file(source: str) -> Order:
     """The engine of an ONNX file as it stands."""
-    return Order(source, source, f"{Path(VARIANTS[source].file).stem}.engine")
+    return Order(source, source, VARIANTS[source].engine_file)
 
 
 def order_from_resolved(bundle: Bundle, answer: Resolved, target: Target, tensorrt: TensorRT) -> Order:

@@ -122,5 +122,5 @@ def require_compatible(tensorrt: TensorRT, how: str | None) -> None:
             f"{tensorrt.name} builds no {how}-compatible engine",
             found=reason,
             allowed="full TensorRT from 8.6 on",
-            fix="leave --compatible out, and build again after an upgrade or on another GPU",
+            fix="leave `compatible=` out, and build again after an upgrade or on another GPU",
         )

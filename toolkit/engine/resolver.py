@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from toolkit.bundle.manifest import PRECISIONS, VARIANTS
 from toolkit.engine.dla import IMPLICIT, dla_form, why_no_dla
 from toolkit.engine.network import has_strong_typing
 from toolkit.errors import EngineError
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT
 
-PRECISIONS = ("fp32", "fp16", "int8")
 WEAK_OPSET_LIMIT = 17  # TensorRT 8 reduces over all axes where opset 18's axes input names some, without a word
 
 
@@ -57,7 +57,7 @@ def resolve(tensorrt: TensorRT, precision: str, in_bundle: tuple[str, ...]) -> R
         only = ", and has no other way" if tensorrt.strongly_typed_only else ""
         reasons.append(f"strongly typed: {tensorrt.name} takes the precision from the file{only}")
         return Resolved(precision, source, True, (), None, tuple(reasons))
-    flags = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[precision]
+    flags = VARIANTS[source].builder_flags
     reasons.append(f"weakly typed: {tensorrt.name} has no STRONGLY_TYPED; flags {', '.join(flags) or 'none'}")
     reasons.append(f"opset {WEAK_OPSET_LIMIT} at most: its ReduceMean ignores the axes input of opset 18")
     return Resolved(precision, source, False, flags, WEAK_OPSET_LIMIT, tuple(reasons))
@@ -69,10 +69,11 @@ def why_not_read(tensorrt: TensorRT, source: str) -> str:
     Args:
         source: the precision of the file, a key of `toolkit.bundle.manifest.VARIANTS`.
     """
-    if source == "int8-cpu":
+    variant = VARIANTS[source]
+    if not variant.for_tensorrt:
         return f"{tensorrt.name} quantizes to int8 alone, and this file computes in uint8"
-    if source == "int8-fp16" and not has_strong_typing(tensorrt.module):
-        return f"{tensorrt.name} reads its FP16 scales as float32; model.int8.onnx has such"
+    if variant.is_int8 and variant.half and not has_strong_typing(tensorrt.module):
+        return f"{tensorrt.name} reads its FP16 scales as float32; {VARIANTS['int8'].file} has such"
     return ""
 
 
@@ -91,7 +92,7 @@ def resolve_for_dla(
     """
     reason = why_no_dla(tensorrt)
     if reason:
-        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave --dla out")
+        raise EngineError("no engine for the DLA can be built here", found=reason, fix="leave `dla_core=` out")
     implicit = dla_form(tensorrt) == IMPLICIT
     ready = has_calib_cache if implicit else "int8" in in_bundle
     if precision == "best":
@@ -104,13 +105,15 @@ def resolve_for_dla(
         how = f"{tensorrt.name} has no calibrators: INT8 reaches its DLA by Q/DQ"
         return Resolved(precision, found.source, True, (), None, (*found.reasons, how))
     if precision == "int8" and not has_calib_cache:
-        raise EngineError("INT8 on this DLA needs calib.cache", found="none in the bundle", fix="toolkit export --int8")
+        raise EngineError(
+            "INT8 on this DLA needs calib.cache",
+            found="none in the bundle",
+            fix="`toolkit.export(options=ExportOptions(int8=True))`",
+        )
     _require_file("fp32", precision, in_bundle)
     int8 = precision == "int8"
-    flags = ("FP16", "INT8") if int8 else ("FP16",)
-    reasons = [
-        f"weakly typed: the DLA of {tensorrt.name} takes its precision from flags {', '.join(flags)} and model.onnx"
-    ]
+    flags, file = VARIANTS[precision].builder_flags, VARIANTS["fp32"].file
+    reasons = [f"weakly typed: the DLA of {tensorrt.name} takes its precision from flags {', '.join(flags)} and {file}"]
     reasons += ["INT8 is implicit there: the ranges come from calib.cache, not from Q/DQ"] if int8 else []
     limit = None if has_strong_typing(tensorrt.module) else WEAK_OPSET_LIMIT
     return Resolved(precision, "fp32", False, flags, limit, tuple(reasons), calib_cache=int8)
@@ -127,7 +130,7 @@ def _require_file(source: str, precision: str, in_bundle: tuple[str, ...]) -> No
     raise EngineError(
         f"this bundle has no {precision} model",
         found=", ".join(in_bundle),
-        fix=f"toolkit export --{precision.partition('-')[0]}" if precision != "fp32" else "toolkit export",
+        fix=f"`toolkit.export({VARIANTS[precision].export_options})`",
     )
 
 
@@ -136,7 +139,9 @@ def _best(tensorrt: TensorRT, in_bundle: tuple[str, ...], reasons: list[str]) ->
     order = ("fp16", "int8", "fp32") if tensorrt.kind == NEEDS_NO_GPU else ("int8", "fp16", "fp32")
     chosen = next(precision for precision in order if precision in in_bundle)
     why = "it does not fuse INT8 convolutions" if tensorrt.kind == NEEDS_NO_GPU else "it fuses INT8 convolutions"
-    reasons.append(f"best is {chosen} of {', '.join(in_bundle)}: {tensorrt.name}, and {why}; toolkit bench measures it")
+    reasons.append(
+        f"best is {chosen} of {', '.join(in_bundle)}: {tensorrt.name}, and {why}; `toolkit.bench` measures it"
+    )
     return chosen
 
 

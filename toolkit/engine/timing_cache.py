@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
-from toolkit.files import locked, make_private, os_errors, write_bytes
+from toolkit.files import os_errors, write_bytes
+from toolkit.folders import locked, make_private
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, Log, TensorRT
 

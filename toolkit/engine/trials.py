@@ -54,14 +54,14 @@ class Trials:
             BackendUnavailable: there is no driver. EngineError: the number of builds is out of range.
         """
         if not 1 <= self.repeats <= MOST_REPEATS:
-            raise EngineError("--repeat is out of range", found=self.repeats, allowed=f"1 to {MOST_REPEATS}")
+            raise EngineError("`repeats=` is out of range", found=self.repeats, allowed=f"1 to {MOST_REPEATS}")
         driver = probe_driver()
         if not driver.available:
             raise BackendUnavailable(
-                f"--verify runs what it built, and {tensorrt.name} cannot run an engine here",
+                f"`verify=True` runs what it built, and {tensorrt.name} cannot run an engine here",
                 found=driver.reason,
                 allowed="a machine with an NVIDIA GPU and its driver",
-                fix="build without --verify here, or build on the device",
+                fix="build without `verify=True` here, or build on the device",
             )
 
 
@@ -115,7 +115,7 @@ def fastest_that_passes(
                 if trials.repeats > 1
                 else f"{plan.name} does not answer as its ONNX file does",
                 found="\n           ".join(found),
-                fix="build another precision, or leave the layers that suffer in float: toolkit sensitivity",
+                fix="build another precision, or leave the layers that suffer in float: measure what each layer costs",
             )
         best, chosen = min(passed, key=lambda draw: draw[1].p50_ms or 0.0)
         trial_rows = [trial.as_dict() for _, trial in drawn]

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import (
@@ -16,9 +19,13 @@ from toolkit.calibration.record import (
     sha256_of_image_set,
     sha256_of_preprocessing,
 )
+from toolkit.contracts import Preprocessing
 from toolkit.data.model_images import ModelImages
 from toolkit.errors import CalibrationError, ExportError
+from toolkit.exporting.fp32 import Fp32, Said, fp32_of_graph, require_right
+from toolkit.exporting.readings import CARD, ONNX, TORCH
 from toolkit.exporting.user_onnx import OnnxModel
+from toolkit.graph.answer_end import Cut, cut_to_logits
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.graph.from_torch import onnx_from_torch
@@ -51,7 +58,8 @@ class Options:
         int8: every INT8 artifact: the Q/DQ files, the CPU form and the calib.cache.
         method, percentile: how ranges are measured, unless `record` has them already.
         max_drop: points of agreement with fp32 that INT8 may lose; layers stay in float until it does not.
-        force: measure on images that look wrong.
+        force: go on although images or answers look wrong.
+        expect_top1: the percentage of the images that judge that fp32 must be right on.
         target: what engines are built for, where a TensorRT of its kind can build here; None builds none.
         tensorrt_version: (major, minor, patch) that the `calib.cache` is for; () is JetPack 6.1's.
     """
@@ -65,6 +73,7 @@ class Options:
     force: bool = False
     target: Target | None = None
     tensorrt_version: tuple[int, ...] = ()
+    expect_top1: float | None = None
 
 
 @dataclass
@@ -76,10 +85,14 @@ class Graphs:
         left_out: precisions that this model cannot have, with the reason.
         facts: what was checked on the way.
         share: how much of the network the INT8 files compute in INT8.
+        fp32: what the fp32 graph answers to the images that judge.
+        cut: the softmax that ended the network and is in no graph.
     """
 
     onnx: dict[str, onnx.ModelProto]
     facts: dict[str, Any]
+    fp32: Fp32
+    cut: Cut = field(default_factory=Cut)
     record: Record | None = None
     choice: Choice | None = None
     budget: Budget | None = None
@@ -94,7 +107,21 @@ class Graphs:
 
 
 def fp32_graph_of_model(model: LoadedModel) -> onnx.ModelProto:
-    """The portable fp32 graph with the card in its metadata."""
+    """The portable fp32 graph with the card in its metadata, which answers with logits."""
+    graph = _exported(model)
+    cut_softmax(graph, model.card.preprocessing)
+    require_portable(graph)
+    return graph
+
+
+def cut_softmax(graph: onnx.ModelProto, preprocessing: Preprocessing) -> Cut:
+    """Strips a softmax at the end of a graph that takes uint8 images, in place."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, *preprocessing.shape), dtype=np.uint8)
+    smooth = np.linspace(0, 255, 8, dtype=np.uint8).reshape(8, 1, 1, 1) // 2 + noise // 2
+    return cut_to_logits(graph, [noise, smooth])
+
+
+def _exported(model: LoadedModel) -> onnx.ModelProto:
     card = model.card
     metadata = {
         "toolkit.version": __version__,
@@ -103,9 +130,7 @@ def fp32_graph_of_model(model: LoadedModel) -> onnx.ModelProto:
         "toolkit.labels": json.dumps(card.labels),
         "toolkit.preprocessing": json.dumps(card.preprocessing.as_dict()),
     }
-    graph = onnx_from_torch(model.classifier, card.preprocessing, metadata)
-    require_portable(graph)
-    return graph
+    return onnx_from_torch(model.classifier, card.preprocessing, metadata)
 
 
 def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options: Options, on_step: Step) -> Graphs:
@@ -116,11 +141,15 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
             budget that INT8 cannot meet.
     """
     if isinstance(model, OnnxModel):
-        graph, facts = model.graph, dict(model.checks)
+        graph, facts, cut = model.graph, dict(model.checks), model.cut
     else:
-        graph = fp32_graph_of_model(model)
+        graph = _exported(model)
         facts = {"onnx_against_torch": _same_as_torch(model, graph, images)}
-    made = Graphs({"fp32": graph}, facts)
+        cut = cut_softmax(graph, model.card.preprocessing)
+        require_portable(graph)
+    fp32 = fp32_of_graph(graph, model.card.preprocessing, images, _said(model, options, bool(cut.operators)), on_step)
+    require_right(fp32, options.force)
+    made = Graphs({"fp32": graph}, {**facts, "fp32": fp32.as_dict()}, fp32, cut)
     if options.fp16 or options.int8:
         _measure(made, model, images, options, on_step)
     if options.fp16:
@@ -132,8 +161,24 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
     return made
 
 
+def _said(model: LoadedModel | OnnxModel, options: Options, cut: bool) -> Said:
+    """What the model, and whoever exports it, say of its pixels and of its accuracy."""
+    expected = [] if options.expect_top1 is None else [("`expect_top1=`", options.expect_top1)]
+    if model.card.accuracy is not None:
+        expected.append(("its card", float(model.card.accuracy["top1_percent"])))
+    others = model.decided.get("other_weights", "")
+    if isinstance(model, OnnxModel):
+        return Said(ONNX, model.normalized, tuple(expected), others, cut)
+    foreign = model.card.arch["family"] == "python"
+    given = model.decided.get("normalisation") == "given"
+    return Said(TORCH if foreign else CARD, given, tuple(expected), others, cut)
+
+
 def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:
-    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+    with (
+        TorchRunner(model.classifier) as torch_runner,
+        OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as ort,
+    ):
         return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
 
 
@@ -194,7 +239,7 @@ def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step
         pixels = images.calibration.images_nhwc
         held = pixels[held_out(pixels)]
         if len(held) == 0:
-            raise CalibrationError("--max-drop needs images to hold out", found=len(pixels), allowed="at least 4")
+            raise CalibrationError("`max_drop=` needs images to hold out", found=len(pixels), allowed="at least 4")
         layers = sensitivities_of_layers(graph, record, held, lambda *at: on_step("quantize each layer", *at))
         made.budget = keep_float_within(graph, record, held, layers, options.max_drop)
     made.share = share_in_int8(graph, frozenset(layers_in_graph(graph)) - made.keep_float)

@@ -39,7 +39,7 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
                 f"weight '{name}' overflows FP16",
                 found=f"{values.max():.4g}",
                 allowed=f"{LARGEST:g}",
-                fix="export without --fp16",
+                fix="export without `fp16=True`",
             )
     for name, largest in abs_max_of_tensor.items():
         if not largest <= LARGEST / 2:  # NaN too
@@ -47,7 +47,7 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
                 f"activation '{name}' comes too close to the end of FP16",
                 found=f"{largest:.4g} on the calibration images",
                 allowed=f"{LARGEST / 2:g}, half of the largest FP16 number",
-                fix="export without --fp16",
+                fix="export without `fp16=True`",
             )
 
 
@@ -165,5 +165,5 @@ def _require_typed(model: onnx.ModelProto) -> None:
         raise ExportError(
             "this network cannot be written in FP16",
             found=" ".join(str(error).split())[:300],
-            fix="export without --fp16",
+            fix="export without `fp16=True`",
         ) from error

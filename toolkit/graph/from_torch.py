@@ -20,6 +20,7 @@ from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET
 from toolkit.graph.normal.rewrites import tidied, with_plain_constants
+from toolkit.graph.preprocessing import turn_weights_in_place
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def onnx_from_torch(
     model = with_open_batch(*folded, WHAT)
     tidied(model)
     _rename(model.graph)
+    turn_weights_in_place(model.graph)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""

@@ -9,23 +9,24 @@ it came.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from toolkit.contracts import Float32
 from toolkit.errors import ModelError
-from toolkit.graph.edit import attributes, set_nodes
+from toolkit.graph.answer_end import Cut, cut_to_logits
+from toolkit.graph.edit import sanitize_names
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, guess_open_batch, with_open_batch
 from toolkit.graph.normal.opset import OPSET, lowered, raised
 from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
-from toolkit.graph.sanitized_names import sanitize_names
 from toolkit.graph.user_file import OnnxFile
 from toolkit.graph.user_runner import Form
 
 if TYPE_CHECKING:
     import onnx
-
-OPSET_OF_LAST_AXIS = 13  # before it Softmax works on all axes from `axis` on
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class NormalizedGraph:
     Attributes:
         reference: the file's own graph, with the tensor that `logits` must equal as its output.
         notes: a phrase for each thing that is not as it was, for people.
+        cut: the softmax that `reference` lacks.
     """
 
     graph: onnx.ModelProto
     reference: onnx.ModelProto
     notes: tuple[str, ...]
+    cut: Cut = field(default_factory=Cut)
 
 
 def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> NormalizedGraph:
@@ -53,8 +56,8 @@ def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> Normalized
     notes: list[str] = []
     reference = onnx.ModelProto()
     reference.CopyFrom(file.model)
-    if _without_softmax(reference, file.opset):
-        notes.append("Softmax at the end stripped: the bundle answers with logits")
+    cut = cut_to_logits(reference, _calls(form))
+    notes += [cut.note] if cut.operators else []
     model = onnx.ModelProto()
     model.CopyFrom(reference)
     with_plain_constants(model)
@@ -77,51 +80,18 @@ def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> Normalized
     _require_no_control_flow(file, model)
     sanitize_names(model)
     onnx.checker.check_model(model, full_check=True)
-    return NormalizedGraph(model, reference, tuple(notes))
+    return NormalizedGraph(model, reference, tuple(notes), cut)
 
 
 def _count(model: onnx.ModelProto, operator: str) -> int:
     return sum(node.op_type == operator for node in model.graph.node)
 
 
-def _without_softmax(model: onnx.ModelProto, opset: int) -> bool:
-    """Makes what a Softmax or LogSoftmax over the classes reads the output; a Softmax elsewhere stays."""
-    from onnx import TensorProto, helper
-
-    makers = {name: node for node in model.graph.node for name in node.output}
-    node = makers.get(model.graph.output[0].name)
-    while node is not None and node.op_type in ("Identity", "Dropout"):
-        node = makers.get(node.input[0])
-    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
-        return False
-    axis = attributes(node).get("axis", -1 if opset >= OPSET_OF_LAST_AXIS else 1)
-    if axis not in (-1, 1):
-        return False
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, None))
-    _drop_dead(model.graph)
-    return True
-
-
-def _drop_dead(graph: Any) -> None:
-    """Nodes that the output does not depend on; the version converter would stumble over some."""
-    makers = {name: node for node in graph.node for name in node.output}
-    needed, open_names = set(), [value.name for value in graph.output]
-    while open_names:
-        node = makers.get(open_names.pop())
-        if node is not None and id(node) not in needed:
-            needed.add(id(node))
-            open_names += [*node.input, *_tensors_behind(node)]
-    set_nodes(graph, (node for node in graph.node if id(node) in needed))
-
-
-def _tensors_behind(node: Any) -> list[str]:
-    """Names that the branches of an If or Loop read; they may be the graph's own."""
-    from onnx import AttributeProto
-
-    bodies = [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
-    names = [name for body in bodies for inner in body.node for name in [*inner.input, *_tensors_behind(inner)]]
-    return names + [value.name for body in bodies for value in body.output]
+def _calls(form: Form) -> list[Float32]:
+    """Inputs of the scales that networks take: normalized, from 0 to 1, from 0 to 255."""
+    rng, shape = np.random.default_rng(0), form.shape(form.batch or 4)
+    noise = [rng.normal(size=shape), rng.uniform(size=shape), rng.uniform(0, 255, size=shape)]
+    return [call.astype(np.float32) for call in noise]
 
 
 def _set_shapes(model: onnx.ModelProto, form: Form) -> None:

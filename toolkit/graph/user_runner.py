@@ -57,7 +57,7 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
         ModelError: no images, or a size that stays open.
     """
     if layout not in (None, *LAYOUTS):
-        raise ToolkitError("--layout cannot be read", found=layout, allowed=" or ".join(LAYOUTS))
+        raise ToolkitError("`layout=` cannot be read", found=layout, allowed=" or ".join(LAYOUTS))
     value = file.model.graph.input[0]
     tensor = value.type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim]
@@ -73,7 +73,9 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
             f"the input '{value.name}' of {file.path} " + ("may be of either layout" if fits else "takes no images"),
             found=words,
             allowed=allowed,
-            fix="--layout nchw or --layout nhwc says which it is" if fits or layout is None else "leave out --layout",
+            fix="`layout='nchw'` or `layout='nhwc'` says which it is"
+            if fits or layout is None
+            else "leave out `layout=`",
         )
     nchw = fits[0] == 1
     channels, height, width = (dims[1], dims[2], dims[3]) if nchw else (dims[3], dims[1], dims[2])
@@ -83,42 +85,46 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
                 f"{file.path} leaves the size of its images open",
                 found=words,
                 allowed="a fixed height and width: INT8 ranges and engines are for one size",
-                fix="--size 32x32x3 fixes it",
+                fix="`size=(32, 32, 3)` fixes it",
             )
         height, width, channels = (own or asked for own, asked in zip((height, width, channels), size, strict=True))
     if size not in (None, (height, width, channels)):
-        raise ModelError(f"{file.path} takes images of another size", found=words, allowed="--size of its input")
+        raise ModelError(f"{file.path} takes images of another size", found=words, allowed="`size=` of its input")
     return Form(height, width, channels, dims[0], nchw)
 
 
-def preprocessing_of_pixels(form: Form, pixels: str | None, mean: Numbers | None, std: Numbers | None) -> Preprocessing:
+def preprocessing_of_pixels(
+    form: Form, pixels: str | None, mean: Numbers | None, std: Numbers | None, bgr: bool = False
+) -> Preprocessing:
     """What a file's users do to pixels before they call it.
 
     Args:
         pixels: "0-1" or "0-255": the scale that the network sees before mean and std, and that these are of.
-        mean, std: a number a channel or one for all; None for no normalization.
+        mean, std: a number a channel, in the network's order, or one for all; None for no normalization.
+        bgr: the network wants blue first.
 
     Raises:
         ToolkitError: numbers that do not belong to that scale.
     """
     if pixels not in (None, "0-1", "0-255"):
-        raise ToolkitError("--pixels cannot be read", found=pixels, allowed="0-1 or 0-255")
+        raise ToolkitError("`pixels=` cannot be read", found=pixels, allowed="0-1 or 0-255")
     if (mean is None) != (std is None):
-        alone = "--mean alone" if std is None else "--std alone"
+        alone = "`mean=` alone" if std is None else "`std=` alone"
         raise ToolkitError("mean and std belong together", found=alone, fix="give both as they were in training")
     unit = 255.0 if pixels == "0-255" else 1.0
     largest = max(map(abs, mean or (0.0,)))
     if largest > unit or (unit > 1 and 0 < largest <= 1):
         raise ToolkitError(
-            f"--mean is not of pixels scaled to {pixels or '0-1'}",
+            f"`mean=` is not of pixels scaled to {pixels or '0-1'}",
             found=", ".join(f"{m:g}" for m in mean or ()),
-            allowed="mean and std of pixels as --pixels says they are",
-            fix="add --pixels 0-255" if unit == 1 else "leave out --pixels 0-255",
+            allowed="mean and std of pixels as `pixels=` says they are",
+            fix="add `pixels='0-255'`" if unit == 1 else "leave out `pixels='0-255'`",
         )
     means, stds = ((given or (default,)) for given, default in ((mean, 0.0), (std, 1.0)))
     per_channel = [tuple(v / unit for v in (values * form.channels if len(values) == 1 else values))
                    for values in (means, stds)]  # fmt: skip
-    return Preprocessing(*form.size, per_channel[0], per_channel[1])
+    means, stds = (values[::-1] if bgr else values for values in per_channel)
+    return Preprocessing(*form.size, means, stds, bgr)
 
 
 class UserRunner(ClosesItself):
@@ -131,7 +137,7 @@ class UserRunner(ClosesItself):
     name = "ort"
 
     def __init__(self, file: OnnxFile, model: onnx.ModelProto, form: Form, preprocessing: Preprocessing) -> None:
-        self.form, self.factors = form, preprocessing.scale_and_shift()
+        self.form, self.factors, self.bgr = form, preprocessing.scale_and_shift(), preprocessing.bgr
         self.inner = OrtRunner(model.SerializeToString(), label=str(file.path))
         self.description = f"{file.path} as it came"
 
@@ -139,6 +145,7 @@ class UserRunner(ClosesItself):
         """Images uint8 (N, H, W, C) to logits float32 (N, classes), in calls of the size that the file takes."""
         scale, shift = self.factors
         values = images_nhwc.astype(np.float32) * scale + shift
+        values = values[..., ::-1] if self.bgr else values
         step, count = self.form.batch or len(values), len(values)
         values = values[np.arange(-(-count // step) * step) % count]  # whole calls
         answers = [self.raw(values[at : at + step]) for at in range(0, len(values), step)]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
-from toolkit.files import folder_replaced, os_errors, sha256_of_file
+from toolkit.files import os_errors, sha256_of_file
+from toolkit.folders import folder_replaced
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
@@ -64,7 +65,7 @@ def folder_of_model(model: str | None) -> Path:
         raise ModelError(
             f"there is no model '{name}'",
             allowed="a model folder, or one of: " + (", ".join(names_in_room("models")) or "(none yet)"),
-            fix=f"toolkit train {Path(name).name} --data fashion-mnist",
+            fix=f"`toolkit.train({Path(name).name!r}, data='fashion-mnist')`",
         )
     return folder
 
@@ -109,7 +110,7 @@ def load_model(folder: Path) -> LoadedModel:
             "the card's architecture is unknown",
             found=card.arch.get("family"),
             allowed="resnet",
-            fix="toolkit export package.module:build --checkpoint FILE --data ... takes other networks",
+            fix="`toolkit.export('package.module:build', user=UserModel(checkpoint=FILE))` takes other networks",
         )
     config = config_from_dict({k: v for k, v in card.arch.items() if k != "family"})
     if config.classes != len(card.labels):
@@ -141,8 +142,36 @@ def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
                 found=tuple(value.shape),
                 allowed=tuple(wanted[name].shape),
             )
-        require_finite(name, value, path, fix="train again with a lower --lr")
+        require_float(name, value, wanted[name], path)
+        require_finite(name, value, path, fix="train again with a lower `lr=`")
     net.load_state_dict(tensors)
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def require_float(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
+    """Refuses what torch would cast without a word: integers, complex numbers or flags where a network has weights.
+
+    Raises:
+        ModelError: by the name of the tensor and of its type.
+    """
+    if value.is_quantized or value.layout != torch.strided:
+        found = f"{_short(value.dtype)}{'' if value.is_quantized else f', {value.layout}'}"
+    elif not wanted.is_floating_point() or value.dtype in FLOATS:
+        return
+    else:
+        found = _short(value.dtype)
+    raise ModelError(
+        f"{path}: tensor '{name}' is {found}, and the network computes with {_short(wanted.dtype)}",
+        found=f"{found} {tuple(value.shape)}",
+        allowed=", ".join(map(_short, FLOATS)),
+        fix="use the weights as they were trained: the toolkit quantizes them itself, with `int8=True`",
+    )
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def require_finite(name: str, value: Tensor, path: Path, fix: str) -> None:

@@ -113,7 +113,7 @@ def _called(build: Any, spec: str, kwargs: dict[str, Any]) -> Any:
     if not callable(build):
         raise ModelError(f"{spec} is no network", found=type(build).__name__, allowed="a callable or an nn.Module")
     words = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-    with _user_code(f"{spec}({words}) failed", fix=f"--kwargs '{{...}}' gives it arguments; it takes {_taken(build)}"):
+    with _user_code(f"{spec}({words}) failed", fix=f"`kwargs=...` gives it arguments; it takes {_taken(build)}"):
         return build(**kwargs)
 
 
@@ -175,10 +175,9 @@ def _size_hint(net: nn.Module, shape: tuple[int, int, int]) -> str:
     """The channels of the first convolution, where those are what is wrong."""
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != shape[2] and first.in_channels in (1, 3):
-        return f"it begins with a convolution of {first.in_channels} channels: --size {shape[0]}x{shape[1]}x" + (
-            f"{first.in_channels} --convert"
-        )
-    return "give the size that it was trained with: --size HxWxC --convert"
+        size = (*shape[:2], first.in_channels)
+        return f"it begins with a convolution of {first.in_channels} channels: `size={size}, convert=True`"
+    return "give the size that it was trained with: `size=(H, W, C), convert=True`"
 
 
 def _require_same(one: Tensor, other: Tensor, what: str) -> None:

@@ -42,7 +42,7 @@ class ResNetConfig:
             raise ModelError(
                 "widths, blocks and strides must have one entry a stage each",
                 found=f"{len(self.widths)} widths, {len(self.blocks)} blocks, {len(self.strides)} strides",
-                allowed="three lists of one length, such as --widths 64,64,64 --blocks 2,2,2 --strides 1,2,2",
+                allowed="three lists of one length, such as `widths=(64, 64, 64), blocks=(2, 2, 2), strides=(1, 2, 2)`",
             )
         numbers = [*self.widths, *self.blocks, *self.strides, self.stem_kernel, self.in_channels, self.classes]
         if any(type(number) is not int for number in numbers):  # a card is written by people too
@@ -70,7 +70,7 @@ class ResNetConfig:
                 f"images of {height}x{width} are too small for this network",
                 found=f"strides {', '.join(map(str, self.strides))}",
                 allowed=f"at least {least}x{least}, or smaller strides",
-                fix=f"--strides {','.join(['1'] * len(self.strides))}, or larger images",
+                fix=f"`strides={(1,) * len(self.strides)}`, or larger images",
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def config_from_name(name: str, *, in_channels: int = 3, classes: int = 10) -> R
         raise ModelError(
             f"unknown architecture '{name}'",
             allowed="resnet32x32, or resnet20, resnet32, resnet44, resnet56 (any depth 6n + 2)",
-            fix="toolkit train --arch resnet32x32",
+            fix="`toolkit.train(options=TrainOptions(arch='resnet32x32'))`",
         )
     depth = int(digits)
     count, rest = divmod(depth - 2, 6)
@@ -113,7 +113,7 @@ def config_from_name(name: str, *, in_channels: int = 3, classes: int = 10) -> R
             f"a ResNet of depth {depth} does not exist in the CIFAR family",
             found=f"depth {depth}",
             allowed="depths 6n + 2: 8, 14, 20, 26, 32, 38, 44, 50, 56, ..., 110",
-            fix=f"--arch resnet{below} or --arch resnet{below + 6}; for the 64-64-64 network, --arch resnet32x32",
+            fix=f"`arch='resnet{below}'` or `arch='resnet{below + 6}'`; for the 64-64-64 network, `arch='resnet32x32'`",
         )
     return ResNetConfig(widths=(16, 32, 64), blocks=(count,) * 3, in_channels=in_channels, classes=classes)
 
@@ -186,15 +186,19 @@ class Classifier(nn.Module):
         shift: float32 (C,), -mean / std.
         contiguous: hand the net plain NCHW memory. The transposed images are channels_last, which is faster, and in
             which `x.view(x.size(0), -1)` behind a convolution fails.
+        bgr: the net wants blue first.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, net: nn.Module, scale: Tensor, shift: Tensor, contiguous: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, scale: Tensor, shift: Tensor, contiguous: bool = False, bgr: bool = False
+    ) -> None:
         super().__init__()
         self.net = net
         self.contiguous = contiguous
+        self.bgr = bgr
         self.register_buffer("scale", scale.reshape(1, -1, 1, 1).float())
         self.register_buffer("shift", shift.reshape(1, -1, 1, 1).float())
 
@@ -202,5 +206,8 @@ class Classifier(nn.Module):
         x = images.to(torch.float32).permute(0, 3, 1, 2)
         if self.contiguous:
             x = x.contiguous()
-        logits: Tensor = self.net(x * self.scale + self.shift)
+        x = x * self.scale + self.shift
+        if self.bgr:
+            x = torch.index_select(x, 1, torch.tensor([2, 1, 0], device=x.device))
+        logits: Tensor = self.net(x)
         return logits

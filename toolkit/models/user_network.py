@@ -14,7 +14,7 @@ from toolkit.errors import ModelError
 from toolkit.files import os_errors, sha256_of_file
 from toolkit.models.import_path import network_from_import_path
 from toolkit.models.resnet import Classifier
-from toolkit.models.user_weights import load_user_weights, weights_from_checkpoint
+from toolkit.models.user_weights import Found, load_user_weights, weights_from_checkpoint
 
 FAMILY = "python"
 
@@ -27,11 +27,13 @@ class Source:
         builder: `package.module:name`.
         checkpoint: the file with the weights.
         kwargs: given to the builder; JSON values.
+        weights: which set of a checkpoint with several, by its place; None prefers a moving average.
     """
 
     builder: str
     checkpoint: Path
     kwargs: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The card's `arch` entry."""
@@ -40,6 +42,7 @@ class Source:
             "builder": self.builder,
             "kwargs": self.kwargs,
             "checkpoint": str(self.checkpoint.resolve()),
+            **({"weights": self.weights} if self.weights is not None else {}),
         }
 
 
@@ -50,7 +53,8 @@ def source_from_dict(values: dict[str, Any]) -> Source:
         ModelError: an entry is missing or of the wrong type.
     """
     try:
-        return Source(str(values["builder"]), Path(values["checkpoint"]), dict(values["kwargs"]))
+        weights = None if values.get("weights") is None else str(values["weights"])
+        return Source(str(values["builder"]), Path(values["checkpoint"]), dict(values["kwargs"]), weights)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             "the bundle's record of its Python network cannot be read", found=f"{type(error).__name__}: {error}"
@@ -63,12 +67,12 @@ class ForeignNetwork:
 
     Attributes:
         weights_sha256: of the checkpoint file.
-        found_as: where in the checkpoint the weights were.
+        found: where in the checkpoint the weights were.
     """
 
     net: nn.Module
     weights_sha256: str
-    found_as: str
+    found: Found
 
 
 def network_from_source(source: Source, weights_sha256: str | None = None) -> ForeignNetwork:
@@ -89,13 +93,13 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
             allowed=f"{str(weights_sha256)[:16]}...",
             fix="restore the checkpoint, or export again",
         )
-    weights = weights_from_checkpoint(source.checkpoint)
+    sets = weights_from_checkpoint(source.checkpoint)
     net, build = network_from_import_path(source.builder, source.kwargs)
-    found_as = load_user_weights(net, weights, source.checkpoint, build)
-    return ForeignNetwork(net, digest, found_as)
+    return ForeignNetwork(net, digest, load_user_weights(net, sets, source.checkpoint, build, source.weights))
 
 
 def classifier_of(net: nn.Module, preprocessing: Preprocessing) -> Classifier:
     """The network behind its preprocessing, in evaluation mode: uint8 (N, H, W, C) to logits."""
     scale, shift = preprocessing.scale_and_shift()
-    return Classifier(net, torch.from_numpy(scale), torch.from_numpy(shift), contiguous=True).eval()
+    factors = torch.from_numpy(scale), torch.from_numpy(shift)
+    return Classifier(net, *factors, contiguous=True, bgr=preprocessing.bgr).eval()

@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from toolkit.errors import ModelError
 from toolkit.files import os_errors
-from toolkit.models.checkpoint import require_finite, tensors_from_file
+from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
+from toolkit.models.renaming import HARMLESS, renaming_to
+from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
 
-NESTED = ("state_dict", "model", "model_state_dict", "net", "ema", "model_ema", "state_dict_ema")
-WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile put them before any module's names
-LOSSES = ("criterion.", "loss")  # what a training script keeps beside its network
-# Counters that decide nothing in evaluation mode, and that old checkpoints lack.
-HARMLESS = ("num_batches_tracked", "n_averaged")
 CONVERT = (
     'where you trust the file, once, in the project that wrote it: python -c "import torch; '
     "from safetensors.torch import save_file; c = torch.load('{name}', weights_only=False); "
@@ -35,37 +32,17 @@ CONVERT = (
 CODE = ("unrecognized function", "object for class", "BUILD is only")
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Tensors by name, and how they were found: "state_dict, without 'module.'".
-
-    Attributes:
-        versions: what `torch.save` keeps of each module's version, by the module's name; modules that changed their
-            weights' meaning read it.
-    """
-
-    tensors: dict[str, Tensor]
-    found_as: str
-    versions: dict[str, Any] = field(default_factory=dict)
-
-
-def weights_from_checkpoint(path: Path) -> Weights:
-    """The tensors of a .safetensors file, or of a .pth, .pt or .ckpt that holds no code.
+def weights_from_checkpoint(path: Path) -> tuple[Weights, ...]:
+    """Every set of tensors in a .safetensors file, or in a .pth, .pt or .ckpt that holds no code.
 
     Raises:
         ModelError: damaged, a pickle that would run code, or without tensors. Nothing of the file has run.
     """
-    if path.suffix == ".safetensors":
-        return Weights(tensors_from_file(path)[0], "safetensors")
-    content, place = _loaded(path), []
-    while not _tensors(content):
-        inner = next((key for key in NESTED if isinstance(content, dict) and key in content), None)
-        if inner is None:
-            raise _no_weights(path, content)
-        place.append(inner)
-        content = content[inner]
-    versions = dict(getattr(content, "_metadata", None) or {})
-    return Weights(_tensors(content), ".".join(place) or "the file itself", versions)
+    content = tensors_from_file(path)[0] if path.suffix == ".safetensors" else _loaded(path)
+    found = weight_sets(content)
+    if not found:
+        raise _no_weights(path, content)
+    return found
 
 
 def _loaded(path: Path) -> Any:
@@ -124,31 +101,44 @@ def _damaged(path: Path, text: str) -> ModelError:
     )
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict; none where a dict holds something else under the usual names."""
-    if not isinstance(content, dict):
-        return {}
-    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-
-
 def _no_weights(path: Path, content: Any) -> ModelError:
     found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
     return ModelError(
         f"{path} holds no weights where they usually are",
         found=found,
-        allowed=f"tensors by name, or such a dict as an entry: {', '.join(NESTED)}",
+        allowed=f"tensors by name, or such a dict as an entry: {', '.join(USUAL[1:])}",
         fix="torch.save(net.state_dict(), 'weights.pth')",
     )
 
 
-def load_user_weights(net: nn.Module, weights: Weights, path: Path, build: Any = None) -> str:
-    """Copies the tensors into a network; returns how they were found.
+@dataclass(frozen=True)
+class Found:
+    """Where in a checkpoint the weights were.
+
+    Attributes:
+        place: keys with dots between them; "" is the file itself.
+        words: the same for people, with prefixes that were stripped and what else was there.
+        others: places of other weights that would fit.
+    """
+
+    place: str
+    words: str
+    others: tuple[str, ...] = ()
+
+
+def load_user_weights(
+    net: nn.Module, sets: tuple[Weights, ...], path: Path, build: Any = None, key: str | None = None
+) -> Found:
+    """Copies one of the sets into a network; returns where it was.
 
     Args:
+        sets: what is in the checkpoint. Of those that fit a moving average is taken, where there is one.
         build: what made the network, to name its argument for the number of classes where that is wrong.
+        key: the set that was asked for.
 
     Raises:
-        ModelError: names or shapes differ, or a value is NaN or infinite; names the first few, counts the rest.
+        ModelError: names, shapes or types differ, or a value is NaN or infinite; names the first few, counts the rest.
+            There is no set of the name `key`.
     """
     wanted = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
     if any(isinstance(value, (UninitializedParameter, UninitializedBuffer)) for value in wanted.values()):
@@ -156,93 +146,71 @@ def load_user_weights(net: nn.Module, weights: Weights, path: Path, build: Any =
             "the network has layers whose shape is still open (torch.nn.Lazy...)",
             fix="run one forward pass in the function that builds it",
         )
-    renaming = renaming_to(set(weights.tensors), set(wanted))
-    inside, left = renaming.of_all(weights.tensors, set(wanted))
-    tensors = {name: v for name, v in inside.items() if name in wanted or not name.endswith(HARMLESS)}
-    state = _with_versions(tensors, renaming.of_modules(weights.versions))
-    if not _loads_by_version(net, state):
+    fitting = _fitting(sets, wanted, tuple(name for name, _ in net.named_parameters()))
+    weights, others = chosen_set(fitting, sets, key, path)
+    named, said = _named(weights, wanted)
+    tensors, state = named.tensors, _state(named)
+    if not _loads_by_version(net, named):
         _require_names(wanted, tensors, path)
         _require_shapes(wanted, tensors, path, build)
     for name, value in tensors.items():
+        require_float(name, value, wanted.get(name, value), path)
         require_finite(name, value, path, fix="use the checkpoint of an earlier epoch")
     try:
         net.load_state_dict(state, strict=False)
     except Exception as error:  # what a module's own reading of old weights raises
         found = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{path} cannot be loaded into this network", found=found) from error
-    said = [f"without '{part}'" for part in (*renaming.wrappers, renaming.prefix) if part]
-    said += [f"{_few(left)} left out"] if left else []
-    return ", ".join([weights.found_as, *said])
+    words = ", ".join([words_of_choice(weights, others), *said])
+    return Found(weights.place, words, tuple(dict.fromkeys(entry.found_as for entry in others)))
 
 
-def _with_versions(tensors: dict[str, Tensor], versions: dict[str, Any]) -> dict[str, Tensor]:
+def _state(named: Weights) -> dict[str, Tensor]:
     """A state dict that says which version each module was of, where the checkpoint says so."""
-    state: Any = OrderedDict(tensors)
-    if versions:
-        state._metadata = versions
+    state: Any = OrderedDict(named.tensors)
+    if named.versions:
+        state._metadata = named.versions
     result: dict[str, Tensor] = state
     return result
 
 
-def _loads_by_version(net: nn.Module, state: dict[str, Tensor]) -> bool:
+def _loads_by_version(net: nn.Module, named: Weights) -> bool:
     """Whether the modules' own reading of an older version finds every tensor, under whatever names."""
-    if not hasattr(state, "_metadata") or set(state) == set(net.state_dict()):
+    if not named.versions or set(named.tensors) == set(net.state_dict()):
         return False
     try:
-        copy.deepcopy(net).load_state_dict(state, strict=True)
+        copy.deepcopy(net).load_state_dict(_state(named), strict=True)
     except Exception:  # RuntimeError of torch, and what a module raises
         return False
     return True
 
 
-@dataclass(frozen=True)
-class Renaming:
-    """From a checkpoint's names to the network's.
-
-    Attributes:
-        wrappers: taken out wherever they stand.
-        prefix: what stands before all that the network has, once those are out.
-    """
-
-    wrappers: tuple[str, ...]
-    prefix: str
-
-    def of(self, name: str) -> str | None:
-        """The network's name; None for what stands beside the network."""
-        for wrapper in self.wrappers:
-            name = name.replace(wrapper, "")
-        return name.removeprefix(self.prefix) if name.startswith(self.prefix) else None
-
-    def of_all(self, tensors: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
-        """The network's tensors, and the names of those that stand beside it: a loss with weights, a teacher."""
-        inside = {new: value for name, value in tensors.items() if (new := self.of(name)) is not None}
-        left = [name for name in tensors if self.of(name) is None]
-        losses = [name for name in inside if name.startswith(LOSSES) and name not in wanted]
-        return {name: value for name, value in inside.items() if name not in losses}, left + losses
-
-    def of_modules(self, versions: dict[str, Any]) -> dict[str, Any]:
-        """The same for names of modules, which end before the dot."""
-        named = {self.of(f"{name}." if name else ""): value for name, value in versions.items()}
-        whole = {"": versions[""]} if "" in versions else {}
-        return {**whole, **{name.rstrip("."): value for name, value in named.items() if name is not None}}
+def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: tuple[str, ...]) -> tuple[Weights, ...]:
+    """The sets that hold the network, and averages of its parameters alone, completed by the first of those."""
+    whole = tuple(entry for entry in sets if _fits(entry, wanted))
+    if not whole:
+        return ()
+    raw = _named(whole[0], wanted)[0]
+    averages = (_named(entry, wanted)[0] for entry in sets if entry.is_average)
+    return (*whole, *(done for entry in averages if (done := completed(entry, raw, parameters)) is not None))
 
 
-def renaming_to(names: set[str], wanted: set[str]) -> Renaming:
-    """How tensors come to the network's names: without what wrappers put in, and what stands before all of them."""
-    wrappers = tuple(w for w in WRAPPERS if any(w in n for n in names) and not any(w in n for n in wanted))
-    plain = {Renaming(wrappers, "").of(name) or "" for name in names}
-    return Renaming(wrappers, _prefix(plain, {name for name in wanted if not name.endswith(HARMLESS)}))
+def _named(weights: Weights, wanted: dict[str, Tensor]) -> tuple[Weights, list[str]]:
+    """The same by the network's names, and in words what was done to them."""
+    renaming = renaming_to(set(weights.tensors), set(wanted))
+    inside, left = renaming.of_all(weights.tensors, set(wanted))
+    tensors = {name: v for name, v in inside.items() if name in wanted or not name.endswith(HARMLESS)}
+    said = [f"without '{part}'" for part in (*renaming.wrappers, renaming.prefix) if part]
+    left = [name for name in left if not name.endswith(HARMLESS)]
+    said += [f"{_few(left)} left out"] if left else []
+    return replace(weights, tensors=tensors, versions=renaming.of_modules(weights.versions)), said
 
 
-def _prefix(names: set[str], needed: set[str]) -> str:
-    """What stands before every name that the network needs; "" where nothing does, or nothing fits."""
-    if not needed or needed <= names:
-        return ""
-    first = min(needed)
-    ends = [name.removesuffix(first) for name in names if name.endswith(f".{first}")]
-    whole = [prefix for prefix in ends if all(prefix + name in names for name in needed)]
-    usual = [word for word in ("model.", "net.") if all(name.startswith(word) for name in names)]
-    return min(whole, key=len) if whole else next((w for w in usual if not any(n.startswith(w) for n in needed)), "")
+def _fits(weights: Weights, wanted: dict[str, Tensor]) -> bool:
+    """Whether every tensor of the network is there, in its shape, and no other."""
+    tensors = _named(weights, wanted)[0].tensors
+    needed = {name for name in wanted if not name.endswith(HARMLESS)}
+    return needed <= set(tensors) <= set(wanted) and all(tensors[n].shape == wanted[n].shape for n in needed)
 
 
 def _few(names: list[str]) -> str:
@@ -260,7 +228,7 @@ def _require_names(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path: 
         f"{path} belongs to another network",
         found="; ".join(parts),
         allowed=_few(list(wanted)),
-        fix="build the network that was trained: another name, or other --kwargs",
+        fix="build the network that was trained: another name, or other `kwargs=`",
     )
 
 
@@ -275,13 +243,13 @@ def _require_shapes(wanted: dict[str, Tensor], tensors: dict[str, Tensor], path:
             f"the head in {path} is of another number of classes than the network's",
             found=f"{there} classes in the file ({_few(wrong)})",
             allowed=f"{here}, as the network was built",
-            fix=f"--kwargs '{{\"{_classes_argument(build)}\": {there}}}'",
+            fix=f"`kwargs={{{_classes_argument(build)!r}: {there}}}`",
         )
     shapes = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in wrong[:3]]
     raise ModelError(
         f"{path} holds tensors of other shapes than the network",
         found=f"{len(wrong)} of {len(wanted)}: {'; '.join(shapes)}" + ("; ..." if len(wrong) > 3 else ""),
-        fix="build the network that was trained: other --kwargs",
+        fix="build the network that was trained: other `kwargs=`",
     )
 
 

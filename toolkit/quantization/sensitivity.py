@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from toolkit.calibration.record import Record
 from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Float32, UInt8
+from toolkit.documents import Document
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import layers_in_graph
+from toolkit.hints import Count, Flat, Maybe, Percent, Sha256
 from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
@@ -26,33 +29,50 @@ CURVE_POINTS = 5  # shares of INT8 measured for the curve beside those that the 
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Document):
     """What the model loses when this convolution alone is quantized."""
 
     node: str
-    parity: UnlabeledParity
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"node": self.node, **self.parity.as_dict()}
+    parity: Flat[UnlabeledParity]
 
 
 @dataclass(frozen=True)
-class Point:
-    """A graph with the `kept` most sensitive of all convolutions in floating point."""
+class Sensitivities(Document):
+    """What toolkit sensitivity prints, and keeps in sensitivity.json: each convolution in INT8 alone.
 
-    kept: int
-    int8_percent: float
-    parity: UnlabeledParity
+    Attributes:
+        model: its name.
+        method: how the ranges were measured.
+        key: of the calibration record that they stand in.
+        images: held out of those that calibrate; they judge.
+        layers: the one that costs most first.
+        folder: where sensitivity.json lies; not in that file itself.
+    """
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "kept_in_float": self.kept,
-            "int8_percent": self.int8_percent,
-            "agreement_percent": self.parity.percent,
-            **self.parity.as_dict(),
-        }
+    SCHEMA = "toolkit/sensitivity/1"
+    ok: Literal[True]
+    model: str
+    method: str
+    key: Sha256
+    images: Count
+    layers: tuple[Sensitivity, ...]
+    folder: Maybe[Path] = None
+
+
+@dataclass(frozen=True)
+class Point(Document):
+    """A graph with the most sensitive of all convolutions in floating point.
+
+    Attributes:
+        kept_in_float: so many.
+        int8_percent: of the convolutions are in INT8.
+        agreement_percent: of the images have fp32's top answer.
+    """
+
+    kept_in_float: Count
+    int8_percent: Percent
+    agreement_percent: Percent
+    parity: Flat[UnlabeledParity]
 
 
 @dataclass(frozen=True)
@@ -131,14 +151,15 @@ def _point(
 ) -> Point:
     got = logits_of(qdq_from_ranges(model, record, keep_float=frozenset(names[:kept])), images_nhwc)
     share = 100 * (len(names) - kept) / len(names)
-    return Point(kept, share, parity_without_labels(expected, got))
+    parity = parity_without_labels(expected, got)
+    return Point(kept, share, parity.percent, parity)
 
 
 def _cannot(last: Point, max_drop: float) -> CalibrationError:
     return CalibrationError(
-        "INT8 cannot meet --max-drop on this model",
+        "INT8 cannot meet `max_drop=` on this model",
         found=f"with one convolution left in INT8 {100 - last.parity.percent:.2f} points of agreement are lost "
         f"({last.parity.flips} of {last.parity.images} held-out images flip)",
         allowed=f"{max_drop:g} points",
-        fix="a larger --max-drop, more --images, or --fp16",
+        fix="a larger `max_drop=`, more `images=`, or `fp16=True`",
     )

@@ -18,6 +18,7 @@ from toolkit.report.facts import (
     latencies_from_document,
     sources_from_document,
 )
+from toolkit.runtime.runner_id import FIRST, RunnerId
 from toolkit.verification.hypotheses import Cause
 
 Read = TypeVar("Read")
@@ -129,18 +130,23 @@ class Evidence:
 
     def file_of(self, runner: str) -> str | None:
         """The file in the bundle that a runner reads; None for one that reads none of it."""
-        if runner.endswith(" (against)"):  # measured beside this bundle's, with another bundle's file
+        one = RunnerId.from_name(runner)
+        if one.side != FIRST:  # measured beside this bundle's, with another bundle's file
             return None
-        backend, precision = [*runner.split(" "), ""][:2]
-        if backend == "trt":
+        if one.backend == "trt":
             engines = self.manifest.get("engines") or []
-            return next((str(e["file"]) for e in engines if e.get("precision") == precision), None)
-        return self.files.get(precision) if backend.startswith("ort") else None
+            return next((str(e["file"]) for e in engines if e.get("precision") == one.variant), None)
+        return self.files.get(one.variant) if one.backend in BACKENDS and one.backend != "torch" else None
 
     def bytes_of(self, runner: str) -> int | None:
         """The size of that file."""
         entry = self.manifest["files"].get(self.file_of(runner) or "")
         return None if entry is None else int(entry["bytes"])
+
+
+def backend_of(runner: str) -> str:
+    """The backend of a runner as a document names it."""
+    return RunnerId.from_name(runner).backend
 
 
 def _read(name: str, reading: Callable[[], tuple[Read, ...]]) -> tuple[Read, ...]:

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from toolkit.report.drawing import Frame, bottom_axis, chart, figure, line, path, tip, words
-from toolkit.report.evidence import Evidence
+from toolkit.report.evidence import Evidence, backend_of
 from toolkit.report.facts import Latency
 from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.scales import Scale, scale_of
@@ -77,7 +77,7 @@ def _ridge(latency: Latency, x: Scale, base: float) -> Markup:
             anchor="end",
             class_="value halo",
         ),
-        class_=f"is-{latency.runner.partition(' ')[0]}",
+        class_=f"is-{backend_of(latency.runner)}",
     )  # fmt: skip
 
 

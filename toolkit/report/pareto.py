@@ -19,7 +19,7 @@ from toolkit.report.drawing import (
     tip,
     words,
 )
-from toolkit.report.evidence import BACKENDS, Evidence
+from toolkit.report.evidence import BACKENDS, Evidence, backend_of
 from toolkit.report.markup import Markup, element, joined, paragraph, table
 from toolkit.report.placement import Box, places_of_labels
 from toolkit.report.scales import Scale, scale_of
@@ -43,7 +43,7 @@ class Point:
     @property
     def kind(self) -> str:
         """The backend, as a class of the style sheet."""
-        return f"is-{self.runner.partition(' ')[0]}"
+        return f"is-{backend_of(self.runner)}"
 
 
 def points_from_evidence(evidence: Evidence) -> list[Point]:
@@ -99,7 +99,7 @@ def pareto_section(evidence: Evidence) -> Markup:
 
 
 def _legend(points: list[Point]) -> Markup:
-    kinds = dict.fromkeys(point.runner.partition(" ")[0] for point in points)
+    kinds = dict.fromkeys(backend_of(point.runner) for point in points)
     entries = [element("li", BACKENDS.get(kind, kind), class_=f"key is-{kind}") for kind in kinds]
     return element("ul", *entries, class_="legend")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.report.drawing import (
     Frame,
     chart,
@@ -139,7 +140,5 @@ def _share_of_types(layers: dict[str, Any]) -> Markup:
 
 
 def _warned(engine: dict[str, Any]) -> tuple[str, ...]:
-    layers = layer_report_from_dict(engine.get("census"))
-    return (
-        () if layers is None else warnings_of_layer_report(layers, str(engine.get("precision", "")).startswith("int8"))
-    )
+    layers, variant = layer_report_from_dict(engine.get("census")), VARIANTS.get(str(engine.get("precision")))
+    return () if layers is None else warnings_of_layer_report(layers, variant is not None and variant.is_int8)

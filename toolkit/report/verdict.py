@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.compare.gate import UNDECIDED
-from toolkit.report.evidence import BACKENDS, Evidence
+from toolkit.report.evidence import BACKENDS, Evidence, backend_of
 from toolkit.report.facts import Accuracy, Latency
 from toolkit.report.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
+from toolkit.runtime.runner_id import RunnerId
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def _cannot_tell(evidence: Evidence, one: str, other: str) -> bool:
 
 
 def _choice(evidence: Evidence, runner: str, tied: tuple[str, ...] = ()) -> Choice:
-    backend = runner.partition(" ")[0]
-    fp32 = f"{backend} fp32"
+    fp32 = str(RunnerId(backend_of(runner), "fp32"))
     known = fp32 != runner and (fp32 in evidence.accuracy_of or fp32 in evidence.latency_of)
     return Choice(
         runner, evidence.accuracy_of.get(runner), evidence.latency_of.get(runner), fp32 if known else None, tied
@@ -89,7 +89,7 @@ def sentence(evidence: Evidence, choice: Choice | None) -> str:
     """The verdict, in one sentence."""
     if choice is None:
         return f"Deploy nothing yet: {_why_nothing(evidence)}."
-    backend = choice.runner.partition(" ")[0]
+    backend = backend_of(choice.runner)
     parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
     if choice.accuracy is not None:
         parts.append(f": {_cost(choice.accuracy, choice.fp32)}")

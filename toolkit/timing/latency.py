@@ -10,12 +10,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, field
-from typing import Any, cast
+from dataclasses import astuple, dataclass, field
+from typing import Annotated, cast
 
 import numpy as np
 
 from toolkit.contracts import Float64, UInt8
+from toolkit.documents import Document
+from toolkit.hints import Items, Limits, Maybe, NotNegative, Positive
 from toolkit.runtime.runner import Runner, TimesPhases, WarmsUp
 from toolkit.timing.calls import Clock, Turn, back_to_back, from_threads, on_schedule
 from toolkit.timing.percentiles import (
@@ -41,6 +43,8 @@ SLACK = 20  # calls to a round before one is spent untimed, to forget the runner
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
 PHASE_CALLS = 50
 HELD = 0.01  # of the schedule's length that the last call may be late
+Interval = tuple[Positive, Positive]
+AtLeastOne = Annotated[int, Limits(least=1)]
 
 
 @dataclass(frozen=True)
@@ -52,27 +56,43 @@ class Load:
 
 
 @dataclass(frozen=True)
-class PhaseTimes:
-    """Medians in ms of one call's parts; `python_ms` is what of the call's median is not on the device.
+class PhaseTimes(Document):
+    """Medians of one call's parts.
 
-    `enqueue_ms`, which is a part of it, is what the host takes to put the compute into the stream.
+    Attributes:
+        python_ms: what of the call's median is not on the device.
+        h2d_ms: the images to the device; `d2h_ms` the logits back.
+        enqueue_ms: a part of python_ms: what the host takes to put the compute into the stream; once not measured.
     """
 
-    python_ms: float
-    h2d_ms: float
-    gpu_ms: float
-    d2h_ms: float
-    enqueue_ms: float
+    python_ms: NotNegative
+    h2d_ms: NotNegative
+    gpu_ms: NotNegative
+    d2h_ms: NotNegative
+    enqueue_ms: Maybe[NotNegative] = None
 
 
 @dataclass(frozen=True)
-class Latency:
-    """One runner at one batch size; milliseconds a call.
+class Intervals(Document):
+    """The 95 % interval of each percentile, from order statistics; null where there are too few calls."""
+
+    p50: Interval | None
+    p90: Interval | None
+    p95: Interval | None
+    p99: Interval | None
+    p99_9: Interval | None
+
+
+@dataclass(frozen=True)
+class Latency(Document):
+    """One runner at one batch size; milliseconds a call, host memory to host memory.
 
     Attributes:
-        p99_9_ms: None where there are too few calls to say; `why_null` has how many would do.
-        intervals_ms: 95 % interval of each percentile by name ("p50" ... "p99_9"), None where there are too few calls.
-        quantiles_ms: 101 values, the 0th to the 100th percentile.
+        runner: backend and variant, such as "ort int8"; " without graph" and " (against)" mark how it was run.
+        threads: callers at once.
+        rate_hz: calls a second on a schedule; null: each call follows the answer to the one before.
+        p99_9_ms: null where there are too few calls to say; `why_null` has how many would do.
+        quantiles_ms: 101 values, the 0th to the 100th percentile, nearest rank.
         images_per_s: images answered over the time that passed, all threads together.
         round_medians_ms: in the order of the rounds; what a comparison of two runs or runners rests on.
         stable: whether the medians of the rounds lie within 10 % of each other.
@@ -80,39 +100,37 @@ class Latency:
         warmup_calls: calls before measuring, until a window was no longer faster than the one before.
         first_ms: the very first call at this batch size.
         rate_held: with a rate: whether no queue was left growing. A latency counts from when its call was due.
-        why_null: by field, the reason why it is None.
+        phases: medians of a call's parts; null where the runner does not time them.
+        energy_mj: millijoules of a call above idle.
+        why_null: by field, the reason why it is null.
     """
 
     runner: str
-    batch: int
-    threads: int
-    rate_hz: float | None
-    calls: int
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    p99_9_ms: float | None
-    intervals_ms: dict[str, tuple[float, float] | None]
-    min_ms: float
-    mean_ms: float
-    max_ms: float
-    images_per_s: float
-    quantiles_ms: tuple[float, ...]
-    round_medians_ms: tuple[float, ...]
+    batch: AtLeastOne
+    threads: AtLeastOne
+    rate_hz: Positive | None
+    calls: AtLeastOne
+    p50_ms: Positive
+    p90_ms: Positive
+    p95_ms: Positive
+    p99_ms: Positive
+    p99_9_ms: Positive | None
+    intervals_ms: Intervals
+    min_ms: Positive
+    mean_ms: Positive
+    max_ms: Positive
+    images_per_s: NotNegative
+    quantiles_ms: Annotated[tuple[Positive, ...], Items(101, 101)]
+    round_medians_ms: Annotated[tuple[Positive, ...], Items(least=1)]
     stable: bool
     converged: bool
-    warmup_calls: int
-    first_ms: float
-    rate_reached_hz: float | None = None
-    rate_held: bool | None = None
-    phases: PhaseTimes | None = None
-    energy_mj: float | None = None
-    why_null: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    warmup_calls: AtLeastOne
+    first_ms: NotNegative
+    rate_reached_hz: NotNegative | None
+    rate_held: bool | None
+    phases: PhaseTimes | None
+    energy_mj: NotNegative | None
+    why_null: dict[str, str]
 
 
 @dataclass
@@ -260,7 +278,7 @@ def _latency(name: str, batch: int, load: Load, series: _Series) -> Latency:
         p95_ms=found["p95"],
         p99_ms=found["p99"],
         p99_9_ms=found["p99_9"] if intervals["p99_9"] else None,
-        intervals_ms=intervals,
+        intervals_ms=Intervals(**intervals),
         min_ms=float(ordered[0]),
         mean_ms=math.fsum(values) / len(values),
         max_ms=float(ordered[-1]),
@@ -273,6 +291,8 @@ def _latency(name: str, batch: int, load: Load, series: _Series) -> Latency:
         first_ms=series.first_ms,
         rate_reached_hz=reached,
         rate_held=held,
+        phases=None,
+        energy_mj=None,
         why_null=_why_null(intervals, len(values)),
     )
 

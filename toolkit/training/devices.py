@@ -31,7 +31,7 @@ def device_from_name(name: str) -> torch.device:
         raise ToolkitError(
             "this PyTorch finds no CUDA device",
             found=f"torch {torch.__version__}",
-            fix="--device cpu, or `toolkit doctor` to see what is missing",
+            fix="`device='cpu'`, or look at what works on this machine",
         )
     return torch.device(name)
 

@@ -35,7 +35,7 @@ class PeerLost(ToolkitError):
         super().__init__(
             "another process of this run has ended",
             found=found,
-            fix="read what that process printed, and start again; --resume goes on after the last whole epoch",
+            fix="read what that process printed, and start again; `resume=True` goes on after the last whole epoch",
         )
 
 
@@ -69,8 +69,8 @@ class World:
             raise ToolkitError(
                 f"a batch of {batch} images cannot be shared evenly by {self.size} processes",
                 found=f"{batch} = {self.size} x {each} + {rest}",
-                allowed="a --batch, of all processes together, that is a multiple of the number of processes",
-                fix=f"--batch {nearest}",
+                allowed="a `batch=`, of all processes together, that is a multiple of the number of processes",
+                fix=f"`batch={nearest}`",
             )
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -171,7 +171,7 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
             "WORLD_SIZE asks for several processes, and the rest of their environment is not there",
             found=found,
             allowed="what torchrun sets: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT",
-            fix="torchrun --nproc-per-node 2 -m toolkit train ..., or unset WORLD_SIZE",
+            fix="start it with torchrun, or unset WORLD_SIZE",
         )
     return World(int(text["RANK"]), int(text["WORLD_SIZE"]), int(text["LOCAL_RANK"]))
 

@@ -112,9 +112,9 @@ class TensorBoard:
                 from torch.utils.tensorboard import SummaryWriter
         except MissingPackage as error:
             raise MissingPackage(
-                "--tensorboard needs the tensorboard package, which cannot be imported here",
+                "`tensorboard=True` needs the tensorboard package, which cannot be imported here",
                 found=error.found,
-                fix="pip install 'trt-edge-toolkit[tensorboard]', or leave --tensorboard out: "
+                fix="pip install 'trt-edge-toolkit[tensorboard]', or leave `tensorboard=` out: "
                 f"{LOG} and {CURVE} are written in any case",
             ) from error
         self.folder = folder

@@ -49,9 +49,9 @@ class Recipe:
         }  # fmt: skip
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise ModelError(f"--{name} out of range", found=getattr(self, name), allowed=f"{low} to {high}")
+                raise ModelError(f"`{name}=` out of range", found=getattr(self, name), allowed=f"{low} to {high}")
         if self.amp not in ("auto", "bf16", "off"):
-            raise ModelError("--amp is unknown", found=self.amp, allowed="auto, bf16, off")
+            raise ModelError("`amp=` is unknown", found=self.amp, allowed="auto, bf16, off")
 
     def as_dict(self) -> dict[str, Any]:
         """For cards."""

@@ -153,7 +153,7 @@ def _shape_of(plan: Plan) -> tuple[ResNetConfig, Preprocessing]:
             f"the images have {differs} than model '{plan.start.card.name}' takes",
             found=f"{found[0]}x{found[1]}, {found[2]} channel(s)",
             allowed=f"{preprocessing.height}x{preprocessing.width}, {preprocessing.channels} channel(s)",
-            fix="add --convert, or train from the start: leave --from out",
+            fix="add `convert=True`, or train from the start: leave `start=` out",
         )
     return replace(net.config, classes=len(train.classes)), preprocessing
 
@@ -254,7 +254,7 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, to
         raise ModelError(
             f"there is no interrupted run of '{plan.name}' to resume",
             found=f"no {plan.state_file}",
-            fix="leave --resume out to start",
+            fix="leave `resume=` out to start",
         )
     state, kept = tensors_from_file(plan.state_file)
     changed = [part for part, value in identity.items() if kept.get(part) != value]
@@ -263,7 +263,7 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, to
             f"the interrupted run of '{plan.name}' was another one",
             found=f"other {', '.join(changed)}",
             allowed="the same architecture, recipe, seed and images",
-            fix="repeat the options of that run, or leave --resume out to start anew",
+            fix="repeat the options of that run, or leave `resume=` out to start anew",
         )
     return state, kept
 

@@ -119,7 +119,7 @@ class Trainer:
             raise ToolkitError(
                 "bfloat16 was asked for and this device does not compute it natively",
                 found=str(device),
-                fix="--amp off",
+                fix="`amp='off'`",
             )
         self.amp = "bf16" if recipe.amp != "off" and computes_bf16(device) else "off"
         self.model = channels_last(classifier).to(device)
@@ -219,7 +219,7 @@ class Trainer:
             raise ModelError(
                 "training diverged: the loss is not a number",
                 found=f"loss {loss} in epoch {self.epoch + 1}",
-                fix=f"--lr {self.recipe.lr / 10:g}",
+                fix=f"`lr={self.recipe.lr / 10:g}`",
             )
         trained_for = time.monotonic() - began
         top1 = self.world.from_first(lambda: top1_of(self.averaged, self.held_images, self.held_labels))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import BATCH, logits_in_batches
-from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
+from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import MissingPackage
 from toolkit.files import read_onnx
 from toolkit.lazy import needs
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import SECOND, RunnerId
 from toolkit.verification.file_checks import causes_in_files, not_finite
 from toolkit.verification.hypotheses import (
     TRIED,
@@ -28,7 +30,6 @@ from toolkit.verification.hypotheses import (
     cause_of_equality,
     explained,
 )
-from toolkit.verification.other import SECOND
 
 ON_A_GPU = ("trt", "tensorrt", "cuda", "gpu")  # backends whose name promises one
 PIXELS = 255.0
@@ -48,11 +49,11 @@ class Evidence:
 
     bundles: tuple[tuple[Bundle, tuple[str, ...]], ...]
     images: LabeledImages
-    reference: str
-    runners: dict[str, Runner]
-    answers: dict[str, Float32]
-    against: dict[str, str]
-    failed: tuple[str, ...]
+    reference: RunnerId
+    runners: dict[RunnerId, Runner]
+    answers: dict[RunnerId, Float32]
+    against: dict[RunnerId, RunnerId]
+    failed: tuple[RunnerId, ...]
 
 
 def causes_from_evidence(evidence: Evidence) -> tuple[tuple[Cause, ...], dict[str, str]]:
@@ -87,40 +88,39 @@ def _in_data(evidence: Evidence) -> list[Cause]:
     return [] if cause is None else [cause]
 
 
-def _in_runner_and_pair(evidence: Evidence, name: str) -> list[Cause]:
+def _in_runner_and_pair(evidence: Evidence, name: RunnerId) -> list[Cause]:
     """What is wrong with the runner itself; where nothing is and it failed, why it differs from its reference."""
     causes = list(_in_runner(evidence, name))
     return causes or (list(_in_pair(evidence, name)) if name in evidence.failed else [])
 
 
-def _in_runner(evidence: Evidence, name: str) -> Iterator[Cause]:
+def _in_runner(evidence: Evidence, name: RunnerId) -> Iterator[Cause]:
     """Faults that keep the accuracy: state from call to call, and another device than the name says."""
     runner, got, images = evidence.runners[name], evidence.answers[name], evidence.images.images_nhwc
     # In reverse: one batch may be all there is, and the call before it must have had other images in its places.
     again = runner.logits(np.ascontiguousarray(images[:BATCH][::-1]))
     last = evidence.answers[evidence.against[name]][(len(images) - 1) // BATCH * BATCH :]
-    repeated = cause_in_repetition(name, got[:BATCH][::-1], again, last)
+    repeated = cause_in_repetition(str(name), got[:BATCH][::-1], again, last)
     if repeated is not None:
         yield repeated
-    backend, _, precision = name.rpartition(" ")
-    if not any(word in backend.lower() for word in ON_A_GPU):
+    if not any(word in name.backend.lower() for word in ON_A_GPU):
         return
-    on_cpu = evidence.answers.get(f"ort {precision}")
-    equal = None if on_cpu is None else cause_of_equality(name, got, on_cpu)
+    on_cpu = evidence.answers.get(RunnerId("ort", name.variant))
+    equal = None if on_cpu is None else cause_of_equality(str(name), got, on_cpu)
     if equal is not None:
         yield equal
 
 
-def _in_pair(evidence: Evidence, name: str) -> Iterator[Cause]:
+def _in_pair(evidence: Evidence, name: RunnerId) -> Iterator[Cause]:
     """Why one candidate failed: what its logits show, else what changed pixels or another normalization show."""
     against = evidence.against[name]
     expected, got = evidence.answers[against], evidence.answers[name]
-    cause = cause_in_answers(name, expected, got)
+    cause = cause_in_answers(str(name), expected, got)
     if cause is None:
         images = evidence.images.images_nhwc[:TRIED]
         ask = _ask(evidence.runners[against])
-        cause = cause_in_input(name, ask, images, expected[: len(images)], got[: len(images)])
-        cause = cause or _in_normalization(evidence.bundles[0][0], name, images, expected, got)
+        cause = cause_in_input(str(name), ask, images, expected[: len(images)], got[: len(images)])
+        cause = cause or _in_normalization(evidence.bundles[0][0], str(name), images, expected, got)
     if cause is not None:
         yield cause
     if not np.isfinite(got).all():
@@ -153,29 +153,25 @@ def _in_normalization(bundle: Bundle, name: str, images_nhwc: UInt8, expected: F
 def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...], images_nhwc: UInt8) -> Float32 | None:
     """Answers of the fp32 file with another normalization; None where the file has it under other names."""
     with needs("try another normalization"):
-        from onnx import numpy_helper
+        import onnx  # noqa: F401
 
-    model = read_onnx(bundle.onnx_file("fp32"))
-    height, width, channels = bundle.preprocessing.shape
-    scale, shift = Preprocessing(height, width, channels, mean, std).scale_and_shift()
-    new = {"preprocess.scale": scale, "preprocess.shift": shift}
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in new]
-    if len(tensors) != len(new):
+        from toolkit.graph.preprocessing import renormalized
+
+    right = bundle.preprocessing
+    model = renormalized(read_onnx(bundle.onnx_file("fp32")), replace(right, mean=mean, std=std))
+    if model is None:
         return None
-    for tensor in tensors:
-        shape = numpy_helper.to_array(tensor).shape
-        tensor.CopyFrom(numpy_helper.from_array(new[tensor.name].reshape(shape), tensor.name))
     with OrtRunner(model.SerializeToString(), label="the fp32 file, normalizing otherwise") as runner:
         return _ask(runner)(images_nhwc)
 
 
-def _not_finite(evidence: Evidence, name: str) -> list[Cause]:
+def _not_finite(evidence: Evidence, name: RunnerId) -> list[Cause]:
     """Where the candidate's file leaves what float holds."""
-    bundle, precision = evidence.bundles[-1 if name.startswith(SECOND) else 0][0], name.rpartition(" ")[2]
-    if precision not in bundle.precisions:
+    bundle = evidence.bundles[-1 if name.side == SECOND else 0][0]
+    if name.variant not in bundle.precisions:
         return []
     bad = ~np.isfinite(evidence.answers[name]).all(axis=1)
-    return not_finite(bundle.onnx_file(precision), evidence.images.images_nhwc[bad])
+    return not_finite(bundle.onnx_file(name.variant), VARIANTS[name.variant], evidence.images.images_nhwc[bad])
 
 
 def _short(values: tuple[float, ...]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.compare.flips import MOST_LISTED, Flip
-from toolkit.files import folder_replaced, json_text
+from toolkit.files import json_text
+from toolkit.folders import folder_replaced
 from toolkit.lazy import needs
 from toolkit.verification.result import Verification
 
@@ -43,7 +44,8 @@ def _file_name(runner: str) -> str:
 def _contact_sheet(found: Verification, name: str) -> bytes:
     with needs("write images"):
         from PIL import Image, ImageDraw
-    pair = found.pairs[name]
+    assert found.judged is not None  # a verification of this process has its images
+    pair, images_nhwc = found.pairs[name], found.judged.images_nhwc
     flips = pair.flips.flipped[:MOST_LISTED]
     rows = math.ceil(len(flips) / COLUMNS)
     width = GAP + min(COLUMNS, max(len(flips), 4)) * (TILE + GAP)
@@ -53,7 +55,7 @@ def _contact_sheet(found: Verification, name: str) -> bytes:
     draw.text((GAP, GAP), f"{name}: {pair.parity.flips} flips against {pair.parity.reference}{shown}", fill=INK)
     for place, flip in enumerate(flips):
         left, top = GAP + place % COLUMNS * (TILE + GAP), 30 + place // COLUMNS * (TILE + CAPTION + GAP)
-        sheet.paste(_tile(found.images.images_nhwc[flip.index]), (left, top))
+        sheet.paste(_tile(images_nhwc[flip.index]), (left, top))
         _caption(draw, left, top + TILE + 2, flip, found)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.bundle.manifest import VARIANTS
+from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.methods import LEVELS, UNSIGNED_LEVELS
 from toolkit.calibration.record import (
@@ -41,7 +41,7 @@ TOLERANCE = 2e-3  # activation scales may be rounded up to FP16, by 0.1 % at mos
 # channel of nearly no weights the bias may ask for more, and FP16 has few digits: those say nothing.
 WEIGHT_SCALES = (0.69, 1.01)
 NEARLY_NONE = 1e-5
-EXPORT_AGAIN = "toolkit export --int8 --fp16 (measures and writes again)"
+EXPORT_AGAIN = "`toolkit.export(options=ExportOptions(int8=True, fp16=True))` (measures and writes again)"
 
 
 def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UInt8) -> tuple[Cause, ...]:
@@ -58,15 +58,15 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     whole = with_whole_pixels(fp32)[0] if any(VARIANTS[precision].is_int8 for precision in precisions) else fp32
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
-        path = bundle.onnx_file(precision)
+        variant, path = VARIANTS[precision], bundle.onnx_file(precision)
         graph = fp32 if precision == "fp32" else read_onnx(path)
         # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
-            causes += _passed_off(path, precision, graph)
-        if VARIANTS[precision].is_int8:
-            causes += _scales(path, precision, graph, record, (fp32, whole))
-        if "fp16" in precision:
-            causes += _overflow(path, graph, record) or not_finite(path, images_nhwc)
+            causes += _passed_off(path, variant, graph)
+        if variant.is_int8:
+            causes += _scales(path, variant, graph, record, (fp32, whole))
+        if variant.half:
+            causes += _overflow(path, graph, record) or not_finite(path, variant, images_nhwc)
     return tuple(causes)
 
 
@@ -86,7 +86,7 @@ def _stale(bundle: Bundle, record: Record, fp32: onnx.ModelProto) -> list[Cause]
     return [Cause("the calibration record is stale", str(bundle.folder / RECORD), evidence, EXPORT_AGAIN)]
 
 
-def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Cause]:
+def _passed_off(path: Path, variant: Variant, model: onnx.ModelProto) -> list[Cause]:
     """A file whose content is of another precision than its name."""
     from onnx import TensorProto
 
@@ -94,11 +94,11 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
     quantized = sum(made_by.get(node.input[0]) == "DequantizeLinear" for node in convolutions)
     halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if VARIANTS[precision].is_int8 and convolutions and not quantized:
+    if variant.is_int8 and convolutions and not quantized:
         name, evidence = "a float file is passed off as int8", f"none of {len(convolutions)} convolutions reads Q/DQ"
-    elif "fp16" in precision and not halves:
+    elif variant.half and not halves:
         name, evidence = "an fp32 file is passed off as fp16", "it holds no float16 tensor"
-    elif precision == "fp32" and (quantized or halves):
+    elif not variant.types and (quantized or halves):
         name = "a reduced file is passed off as fp32"
         evidence = f"{quantized} convolutions read Q/DQ, {halves} tensors are float16"
     else:
@@ -107,14 +107,14 @@ def _passed_off(path: Path, precision: str, model: onnx.ModelProto) -> list[Caus
 
 
 def _scales(
-    path: Path, precision: str, model: onnx.ModelProto, record: Record | None, sources: tuple[Any, Any]
+    path: Path, variant: Variant, model: onnx.ModelProto, record: Record | None, sources: tuple[Any, Any]
 ) -> list[Cause]:
     """Activation scales that are not the record's, and weight scales that do not fit their channels.
 
     Args:
         sources: the fp32 graph, and the same with whole pixels.
     """
-    arrays, on_cpu = arrays_of(model.graph), precision == "int8-cpu"
+    arrays, on_cpu = arrays_of(model.graph), not variant.for_tensorrt
     ranges = {} if record is None else {**record.largest, **record.amax, **(record.cpu if on_cpu else {})}
     weights = _weights_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else _weights(sources)
     shared = _shared_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else set()
@@ -197,7 +197,7 @@ def _overflows(path: Path, evidence: str) -> Cause:
     return Cause("FP16 overflows", str(path), evidence, "use fp32 or int8, whose other layers are float32")
 
 
-def not_finite(path: Path, images_nhwc: UInt8) -> list[Cause]:
+def not_finite(path: Path, variant: Variant, images_nhwc: UInt8) -> list[Cause]:
     """The first node whose output is not finite when each is stored in its own type.
 
     ONNX Runtime's CPU provider computes FP16 files in float32 and keeps it up between nodes; an exposed tensor is FP16
@@ -208,6 +208,6 @@ def not_finite(path: Path, images_nhwc: UInt8) -> list[Cause]:
         return []
     node, largest = found
     evidence = f"'{node}' is the first node with NaN or infinity; what it reads reaches {largest:.4g}"
-    if "fp16" in path.name:
+    if variant.half:
         return [_overflows(path, evidence)]
-    return [Cause("an activation is not finite", str(path), evidence, "toolkit verify --layers")]
+    return [Cause("an activation is not finite", str(path), evidence, "`toolkit.verify(layers=True)`")]

@@ -7,13 +7,15 @@ candidate does"), and is reported with the figures that bear it out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from toolkit.compare.parity import BATCH, answers_of, relative_l2
 from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
+from toolkit.compare.readings import hypotheses_for, order_between, order_in_words
 from toolkit.contracts import Float32, Int64, UInt8
+from toolkit.documents import Document
 
 Ask = Callable[[UInt8], Float32]
 TRIED = 256  # images: a difference that fails a gate shows on far fewer
@@ -26,45 +28,13 @@ LATE = "wait for the stream before the output is read, and return a copy of it"
 
 
 @dataclass(frozen=True)
-class Cause:
+class Cause(Document):
     """What is wrong, in words that say where; the figures that show it; what to do."""
 
     name: str
     where: str
     evidence: str
     fix: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A change of the images that undoes, or imitates, a fault. `apply` keeps their shape (N, H, W, C)."""
-
-    name: str
-    apply: Callable[[UInt8], UInt8]
-    fix: str
-
-
-def hypotheses_for(shape: tuple[int, int, int]) -> tuple[Hypothesis, ...]:
-    """Those that images of (H, W, C) can tell apart."""
-    height, width, channels = shape
-
-    def as_nchw(images: UInt8) -> UInt8:
-        return images.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-
-    found = [Hypothesis("the pixels are inverted (255 - x)", lambda x: 255 - x, "invert them where they are loaded")]
-    found.append(Hypothesis("the rows are upside down", lambda x: x[:, ::-1], "flip them where they are loaded"))
-    if channels == 3:
-        found += [
-            Hypothesis("the channels are swapped: RGB and BGR", lambda x: x[..., ::-1], "image[..., ::-1]"),
-            Hypothesis("NHWC pixels are read as NCHW", as_nchw, "transpose, do not reshape"),
-        ]
-    if height == width:
-        found.append(Hypothesis("height and width are swapped", lambda x: x.transpose(0, 2, 1, 3), "transpose them"))
-    return tuple(found)
 
 
 def _same_answers(a: Float32, b: Float32) -> float:
@@ -88,7 +58,7 @@ def cause_in_answers(where: str, expected: Float32, got: Float32) -> Cause | Non
     """What logits (N, classes) alone show: none is finite, all are equal, a call late, classes in another order."""
     finite = np.isfinite(got).all(axis=1)
     if not finite.any():
-        return Cause("no logit is finite", where, f"{len(got)} of {len(got)} images", "toolkit verify --layers")
+        return Cause("no logit is finite", where, f"{len(got)} of {len(got)} images", "`toolkit.verify(layers=True)`")
     if len(got) > 1 and (got == got[0]).all() and not (expected == expected[0]).all():
         return Cause(
             "the logits are constant",
@@ -159,32 +129,6 @@ def _reordered(where: str, expected: Float32, got: Float32) -> Cause | None:
     return explained(order_in_words(order, "classes"), where, predicted, expected, got, "compare the lists of labels")
 
 
-def order_between(before: Int64, after: Int64, classes: int) -> Int64 | None:
-    """The class that each class became, int64 (classes,), if that is one to one and not the identity; else None."""
-    valid = (before >= 0) & (after >= 0)
-    table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (before[valid], after[valid]), 1)
-    order: Int64 = np.where(table.any(axis=1), table.argmax(axis=1), -1)
-    # Classes without images go where a shift would put them, or stay.
-    shifts = {int((order[c] - c) % classes) for c in range(classes) if order[c] >= 0}
-    by = shifts.pop() if len(shifts) == 1 else 0
-    order = np.where(order < 0, (np.arange(classes) + by) % classes, order)
-    if len(set(order.tolist())) != classes or (order == np.arange(classes)).all():
-        return None
-    return order
-
-
-def order_in_words(order: Int64, what: str) -> str:
-    """'the labels are shifted by 1', or which ones changed places."""
-    classes = len(order)
-    by = {int((order[c] - c) % classes) for c in range(classes)}
-    if len(by) == 1:
-        (shift,) = by
-        return f"the {what} are shifted by {shift if shift <= classes // 2 else shift - classes}"
-    moved = [f"{c} to {order[c]}" for c in range(classes) if order[c] != c]
-    return f"the {what} are in another order: {', '.join(moved[:6])}{', ...' if len(moved) > 6 else ''}"
-
-
 def cause_in_input(where: str, ask: Ask, images_nhwc: UInt8, expected: Float32, got: Float32) -> Cause | None:
     """Whether the reference, fed with changed pixels, answers as the candidate does with these.
 
@@ -243,5 +187,5 @@ def cause_of_equality(where: str, got: Float32, on_cpu: Float32) -> Cause | None
         "it silently ran on the CPU",
         where,
         f"all {got.size} logits of {len(got)} images equal those of ONNX Runtime on the CPU, bit for bit",
-        "toolkit doctor says which backends compute here",
+        "look at what works on this machine",
     )

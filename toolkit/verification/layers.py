@@ -7,16 +7,18 @@ node's output can be held against the same node's in another precision, as can w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Float32, UInt8
+from toolkit.documents import Document
 from toolkit.files import read_onnx
+from toolkit.hints import Count
 from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
@@ -30,12 +32,12 @@ Tensors = dict[str, Float32]
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Document):
     """One node of the reference's graph, and how far its tensors are apart in relative L2.
 
     Attributes:
-        input_l2: the largest of its inputs'; None where one is not finite, or is in one of the files only.
-        output_l2: None where it is not finite.
+        input_l2: the largest of its inputs'; null where one is not finite, or is in one of the files only.
+        output_l2: null where it is not finite.
         nonfinite: numbers in the candidate's output that are NaN or infinite.
     """
 
@@ -43,28 +45,24 @@ class Layer:
     operator: str
     input_l2: float | None
     output_l2: float | None
-    nonfinite: int
+    nonfinite: Count
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Document):
     """Two runs of one net.
 
     Attributes:
         rule: in words, what "part" means here.
-        parted: the first node that the rule names; None where no node is named.
+        parted: the first node that the rule names; null where no node is named.
     """
 
     reference: str
     candidate: str
-    images: int
+    images: Count
     rule: str
     parted: str | None
     layers: tuple[Layer, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def layers_of_files(
@@ -133,7 +131,7 @@ def first_nonfinite(path: Path, images_nhwc: UInt8) -> tuple[str, float] | None:
 
 
 def _floor(precision: str) -> float:
-    return VARIANTS.get(precision, VARIANTS["int8"]).layer_floor
+    return VARIANTS[precision].layer_floor
 
 
 def _exposed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
@@ -12,8 +12,7 @@ from toolkit.deployment.runners import open_runners
 from toolkit.errors import ToolkitError
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import Runner
-
-SECOND = "B "  # runners of the second bundle are "B ort int8"
+from toolkit.runtime.runner_id import SECOND, RunnerId
 
 
 @dataclass(frozen=True)
@@ -23,15 +22,15 @@ class Other:
     Attributes:
         bundle: None for an ONNX file.
         runners: its runners, by names that the first has not.
-        against: for each of them the runner of the first; "" where that is the reference, whichever it is.
+        against: for each of them the runner of the first; None where that is the reference, whichever it is.
         unavailable: what cannot run here, with the reason.
     """
 
     path: Path
     bundle: Bundle | None
-    runners: dict[str, Runner]
-    against: dict[str, str]
-    unavailable: dict[str, str]
+    runners: dict[RunnerId, Runner]
+    against: dict[RunnerId, RunnerId | None]
+    unavailable: dict[RunnerId, str]
 
 
 def other_bundle(path: Path, first: Bundle) -> Bundle | None:
@@ -65,7 +64,7 @@ def opened_other(
     second: Bundle | None,
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
-    first: dict[str, Runner],
+    first: dict[RunnerId, Runner],
     run_builder: bool,
     by_name: bool,
 ) -> Iterator[Other]:
@@ -76,21 +75,26 @@ def opened_other(
     """
     if second is None:
         with OrtRunner(path) as runner:
-            like = next((name for name in first if by_name and name.startswith("ort ")), "")
-            yield Other(path, None, {path.name: runner}, {path.name: like}, {})
+            file, like = RunnerId(path.name), next((one for one in first if by_name and one.backend == "ort"), None)
+            yield Other(path, None, {file: runner}, {file: like}, {})
         return
     opened = open_runners(
-        second, backends, tuple(p for p in precisions if p in second.precisions), run_builder, by_name
+        second, backends, tuple(p for p in precisions if p in second.precisions), run_builder, by_name, slow=True
     )
     try:
-        shared = {SECOND + name: runner for name, runner in opened.runners.items() if name in first}
+        shared = [one for one in opened.runners if one in first]
         if not shared:
             raise ToolkitError(
                 f"no runner of {path} has its like in the first bundle",
-                found=f"{', '.join(opened.runners)} and {', '.join(first)}",
-                fix="name a --precision that both hold",
+                found=f"{', '.join(map(str, opened.runners))} and {', '.join(map(str, first))}",
+                fix="name a `precisions=` that both hold",
             )
-        against = {name: name.removeprefix(SECOND) for name in shared}
-        yield Other(path, second, shared, against, {SECOND + name: why for name, why in opened.unavailable.items()})
+        runners = {_second(one): opened.runners[one] for one in shared}
+        unavailable = {_second(one): why for one, why in opened.unavailable.items()}
+        yield Other(path, second, runners, {_second(one): one for one in shared}, unavailable)
     finally:
         opened.close()
+
+
+def _second(one: RunnerId) -> RunnerId:
+    return replace(one, side=SECOND)

@@ -4,34 +4,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 from toolkit.compare.flips import Flips
-from toolkit.compare.gate import UNDECIDED, Verdict
+from toolkit.compare.gate import UNDECIDED, Verdict, Word
 from toolkit.compare.parity import Parity
 from toolkit.contracts import LabeledImages
+from toolkit.documents import Document
+from toolkit.hints import Apart, Flat, Items, Limits, Maybe, Percent, Sha256
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layers
-from toolkit.version import __version__
 
-SCHEMA = "toolkit/verify/1"
+Kind = Literal["export", "quantisation", "half precision", "backend"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class JudgingImages(Document):
+    """The images that judged.
+
+    Attributes:
+        source: where they come from, in words.
+        sha256: of their pixels and labels.
+    """
+
+    source: str
+    count: Annotated[int, Limits(least=1)]
+    sha256: Sha256
+
+
+def judging(images: LabeledImages) -> JudgingImages:
+    """What a document says of the images that judged."""
+    return JudgingImages(images.source, len(images), images.sha256)
+
+
+@dataclass(frozen=True)
+class Pair(Document):
     """A candidate against its reference on the same images, judged."""
 
-    parity: Parity
-    flips: Flips
+    parity: Flat[Parity]
+    flips: Flat[Flips]
     verdict: Verdict
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**self.parity.as_dict(), **self.flips.as_dict(), "verdict": self.verdict.as_dict()}
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Document):
     """One step of the way from the fp32 model to a runner, and what it alone changes.
 
     Attributes:
@@ -40,82 +56,66 @@ class Source:
         parity: what lies before the step against what lies behind it.
     """
 
-    kind: str
-    parity: Parity
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"kind": self.kind, **self.parity.as_dict()}
+    kind: Kind
+    parity: Flat[Parity]
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What was compared, and what came of it.
+@dataclass(frozen=True, kw_only=True)
+class Verification(Document):
+    """What toolkit verify prints and toolkit.verify(...) returns; docs/verify.md says what each number means.
 
     Attributes:
-        other: the second bundle or file, where one was given.
+        ok: every runner passed, nothing that was asked for is missing, and no fault was found: the exit code is 0.
+        bundle: its folder.
+        other: the second bundle or ONNX file, where one was given.
+        manifest_sha256: of manifest.json's bytes.
+        tool: version.
+        gate_percent: least top-1, in percent of the reference's.
+        strict: the whole interval must reach the gate.
         reference: the fp32 runner that the others are held against; those of `other` each against its like.
-        pairs: one a runner, by name.
-        sources: quantization error and backend error apart.
-        causes: what is wrong, named; empty where nothing is.
+        passed: by runner: the measured retention reaches the gate; with `strict`, its whole interval does.
+        verdicts: by runner.
+        parity: one entry a runner.
+        sources: each step from the fp32 model to a runner, alone: quantization error and backend error apart.
+        likely_causes: named faults; any at all is not ok.
         not_checked: what could not be looked at here, with the reason.
+        layers: what was found layer by layer, where that was asked for.
         unavailable: backends and runners that cannot run here, with the reason.
-        missing: one that was asked for by name is among them.
+        sheets: PNG files of --save-worst; the command line only.
+        judged: the images themselves; in memory only.
+        missing: a backend that was asked for by name is unavailable; in memory only.
     """
 
+    SCHEMA = "toolkit/verify/1"
+    ok: bool
     bundle: Path
     other: Path | None
     model: str
-    labels: tuple[str, ...]
-    manifest_sha256: str
-    images: LabeledImages
-    gate_percent: float
+    labels: Annotated[tuple[str, ...], Items(least=1)]
+    manifest_sha256: Sha256
+    tool: str
+    images: JudgingImages
+    gate_percent: Percent
     strict: bool
     reference: str
-    pairs: dict[str, Pair]
+    passed: dict[str, bool]
+    verdicts: dict[str, Word]
+    parity: tuple[Pair, ...]
     sources: tuple[Source, ...]
-    causes: tuple[Cause, ...]
+    likely_causes: tuple[Cause, ...]
     not_checked: dict[str, str]
     layers: tuple[Layers, ...]
     unavailable: dict[str, str]
-    missing: bool
+    sheets: Maybe[tuple[Path, ...]] = None
+    judged: Apart[LabeledImages | None] = None
+    missing: Apart[bool] = False
 
     @property
-    def passed(self) -> dict[str, bool]:
-        """By runner: the measured retention reaches the gate; with `strict`, its whole interval does."""
-        return {name: pair.verdict.holds(self.strict) for name, pair in self.pairs.items()}
+    def pairs(self) -> dict[str, Pair]:
+        """By runner."""
+        return {pair.parity.candidate: pair for pair in self.parity}
 
     @property
     def undecided(self) -> tuple[str, ...]:
         """Runners that these images are too few to judge."""
-        return tuple(name for name, pair in self.pairs.items() if pair.verdict.word == UNDECIDED)
-
-    @property
-    def ok(self) -> bool:
-        """Every runner passed, nothing that was asked for is missing, and no fault was found."""
-        return all(self.passed.values()) and not self.missing and not self.causes
-
-    def as_dict(self) -> dict[str, Any]:
-        """The document of docs/schema/verify.v1.json."""
-        return {
-            "schema": SCHEMA,
-            "ok": self.ok,
-            "bundle": str(self.bundle.resolve()),
-            "other": None if self.other is None else str(self.other.resolve()),
-            "model": self.model,
-            "labels": list(self.labels),
-            "manifest_sha256": self.manifest_sha256,
-            "tool": __version__,
-            "images": {"source": self.images.source, "count": len(self.images), "sha256": self.images.sha256},
-            "gate_percent": self.gate_percent,
-            "strict": self.strict,
-            "reference": self.reference,
-            "passed": self.passed,
-            "verdicts": {name: pair.verdict.word for name, pair in self.pairs.items()},
-            "parity": [pair.as_dict() for pair in self.pairs.values()],
-            "sources": [source.as_dict() for source in self.sources],
-            "likely_causes": [cause.as_dict() for cause in self.causes],
-            "not_checked": self.not_checked,
-            "layers": [layers.as_dict() for layers in self.layers],
-            "unavailable": self.unavailable,
-        }
+        return tuple(name for name, word in self.verdicts.items() if word == UNDECIDED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,20 +15,23 @@ from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts, verdict_of_itself
 from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.contracts import Float32, LabeledImages
-from toolkit.deployment.runners import HOST_BACKENDS, open_ort, open_runners, require_backends
+from toolkit.deployment.runners import open_ort, open_runners, require_backends
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.runner import Runner
+from toolkit.runtime.runner_id import RunnerId
 from toolkit.verification.causes import Evidence, causes_from_evidence
 from toolkit.verification.images import evaluation_images, without_calibration_images
 from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimized
+from toolkit.verification.measured import answers_as_written, decided_verdict, measured_verdicts
 from toolkit.verification.other import Other, opened_other, other_bundle
-from toolkit.verification.result import Pair, Source, Verification
+from toolkit.verification.result import Kind, Pair, Source, Verification, judging
+from toolkit.version import __version__
 
 GATE = 99.0  # MLPerf's lower tier; its higher one is 99.9
-FP32_ONNX = "ort fp32"
+FP32_ONNX = RunnerId("ort", "fp32")
 Step = Callable[[str, int, int], None]
-Answers = dict[str, Float32]
+Answers = dict[RunnerId, Float32]
 
 
 def verify(
@@ -43,6 +47,7 @@ def verify(
     layers: bool = False,
     convert: bool = False,
     skip_bad: bool = False,
+    resize: str | None = None,
     run_builder: bool = False,
     runners: Mapping[str, Runner] | None = None,
     on_step: Step = lambda what, done, total: None,
@@ -53,7 +58,7 @@ def verify(
         bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
         backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
-        data, images, convert, skip_bad: which images judge, see `evaluation_images`.
+        data, images, convert, skip_bad, resize: which images judge, see `evaluation_images`.
         gate: least top-1, in percent of the reference's.
         strict: the whole interval must reach the gate: too few images to decide is then no success.
         layers: compare layer by layer too, see `toolkit.verification.layers`.
@@ -73,22 +78,24 @@ def verify(
     first = opened_bundle(bundle)
     second = None if other is None else other_bundle(Path(other), first)
     wanted, names = require_precisions(precisions, first), require_backends(backends)
-    by_name = names_of(precisions) != ALL
+    by_name, own = names_of(precisions) != ALL, {RunnerId.from_name(name): one for name, one in (runners or {}).items()}
     with ExitStack() as stack:
-        opened = open_runners(first, names, wanted, run_builder, by_name)
+        opened = open_runners(first, names, wanted, run_builder, by_name, slow=True)
         stack.callback(opened.close)
-        judged = evaluation_images(first, data, images, convert, skip_bad)
+        judged = evaluation_images(first, data, images, convert, skip_bad, resize)
         judged = judged if second is None else without_calibration_images(second, judged)
         reference, every = _with_reference(first, dict(opened.runners), stack)
         found = None
         if other is not None:
             place = opened_other(Path(other), second, names, wanted, opened.runners, run_builder, by_name)
             found = stack.enter_context(place)
-        against = _against(reference, opened.runners if found is None else found, every, runners or {})
-        every |= {**(found.runners if found else {}), **(runners or {})}
+        against = _against(reference, opened.runners if found is None else found, every, own)
+        every |= {**(found.runners if found else {}), **own}
         asked = dict.fromkeys([reference, *against.values(), *against])
         answers = {name: _answer(name, every[name], judged, first, on_step) for name in asked}
         pairs = {n: _pair(a, n, answers[a], answers[n], judged, gate) for n, a in against.items()}
+        if found is None and data is None:
+            pairs = _decided(first, pairs, answers, judged, gate)
         if found is None:
             answers |= _supporting(first, answers, judged, on_step)
         failed = tuple(name for name, pair in pairs.items() if not pair.verdict.reaches)
@@ -98,37 +105,49 @@ def verify(
             Evidence(bundles, judged, reference, every, answers, against, failed)
         )
         unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
+    passed = {str(name): pair.verdict.holds(strict) for name, pair in pairs.items()}
+    missing = bool(unavailable) and names_of(backends) != ALL
     return Verification(
-        bundle=first.folder,
-        other=None if other is None else Path(other),
+        ok=all(passed.values()) and not missing and not causes,
+        bundle=first.folder.resolve(),
+        other=None if other is None else Path(other).resolve(),
         model=first.model,
         labels=first.labels,
         manifest_sha256=first.manifest_sha256,
-        images=judged,
+        tool=__version__,
+        images=judging(judged),
         gate_percent=gate,
         strict=strict,
-        reference=reference,
-        pairs=pairs,
+        reference=str(reference),
+        passed=passed,
+        verdicts={str(name): pair.verdict.word for name, pair in pairs.items()},
+        parity=tuple(pairs.values()),
         sources=_sources(answers, judged) if found is None else (),
-        causes=causes,
+        likely_causes=causes,
         not_checked=not_checked,
         layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
-        unavailable=unavailable,
-        missing=bool(unavailable) and names_of(backends) != ALL,
+        unavailable={str(name): reason for name, reason in unavailable.items()},
+        judged=judged,
+        missing=missing,
     )
 
 
-def _with_reference(bundle: Bundle, runners: dict[str, Runner], stack: ExitStack) -> tuple[str, dict[str, Runner]]:
+def _with_reference(
+    bundle: Bundle, runners: dict[RunnerId, Runner], stack: ExitStack
+) -> tuple[RunnerId, dict[RunnerId, Runner]]:
     """The first fp32 runner; ONNX Runtime with the fp32 file where none was asked for."""
-    reference = next((name for name in runners if name.endswith(" fp32")), None)
+    reference = next((name for name in runners if name.variant == "fp32"), None)
     if reference is None:
         runners[FP32_ONNX] = stack.enter_context(open_ort(bundle, "fp32"))
     return reference or FP32_ONNX, runners
 
 
 def _against(
-    reference: str, candidates: dict[str, Runner] | Other, taken: dict[str, Runner], own: Mapping[str, Runner]
-) -> dict[str, str]:
+    reference: RunnerId,
+    candidates: dict[RunnerId, Runner] | Other,
+    taken: dict[RunnerId, Runner],
+    own: dict[RunnerId, Runner],
+) -> dict[RunnerId, RunnerId]:
     """For each candidate the runner that it is held against.
 
     Raises:
@@ -144,7 +163,7 @@ def _against(
     return {**held, **dict.fromkeys(own, reference)}
 
 
-def _answer(name: str, runner: Runner, judged: LabeledImages, bundle: Bundle, on_step: Step) -> Float32:
+def _answer(name: RunnerId, runner: Runner, judged: LabeledImages, bundle: Bundle, on_step: Step) -> Float32:
     """Logits of every image, a row each.
 
     Raises:
@@ -164,17 +183,19 @@ def _answer(name: str, runner: Runner, judged: LabeledImages, bundle: Bundle, on
     return logits
 
 
-def _no_answer(name: str, found: str, bundle: Bundle) -> ToolkitError:
+def _no_answer(name: RunnerId, found: str, bundle: Bundle) -> ToolkitError:
     height, width, channels = bundle.preprocessing.shape
     return ToolkitError(
         f"'{name}' does not answer these images as this model does",
         found=found,
         allowed=f"uint8 (N, {height}, {width}, {channels}) to float32 (N, {len(bundle.labels)})",
-        fix="toolkit export FILE.onnx puts the preprocessing into somebody's file",
+        fix="`toolkit.export('FILE.onnx')` puts the preprocessing into somebody's file",
     )
 
 
-def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: LabeledImages, gate: float) -> Pair:
+def _pair(
+    reference: RunnerId, name: RunnerId, expected: Float32, got: Float32, judged: LabeledImages, gate: float
+) -> Pair:
     parity = parity_from_logits(reference, name, expected, got, judged.labels)
     if name == reference:
         verdict = verdict_of_itself(gate, parity.nonfinite)
@@ -184,13 +205,26 @@ def _pair(reference: str, name: str, expected: Float32, got: Float32, judged: La
     return Pair(parity, flips_from_logits(expected, got, judged.labels), verdict)
 
 
+def _decided(
+    bundle: Bundle, pairs: dict[RunnerId, Pair], answers: Answers, judged: LabeledImages, gate: float
+) -> dict[RunnerId, Pair]:
+    """Pairs of the bundle's own files, judged by what export measured where few of its images are here."""
+    measured = measured_verdicts(bundle, judged, gate)
+    found = {}
+    for name, pair in pairs.items():
+        of_file = None if pair.parity.nonfinite or name.side else measured.get(name.variant)
+        as_written = of_file is not None and answers_as_written(bundle, name, answers[name], judged)
+        found[name] = replace(pair, verdict=decided_verdict(pair.verdict, of_file, as_written))
+    return found
+
+
 def _supporting(bundle: Bundle, answers: Answers, judged: LabeledImages, on_step: Step) -> Answers:
     """ONNX Runtime's answers to the files that another engine ran: they tell its error from the file's."""
-    precisions = [name.rpartition(" ")[2] for name in answers if name.partition(" ")[0] not in HOST_BACKENDS]
+    precisions = [name.variant for name in answers if name.on_device]
     needed = dict.fromkeys(["fp32", *precisions]) if precisions else {}
     found: Answers = {}
     for precision in needed:
-        name = f"ort {precision}"
+        name = RunnerId("ort", precision)
         if name in answers or precision not in bundle.precisions:
             continue
         try:
@@ -203,13 +237,12 @@ def _supporting(bundle: Bundle, answers: Answers, judged: LabeledImages, on_step
 
 def _sources(answers: Answers, judged: LabeledImages) -> tuple[Source, ...]:
     """Each step alone: PyTorch to ONNX, fp32 to a reduced file on ONNX Runtime, that file to another engine."""
-    steps = [("export", "torch fp32", FP32_ONNX)]
+    steps: list[tuple[Kind, RunnerId, RunnerId]] = [("export", RunnerId("torch", "fp32"), FP32_ONNX)]
     for name in answers:
-        backend, _, precision = name.rpartition(" ")
-        if backend == "ort" and precision != "fp32":
-            steps.append(("quantisation" if VARIANTS[precision].is_int8 else "half precision", FP32_ONNX, name))
-        elif backend not in HOST_BACKENDS:
-            steps.append(("backend", f"ort {precision}", name))
+        if name.on_device:
+            steps.append(("backend", RunnerId("ort", name.variant), name))
+        elif name.backend == "ort" and name != FP32_ONNX and name.variant in VARIANTS:
+            steps.append(("quantisation" if VARIANTS[name.variant].is_int8 else "half precision", FP32_ONNX, name))
     return tuple(
         Source(kind, parity_from_logits(a, b, answers[a], answers[b], judged.labels))
         for kind, a, b in steps

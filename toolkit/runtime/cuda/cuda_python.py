@@ -18,7 +18,7 @@ HOLDS = "it holds Python's lock while it waits, and other threads stand still: p
 
 
 class CudaPython:
-    """`toolkit.runtime.cuda.seam.Cuda` on cuda-python.
+    """`toolkit.runtime.cuda.seam.Cuda` on cuda-python: that says what each method does.
 
     Raises:
         ImportError: cuda-python is not installed.
@@ -37,7 +37,7 @@ class CudaPython:
         try:
             self._done(driver.cuInit(0), "cuInit")
         except RuntimeError as error:  # cuda-bindings raises its own where libcuda.so.1 is not found
-            raise CudaUnavailable("no libcuda.so.1", "cuInit", fix="toolkit doctor") from error
+            raise CudaUnavailable("no libcuda.so.1", "cuInit", fix="look at what works on this machine") from error
         self._device = self._value(driver.cuDeviceGet(0), "cuDeviceGet")
         self._context: Any = self._value(driver.cuDevicePrimaryCtxRetain(self._device), "cuDevicePrimaryCtxRetain")
         self._context_address = int(self._context)
@@ -59,7 +59,6 @@ class CudaPython:
         return answer[1]
 
     def enter(self) -> bool:
-        """See `Cuda.enter`."""
         error, current = self._get_current()
         if error is self._success and int(current) == self._context_address:
             return False
@@ -67,20 +66,16 @@ class CudaPython:
         return True
 
     def leave(self, entered: bool) -> None:
-        """See `Cuda.leave`."""
         if entered:
             self._pop()
 
     def allocate(self, size_bytes: int) -> int:
-        """See `Cuda.allocate`."""
         return int(self._value(self._driver.cuMemAlloc(size_bytes), "cuMemAlloc"))
 
     def release(self, address: int) -> None:
-        """See `Cuda.release`."""
         self._done(self._driver.cuMemFree(address), "cuMemFree")
 
     def allocate_pinned(self, size_bytes: int, mapped: bool = False) -> Pinned:
-        """See `Cuda.allocate_pinned`."""
         flags = _DEVICE_MAP if mapped else 0
         address = int(self._value(self._driver.cuMemHostAlloc(size_bytes, flags), "cuMemHostAlloc"))
         array: UInt8 = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
@@ -90,60 +85,47 @@ class CudaPython:
         return Pinned(array, address, address, int(seen))
 
     def release_pinned(self, pinned: Pinned) -> None:
-        """See `Cuda.release_pinned`."""
         self._done(self._driver.cuMemFreeHost(pinned.raw), "cuMemFreeHost")
 
     def copy_in(self, device: int, pinned: Pinned, size_bytes: int, stream: Stream) -> None:
-        """See `Cuda.copy_in`."""
         self._done(self._driver.cuMemcpyHtoDAsync(device, pinned.address, size_bytes, stream.raw), "cuMemcpyHtoDAsync")
 
     def copy_out(self, pinned: Pinned, device: int, size_bytes: int, stream: Stream) -> None:
-        """See `Cuda.copy_out`."""
         self._done(self._driver.cuMemcpyDtoHAsync(pinned.address, device, size_bytes, stream.raw), "cuMemcpyDtoHAsync")
 
     def copy_across(self, device: int, source: int, size_bytes: int, stream: Stream) -> None:
-        """See `Cuda.copy_across`."""
         self._done(self._driver.cuMemcpyDtoDAsync(device, source, size_bytes, stream.raw), "cuMemcpyDtoDAsync")
 
     def stream(self) -> Stream:
-        """See `Cuda.stream`."""
         flag = int(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
         raw = self._value(self._driver.cuStreamCreate(flag), "cuStreamCreate")
         return Stream(int(raw), raw)
 
     def release_stream(self, stream: Stream) -> None:
-        """See `Cuda.release_stream`."""
         self._done(self._driver.cuStreamDestroy(stream.raw), "cuStreamDestroy")
 
     def synchronize(self, stream: Stream) -> None:
-        """See `Cuda.synchronize`."""
         answer = self._stream_synchronize(stream.raw)
         if answer[0] is not self._success:
             self._done(answer, "cuStreamSynchronize")
 
     def event(self) -> Any:
-        """See `Cuda.event`."""
         return self._value(self._driver.cuEventCreate(0), "cuEventCreate")
 
     def release_event(self, event: Any) -> None:
-        """See `Cuda.release_event`."""
         self._done(self._driver.cuEventDestroy(event), "cuEventDestroy")
 
     def record(self, event: Any, stream: Stream) -> None:
-        """See `Cuda.record`."""
         self._done(self._driver.cuEventRecord(event, stream.raw), "cuEventRecord")
 
     def elapsed_ms(self, before: Any, after: Any) -> float:
-        """See `Cuda.elapsed_ms`."""
         return float(self._value(self._driver.cuEventElapsedTime(before, after), "cuEventElapsedTime"))
 
     def begin_capture(self, stream: Stream) -> None:
-        """See `Cuda.begin_capture`."""
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._done(self._driver.cuStreamBeginCapture(stream.raw, mode), "cuStreamBeginCapture")
 
     def end_capture(self, stream: Stream) -> Any:
-        """See `Cuda.end_capture`."""
         graph = self._value(self._driver.cuStreamEndCapture(stream.raw), "cuStreamEndCapture")
         try:
             return self._value(self._driver.cuGraphInstantiate(graph, 0), "cuGraphInstantiate")
@@ -151,23 +133,19 @@ class CudaPython:
             self._driver.cuGraphDestroy(graph)
 
     def abandon_capture(self, stream: Stream) -> None:
-        """See `Cuda.abandon_capture`."""
         error, graph = self._driver.cuStreamEndCapture(stream.raw)
         if error == self._success and graph is not None and int(graph):
             self._driver.cuGraphDestroy(graph)
 
     def launch(self, graph: Any, stream: Stream) -> None:
-        """See `Cuda.launch`."""
         answer = self._graph_launch(graph, stream.raw)
         if answer[0] is not self._success:
             self._done(answer, "cuGraphLaunch")
 
     def release_graph(self, graph: Any) -> None:
-        """See `Cuda.release_graph`."""
         self._done(self._driver.cuGraphExecDestroy(graph), "cuGraphExecDestroy")
 
     def close(self) -> None:
-        """See `Cuda.close`."""
         context, self._context = self._context, None
         if context is not None:
             self._driver.cuDevicePrimaryCtxRelease(self._device)

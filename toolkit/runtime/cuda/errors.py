@@ -66,7 +66,7 @@ class CudaUnavailable(CudaError, BackendUnavailable):
     meaning = "CUDA cannot be used here"
 
 
-_RESTART = "end this process and start a new one; if it comes again, build the engine again with toolkit build"
+_RESTART = "end this process and start a new one; if it comes again, build the engine again with `toolkit.build`"
 
 # cuda.h's name: the exception, and what to do.
 _KINDS: dict[str, tuple[type[CudaError], str | None]] = {
@@ -78,12 +78,12 @@ _KINDS: dict[str, tuple[type[CudaError], str | None]] = {
     "CUDA_ERROR_DEINITIALIZED": (CudaContextLost, "close runners before the program ends"),
     "CUDA_ERROR_CONTEXT_IS_DESTROYED": (CudaContextLost, "do not reset the device while a runner is open"),
     "CUDA_ERROR_INVALID_CONTEXT": (CudaContextLost, "do not reset the device while a runner is open"),
-    "CUDA_ERROR_NO_DEVICE": (CudaUnavailable, "toolkit doctor"),
-    "CUDA_ERROR_INVALID_DEVICE": (CudaUnavailable, "toolkit doctor"),
+    "CUDA_ERROR_NO_DEVICE": (CudaUnavailable, "look at what works on this machine"),
+    "CUDA_ERROR_INVALID_DEVICE": (CudaUnavailable, "look at what works on this machine"),
     "CUDA_ERROR_DEVICE_UNAVAILABLE": (CudaUnavailable, "end the program that holds the GPU exclusively"),
     "CUDA_ERROR_STUB_LIBRARY": (CudaUnavailable, "take the CUDA toolkit's stubs folder out of LD_LIBRARY_PATH"),
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": (CudaUnavailable, "reboot after the driver's update"),
-    "CUDA_ERROR_SYSTEM_NOT_READY": (CudaUnavailable, "toolkit doctor"),
+    "CUDA_ERROR_SYSTEM_NOT_READY": (CudaUnavailable, "look at what works on this machine"),
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": (CudaUnavailable, "take the compat folder out of LD_LIBRARY_PATH"),
     "CUDA_ERROR_NOT_SUPPORTED": (CudaUnavailable, None),
     "CUDA_ERROR_ILLEGAL_ADDRESS": (CudaFault, _RESTART),
@@ -95,7 +95,7 @@ _KINDS: dict[str, tuple[type[CudaError], str | None]] = {
     "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES": (CudaOutOfMemory, "end other programs that use the GPU"),
     "CUDA_ERROR_ECC_UNCORRECTABLE": (CudaHardwareFault, "look at nvidia-smi and dmesg; reboot"),
     "CUDA_ERROR_HARDWARE_STACK_ERROR": (CudaHardwareFault, "look at dmesg; reboot"),
-    "CUDA_ERROR_UNKNOWN": (CudaError, "toolkit doctor"),
+    "CUDA_ERROR_UNKNOWN": (CudaError, "look at what works on this machine"),
 }
 
 

@@ -31,7 +31,9 @@ def open_cuda(choice: str = "auto", driver: Driver | None = None) -> Cuda:
         raise ToolkitError("unknown implementation of CUDA", found=choice, allowed=", ".join(CHOICES))
     driver = probe_driver() if driver is None else driver
     if not driver.available:
-        raise BackendUnavailable("CUDA cannot be used here", found=driver.reason, fix="toolkit doctor")
+        raise BackendUnavailable(
+            "CUDA cannot be used here", found=driver.reason, fix="look at what works on this machine"
+        )
     names = tuple(_IMPLEMENTATIONS) if choice == "auto" else (choice,)
     absent: list[str] = []
     for name in names:

@@ -32,7 +32,9 @@ def _named(method: Method) -> Method:
 
 
 class PyCuda:
-    """`toolkit.runtime.cuda.seam.Cuda` on pycuda. It makes no context of its own: torch and TensorRT use the primary.
+    """`toolkit.runtime.cuda.seam.Cuda` on pycuda: that says what each method does.
+
+    It makes no context of its own: torch and TensorRT use the primary.
 
     Raises:
         ImportError: pycuda is not installed, or there is no libcuda.so.1 for it.
@@ -60,30 +62,26 @@ class PyCuda:
 
     @_named
     def enter(self) -> bool:
-        """See `Cuda.enter`. Always pushed: pycuda frees only what belongs to the context on its own stack."""
+        # Always pushed: pycuda frees only what belongs to the context on its own stack.
         self._context.push()
         return True
 
     def leave(self, entered: bool) -> None:
-        """See `Cuda.leave`."""
         if entered:
             self._driver.Context.pop()
 
     @_named
     def allocate(self, size_bytes: int) -> int:
-        """See `Cuda.allocate`."""
         allocation = self._driver.mem_alloc(size_bytes)
         self._allocations[int(allocation)] = allocation
         return int(allocation)
 
     @_named
     def release(self, address: int) -> None:
-        """See `Cuda.release`."""
         self._allocations.pop(address).free()
 
     @_named
     def allocate_pinned(self, size_bytes: int, mapped: bool = False) -> Pinned:
-        """See `Cuda.allocate_pinned`."""
         import numpy as np
 
         flags = self._driver.host_alloc_flags.DEVICEMAP if mapped else 0
@@ -93,78 +91,64 @@ class PyCuda:
 
     @_named
     def release_pinned(self, pinned: Pinned) -> None:
-        """See `Cuda.release_pinned`."""
         pinned.raw.free()
 
     @_named
     def copy_in(self, device: int, pinned: Pinned, size_bytes: int, stream: Stream) -> None:
-        """See `Cuda.copy_in`."""
         self._driver.memcpy_htod_async(device, pinned.bytes[:size_bytes], stream.raw)
 
     @_named
     def copy_out(self, pinned: Pinned, device: int, size_bytes: int, stream: Stream) -> None:
-        """See `Cuda.copy_out`."""
         self._driver.memcpy_dtoh_async(pinned.bytes[:size_bytes], device, stream.raw)
 
     @_named
     def copy_across(self, device: int, source: int, size_bytes: int, stream: Stream) -> None:
-        """See `Cuda.copy_across`."""
         self._driver.memcpy_dtod_async(device, source, size_bytes, stream.raw)
 
     @_named
     def stream(self) -> Stream:
-        """See `Cuda.stream`."""
         raw = self._driver.Stream(_NON_BLOCKING)
         return Stream(int(raw.handle), raw)
 
     def release_stream(self, stream: Stream) -> None:
-        """See `Cuda.release_stream`. pycuda destroys a stream with its last reference."""
-        stream.raw = None
+        stream.raw = None  # pycuda destroys a stream with its last reference
 
     @_named
     def synchronize(self, stream: Stream) -> None:
-        """See `Cuda.synchronize`."""
         stream.raw.synchronize()
 
     @_named
     def event(self) -> Any:
-        """See `Cuda.event`."""
         return self._driver.Event()
 
     def release_event(self, event: Any) -> None:
-        """See `Cuda.release_event`. pycuda destroys an event with its last reference."""
+        pass  # pycuda destroys an event with its last reference
 
     @_named
     def record(self, event: Any, stream: Stream) -> None:
-        """See `Cuda.record`."""
         event.record(stream.raw)
 
     @_named
     def elapsed_ms(self, before: Any, after: Any) -> float:
-        """See `Cuda.elapsed_ms`."""
         return float(after.time_since(before))
 
     def begin_capture(self, stream: Stream) -> None:
-        """See `Cuda.begin_capture`; `has_graphs` says that it cannot be."""
         raise cuda_error("CUDA_ERROR_NOT_SUPPORTED", _NO_GRAPHS)
 
     def end_capture(self, stream: Stream) -> Any:
-        """See `begin_capture`."""
         raise cuda_error("CUDA_ERROR_NOT_SUPPORTED", _NO_GRAPHS)
 
     def abandon_capture(self, stream: Stream) -> None:
-        """See `begin_capture`."""
+        pass
 
     def launch(self, graph: Any, stream: Stream) -> None:
-        """See `begin_capture`."""
         raise cuda_error("CUDA_ERROR_NOT_SUPPORTED", _NO_GRAPHS)
 
     def release_graph(self, graph: Any) -> None:
-        """See `begin_capture`."""
+        pass
 
     @_named
     def close(self) -> None:
-        """See `Cuda.close`."""
         context, self._context = self._context, None
         if context is None:
             return

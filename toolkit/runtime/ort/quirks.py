@@ -1,12 +1,16 @@
-"""ONNX Runtime's optimizer that rounds the float biases of Q/DQ files to int32, and the smallest graph that it breaks.
+"""Where ONNX Runtime computes INT8 files otherwise than they say: rounded biases, and products that saturate.
 
-From 1.21 on (microsoft/onnxruntime pull request 22889; 1.32 is the newest tried) an optimizer of the basic level,
-`WeightBiasQuantization`, replaces the float bias of a Conv or Gemm between Q/DQ by int32 numbers in steps of (input's
-scale x weight's scale). It counts the steps in the type of the bias and does not look whether they fit: more than
-65,504 of them are infinity in FP16, and 2^31 of them overflow in FP32. Both become the most negative int32. TensorRT
-keeps such biases as they are. So FP16 files lose channels that have small weights and a usual bias, and FP32 files
-those that have nearly no weights. On a GPU it also costs speed: the CUDA provider of 1.31 has no kernel for the
+Biases: from 1.21 on (microsoft/onnxruntime pull request 22889; 1.32 is the newest tried) an optimizer of the basic
+level, `WeightBiasQuantization`, replaces the float bias of a Conv or Gemm between Q/DQ by int32 numbers in steps of
+(input's scale x weight's scale). It counts the steps in the type of the bias and does not look whether they fit: more
+than 65,504 of them are infinity in FP16, and 2^31 of them overflow in FP32. Both become the most negative int32.
+TensorRT keeps such biases as they are. So FP16 files lose channels that have small weights and a usual bias, and FP32
+files those that have nearly no weights. On a GPU it also costs speed: the CUDA provider of 1.31 has no kernel for the
 DequantizeLinear of an int32 bias, so that a node of each layer falls to the CPU.
+
+Products of uint8 and int8 on x86 without VNNI: VPMADDUBSW adds two of them in 16 bits, and 255 x 127 + 255 x 127
+becomes 32,767. ONNX Runtime's own advice is to quantize weights to 7 bits for such processors
+(docs/performance/model-optimizations/quantization.md, "reduce_range").
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from toolkit.lazy import needs
 
 OPTIMIZER = "WeightBiasQuantization"
 SWITCH = "optimization.disable_specified_optimizers"  # a session config entry; names with semicolons
+WIDTH = 16  # of the weights of `smallest_product`: kernels work on blocks of that many columns
 
 
 def keep_float_biases(options: Any) -> None:
@@ -78,3 +83,34 @@ def answer_to_zero(model: bytes, *, as_its_users_run_it: bool = True) -> float:
 def breaks_half_biases() -> bool:
     """Whether this ONNX Runtime, with its defaults, computes FP16 with Q/DQ wrongly."""
     return answer_to_zero(smallest_graph(True, 0.01)) != 1.0
+
+
+def smallest_product() -> bytes:
+    """`y` int32 (4, 16): uint8 `x` (4, 4) times int8 weights of 127."""
+    with needs("write ONNX files"):
+        import numpy as np
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, [4, WIDTH])],
+        [numpy_helper.from_array(np.full((4, WIDTH), 127, np.int8), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def saturates() -> bool:
+    """Whether 4 x 255 x 127 comes out as anything else on this processor."""
+    with needs("run ONNX files"):
+        import numpy as np
+        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(smallest_product(), options, providers=["CPUExecutionProvider"])
+    answers = session.run(None, {"x": np.full((4, 4), 255, np.uint8)})[0]
+    return bool((answers != 4 * 255 * 127).any())

@@ -129,7 +129,7 @@ class OrtRunner(ClosesItself):
                 f"{short(provider)} does not run all of {label}",
                 found=obstacle,
                 allowed="no node on the CPU but those that handle shapes",
-                fix="--backend ort runs it on the CPU",
+                fix="`backend='ort'` runs it on the CPU",
             )
         return placement_in_words(nodes, provider)
 

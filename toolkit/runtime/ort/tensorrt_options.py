@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import make_private, os_errors, sha256_of_file
+from toolkit.files import os_errors, sha256_of_file
+from toolkit.folders import make_private
 from toolkit.lazy import needs
 
 LIBRARY = "libonnxruntime_providers_tensorrt.so"
 TYPES_IN_THE_FILE = 11  # from this TensorRT on there are no FP16 and INT8 flags
-FLAGS = {"fp16": ("fp16",), "int8": ("fp16", "int8"), "int8-fp16": ("fp16", "int8")}
 
 
 def tensorrt_of_provider(package: Path) -> int | None:
@@ -31,7 +31,7 @@ def tensorrt_of_provider(package: Path) -> int | None:
 
 
 def tensorrt_options(
-    model: Path, precision: str, batch: tuple[int, int, int], cache: Path, device: str
+    model: Path, types: tuple[str, ...], batch: tuple[int, int, int], cache: Path, device: str
 ) -> dict[str, str]:
     """Provider options for one ONNX file.
 
@@ -40,7 +40,7 @@ def tensorrt_options(
     ONNX Runtime, TensorRT, the GPU and the options.
 
     Args:
-        precision: of the file; below TensorRT 11 its types need builder flags.
+        types: "FP16", "INT8" or both, for a file that needs them: below TensorRT 11 they are builder flags.
         batch: smallest, best served and largest, of the target; an input with a fixed batch ignores it.
         cache: where engines and timings of this user are kept; made if it is not there.
         device: the GPU's name.
@@ -51,8 +51,8 @@ def tensorrt_options(
     with needs("run ONNX files"):
         import onnxruntime
     major = tensorrt_of_provider(Path(onnxruntime.__file__).parent)
-    flags = FLAGS.get(precision, ()) if major is not None and major < TYPES_IN_THE_FILE else ()
-    options = {f"trt_{flag}_enable": "True" for flag in flags} | _profile(onnxruntime, model, batch)
+    flags = types if major is not None and major < TYPES_IN_THE_FILE else ()
+    options = {f"trt_{flag.lower()}_enable": "True" for flag in flags} | _profile(onnxruntime, model, batch)
     version = f"onnxruntime {onnxruntime.__version__}, tensorrt {major}, {device}"
     key = hashlib.sha256(json.dumps([sha256_of_file(model), version, options], sort_keys=True).encode()).hexdigest()
     engines = cache / f"{model.stem}-{key[:16]}"

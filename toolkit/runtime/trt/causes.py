@@ -27,7 +27,8 @@ class Cause:
 OUT_OF_MEMORY = Cause(
     "the memory ran out",
     "close what else uses the GPU (on a Jetson it shares the RAM: the desktop, too), lower the largest batch "
-    "(--batch 1:4:8), or set --workspace-mib to a part of what is free; --opt-level 2 tries fewer kernels",
+    "(`batch=(1, 4, 8)`), or set `workspace_mib=` to a part of what is free; `optimization_level=2` tries fewer "
+    "kernels",
     (
         "insuficient memory on requested size",
         "insufficient memory on requested size",
@@ -52,32 +53,32 @@ CAUSES = (
     # NVIDIA/TensorRT 2319, onnx/tensorflow-onnx 1632.
     Cause(
         "the DLA takes no open batch",
-        "build for one batch size, as in --batch 4:4:4",
+        "build for one batch size, as in `batch=(4, 4, 4)`",
         ("does not support dynamic shapes in any dimension",),
     ),
     Cause(
         "no layer of this network can run on the DLA",
-        "leave --dla out: the GPU would do all the work",
+        "leave `dla_core=` out: the GPU would do all the work",
         ("no layer in the network can run on DLA",),
     ),
     # NVIDIA/TensorRT 1827, ELS-RD/transformer-deploy 43, tensorflow/tensorrt 119.
     Cause(
         "TensorRT took no range from the calibration cache: its header is of another version, or its tensors have "
         "other names than the ONNX file's",
-        "export the bundle again, with --int8, and build from it",
+        "export the bundle again, with `int8=True`, and build from it",
         ("no scaling factors detected", "Calibration table does not match", "failed while configuring INT8"),
     ),
     # marcoslucianops/DeepStream-Yolo 77, NVIDIA/retinanet-examples 314, NVIDIA/TensorRT 2195, GeekAlexis/FastMOT 127.
     Cause(
         "another version of TensorRT built this plan",
-        "build it again on this machine: toolkit build",
+        "build it again on this machine: `toolkit.build`",
         ("plan file is not compatible with this version of TensorRT", "Version tag does not match"),
     ),
     # NVIDIA/TensorRT 1384, lix19937/tensorrt-insight 65.
     Cause(
         "these bytes are no plan of this TensorRT: another file, one that was cut short or copied as text, or a plan "
         "of TensorRT-RTX given to TensorRT",
-        "copy it again in binary, or build it again: toolkit build",
+        "copy it again in binary, or build it again: `toolkit.build`",
         ("Magic tag does not match", "magicTagRead == kMAGIC_TAG"),
     ),
     # RTX 1.7.1; 8.6 and 10.6 have both words too. The number is ONNX's own, as in TensorProto.DataType.
@@ -103,14 +104,14 @@ CAUSES = (
     ),
     Cause(  # RTX 1.7.1
         "the file is in the operator format of quantization (QLinearConv, ConvInteger), and TensorRT takes Q/DQ only",
-        "quantize the float32 file with toolkit export --int8",
+        "quantize the float32 file with `toolkit.export(options=ExportOptions(int8=True))`",
         ("QLinearConv", "QLinearMatMul", "QLinearAdd", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
     ),
     # 8.6-GA, notInvalidType and ModelImporter; 10.1-GA; RTX 1.7.1 for the second and the last.
     Cause(
         "the file computes with uint8, which TensorRT takes for a network's inputs and outputs alone: it is the file "
         "for ONNX Runtime's CPU kernels, or one whose images are not cast before they are used",
-        "build model.int8.onnx or model.int8-fp16.onnx, as toolkit build does by itself; in a file of your own cast "
+        "build model.int8.onnx or model.int8-fp16.onnx, as `toolkit.build` does by itself; in a file of your own cast "
         "uint8 images first, and quantize to int8 with zero points of 0",
         (
             "Found invalid input type of UINT8", "Found unsupported input type of UINT8", "!= DataType::kUINT8",
@@ -136,7 +137,7 @@ CAUSES = (
     # RTX 1.7.1; onnx/onnx-tensorrt 850 and microsoft/onnxruntime 14229 for the first.
     Cause(
         "the file quantizes a bias, which TensorRT does not take",
-        "quantize it without biases: toolkit export --int8 does",
+        "quantize it without biases: `toolkit.export(options=ExportOptions(int8=True))` does",
         ("only activation types allowed as input", "has type Int32 but must have type FP8"),
     ),
     Cause(  # RTX 1.7.1 for the first two, 8.6 and 10.6 for the last
@@ -156,8 +157,8 @@ CAUSES = (
     # RTX 1.7.1 for the first; 8.6, 10.6 (also "must contains all zeros values") for the others.
     Cause(
         "the file is quantized asymmetrically: a zero point is not 0, and TensorRT's INT8 is symmetric",
-        "quantize the float32 file with toolkit export --int8, or build model.int8.onnx instead of the file for ONNX "
-        "Runtime's CPU kernels",
+        "quantize the float32 file with `toolkit.export(options=ExportOptions(int8=True))`, or build model.int8.onnx "
+        "instead of the file for ONNX Runtime's CPU kernels",
         (
             "Non-zero zero point is not supported", "TensorRT only supports symmetric quantization",
             "contains all zeros values", "supports only zero shifts values",
@@ -172,7 +173,7 @@ CAUSES = (
     ),
     Cause(  # RTX 1.7.1; the second 8.6-GA and 10.6
         "the file has another number of zero points, or of channels, than of scales",
-        "quantize the float32 file with toolkit export --int8",
+        "quantize the float32 file with `toolkit.export(options=ExportOptions(int8=True))`",
         (
             "scale and zero point must have the same volume",
             "number of scales is not equal to the number of output channels",
@@ -190,7 +191,7 @@ CAUSES = (
     ),
     Cause(  # RTX 1.7.1 with VERSION_COMPATIBLE
         "the plan would carry a lean runtime, whose library is not installed",
-        "leave --compatible version out, or install the lean runtime of the same version (tensorrt-lean)",
+        "leave `compatible='version'` out, or install the lean runtime of the same version (tensorrt-lean)",
         ("libnvinfer_lean.so",),
     ),
     Cause(  # 8.6-GA, 10.6 and RTX 1.7.1
@@ -205,7 +206,7 @@ CAUSES = (
     ),
     Cause(  # RTX 1.7.1
         "an input is open in its size, and the build was told no range for it",
-        "give the batch a range (--batch 1:8:64), and export every other axis with a fixed size",
+        "give the batch a range (`batch=(1, 8, 64)`), and export every other axis with a fixed size",
         ("no optimization profile has been defined",),
     ),
     # RTX 1.7.1 for the first and the last, 8.6-GA and 10.6 for the others: they say it of a missing file, too.
@@ -242,7 +243,7 @@ CAUSES = (
     # NVIDIA/TensorRT 2929, 4255 and 1917: no word about memory beside it.
     Cause(
         "no kernel of this TensorRT computes the layer; often the memory ran out while it tried them",
-        "raise --workspace-mib if it is set, close what else uses the GPU, or build the FP16 file",
+        "raise `workspace_mib=` if it is set, close what else uses the GPU, or build the FP16 file",
         ("ould not find any implementation",),
     ),
 )  # fmt: skip

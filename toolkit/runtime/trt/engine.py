@@ -71,7 +71,7 @@ class LoadedEngine:
     """
 
     def __init__(
-        self, plan: Path, cuda: str = "auto", rebuild: str = "toolkit build BUNDLE", wait: str = "auto"
+        self, plan: Path, cuda: str = "auto", rebuild: str = "`toolkit.build(BUNDLE)`", wait: str = "auto"
     ) -> None:
         driver = probe_driver()
         sidecar = sidecar_of_plan(plan, rebuild)

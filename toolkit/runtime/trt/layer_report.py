@@ -238,7 +238,7 @@ def warnings_of_layer_report(layers: LayerReport, quantized: bool) -> tuple[str,
     if back:
         found.append(
             f"{back} of {int8} int8 convolutions write floating point, and {layers.conversions} layers convert: "
-            "FP16 may be faster. toolkit bench decides."
+            "FP16 may be faster. `toolkit.bench` decides."
         )
     return tuple(found)
 

@@ -215,7 +215,7 @@ def require_can_run(driver: Driver | None = None) -> TensorRT:
             f"{found.name} cannot run an engine here",
             found=driver.reason,
             allowed="a machine with an NVIDIA GPU and its driver",
-            fix="use --backend ort here, or copy the bundle to the device",
+            fix="use `backend='ort'` here, or copy the bundle to the device",
         )
     return found
 

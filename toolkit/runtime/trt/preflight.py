@@ -10,33 +10,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from toolkit.documents import Maybe, require_shape
 from toolkit.errors import BackendUnavailable, EngineError
 from toolkit.files import os_errors, read_json, sha256_of_file
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt, installed_tensorrts
+from toolkit.runtime.trt.sidecar import Sidecar
 
 SIDECAR_FORMAT = 1
-SIDECAR_SHAPE = {
-    "tensorrt": {"kind": str, "version": str},
-    "builder": {"machine?": Maybe(str), "device?": Maybe(str), "compute_capability?": Maybe(str)},
-    "compute_capabilities": [str],
-    "onnx": {"file": str},
-    "plan": {"bytes": int, "sha256": str},
-    "flags": [str],
-    "profile": dict,
-    "census?": Maybe(
-        {
-            "kinds": [{"kind": str, "reads": str, "writes": str, "count": int}],
-            "fused?": [{"layer": str, "nodes": [str]}],
-        }
-    ),
-    "dla?": Maybe({"core": int, "layers": int, "layers_on_gpu": [str]}),
-    "trials?": [
-        {"build_seconds": float, "p50_ms": Maybe(float), "relative_l2": Maybe(float), "reason": str, "batch": int}
-    ],
-    "trials_kept?": int,
-}
 # Of the ComputeCapability enum of TensorRT-RTX 1.7.1; Jetsons and data-center GPUs have others.
 RTX_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 
@@ -46,11 +26,11 @@ def sidecar_path(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.json")
 
 
-def sidecar_of_plan(plan: Path, rebuild: str = "toolkit build BUNDLE") -> dict[str, Any]:
+def sidecar_of_plan(plan: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> dict[str, Any]:
     """The sidecar, whose hash is that of the plan's bytes.
 
     Args:
-        rebuild: what to type where the plan cannot be used.
+        rebuild: what to do where the plan cannot be used.
 
     Raises:
         EngineError: there is no plan or no sidecar, it is of a newer format, or the plan was cut short or changed.
@@ -71,10 +51,7 @@ def sidecar_of_plan(plan: Path, rebuild: str = "toolkit build BUNDLE") -> dict[s
         raise EngineError(
             f"{path} has a format that this version cannot read", found=sidecar.get("format"), allowed=SIDECAR_FORMAT
         )
-    missing = [entry for entry in SIDECAR_SHAPE if not entry.endswith("?") and entry not in sidecar]
-    if missing:
-        raise EngineError(f"{path} lacks entries", found=f"no {', '.join(missing)}", fix=rebuild)
-    require_shape(sidecar, SIDECAR_SHAPE, str(path), EngineError, rebuild)
+    Sidecar.from_dict(sidecar, str(path), error=EngineError, fix=rebuild)
     size, wanted = plan.stat().st_size, sidecar["plan"]
     if size != wanted["bytes"]:
         raise EngineError(

@@ -41,7 +41,7 @@ class TrtRunner(ClosesItself):
         graph: use CUDA graphs.
         cuda: "cuda-python", "pycuda" (no CUDA graphs), or "auto": the first of them that is installed.
         contexts: calls that may run on the GPU at once; further threads wait. Made when they are needed.
-        rebuild: what to type where the plan cannot be used.
+        rebuild: what to do where the plan cannot be used.
         wait: how threads wait for the GPU: "spin" wakes at once and keeps a core busy, "block" sleeps, "auto" leaves it
             to CUDA, which on a Jetson may sleep. It holds for the whole process, and the first engine decides.
 
@@ -62,7 +62,7 @@ class TrtRunner(ClosesItself):
         graph: bool = True,
         cuda: str = "auto",
         contexts: int = CONTEXTS,
-        rebuild: str = "toolkit build BUNDLE",
+        rebuild: str = "`toolkit.build(BUNDLE)`",
         wait: str = "auto",
     ) -> None:
         if contexts < 1:
@@ -246,7 +246,7 @@ class TrtRunner(ClosesItself):
                 f"{self._engine.plan.name} takes no batch this small",
                 found=f"{count} images",
                 allowed=f"{self._smallest} to {self._largest} in a call, or multiples",
-                fix=f"build it for smaller batches: toolkit build BUNDLE --batch 1:8:{self._largest}",
+                fix=f"build it for smaller batches: `toolkit.build(BUNDLE, batch=(1, 8, {self._largest}))`",
             )
         return cuts
 

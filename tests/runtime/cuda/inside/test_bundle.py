@@ -20,6 +20,7 @@ from toolkit.bundle.reading import bundle_from_folder
 from toolkit.deployment.runners import open_runners
 from toolkit.deployment.selftest import selftest
 from toolkit.errors import BackendUnavailable, DataError, EngineError, ToolkitError
+from toolkit.runtime.runner_id import RunnerId
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def bundle_with_engines(folder: Path, *precisions: str, of: str | None = None) -
     for precision in precisions:
         onnx = (folder / VARIANTS[of or precision].file).read_bytes()
         data = standin_tensorrt.plan_from_onnx(onnx, largest=64)
-        name = f"engines/{Path(VARIANTS[precision].file).stem}.engine"
+        name = f"engines/{VARIANTS[precision].engine_file}"
         for file, content in ((name, data), (f"{name}.json", json.dumps(sidecar(data, "10.3.0")).encode())):
             (folder / file).write_bytes(content)
             manifest["files"][file] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -71,8 +72,8 @@ def test_an_engine_of_another_precision_is_never_taken(tmp_path: Path, stub: Stu
         toolkit.load(bundle.folder, backend="trt", precision="int8")
     assert caught.value.found == "int8-fp16"
     opened = open_runners(bundle, ("ort", "trt"), ("fp32", "int8-fp16"))
-    assert set(opened.runners) == {"ort fp32", "ort int8-fp16", "trt int8-fp16"}
-    assert "toolkit build" in opened.unavailable["trt fp32"]
+    assert {str(name) for name in opened.runners} == {"ort fp32", "ort int8-fp16", "trt int8-fp16"}
+    assert "toolkit.build" in opened.unavailable[RunnerId("trt", "fp32")]
     opened.close()
 
 
@@ -80,7 +81,7 @@ def test_a_bundle_without_engines_says_what_builds_them(tmp_path: Path) -> None:
     folder = bundle_with_engines(tmp_path / "b")
     with pytest.raises(BackendUnavailable) as caught:
         toolkit.load(folder, backend="trt", precision="fp32")
-    assert caught.value.fix == f"toolkit build {folder} --precision fp32"
+    assert caught.value.fix == f"`toolkit.build({str(folder)!r}, precisions='fp32')`"
     with toolkit.load(folder) as net:
         assert net.backend == "ort"
         assert "engine" in net.passed_over["trt"]
@@ -96,7 +97,7 @@ def test_a_foreign_engine_is_an_error_and_not_passed_over(tmp_path: Path) -> Non
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(EngineError, match="not for this machine") as caught:
         toolkit.load(folder)
-    assert caught.value.fix == f"toolkit build {folder} --precision fp32"
+    assert caught.value.fix == f"`toolkit.build({str(folder)!r}, precisions='fp32')`"
     assert standin_tensorrt.constructed == []
 
 

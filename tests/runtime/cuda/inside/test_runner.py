@@ -303,7 +303,7 @@ def test_a_plan_that_finds_no_room_is_not_to_be_built_again(
         TrtRunner(plan())
     full = "memory" in line
     assert ("has no memory left for it" in caught.value.what) is full
-    assert str(caught.value.fix).startswith("end other programs" if full else "toolkit build")
+    assert str(caught.value.fix).startswith("end other programs" if full else "`toolkit.build")
 
 
 def test_a_thread_that_calls_now_and_then_is_served_among_those_that_call_all_the_time(
@@ -619,7 +619,7 @@ def test_a_batch_below_the_profile_is_refused_and_a_small_rest_is_not_left(
         assert min(standin_tensorrt.computed) >= 1
         with pytest.raises(DataError, match="3 to 8 in a call") as caught:
             runner.logits(images[:2])
-        assert "toolkit build" in str(caught.value.fix)
+        assert "toolkit.build" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("kind", ["HALF", "BF16", "FLOAT"])

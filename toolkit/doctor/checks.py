@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from toolkit import doctor_checks as here
-from toolkit.doctor_checks import Absent, Answer
+from toolkit.doctor import gpu, machine, packages
+from toolkit.doctor.machine import Absent, Answer
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
 from toolkit.runtime.trt.module import CudaDoesNotStart
 
@@ -82,7 +82,7 @@ def _is_absence(error: ToolkitError) -> bool:
 
 def in_own_process(name: str, timeout_s: float = TIMEOUT_S) -> Check:
     """Runs a check in a fresh Python, so that a library that crashes or hangs ends only that one."""
-    program = f"from toolkit import doctor; doctor.answer_to_parent({name!r})"
+    program = f"from toolkit.doctor import checks; checks.answer_to_parent({name!r})"
     paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     try:
@@ -112,41 +112,29 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:400]
 
 
-def _tensorrt_build() -> Answer:
-    from toolkit.doctor_tensorrt import tensorrt_build  # here, because a machine without numpy has a doctor, too
-
-    return tensorrt_build()
-
-
-def _cuda_with(kind: str) -> Answer:
-    from toolkit.doctor_tensorrt import cuda_with
-
-    return cuda_with(kind)
-
-
 # name: (runs in its own process, the check)
 CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
-    "python": (False, here.python_version),
-    "disk space": (False, here.disk_space),
-    "cpu": (False, here.cpu_features),
-    "jetson": (False, here.jetson_release),
-    "numpy": (True, here.numpy_product),
-    "pillow": (True, here.png_round_trip),
-    "safetensors": (True, here.weights_round_trip),
-    "torch cpu": (True, here.torch_on_cpu),
-    "torch cuda": (True, here.torch_on_cuda),
-    "onnx": (True, here.onnx_model),
-    "onnxruntime cpu": (True, here.ort_on_cpu),
-    "onnxruntime cuda": (True, partial(here.relu_with, "CUDAExecutionProvider")),
-    "onnxruntime tensorrt": (True, partial(here.relu_with, "TensorrtExecutionProvider")),
-    "cuda driver": (True, here.cuda_driver),
-    "tensorrt": (True, _tensorrt_build),
-    "cuda with tensorrt": (True, partial(_cuda_with, "tensorrt")),
-    "cuda with tensorrt-rtx": (True, partial(_cuda_with, "tensorrt-rtx")),
-    "cuda with lean": (True, partial(_cuda_with, "lean")),
-    "cuda with dispatch": (True, partial(_cuda_with, "dispatch")),
-    "pycuda": (True, here.pycuda_devices),
-    "cuda-python": (True, here.cuda_python_devices),
+    "python": (False, machine.python_version),
+    "disk space": (False, machine.disk_space),
+    "cpu": (False, machine.cpu_features),
+    "jetson": (False, machine.jetson_release),
+    "numpy": (True, packages.numpy_product),
+    "pillow": (True, packages.png_round_trip),
+    "safetensors": (True, packages.weights_round_trip),
+    "torch cpu": (True, packages.torch_on_cpu),
+    "torch cuda": (True, gpu.torch_on_cuda),
+    "onnx": (True, packages.onnx_model),
+    "onnxruntime cpu": (True, packages.ort_on_cpu),
+    "onnxruntime cuda": (True, partial(packages.relu_with, "CUDAExecutionProvider")),
+    "onnxruntime tensorrt": (True, partial(packages.relu_with, "TensorrtExecutionProvider")),
+    "cuda driver": (True, gpu.cuda_driver),
+    "tensorrt": (True, gpu.tensorrt_build),
+    "cuda with tensorrt": (True, partial(gpu.cuda_with, "tensorrt")),
+    "cuda with tensorrt-rtx": (True, partial(gpu.cuda_with, "tensorrt-rtx")),
+    "cuda with lean": (True, partial(gpu.cuda_with, "lean")),
+    "cuda with dispatch": (True, partial(gpu.cuda_with, "dispatch")),
+    "pycuda": (True, gpu.pycuda_devices),
+    "cuda-python": (True, gpu.cuda_python_devices),
 }
 
 REQUIRED = ("python", "disk space", "numpy")

@@ -1,4 +1,4 @@
-"""What `toolkit doctor` asks of TensorRT: to build a convolution, and, of each one that is installed, to use the GPU.
+"""The GPU as the toolkit reaches it: driver, PyTorch, pycuda, cuda-python, and every TensorRT that is installed.
 
 A driver that answers may still be too old for the CUDA that a TensorRT was made for, and two TensorRTs on one machine
 may be made for different ones: so each is asked by itself, in a process of its own.
@@ -7,14 +7,15 @@ may be made for different ones: so each is asked by itself, in a process of its 
 from __future__ import annotations
 
 import importlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.doctor_checks import TINY_CONV, Absent, Answer, temporary
-from toolkit.engine.build import Build, BuildSettings
-from toolkit.engine.engine_from_onnx import engine_from_onnx
-from toolkit.engine.failure import log_path
-from toolkit.engine.monitor import Monitor
+from toolkit.doctor.machine import Absent, Answer
+from toolkit.doctor.packages import TINY_CONV, torch_conv
 from toolkit.errors import EngineError
+from toolkit.lazy import needs
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.causes import cause_of
 from toolkit.runtime.trt.module import (
@@ -28,8 +29,70 @@ from toolkit.runtime.trt.module import (
 )
 
 
+@contextmanager
+def temporary(data: bytes, name: str) -> Iterator[Path]:
+    """A file with these bytes, for as long as it is looked at."""
+    with tempfile.TemporaryDirectory(prefix="toolkit-doctor-") as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        yield path
+
+
+def torch_on_cuda() -> Answer:
+    """The same on the GPU."""
+    with needs("train on a GPU"):
+        import torch
+    if torch.version.cuda is None:
+        raise Absent("this torch is built without CUDA", "pip install --force-reinstall torch (its CUDA build)")
+    _require_driver()
+    version = torch_conv("cuda")
+    return version, f"convolution on {torch.cuda.get_device_name(0)} is right"
+
+
+def _require_driver() -> None:
+    driver = probe_driver()
+    if not driver.available:
+        raise Absent(driver.reason)
+
+
+def cuda_driver() -> Answer:
+    """The driver and its GPUs."""
+    driver = probe_driver()
+    if not driver.available:
+        raise Absent(driver.reason, "install the NVIDIA driver (on a Jetson it comes with JetPack)")
+    devices = (f"{d.name} ({d.compute_capability}, {d.memory_mib:,} MiB)" for d in driver.devices)
+    return f"CUDA {driver.driver_version}", ", ".join(devices)
+
+
+def pycuda_devices() -> Answer:
+    """The GPUs that pycuda counts."""
+    with needs("drive the GPU with pycuda"):
+        import pycuda
+    _require_driver()
+    driver = importlib.import_module("pycuda.driver")
+    driver.init()
+    return str(pycuda.VERSION_TEXT), f"{driver.Device.count()} GPUs"
+
+
+def cuda_python_devices() -> Answer:
+    """The GPUs that cuda-python counts, through the driver's interface, as runners use it."""
+    from toolkit.runtime.cuda.cuda_python import HOLDS, bindings, lets_go
+
+    with needs("drive the GPU with cuda-python"):
+        driver, version = bindings()
+    _require_driver()
+    count = 0
+    for call, answer in (("cuInit", driver.cuInit(0)), ("cuDeviceGetCount", driver.cuDeviceGetCount())):
+        if int(answer[0]) != 0:
+            raise RuntimeError(f"{call} returned {answer[0].name}")
+        count = answer[-1]
+    return version, f"{count} GPUs" + ("" if lets_go(version) else f"; {HOLDS}")
+
+
 def tensorrt_build() -> Answer:
     """A convolution as an engine, where this TensorRT builds."""
+    from toolkit.engine.engine_from_onnx import engine_from_onnx  # here, because it needs numpy and the rest does not
+
     found = find_tensorrt()
     if not found.can_build:
         return found.version, f"{found.kind}: runs engines, cannot build them"
@@ -80,5 +143,9 @@ def _require_loads(found: TensorRT, driver: Driver) -> None:
 
 
 def _plan(found: TensorRT, driver: Driver, log: Log, onnx: Path) -> bytes:
+    from toolkit.engine.build import Build, BuildSettings
+    from toolkit.engine.failure import log_path
+    from toolkit.engine.monitor import Monitor
+
     build = Build(found, driver, log, onnx, (1, 1, 1), BuildSettings(), log_path(onnx))
     return build.run(Monitor(None))[0]

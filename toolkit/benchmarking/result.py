@@ -1,0 +1,118 @@
+"""What `toolkit bench` found, as values: a row a runner and batch size, the machine, warnings, and a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from toolkit.benchmarking.warnings import Warned
+from toolkit.conditions.device import Device
+from toolkit.conditions.host import Host
+from toolkit.conditions.machine import Conditions
+from toolkit.deployment.runners import Opening
+from toolkit.documents import Document
+from toolkit.hints import Items, Maybe, NotNegative, Positive, Sha256
+from toolkit.timing.latency import AtLeastOne, Latency
+
+Verdict = Literal["slower", "the machine is slower", "undecided", "within the limit"]
+Graph = Literal["on", "off", "both"]
+Wait = Literal["auto", "spin", "block"]
+
+
+@dataclass(frozen=True)
+class Settings(Document):
+    """What was asked for.
+
+    Attributes:
+        seconds: most measuring time of a runner at a batch size.
+        threads: callers at once.
+        streams: calls that a runner on a GPU may run at once.
+        rate_hz: calls a second on a schedule; null: back to back.
+        graph: CUDA graphs.
+        batches: images in a call.
+        wait: how threads waited for the GPU.
+    """
+
+    seconds: NotNegative
+    threads: AtLeastOne
+    streams: AtLeastOne
+    rate_hz: Positive | None
+    graph: Graph
+    batches: tuple[AtLeastOne, ...]
+    wait: Maybe[Wait] = None
+
+
+@dataclass(frozen=True)
+class Change(Document):
+    """One runner at one batch size, now over then.
+
+    Attributes:
+        ratio: of the medians; 1.02 is 2 % slower.
+        low: the true ratio of the two measurements is below it once in 1,000; null where there are too few rounds.
+        high: likewise above it.
+    """
+
+    runner: str
+    batch: int
+    ratio: NotNegative
+    low: NotNegative | None
+    high: NotNegative | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison(Document):
+    """All that both runs measured: ratios of medians with the interval that a rank test gives.
+
+    Attributes:
+        ok: nothing is slower beyond the limit, and the machine did not hide it.
+        reference: the file or folder compared with.
+        paired: measured in the same rounds, so that drift of the machine is not in the ratios.
+        max_regression: 0.03 lets a median be 3 % longer.
+        machine: ratio of a fixed piece of work between the two runs; null when paired.
+    """
+
+    ok: bool
+    reference: str
+    paired: bool
+    max_regression: NotNegative
+    machine: NotNegative | None
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Benchmark(Document):
+    """What toolkit bench prints, --save keeps and toolkit.bench(...) returns; docs/bench.md explains each figure.
+
+    Attributes:
+        ok: what was asked for ran, its rate was held, and nothing is slower than allowed; earlier versions printed it
+            and did not save it.
+        bundle: its folder.
+        manifest_sha256: of manifest.json's bytes.
+        tool: version.
+        runners: each runner's engine, version, device and file, by its name.
+        openings: load time and memory by name.
+        latency: a row a runner and batch size.
+        machine: a fixed piece of work in the same rounds, that a later run is compared by; empty unless asked for.
+        unavailable: why a backend or runner is not among them.
+        host: conditions.host again.
+    """
+
+    SCHEMA = "toolkit/bench/1"
+    bundle: str
+    model: str
+    manifest_sha256: Sha256
+    weights_sha256: str
+    tool: str
+    device: Device
+    settings: Settings
+    runners: dict[str, str]
+    openings: dict[str, Opening]
+    latency: Annotated[tuple[Latency, ...], Items(least=1)]
+    machine: tuple[Latency, ...]
+    conditions: Conditions
+    warnings: tuple[Warned, ...]
+    comparison: Comparison | None
+    unavailable: dict[str, str]
+    host: Host
+    ok: Maybe[bool] = None
