@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from toolkit.exporting.result import Exported
     from toolkit.quantization.sensitivity import Budget
 
+FEW_IN_INT8 = 0.5  # of all multiplications
 OWN = "For package.module:build and FILE.onnx"
 
 
@@ -189,6 +190,11 @@ def _show(made: Exported) -> None:
             say(
                 f"TensorRT reads int8 in {reading['Int8']} of {layers['convolutions']} convolutions of the int8 engine."
             )
+    share = made.graphs.share
+    if share is not None:
+        say(f"{share}, {100 * share.multiplications:.0f} % of their multiplications.")
+        if share.multiplications < FEW_IN_INT8:
+            say("[yellow]Most of this network stays in floating point: expect little of INT8.[/yellow]")
     for precision, reason in made.manifest["left_out"].items():
         note(f"No {precision} file: {reason}")
     for sentence in made.notes:

@@ -23,7 +23,7 @@ from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
 from toolkit.exporting.result import Exported, judged
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
-from toolkit.graph.from_torch import OPSET
+from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
 from toolkit.runtime.ort.runner import OrtRunner
