@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 from tests.schemas import schema_of_document
 from toolkit.documents import Document, Failure, failure_of
@@ -107,7 +106,7 @@ def test_what_was_written_is_read_back_with_entries_that_nobody_knows() -> None:
         ({"gate_percent": float("nan")}, "gate_percent is nan", "a finite number"),
         ({"gate_percent": 10**400}, "gate_percent is 1000", "a finite number"),
         ({"rows": None}, "rows is null", "a list"),
-        ({"rows": []}, "rows is a list of 0", "a list of at least 1"),
+        ({"rows": []}, "rows is an empty list", "a list of at least 1"),
         ({"rows": [{"word": "pass"}]}, "rows[0].relative_l2 is not there", "a finite number or null"),
         ({"rows": [DOCUMENT["rows"][0] | {"word": "good"}]}, "rows[0].word is text 'good'", "'pass', 'fail'"),
         ({"rows": [DOCUMENT["rows"][0] | {"flips": True}]}, "rows[0].flips is true", "a whole number"),
@@ -151,8 +150,9 @@ def test_an_error_is_a_document_too() -> None:
 
 @given(st.sampled_from(sorted(DOCUMENT)), ANYTHING)
 def test_what_the_schema_takes_the_reader_takes_and_nothing_else(entry: str, value: Any) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="needs the dependency group oracles")
     document = DOCUMENT | {entry: value}
-    valid = Draft202012Validator(schema_of_document(Judgement)).is_valid(document)
+    valid = jsonschema.Draft202012Validator(schema_of_document(Judgement)).is_valid(document)
     try:
         json.dumps(document, allow_nan=False)
         Judgement.from_dict(document)

@@ -18,8 +18,10 @@ import toolkit as package
 from tests.cli.conftest import Answer, Toolkit, in_this_process
 from tests.manifests import rehashed
 from toolkit.bundle.signing import new_key
+from toolkit.compare.parity import UnlabeledParity
 from toolkit.errors import ToolkitError
 from toolkit.files import sha256_of_file, write_together
+from toolkit.quantization.sensitivity import Sensitivities, Sensitivity
 
 SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 ORT = ("--backend", "ort", "--precision", "int8-cpu")
@@ -216,9 +218,9 @@ def test_a_baseline_that_lies_is_refused_before_anything_is_measured(tool: Toolk
         ({"device": [1]}, "device is a list"),
     ):
         shutil.copy("good.json", "lie.json")
-        refused(tool("bench", "b", *QUICK, "--baseline", changed(Path("lie.json"), change)), "no saved benchmark", word)
+        refused(tool("bench", "b", *QUICK, "--baseline", changed(Path("lie.json"), change)), "lie.json", word)
     Path("lie.json").write_text(Path("good.json").read_text().replace('"batch": 1', '"batch": 1e400', 1))
-    refused(tool("bench", "b", *QUICK, "--baseline", "lie.json"), "batch")
+    refused(tool("bench", "b", *QUICK, "--baseline", "lie.json"), "lie.json is not JSON")
 
 
 @pytest.mark.parametrize("p50", [0, -1, None, "fast", True])
@@ -234,11 +236,14 @@ def test_documents_that_lie_make_no_report(tool: Toolkit) -> None:
     for command, name in ((("verify", "b", "--backend", "ort"), "v"), (("bench", "b", *QUICK), "n")):
         Path(f"{name}.json").write_text(json.dumps(tool(*command).document))
     key = json.loads(Path("b/manifest.json").read_text())["calibration"]["key"]
-    Path("s.json").write_text(json.dumps({"key": key, "layers": [{"node": "a", "relative_l2": 0.1}]}))
+    layer = Sensitivity("a", UnlabeledParity(0.1, 0, 8))
+    Path("s.json").write_text(json.dumps(Sensitivities(True, "b", "mse", key, 8, (layer,)).as_dict()))
     good = {"--verify": "v.json", "--bench": "n.json", "--sensitivity": "s.json"}
     words = [word for pair in good.items() for word in pair]
     assert tool("report", "b", *words, "-o", "r.html", "--markdown", "r.md").code == 0
     for option, change, word in (
+        ("--verify", {"schema": None}, "schema"),
+        ("--sensitivity", {"schema": "toolkit/verify/1"}, "toolkit/verify/1"),
         ("--verify", {"schema": "toolkit/verify/9"}, "toolkit/verify/9"),
         ("--verify", {"parity.0": 1}, "parity[0] is 1"),
         ("--verify", {"images.count": "many"}, "images.count is text 'many'"),

@@ -13,6 +13,7 @@ from toolkit.data.model_images import (
     CALIBRATION,
     EVALUATION,
     MOST_EVALUATION_IMAGES,
+    Origin,
     Recipe,
     images_from_dataset,
     images_from_folder,
@@ -53,7 +54,9 @@ def test_a_class_that_the_model_lacks_is_refused(classes: tuple[str, ...], label
 def test_as_many_images_calibrate_as_there_are_different_ones() -> None:
     train = _images("ant", "bee")
     doubled = LabeledImages(np.repeat(train.images_nhwc, 2, axis=0), np.repeat(train.labels, 2), train.classes, "twice")
-    found = images_of_dataset(Dataset("set", doubled, _images("ant", "bee", seed=1)), "set", train.classes, "net")
+    found = images_of_dataset(
+        Dataset("set", doubled, _images("ant", "bee", seed=1)), Origin("set"), train.classes, "net"
+    )
     assert len(found.calibration) == found.recipe.images == 12
 
 

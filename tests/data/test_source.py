@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_images_in_proportion_are_resized_alike_in_every_way_and_nothing_is_said
     assert dataset_from_spec(str(tmp_path / "square.npz"), shape=(16, 16, 3), convert=True).notes == ()
 
 
-@pytest.mark.parametrize(("how", "words"), [("squash", "--resize crop"), ("crop", "cropped"), ("pad", "black")])
+@pytest.mark.parametrize(("how", "words"), [("squash", "`resize='crop'`"), ("crop", "cropped"), ("pad", "black")])
 def test_a_change_of_proportions_is_said(how: str, words: str, tmp_path: Path) -> None:
     _write_npz(tmp_path / "wide.npz", _marked(32, 48))
     dataset = dataset_from_spec(str(tmp_path / "wide.npz"), shape=(16, 16, 3), convert=True, resize=how)
@@ -108,5 +109,5 @@ def test_an_unknown_way_to_resize_is_refused(tmp_path: Path) -> None:
 
 
 def _write_npz(path: Path, images: LabeledImages) -> None:
-    part = {"images": images.images_nhwc, "labels": images.labels}
+    part: dict[str, Any] = {"images": images.images_nhwc, "labels": images.labels}
     np.savez(path, **{f"{kind}_{name}": value for kind in ("train", "test") for name, value in part.items()})

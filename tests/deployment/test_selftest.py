@@ -33,7 +33,7 @@ def bundle(tmp_path: Path) -> Path:
 def checked(bundle: Path, **options: Any) -> dict[str, Check]:
     """Every check by what it looked at."""
     found = selftest(bundle_from_folder(bundle), ("ort",), seconds=0.02, **options)
-    return {check.what: check for check in found}
+    return {check.what: check for check in found.checks}
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, change: Callable[[Latency], Latency]) -> list[int]:

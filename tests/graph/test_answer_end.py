@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from toolkit.graph.answer_end import cut_to_logits
 from toolkit.runtime.ort.runner import OrtRunner
 
 CLASSES = 5
-CONSTANTS = {
+CONSTANTS: dict[str, Any] = {
     "w": np.random.default_rng(0).normal(size=(6, CLASSES)).astype(np.float32),
     "one": np.array([1], np.int64), "axes": np.array([1, 2], np.int64), "row": np.array([0, -1], np.int64),
     "low": np.array(1e-7, np.float32), "high": np.array(1 - 1e-7, np.float32), "three": np.array(3, np.float32),

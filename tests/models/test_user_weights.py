@@ -170,7 +170,7 @@ def test_the_set_that_is_asked_for_is_taken(trained: nn.Sequential, key: str, tm
 
 def test_a_set_that_is_not_there_is_refused_with_those_that_are(trained: nn.Sequential, tmp_path: Path) -> None:
     torch.save({"model": trained.state_dict(), "ema": trained.state_dict()}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=r"no weights called 'averaged'[^$]*model, ema[^$]*--weights"):
+    with pytest.raises(ModelError, match=r"no weights called 'averaged'[^$]*model, ema[^$]*weights="):
         load(tmp_path / "w.pth", key="averaged")
 
 
@@ -181,7 +181,7 @@ def test_of_several_raw_sets_the_usual_place_is_taken_and_the_others_are_named(
     torch.save({"best": worse(state), "state_dict": state}, tmp_path / "w.pth")
     net, words = load(tmp_path / "w.pth")
     assert same(net, state)
-    assert words == "state_dict (others are in best: --weights takes them)"
+    assert words == "state_dict (others are in best: `weights=` takes them)"
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "complex64", "bool", "float8_e4m3fn", "qint8"])
@@ -196,7 +196,7 @@ def test_weights_of_a_type_that_no_network_has_are_refused_by_its_name(
             torch.quantize_per_tensor(value, 0.1, 0, torch.qint8) if kind == "qint8" else value.to(getattr(torch, kind))
         )
     torch.save(state, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", f"'3.weight' is {kind}, and the network computes with float32", "--int8")
+    refused(tmp_path / "w.pth", f"'3.weight' is {kind}, and the network computes with float32", "int8=True")
 
 
 def refused(path: Path, *parts: str, net: nn.Module | None = None) -> None:

@@ -28,15 +28,23 @@ class Pixels(Document):
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    network_channels: Maybe[str] = None
 
 
 @dataclass(frozen=True)
 class Output(Document):
-    """The logits."""
+    """What a file answers with.
+
+    Attributes:
+        kind: where these are no logits, see `toolkit.compare.answers`.
+        stripped: the operators that followed the logits in the network and are in no file.
+    """
 
     name: str
     dtype: str
     shape: tuple[Any, ...]
+    kind: Maybe[str] = None
+    stripped: Maybe[str] = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class TopOne(Document):
 
     top1_percent: float
     images: int
+    correct: Maybe[int] = None
 
 
 @dataclass(frozen=True)
@@ -79,14 +88,22 @@ class AccuracyEntry(Document):
 
     candidate_score: TopOne
     agreement_percent: float
+    lost: Maybe[int] = None
+    gained: Maybe[int] = None
 
 
 @dataclass(frozen=True)
 class EvaluationEntry(Document):
-    """The images that judged."""
+    """The images that judged.
+
+    Attributes:
+        read: where they were and how they were read, see `toolkit.data.model_images.Origin`.
+    """
 
     source: str
     sha256: str
+    images: Maybe[int] = None
+    read: Maybe[dict[str, Any]] = None
 
 
 @dataclass(frozen=True)

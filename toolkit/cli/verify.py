@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from toolkit.cli import options
+
 
 def command(
     bundle: Path | None = typer.Argument(
@@ -39,6 +41,7 @@ def command(
         None, "--save-worst", metavar="DIR", help="Write the images that flipped as one PNG sheet a runner."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
+    resize: str | None = options.RESIZE,
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
@@ -84,7 +87,8 @@ def command(
             gate=gate,
             strict=strict,
             layers=layers,
-            convert=convert,
+            convert=convert or resize is not None,
+            resize=resize,
             skip_bad=skip_bad,
             run_builder=run_builder,
             on_step=step,

@@ -25,6 +25,7 @@ def show(found: Verification) -> None:
         _layers(layers)
     for name, reason in {**found.unavailable, **found.not_checked}.items():
         say(f"[yellow]not run: {plain(name)}[/yellow]: {plain(reason)}")
+    _measured(found)
     _undecided(found)
     _conclusion(found)
 
@@ -50,6 +51,17 @@ def _pairs(found: Verification) -> None:
     gate = f"gate {found.gate_percent:g} %<"
     columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
     table(f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}", columns, rows)
+
+
+def _measured(found: Verification) -> None:
+    """What the manifest measured, where few of its images were here."""
+    for name, pair in found.pairs.items():
+        verdict = pair.verdict
+        if verdict.measured_images is not None:
+            note(
+                f"{name}: export measured its file on {verdict.measured_images:,} images, where it keeps "
+                f"{verdict.retention_percent:.2f} %; {found.images.count:,} images here are too few to say otherwise."
+            )
 
 
 def _interval(score: Score) -> str:

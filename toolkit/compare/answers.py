@@ -33,10 +33,12 @@ def _sigmoids_or_logits(rows: Float64) -> str:
 def softmax(logits: Float32) -> Float64:
     """Probabilities float64 of logits (N, classes)."""
     powers: Float64 = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def log_softmax(logits: Float32) -> Float64:
     """Logarithms of probabilities, float64, of logits (N, classes)."""
     shifted: Float64 = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from toolkit.compare.proportions import paired_ratio_interval
 from toolkit.documents import Document
-from toolkit.hints import Figure, Percent
+from toolkit.hints import Figure, Maybe, Percent
 
 Word = Literal["pass", "fail", "undecided"]
 PASS: Final = "pass"
@@ -31,6 +31,7 @@ class Verdict(Document):
         reaches: the measured retention itself is at the gate or above, and every logit is finite.
         images_needed: so many images would decide, if the rates seen here went on; None where it is decided, or where
             the candidate is so near to the gate that no number of images would.
+        measured_images: export judged the file on so many, and that decided: too few of them were here.
     """
 
     word: Word
@@ -40,6 +41,7 @@ class Verdict(Document):
     high_percent: Figure
     reaches: bool
     images_needed: int | None
+    measured_images: Maybe[int] = None
 
     def holds(self, strict: bool) -> bool:
         """The measured figure decides; with `strict` the whole interval must reach the gate."""

@@ -32,19 +32,19 @@ def require_resize(resize: str) -> str:
         DataError: another word.
     """
     if resize not in RESIZES:
-        raise DataError("--resize cannot be read", found=resize, allowed=", ".join(RESIZES))
+        raise DataError("`resize=` cannot be read", found=resize, allowed=", ".join(RESIZES))
     return resize
 
 
 def is_out_of_proportion(pixels: UInt8, shape: tuple[int, int, int]) -> bool:
     """Whether an image (H, W, C) has other proportions than the shape: how it is resized then makes a difference."""
-    return pixels.shape[0] * shape[1] != pixels.shape[1] * shape[0]
+    return bool(pixels.shape[0] * shape[1] != pixels.shape[1] * shape[0])
 
 
 def note_on_proportions(count: int, resize: str, shape: tuple[int, int, int]) -> tuple[str, ...]:
     """What is said where so many images changed their proportions, or lost their edges."""
     done = {
-        SQUASH: "were squashed to it: --resize crop keeps their middle, as training scripts often do, --resize pad all",
+        SQUASH: "were squashed to it: `resize='crop'` keeps their middle, as many training scripts do",
         CROP: "were cropped: their middle is kept",
         PAD: "were padded with black",
     }

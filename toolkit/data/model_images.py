@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from toolkit.contracts import Dataset, LabeledImages, Preprocessing, require_images
 from toolkit.data import dataset_from_spec, require_disjoint, sample, without_shared
+from toolkit.data.fit import SQUASH
+from toolkit.data.source import NAMED
 from toolkit.errors import CalibrationError, DataError
 from toolkit.files import content_of, read_toml
 from toolkit.folders import folder_replaced
@@ -51,17 +54,56 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where images came from and how they were read: enough to read them again.
+
+    Attributes:
+        data: a named set, or the whole path of a folder or file.
+        calibration_images, seed: how the calibration images were drawn, which may not judge.
+    """
+
+    data: str
+    convert: bool = False
+    resize: str = SQUASH
+    skip_bad: bool = False
+    calibration_images: int = IMAGES
+    seed: int = 0
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to read."""
+        return self.data in NAMED or Path(self.data).exists()
+
+
+def whole_spec(data: str) -> str:
+    """What `--data` named, for other working directories."""
+    return data if data in NAMED else str(Path(data).expanduser().resolve())
+
+
+def origin_from_dict(values: Any) -> Origin | None:
+    """The inverse of `dataclasses.asdict`; None where a later version wrote something else."""
+    try:
+        return Origin(**values)
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True)
 class ModelImages:
     """Disjoint sets: one measures ranges, one judges; and the recipe that goes with them.
 
     Attributes:
         skipped: damaged files that were left out on request, each with the reason.
+        origin: where they were, unless they are a model's own, in `calibration/<name>/`.
+        notes: what was done to them, in sentences.
     """
 
     calibration: LabeledImages
     evaluation: LabeledImages
     recipe: Recipe
     skipped: tuple[str, ...] = ()
+    origin: Origin | None = None
+    notes: tuple[str, ...] = ()
 
 
 def images_from_dataset(dataset: Dataset, recipe: Recipe, most_evaluation: int | None = None) -> ModelImages:
@@ -143,6 +185,7 @@ def images_of_model(
     convert: bool = False,
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    resize: str = SQUASH,
 ) -> ModelImages:
     """The images that belong to a model: from `data` where given, else from `calibration/<name>/`.
 
@@ -156,9 +199,14 @@ def images_of_model(
     folder = find_in_room("calibration", name)
     if data is not None:
         dataset = dataset_from_spec(
-            data, shape=preprocessing.shape, convert=convert, skip_bad=skip_bad, on_progress=on_progress
+            data,
+            shape=preprocessing.shape,
+            convert=convert,
+            skip_bad=skip_bad,
+            on_progress=on_progress,
+            resize=resize,
         )
-        images = images_of_dataset(dataset, data, labels, name, count)
+        images = images_of_dataset(dataset, Origin(data, convert, resize, skip_bad), labels, name, count)
     elif folder is not None:
         images = images_from_folder(folder)
         if count is not None and count != len(images.calibration):
@@ -178,7 +226,7 @@ def images_of_model(
 
 
 def images_of_dataset(
-    dataset: Dataset, data: str, labels: tuple[str, ...], name: str, count: int | None = None
+    dataset: Dataset, origin: Origin, labels: tuple[str, ...], name: str, count: int | None = None
 ) -> ModelImages:
     """Draws `count` calibration images, or as many as there are different ones up to `IMAGES`; see `labeled_as`."""
     dataset = replace(
@@ -187,8 +235,22 @@ def images_of_dataset(
         test=labeled_as(dataset.test, labels, name),
     )
     different = len({image.tobytes() for image in dataset.train.images_nhwc})
-    images = images_from_dataset(dataset, Recipe(data, count or min(IMAGES, different)))
-    return replace(images, skipped=dataset.skipped)
+    images = images_from_dataset(dataset, Recipe(origin.data, count or min(IMAGES, different)))
+    recipe = images.recipe
+    origin = replace(origin, data=whole_spec(origin.data), calibration_images=recipe.images, seed=recipe.seed)
+    return replace(images, skipped=dataset.skipped, origin=origin, notes=dataset.notes)
+
+
+def images_from_origin(origin: Origin, shape: tuple[int, int, int], labels: tuple[str, ...], name: str) -> ModelImages:
+    """The same images once more: equal ones have an equal sha256.
+
+    Raises:
+        DataError: they are not there, or are no longer such images.
+    """
+    dataset = dataset_from_spec(
+        origin.data, shape=shape, convert=origin.convert, skip_bad=origin.skip_bad, resize=origin.resize
+    )
+    return images_of_dataset(dataset, origin, labels, name, origin.calibration_images)
 
 
 def labeled_as(images: LabeledImages, labels: tuple[str, ...], name: str) -> LabeledImages:

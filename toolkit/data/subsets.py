@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from toolkit.contracts import LabeledImages, sha256_of_each
+from toolkit.contracts import Int64, LabeledImages, sha256_of_each
 from toolkit.errors import DataError
 
 TEST_SHARE = 0.2
@@ -73,6 +73,19 @@ def sample(images: LabeledImages, count: int, seed: int) -> LabeledImages:
         piles[int(images.labels[i])].append((_shuffled(digest, seed), i))
     dealt = sorted((turn, *card) for pile in piles.values() for turn, card in enumerate(sorted(pile)))
     return images.take(np.array([i for _, _, i in dealt[:count]], np.int64))
+
+
+def balanced(labels: Int64, count: int) -> Int64:
+    """Indices of the first `count` images, a class in turn; in their order where they stand so already.
+
+    A folder lists class by class: its beginning would be one class alone.
+    """
+    turn: defaultdict[int, int] = defaultdict(int)
+    turns = []
+    for index, label in enumerate(labels.tolist()):
+        turns.append((turn[label], index))
+        turn[label] += 1
+    return np.array(sorted(index for _, index in sorted(turns)[:count]), np.int64)
 
 
 def split(images: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledImages]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ import numpy as np
 
 from toolkit.bundle.manifest import best_first
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.compare.answers import LOGITS, PROBABILITIES, SIGMOIDS
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
 from toolkit.deployment.runners import OPENERS, open_ort
-from toolkit.errors import BackendUnavailable, DataError, ToolkitError
+from toolkit.errors import BackendUnavailable, DataError, ModelError, ToolkitError
 from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.cuda.device_images import device_images
 from toolkit.runtime.runner import Runner, WarmsUp
@@ -52,6 +54,7 @@ class Net:
         self.preprocessing: Preprocessing = bundle.preprocessing
         self._who = f"model '{bundle.model}'"
         self._shape = bundle.preprocessing.shape
+        self._softmax = bundle.manifest.get("output", {}).get("kind", LOGITS) not in (PROBABILITIES, SIGMOIDS)
         self._ones = np.ones(len(bundle.labels), np.float32)
         self._runner: Runner | None = runner
         self._process = os.getpid()
@@ -83,21 +86,40 @@ class Net:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
 
     def classify(self, images: Any) -> Answers:
-        """The likeliest label of each image and the probabilities of all (softmax of the logits); see `logits`.
+        """The likeliest label of each image and the probabilities of all, softmax of the logits; see `logits`.
 
-        One image gives one label: `labels[0]`.
+        One image gives one label: `labels[0]`. A network that gives probabilities by itself has them handed on as they
+        are; those of independent sigmoids do not sum to 1.
+
+        Raises:
+            ModelError: an answer is NaN or infinite; those of `logits`.
         """
         logits = self.logits(images)
         if len(logits) == 0:
             return Answers([], logits)
         best = logits.argmax(axis=1).tolist()
         alone = len(best) == 1
+        top = logits[0, best[0]] if alone else np.maximum.reduce(logits, axis=1, keepdims=True)
+        if not (isfinite(top) if alone else np.isfinite(top).all()):  # a NaN is the largest of a row
+            raise self._no_numbers(np.atleast_1d(top))
+        if not self._softmax:
+            return Answers([self.labels[i] for i in best], logits)
         # For one image numpy's own overhead is most of this call's: a reduction costs 10 us when caches are cold, a
         # product with ones 3.
-        logits -= logits[0, best[0]] if alone else np.maximum.reduce(logits, axis=1, keepdims=True)
+        logits -= top
         probabilities: Float32 = np.exp(logits, out=logits)
         probabilities /= probabilities.dot(self._ones)[0] if alone else np.add.reduce(logits, axis=1, keepdims=True)
         return Answers([self.labels[i] for i in best], probabilities)
+
+    def _no_numbers(self, top: Float32) -> ModelError:
+        """Of each image's largest answer, (N,) or (N, 1): without this, argmax would name some class."""
+        bad = np.flatnonzero(~np.isfinite(top.reshape(-1)))
+        return ModelError(
+            f"{self._who} answers with NaN or infinity",
+            found=f"{len(bad)} of {len(top)} images, the first at index {bad[0]}; {self.backend} {self.precision}",
+            allowed="finite numbers, from which a class can be told",
+            fix="`toolkit.verify(..., layers=True)` names the layer; another `precision=` may hold its values",
+        )
 
     def warm_up(self, batches: Sequence[int] = (1,), streams: int = 1) -> None:
         """Makes now what first calls make, so that calls under load are as fast as later ones; takes some seconds.
@@ -174,6 +196,12 @@ def _on_the_host(images: Any) -> UInt8:
     Raises:
         DataError: it lies on a GPU, or its parts differ in shape.
     """
+    if isinstance(images, np.ma.MaskedArray):
+        raise DataError(
+            "these images are a masked array, and no network leaves pixels out",
+            found=f"{int(np.ma.getmaskarray(images).sum()):,} of {images.size:,} pixels masked",
+            fix="images.filled(0), or whatever stands for what is not there",
+        )
     device = getattr(images, "__dlpack_device__", None)
     if hasattr(images, "__cuda_array_interface__") or (device is not None and int(device()[0]) not in ON_THE_HOST):
         raise DataError(

@@ -75,6 +75,7 @@ def open_runners(
     run_builder: bool = False,
     by_name: bool = True,
     device_mib: Callable[[], float | None] = lambda: None,
+    slow: bool = False,
 ) -> Opened:
     """Opens every runner that can run here.
 
@@ -83,6 +84,7 @@ def open_runners(
             anybody, so this is never done unasked.
         by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
         device_mib: reads how much of the GPU's memory is used now.
+        slow: ONNX Runtime on the CPU takes those too, without its optimizations: to be judged, not to be timed.
 
     Raises:
         BackendUnavailable: none can; the message holds every reason.
@@ -92,7 +94,7 @@ def open_runners(
     openings: dict[RunnerId, Opening] = {}
     openers = OPENERS | ({"torch": _open_builder} if run_builder and _is_user_model(bundle) else {})
     for backend in backends:
-        for precision in _precisions_of(bundle, backend, precisions, by_name):
+        for precision in _precisions_of(bundle, backend, precisions, by_name, slow):
             one = RunnerId(backend, precision)
             before, started = (resident_mib(), device_mib()), time.perf_counter()
             try:
@@ -119,12 +121,14 @@ def _grown(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def _precisions_of(bundle: Bundle, backend: str, precisions: tuple[str, ...], by_name: bool) -> tuple[str, ...]:
+def _precisions_of(
+    bundle: Bundle, backend: str, precisions: tuple[str, ...], by_name: bool, slow: bool
+) -> tuple[str, ...]:
     """PyTorch holds the model as it was trained; the other precisions are the bundle's, int8-cpu not for TensorRT.
 
     Unless they were named, engines that were never built are not missed: a TensorRT builds int8 or int8-fp16, not both.
     """
-    everything = tuple(p for p in precisions if by_name or VARIANTS[p].optimize)
+    everything = tuple(p for p in precisions if by_name or (slow and backend == "ort") or VARIANTS[p].optimize)
     if backend in ("ort", "ort-cuda"):
         precisions = everything
     if backend == "trt" and not by_name:
@@ -162,6 +166,12 @@ def _open_builder(bundle: Bundle, precision: str) -> Runner:
     from toolkit.runtime.pytorch import TorchRunner
 
     model = bundle.manifest["model"]
+    stripped = bundle.manifest.get("output", {}).get("stripped")
+    if stripped:
+        raise BackendUnavailable(
+            f"the PyTorch network answers with probabilities, the bundle with the logits before its {stripped}",
+            found="answers that no distance can be told between; at export both were equal up to there",
+        )
     try:
         network = network_from_source(source_from_dict(model["arch"]), model["weights_sha256"])
     except BackendUnavailable:

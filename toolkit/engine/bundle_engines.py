@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.bundle.sealing import manifest_text
 from toolkit.cache import private_folder
+from toolkit.documents import Document
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
@@ -26,6 +27,7 @@ from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import EngineError
 from toolkit.files import os_errors, sha256_of_file
 from toolkit.folders import folder_replaced, locked
+from toolkit.hints import Apart
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
 from toolkit.target import Target
@@ -35,13 +37,24 @@ Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Built:
-    """What `build_engines` left in a bundle: the manifest's entries, what each is of, why, and sentences for people."""
+class Built(Document):
+    """What `build_engines` left in a bundle, and toolkit build prints.
 
+    Attributes:
+        bundle: its folder.
+        engines: the manifest's entries of those that were built now.
+        resolved: which file each is of, and why.
+        notes: sentences for people.
+        tensorrt: what built them; in memory only.
+    """
+
+    SCHEMA = "toolkit/build/1"
+    ok: Literal[True]
+    bundle: Path
     engines: tuple[dict[str, Any], ...]
     resolved: tuple[Resolved, ...]
-    tensorrt: TensorRT
     notes: tuple[str, ...]
+    tensorrt: Apart[TensorRT | None] = None
 
 
 def tensorrt_for_target(target: Target) -> TensorRT:
@@ -96,7 +109,7 @@ def build_engines(
         hashes = {name: entry for name, entry in files_of_folder(fresh).items() if name in own}
         manifest = {**bundle.manifest, "engines": kept + entries, "files": hashes}
         (fresh / MANIFEST).write_text(manifest_text(manifest))
-    return Built(tuple(entries), resolved, tensorrt, _notes(made))
+    return Built(True, bundle.folder.resolve(), tuple(entries), resolved, _notes(made), tensorrt)
 
 
 def _copy(bundle: Bundle, fresh: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.ranges import ranges_from_images, require_complete
 from toolkit.calibration.record import (
@@ -28,6 +29,8 @@ from toolkit.graph.answer_end import Cut, cut_to_logits
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.graph.from_torch import onnx_from_torch
+from toolkit.graph.int8_layers import Int8Share, share_in_int8
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.calib_cache import JETPACK_6_TENSORRT, cache_from_ranges
 from toolkit.quantization.choose_method import Choice, ranges_by_parity
 from toolkit.quantization.held_out import held_out
@@ -81,6 +84,7 @@ class Graphs:
         onnx: by precision, fp32 first.
         left_out: precisions that this model cannot have, with the reason.
         facts: what was checked on the way.
+        share: how much of the network the INT8 files compute in INT8.
         fp32: what the fp32 graph answers to the images that judge.
         cut: the softmax that ended the network and is in no graph.
     """
@@ -93,11 +97,12 @@ class Graphs:
     choice: Choice | None = None
     budget: Budget | None = None
     calib_cache: str = ""
+    share: Int8Share | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def keep_float(self) -> frozenset[str]:
-        """Convolutions that the budget keeps out of INT8."""
+        """Layers that the budget keeps out of INT8."""
         return frozenset() if self.budget is None else self.budget.keep_float
 
 
@@ -142,7 +147,7 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
         facts = {"onnx_against_torch": _same_as_torch(model, graph, images)}
         cut = cut_softmax(graph, model.card.preprocessing)
         require_portable(graph)
-    fp32 = fp32_of_graph(graph, model.card.preprocessing, images, _said(model, options), on_step)
+    fp32 = fp32_of_graph(graph, model.card.preprocessing, images, _said(model, options, bool(cut.operators)), on_step)
     require_right(fp32, options.force)
     made = Graphs({"fp32": graph}, {**facts, "fp32": fp32.as_dict()}, fp32, cut)
     if options.fp16 or options.int8:
@@ -156,21 +161,24 @@ def graphs_of_model(model: LoadedModel | OnnxModel, images: ModelImages, options
     return made
 
 
-def _said(model: LoadedModel | OnnxModel, options: Options) -> Said:
+def _said(model: LoadedModel | OnnxModel, options: Options, cut: bool) -> Said:
     """What the model, and whoever exports it, say of its pixels and of its accuracy."""
-    expected = [] if options.expect_top1 is None else [("--expect-top1", options.expect_top1)]
+    expected = [] if options.expect_top1 is None else [("`expect_top1=`", options.expect_top1)]
     if model.card.accuracy is not None:
         expected.append(("its card", float(model.card.accuracy["top1_percent"])))
     others = model.decided.get("other_weights", "")
     if isinstance(model, OnnxModel):
-        return Said(ONNX, model.normalized, tuple(expected), others)
+        return Said(ONNX, model.normalized, tuple(expected), others, cut)
     foreign = model.card.arch["family"] == "python"
     given = model.decided.get("normalisation") == "given"
-    return Said(TORCH if foreign else CARD, given, tuple(expected), others)
+    return Said(TORCH if foreign else CARD, given, tuple(expected), others, cut)
 
 
 def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:
-    with TorchRunner(model.classifier) as torch_runner, OrtRunner(graph.SerializeToString(), label="model.onnx") as ort:
+    with (
+        TorchRunner(model.classifier) as torch_runner,
+        OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as ort,
+    ):
         return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
 
 
@@ -192,6 +200,7 @@ def _measure(
         require_complete(options.record, graph)
         made.record = options.record
     elif options.int8:
+        _require_layers(graph)
         typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
         notes = require_plausible(pixels, options.force, typed)
         made.choice = ranges_by_parity(
@@ -211,6 +220,18 @@ def _measure(
     made.facts["largest_activation"] = max(made.record.largest.values())
 
 
+def _require_layers(graph: onnx.ModelProto) -> None:
+    """Refuses a network of which INT8 would quantize nothing, before anything is measured."""
+    share = share_in_int8(graph, frozenset(layers_in_graph(graph)))
+    if not share:
+        raise CalibrationError(
+            "there is nothing to quantize in this network",
+            found=str(share),
+            allowed="a convolution or matrix product with constant weights beside the head",
+            fix="export without --int8",
+        )
+
+
 def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step) -> None:
     """Every INT8 artifact of the record."""
     graph, record = made.onnx["fp32"], made.record
@@ -222,6 +243,7 @@ def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step
             raise CalibrationError("`max_drop=` needs images to hold out", found=len(pixels), allowed="at least 4")
         layers = sensitivities_of_layers(graph, record, held, lambda *at: on_step("quantize each layer", *at))
         made.budget = keep_float_within(graph, record, held, layers, options.max_drop)
+    made.share = share_in_int8(graph, frozenset(layers_in_graph(graph)) - made.keep_float)
     made.onnx["int8"] = qdq_from_ranges(graph, record, keep_float=made.keep_float)
     try:
         require_fits_fp16(graph, record.largest)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import implausible_input
-from toolkit.compare.answers import SIGMOIDS, kind_of_answers
+from toolkit.compare.answers import LOGITS, SIGMOIDS, kind_of_answers
 from toolkit.compare.doubts import Doubt, could_be_better, doubts_in_answers, is_better, percent_right
 from toolkit.compare.parity import answers_of, logits_in_batches
 from toolkit.compare.readings import order_between, order_in_words, usual_orders
@@ -44,7 +45,7 @@ class DoubtfulModel(ModelError):
             "fp32 itself looks wrong on these images, and every other file would be as wrong",
             found="; ".join(doubt.what for doubt in doubts),
             allowed="answers of a model that reads images and labels as it was trained",
-            fix=" or ".join([*fixes, "--force to go on all the same"]),
+            fix=" or ".join([*fixes, "`force=True` to go on all the same"]),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,12 +62,14 @@ class Said:
         typed: its normalization comes from the command line.
         expected: who says that it is right on how many percent.
         other_weights: where its checkpoint has others.
+        cut: a softmax was cut off: what is left are logits, even where they look like something else.
     """
 
     by: str = CARD
     typed: bool = False
     expected: tuple[tuple[str, float], ...] = ()
     other_weights: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,14 @@ def fp32_of_graph(
         ExportError: it answers with NaN or infinity.
     """
     judged = images.evaluation
-    with OrtRunner(graph.SerializeToString(), label="model.onnx") as runner:
+    with OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as runner:
         started = time.perf_counter()
         logits = logits_in_batches(runner, judged.images_nhwc, lambda *at: on_step("evaluate fp32", *at))
         seconds = (time.perf_counter() - started) / len(judged)
         bad = int((~np.isfinite(logits)).sum())
         if bad:
             raise ExportError("the fp32 model answers with NaN or infinity", found=f"{bad} of {logits.size} logits")
-        answers, kind = answers_of(logits), kind_of_answers(logits)
+        answers, kind = answers_of(logits), LOGITS if said.cut else kind_of_answers(logits)
         doubts = _in_pixels(images.calibration, preprocessing, said) + _in_kind(kind, judged)
         tried: list[Reading] = []
         screened = 0
@@ -139,7 +142,7 @@ def _in_pixels(images: LabeledImages, preprocessing: Preprocessing, said: Said) 
     if not said.typed or (plain and said.by == TORCH):  # PyTorch's way to say that there is none
         return []
     reasons = implausible_input(images.images_nhwc, preprocessing)
-    return [Doubt("normalisation", reason, "--mean and --std of its training") for reason in reasons]
+    return [Doubt("normalisation", reason, "`mean=` and `std=` of its training") for reason in reasons]
 
 
 def _in_kind(kind: str, judged: LabeledImages) -> list[Doubt]:
@@ -154,7 +157,7 @@ def _with_fixes(doubts: list[Doubt], said: Said) -> tuple[Doubt, ...]:
     """Where nothing better is known, other weights of the same checkpoint are worth a try."""
     if not said.other_weights:
         return tuple(doubts)
-    fix = f"--weights: the checkpoint has others in {said.other_weights}"
+    fix = f"`weights=`: the checkpoint has others in {said.other_weights}"
     return tuple(doubt if doubt.fix else replace(doubt, fix=fix) for doubt in doubts)
 
 
@@ -196,18 +199,16 @@ def _in_labels(answers: Int64, judged: LabeledImages, said: Said) -> list[Doubt]
     """Whether the classes are in another order than the logits: a usual one, or one that half of the images show."""
     labels, names = judged.labels, judged.classes
     orders = usual_orders(names)
-    shown = order_between(answers[::2], labels[::2], len(names))
+    shuffled = np.random.default_rng(0).permutation(len(labels))  # of images that are dealt, every other one has half
+    half, rest = shuffled[::2], shuffled[1::2]  # of the classes; an order that was fitted to some is judged on others
+    shown = order_between(answers[half], labels[half], len(names))
     if shown is not None:
         orders[order_in_words(shown, "labels").removeprefix("the labels are ")] = shown
-    better = [
-        (words, order)
-        for words, order in orders.items()
-        if is_better(answers[1::2], order[answers[1::2]], labels[1::2])
-    ]
+    better = [(w, order) for w, order in orders.items() if is_better(answers[rest], order[answers[rest]], labels[rest])]
     if not better:
         return []
     words, order = max(better, key=lambda entry: int((entry[1][answers] == labels).sum()))
     what = f"the order of its logits is not that of the labels, but {words}: so it is right on "
     what += f"{percent_right(order[answers], labels)}, and as it was read on {percent_right(answers, labels)}"
-    fix = "--labels " + ",".join(names[index] for index in order) if said.by != CARD else ""
+    fix = f"`labels={tuple(names[index] for index in order)}`" if said.by != CARD else ""
     return [Doubt("order of labels", what, fix)]

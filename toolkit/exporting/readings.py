@@ -26,7 +26,7 @@ USUAL = {
     "pixels as they are, 0-255 (it scales them itself)": (0.0, PIXELS),
     "pixels from -1 to 1": (0.5, 0.5),
 }
-USUAL_OF_CHANNELS = {
+USUAL_OF_CHANNELS: dict[int, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     3: {
         "ImageNet's mean and std": IMAGENET,
         "pixels from 0 to 255 less ImageNet's mean, as Caffe has them": (IMAGENET[0], (PIXELS,) * 3),
@@ -44,7 +44,7 @@ class Reading:
 
     Attributes:
         name: what the network then is said to take.
-        fix: what says so on the command line; "" where nothing does.
+        fix: the arguments that say so; "" where nothing does.
         ask: logits of uint8 images, read so.
     """
 
@@ -108,8 +108,8 @@ def _opened(model: onnx.ModelProto) -> Ask:
 def _normalizations(here: Preprocessing, pixels: UInt8) -> dict[str, Preprocessing]:
     """The usual ones that are not the one here, each once."""
     count = here.channels
-    pairs = {name: ((mean,) * count, (std,) * count) for name, (mean, std) in USUAL.items()}
-    pairs |= USUAL_OF_CHANNELS[count]
+    pairs = dict(USUAL_OF_CHANNELS[count])
+    pairs |= {name: ((mean,) * count, (std,) * count) for name, (mean, std) in USUAL.items()}
     with contextlib.suppress(DataError):  # images that are constant in a channel have no std
         own = preprocessing_from_images(pixels)
         pairs["the mean and std of these images"] = (own.mean, own.std)
@@ -129,21 +129,21 @@ def _order(wanted: Preprocessing) -> str:
 def _order_option(wanted: Preprocessing, says: str) -> str:
     if says == CARD:
         return "image[..., ::-1] where the images are loaded"
-    return "--bgr" if wanted.bgr else "leave out --bgr"
+    return "`bgr=True`" if wanted.bgr else "leave out `bgr=`"
 
 
 def _pixel_options(wanted: Preprocessing, says: str) -> str:
-    """The options that say so, with mean and std in the network's order of channels; "" for a model with a card."""
+    """The arguments that say so, with mean and std in the network's order of channels; "" for a model with a card."""
     if says == CARD:
         return ""
     mean, std = (values[::-1] if wanted.bgr else values for values in (wanted.mean, wanted.std))
     scale = says == ONNX and set(std) in ({1.0}, {PIXELS})
     unit = 255.0 if set(std) == {PIXELS} and scale else 1.0
-    words = [f"--pixels {'0-255' if unit > 1 else '0-1'}"] if scale else []
+    words = [f"pixels='{'0-255' if unit > 1 else '0-1'}'"] if scale else []
     if not scale or any(mean):
-        words += [f"--mean {_numbers(mean, unit)} --std {_numbers(std, unit)}"]
-    return " ".join([*words, *(["--bgr"] if wanted.bgr else [])])
+        words += [f"mean={_numbers(mean, unit)}", f"std={_numbers(std, unit)}"]
+    return f"`{', '.join([*words, *(['bgr=True'] if wanted.bgr else [])])}`"
 
 
 def _numbers(values: tuple[float, ...], unit: float) -> str:
-    return ",".join(f"{value * unit:.6g}" for value in values)
+    return f"({', '.join(f'{value * unit:.6g}' for value in values)},)"

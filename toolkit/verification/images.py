@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.record import RECORD, record_from_content
 from toolkit.contracts import LabeledImages, require_images, sha256_of_each
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.model_images import EVALUATION, images_from_folder, labeled_as, require_labels
+from toolkit.data.fit import SQUASH
+from toolkit.data.model_images import (
+    EVALUATION,
+    images_from_folder,
+    images_from_origin,
+    labeled_as,
+    origin_from_dict,
+    require_labels,
+)
+from toolkit.data.subsets import balanced
 from toolkit.errors import DataError
 from toolkit.workspace import find_in_room
 
@@ -14,7 +26,12 @@ QUICK = 1000  # enough for a gate of 99 %, in seconds on a laptop; export has ju
 
 
 def evaluation_images(
-    bundle: Bundle, data: str | None, count: int | None, convert: bool = False, skip_bad: bool = False
+    bundle: Bundle,
+    data: str | None,
+    count: int | None,
+    convert: bool = False,
+    skip_bad: bool = False,
+    resize: str | None = None,
 ) -> LabeledImages:
     """From `data`; else the evaluation images the bundle was exported with; else its golden images.
 
@@ -22,12 +39,16 @@ def evaluation_images(
         count: draw so many, balanced over the classes, seeded; None takes all of `data`, and `QUICK` of the model's
             own, which are dealt so that their beginning is balanced.
         skip_bad: leave damaged files of a folder out; the images' source says how many.
+        resize: how `convert` brings images to the model's proportions; None as the bundle's own were.
 
     Raises:
         DataError: images of another shape or other classes, too few, or none that did not calibrate.
     """
     if data is not None:
-        dataset = dataset_from_spec(data, shape=bundle.preprocessing.shape, convert=convert, skip_bad=skip_bad)
+        resize = resize or str(_read(bundle).get("resize", SQUASH))
+        dataset = dataset_from_spec(
+            data, shape=bundle.preprocessing.shape, convert=convert, skip_bad=skip_bad, resize=resize
+        )
         images = labeled_as(dataset.test, bundle.labels, bundle.model)
     else:
         images = _own_images(bundle)
@@ -37,11 +58,24 @@ def evaluation_images(
     if count is not None:
         return sample(images, count, seed=0)
     if data is None and len(images) > QUICK:
-        return images.take(slice(QUICK), f"{images.source} (the first {QUICK:,} of {len(images):,})")
+        chosen = balanced(images.labels, QUICK)
+        return images.take(chosen, f"{images.source} ({QUICK:,} of {len(images):,}, a class in turn)")
     return images
 
 
+def _read(bundle: Bundle) -> dict[str, Any]:
+    """How the images that judged at export were read, where they came from elsewhere than `calibration/`."""
+    return dict((bundle.manifest.get("evaluation") or {}).get("read") or {})
+
+
 def _own_images(bundle: Bundle) -> LabeledImages:
+    wanted = (bundle.manifest.get("evaluation") or {}).get("sha256")
+    origin = origin_from_dict(_read(bundle))
+    if origin is not None and origin.is_there:
+        with contextlib.suppress(DataError):  # it is another set by now: the golden images are as they were
+            images = images_from_origin(origin, bundle.preprocessing.shape, bundle.labels, bundle.model).evaluation
+            if images.sha256 == wanted:
+                return images
     folder = find_in_room("calibration", bundle.model)
     golden, _ = bundle.golden()
     if folder is None:
@@ -52,7 +86,7 @@ def _own_images(bundle: Bundle) -> LabeledImages:
         if (folder / EVALUATION).exists():
             raise
         return LabeledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
-    return images if images.sha256 == bundle.manifest["evaluation"]["sha256"] else golden
+    return images if images.sha256 == wanted else golden
 
 
 def without_calibration_images(bundle: Bundle, images: LabeledImages) -> LabeledImages:

@@ -79,7 +79,7 @@ def opened_other(
             yield Other(path, None, {file: runner}, {file: like}, {})
         return
     opened = open_runners(
-        second, backends, tuple(p for p in precisions if p in second.precisions), run_builder, by_name
+        second, backends, tuple(p for p in precisions if p in second.precisions), run_builder, by_name, slow=True
     )
     try:
         shared = [one for one in opened.runners if one in first]

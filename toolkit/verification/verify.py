@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from toolkit.runtime.runner_id import RunnerId
 from toolkit.verification.causes import Evidence, causes_from_evidence
 from toolkit.verification.images import evaluation_images, without_calibration_images
 from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimized
+from toolkit.verification.measured import answers_as_written, decided_verdict, measured_verdicts
 from toolkit.verification.other import Other, opened_other, other_bundle
 from toolkit.verification.result import Kind, Pair, Source, Verification, judging
 from toolkit.version import __version__
@@ -45,6 +47,7 @@ def verify(
     layers: bool = False,
     convert: bool = False,
     skip_bad: bool = False,
+    resize: str | None = None,
     run_builder: bool = False,
     runners: Mapping[str, Runner] | None = None,
     on_step: Step = lambda what, done, total: None,
@@ -55,7 +58,7 @@ def verify(
         bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
         backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
-        data, images, convert, skip_bad: which images judge, see `evaluation_images`.
+        data, images, convert, skip_bad, resize: which images judge, see `evaluation_images`.
         gate: least top-1, in percent of the reference's.
         strict: the whole interval must reach the gate: too few images to decide is then no success.
         layers: compare layer by layer too, see `toolkit.verification.layers`.
@@ -77,9 +80,9 @@ def verify(
     wanted, names = require_precisions(precisions, first), require_backends(backends)
     by_name, own = names_of(precisions) != ALL, {RunnerId.from_name(name): one for name, one in (runners or {}).items()}
     with ExitStack() as stack:
-        opened = open_runners(first, names, wanted, run_builder, by_name)
+        opened = open_runners(first, names, wanted, run_builder, by_name, slow=True)
         stack.callback(opened.close)
-        judged = evaluation_images(first, data, images, convert, skip_bad)
+        judged = evaluation_images(first, data, images, convert, skip_bad, resize)
         judged = judged if second is None else without_calibration_images(second, judged)
         reference, every = _with_reference(first, dict(opened.runners), stack)
         found = None
@@ -91,6 +94,8 @@ def verify(
         asked = dict.fromkeys([reference, *against.values(), *against])
         answers = {name: _answer(name, every[name], judged, first, on_step) for name in asked}
         pairs = {n: _pair(a, n, answers[a], answers[n], judged, gate) for n, a in against.items()}
+        if found is None and data is None:
+            pairs = _decided(first, pairs, answers, judged, gate)
         if found is None:
             answers |= _supporting(first, answers, judged, on_step)
         failed = tuple(name for name, pair in pairs.items() if not pair.verdict.reaches)
@@ -198,6 +203,19 @@ def _pair(
         counts = (parity.both_right, parity.lost, parity.gained)
         verdict = verdict_from_counts(*counts, len(judged), gate, parity.nonfinite)
     return Pair(parity, flips_from_logits(expected, got, judged.labels), verdict)
+
+
+def _decided(
+    bundle: Bundle, pairs: dict[RunnerId, Pair], answers: Answers, judged: LabeledImages, gate: float
+) -> dict[RunnerId, Pair]:
+    """Pairs of the bundle's own files, judged by what export measured where few of its images are here."""
+    measured = measured_verdicts(bundle, judged, gate)
+    found = {}
+    for name, pair in pairs.items():
+        of_file = None if pair.parity.nonfinite or name.side else measured.get(name.variant)
+        as_written = of_file is not None and answers_as_written(bundle, name, answers[name], judged)
+        found[name] = replace(pair, verdict=decided_verdict(pair.verdict, of_file, as_written))
+    return found
 
 
 def _supporting(bundle: Bundle, answers: Answers, judged: LabeledImages, on_step: Step) -> Answers:
