@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn once for every width: x in percent, y and text in pixels, colors as classes of the sheet."""
+"""Charts as inline SVG, drawn once for every width: x in percent, y and text in pixels, colors of the style sheet."""
 
 from __future__ import annotations
 
