@@ -14,6 +14,7 @@ import pytest
 
 import toolkit
 from tests.faults.conftest import Healthy, Plant, healthy, plant, rehashed, written
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.compare.gate import UNDECIDED
 from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import MissingPackage, ToolkitError
@@ -138,7 +139,7 @@ def test_names_may_come_in_a_list_and_none_twice(healthy: Healthy) -> None:
 
 def test_a_bundle_held_against_itself_is_the_same_runner_by_runner(healthy: Healthy) -> None:
     found = verify(healthy.bundle, healthy.bundle, data=str(healthy.data), backends="ort", gate=99)
-    assert set(found.pairs) == {"B ort fp32", "B ort fp16", "B ort int8", "B ort int8-cpu"}
+    assert set(found.pairs) == {f"B ort {name}" for name in VARIANTS}
     assert all(pair.parity.relative_l2 == 0 for pair in found.pairs.values())
     assert [pair.parity.reference for pair in found.pairs.values()] == [name.removeprefix("B ") for name in found.pairs]
     _require_valid(found)
