@@ -14,7 +14,7 @@ from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.deployment.runners import open_runners
 from toolkit.errors import ModelError
 from toolkit.exporting.artifacts import Options
-from toolkit.exporting.export import bundle_from_model
+from toolkit.exporting.writing import bundle_from_model
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig

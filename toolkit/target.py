@@ -134,17 +134,6 @@ def _version(path: Path, text: object) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def batch_from_text(text: str) -> tuple[int, int, int]:
-    """`1:8:64` as a batch profile."""
-    try:
-        smallest, best, largest = (int(part) for part in text.split(":"))
-    except ValueError as error:
-        raise EngineError(
-            "`batch=` cannot be read", found=text, allowed="smallest:best:largest, as in 1:8:64"
-        ) from error
-    return require_batch(smallest, best, largest)
-
-
 def require_batch(smallest: int, best: int, largest: int) -> tuple[int, int, int]:
     """A batch profile whose sizes rise.
 

@@ -39,17 +39,22 @@ def process(check: dict[str, Any]) -> Any:
     return gpu_process
 
 
-def test_the_list_in_the_docs_is_what_pytest_collects(check: dict[str, Any]) -> None:
-    names = check["collected"]()
+@pytest.fixture(scope="module")
+def names(check: dict[str, Any]) -> list[str]:
+    """The tests that carry the marker."""
+    return list(check["collected"]())
+
+
+def test_the_list_in_the_docs_is_what_pytest_collects(check: dict[str, Any], names: list[str]) -> None:
     assert len(names) > 40
     written = (ROOT / "docs" / "gpu.md").read_text().partition(HEADING)[2].partition("\n\n")[2].partition("\n\n")[2]
     assert written == check["markdown"](names), "python benchmarks/gpu_check.py --list writes the list anew"
 
 
-def test_every_test_of_the_folder_carries_the_marker(check: dict[str, Any]) -> None:
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "--collect-only", "-q"]
+def test_every_test_of_the_folder_carries_the_marker(names: list[str]) -> None:
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "--confcutdir", "tests/gpu", "--collect-only", "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert [line for line in done.stdout.splitlines() if "::" in line] == check["collected"]()
+    assert [line for line in done.stdout.splitlines() if "::" in line] == names
 
 
 def test_every_file_of_tests_has_a_step(check: dict[str, Any], tmp_path: Path) -> None:
@@ -134,6 +139,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     return out, json.loads((out / "summary.json").read_text()), done
 
 
+@pytest.mark.slow
 def test_a_crash_costs_one_test_and_a_hang_another(rehearsed: tuple[Any, ...]) -> None:
     _, summary, done = rehearsed
     calls = next(part for part in summary["parts"] if part["name"] == "tiny-calls")
@@ -151,6 +157,7 @@ def test_a_crash_costs_one_test_and_a_hang_another(rehearsed: tuple[Any, ...]) -
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_the_deadline_holds_and_names_what_was_not_started(rehearsed: tuple[Any, ...]) -> None:
     _, summary, _ = rehearsed
     assert DEADLINE_S - 40 < summary["seconds"] < DEADLINE_S
@@ -161,6 +168,7 @@ def test_the_deadline_holds_and_names_what_was_not_started(rehearsed: tuple[Any,
     assert all("s left" in part["words"] for part in late)
 
 
+@pytest.mark.slow
 def test_the_tar_holds_the_rest(rehearsed: tuple[Any, ...]) -> None:
     out, summary, _ = rehearsed
     assert sorted(path.name for path in out.iterdir()) == ["results.tar.gz", "summary.json"]
@@ -173,6 +181,7 @@ def test_the_tar_holds_the_rest(rehearsed: tuple[Any, ...]) -> None:
     assert len(passed) > 20
 
 
+@pytest.mark.slow
 def test_the_tables_are_made_of_the_tar(rehearsed: tuple[Any, ...], tmp_path: Path) -> None:
     out, _, _ = rehearsed
     script = str(ROOT / "benchmarks" / "gpu_tables.py")
@@ -214,6 +223,7 @@ def test_what_a_command_started_ends_with_it(process: Any, tmp_path: Path) -> No
     pytest.fail("it was still there after five seconds")
 
 
+@pytest.mark.slow
 def test_a_check_that_is_told_to_stop_writes_down_what_it_knows(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--rehearse", "--out", str(tmp_path), "--steps", "seam,commands"]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.schemas import require_schema
 from toolkit.cli import run
 
 
@@ -54,20 +53,15 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1],
         classes=np.array(["north", "upper", "lower", "south"]),
     )  # fmt: skip
-    environment = os.environ | {"TOOLKIT_WORKSPACE": str(folder)}
-    for words in (
-        "train tiny --arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --data set.npz --epochs 8 --batch 16 "
-        "--lr 0.05 --crop 0 --no-flip --images 64",
-        "export tiny --int8 --fp16",
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "toolkit", *words.split()],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_WORKSPACE", str(folder))
+        patch.chdir(folder)
+        for words in (
+            "train tiny --arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --data set.npz --epochs 8 --batch 16 "
+            "--lr 0.05 --crop 0 --no-flip --images 64",
+            "export tiny --int8 --fp16",
+        ):
+            assert exit_code(words.split()) == 0, words
     return folder
 
 
@@ -84,14 +78,23 @@ def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
 
     def call(*words: str | Path) -> Answer:
         capsys.readouterr()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with pytest.raises(SystemExit) as ended:
-                run([str(word) for word in words])
-        finally:  # `run` ends a process; here the process goes on
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        code = exit_code([str(word) for word in words])
         out, err = capsys.readouterr()
-        return Answer(int(ended.value.code or 0), json.loads(out.strip().splitlines()[-1]), err)
+        document = json.loads(out.strip().splitlines()[-1])
+        if find_spec("jsonschema"):  # whatever a command prints has a schema, and keeps it
+            require_schema(document)
+        return Answer(code, document, err)
 
     return call
+
+
+def exit_code(words: list[str]) -> int:
+    """Runs a command in this process, which goes on behind it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(words)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return int(ended.value.code or 0)

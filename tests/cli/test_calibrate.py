@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import Toolkit, structured_set
 from tests.cli.test_bad_input import leftovers, refused
 from toolkit.calibration.methods import CANDIDATES
-from toolkit.exporting.export import CURVE
+from toolkit.exporting.writing import CURVE
 
 CLASSES = np.array(["north", "upper", "lower", "south"])
 
@@ -159,6 +159,6 @@ def test_a_forgotten_or_wrong_normalization_is_refused(toolkit: Toolkit, tmp_pat
     forced = toolkit(*words, *wrong, "--force")
     assert forced.code == 0
     assert "not normalized" in forced.document["notes"]["forced"][0]
-    refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "toolkit calibrate")
+    refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "--data FOLDER")
     refused(toolkit(*words, "--mean", "a"), "--mean cannot be read")
-    refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "for somebody else's ONNX file")
+    refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "--mean belongs to a network of your own")

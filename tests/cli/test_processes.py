@@ -16,6 +16,7 @@ import pytest
 import toolkit
 from tests.cli.conftest import structured_set
 from tests.cli.test_bad_input import leftovers
+from tests.cli.test_train import NET
 from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.runtime.trt.module import MODULES
@@ -48,16 +49,17 @@ def interrupt_when(process: subprocess.Popen[str], word: str, number: int) -> tu
     return out, seen + err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "word"),
+    ("words", "word", "number"),
     [
-        ("export tiny --int8 -o out", "measure ranges"),
-        ("verify --images 120", "run torch"),
-        ("bench --seconds 30", "measure"),
-        ("doctor", "examine"),
+        ("export tiny --int8 -o out", "measure ranges", signal.SIGINT),
+        ("export tiny --int8 -o out", "measure ranges", signal.SIGTERM),
+        ("verify --images 120", "run torch", signal.SIGTERM),
+        ("bench --seconds 30", "measure", signal.SIGINT),
+        ("doctor", "examine", signal.SIGTERM),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_leaves_nothing_half_written(
     tiny_workspace: Path, words: str, word: str, number: int
 ) -> None:
@@ -74,11 +76,11 @@ def test_an_interrupted_command_leaves_nothing_half_written(
     subprocess.run(["rm", "-rf", str(tiny_workspace / "out")], check=True)
 
 
+@pytest.mark.slow
 def test_interrupted_training_leaves_the_best_epoch_and_goes_on(tiny_workspace: Path) -> None:
-    images, labels = structured_set(4000, 4, seed=3)
+    images, labels = structured_set(1500, 4, seed=3)
     np.savez(tiny_workspace / "long.npz", images=images, labels=labels)
-    line = "train long --arch resnet8 --data long.npz --epochs 3 --images 32 --batch 64 --holdout 64"
-    words = line.split()
+    words = ["train", "long", "--data", "long.npz", "--epochs", "3", *NET, "--batch", "64", "--holdout", "64"]
     process = start(tiny_workspace, *words)
     out, err = interrupt_when(process, "epoch 1/3", signal.SIGINT)
     assert process.returncode == 1
@@ -92,10 +94,11 @@ def test_interrupted_training_leaves_the_best_epoch_and_goes_on(tiny_workspace: 
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert json.loads(out.splitlines()[-1])["epochs_done"] == 3
-    assert json.loads((tiny_workspace / "models/long/card.json").read_text())["accuracy"]["images"] == 800
+    assert json.loads((tiny_workspace / "models/long/card.json").read_text())["accuracy"]["images"] == 300
     assert not list((tiny_workspace / "models").glob(".long*"))
 
 
+@pytest.mark.slow
 def test_two_exports_to_one_target_leave_one_whole_bundle(tiny_workspace: Path) -> None:
     words = ("export", "tiny", "--int8", "--fp16", "--no-engines", "-o", "twice")
     both = [start(tiny_workspace, *words), start(tiny_workspace, *words)]
@@ -168,8 +171,9 @@ def test_stdout_is_one_json_line_and_people_read_stderr(tiny_workspace: Path) ->
     assert "p50" not in out.partition("{")[0]
 
 
-def test_a_reader_that_leaves_early_is_no_error(tiny_workspace: Path) -> None:
-    command = f"{sys.executable} -m toolkit doctor | head -c 1 >/dev/null"
-    done = subprocess.run(command, shell=True, cwd=tiny_workspace, capture_output=True, text=True)
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m toolkit init here | true"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path / "here").is_dir()
     assert "BrokenPipe" not in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,7 +20,7 @@ from toolkit.engine import trials as repeating
 from toolkit.engine.bundle_engines import build_engines
 from toolkit.engine.trials import Trials
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.exporting import export as writing
+from toolkit.exporting import writing
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.runner import ClosesItself
 from toolkit.runtime.trt.module import described

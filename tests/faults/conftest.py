@@ -17,7 +17,7 @@ import torch
 from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.exporting.artifacts import Options
-from toolkit.exporting.export import bundle_from_model
+from toolkit.exporting.writing import bundle_from_model
 from toolkit.files import sha256_of_file
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model

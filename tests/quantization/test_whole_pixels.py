@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -213,6 +213,7 @@ def _logits(model: onnx.ModelProto, images: UInt8, optimize: bool) -> Float32:
     st.booleans(),
     st.integers(0, 9),
 )
+@settings(max_examples=20)  # of twelve sessions of ONNX Runtime each
 def test_a_whole_pixel_before_mul_and_add_gives_the_same_bits_as_its_number_behind_them(
     normalization: Any, nchw: bool, bias: bool, seed: int
 ) -> None:

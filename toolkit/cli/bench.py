@@ -67,10 +67,11 @@ def command(
     """
     from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
-    from toolkit.cli.console import note, parse_list, plain, say, steps
+    from toolkit.cli.console import note, plain, say, steps
+    from toolkit.cli.options import numbers_within
     from toolkit.files import write_json
 
-    batches, allowed = parse_list(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
+    batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle)
     if save is not None:
         require_apart(opened, save, "--save")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolkit.cli import user_onnx
+from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from toolkit.exporting.calibrate import Calibration
     from toolkit.quantization.choose_method import Choice
 
 
@@ -30,15 +31,17 @@ def command(
         None, "-o", "--output", help="Folder for record.json. (default: calibration/MODEL.record)"
     ),
     force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
-    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    skip_bad: bool = user_onnx.SKIP_BAD,
-    name: str | None = user_onnx.NAME,
-    labels: str | None = user_onnx.LABELS,
-    mean: str | None = user_onnx.MEAN,
-    std: str | None = user_onnx.STD,
-    size: str | None = user_onnx.SIZE,
-    pixels: str | None = user_onnx.PIXELS,
-    layout: str | None = user_onnx.LAYOUT,
+    convert: bool = options.CONVERT,
+    resize: str | None = options.RESIZE,
+    skip_bad: bool = options.SKIP_BAD,
+    name: str | None = options.NAME,
+    labels: str | None = options.LABELS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    pixels: str | None = options.PIXELS,
+    layout: str | None = options.LAYOUT,
+    bgr: bool = options.BGR,
 ) -> dict[str, Any]:
     """Measure ranges in one pass over the images: every method reads the same histograms.
 
@@ -49,65 +52,34 @@ def command(
 
       toolkit calibrate theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from toolkit.calibration.plausibility import require_plausible
-    from toolkit.calibration.record import write_record
-    from toolkit.cli.console import steps
-    from toolkit.quantization.choose_method import ranges_by_parity
-    from toolkit.workspace import workspace
+    from toolkit.cli.console import say, steps
+    from toolkit.exporting.calibrate import calibrate
+    from toolkit.exporting.options import CalibrateOptions
 
-    own = {"name": name, "labels": labels, "mean": mean, "std": std, "size": size, "pixels": pixels, "layout": layout}
+    user = options.user_model(
+        name=name, labels=labels, mean=mean, std=std, size=size, pixels=pixels, layout=layout, bgr=bgr
+    )
+    wanted = CalibrateOptions(
+        images=images, method=method, percentile=percentile, force=force, convert=convert, resize=resize,
+        skip_bad=skip_bad,
+    )  # fmt: skip
     with steps() as step:
-        subject = user_onnx.subject_from_words(
-            model,
-            data,
-            own,
-            "calibrate",
-            count=images,
-            convert=convert,
-            skip_bad=skip_bad,
-            on_progress=lambda done, total: step("read images", done, total),
-        )
-        notes = require_plausible(subject.images.images_nhwc, force, subject.typed)
-        choice = ranges_by_parity(
-            subject.graph,
-            subject.images.images_nhwc,
-            subject.preprocessing,
-            method=method or ("percentile" if percentile is not None else subject.recipe.method),
-            percentile=percentile if percentile is not None else subject.recipe.percentile,
-            notes=notes,
-            on_step=step,
-        )
-    show_choice(choice)
-    folder = output or workspace() / "calibration" / f"{subject.name}.record"
-    write_record(folder, choice.record)
-    return _answer(folder, choice)
+        found = calibrate(model, data, wanted, user=user, on_step=step)
+    show_choice(found)
+    path, record = found.save(output), found.record
+    say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
+    say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
+    return found.saved_as(path).as_dict()
 
 
-def _answer(folder: Path, choice: Choice) -> dict[str, Any]:
-    from toolkit.cli.console import say
-
-    record = choice.record
-    say(f"{folder}/record.json: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
-    say(f"Next: [bold]toolkit export MODEL --int8 --record {folder}/record.json[/bold] with the same images.")
-    return {
-        "ok": True,
-        "record": str((folder / "record.json").resolve()),
-        "key": record.key,
-        "belongs_to": record.belongs_to,
-        "images": len(record.images),
-        "candidates": [candidate.as_dict() for candidate in choice.candidates],
-        "notes": record.notes,
-    }
-
-
-def show_choice(choice: Choice) -> None:
+def show_choice(choice: Choice | Calibration) -> None:
     """The table of candidates that `auto` tried, and why the first one won."""
     from toolkit.cli.console import note, table
 
     rows = [
         (c.method, f"{100 * c.parity.relative_l2:.3f} %", f"{c.parity.flips} of {c.parity.images}", "")
         if c.parity is not None
-        else (c.method, "", "", c.refused)
+        else (c.method, "", "", c.refused or "")
         for c in choice.candidates
     ]
     if rows:

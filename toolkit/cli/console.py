@@ -9,7 +9,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.words import typed
-from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,20 +89,3 @@ def steps() -> Iterator[Step]:
             bars.update(tasks[what], completed=done, total=total or None)
 
         yield step
-
-
-def parse_list(text: str, option: str, *, low: int, high: int) -> tuple[int, ...]:
-    """Comma-separated whole numbers within limits.
-
-    Raises:
-        ToolkitError: names the option, what was found and what is allowed.
-    """
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(low <= value <= high for value in values):
-        raise ToolkitError(
-            f"{option} cannot be read", found=text, allowed=f"numbers from {low} to {high}, as in 1,8,64"
-        )
-    return values

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolkit.cli import user_onnx
-from toolkit.cli.user_onnx import onnx_request
-from toolkit.errors import ToolkitError
+from toolkit.cli import options
 
 if TYPE_CHECKING:
-    from toolkit.data.model_images import ModelImages
-    from toolkit.exporting.export import Written
-    from toolkit.exporting.user_onnx import OnnxModel
-    from toolkit.exporting.user_torch import Request
-    from toolkit.models.checkpoint import LoadedModel
+    from toolkit.exporting.result import Exported
     from toolkit.quantization.sensitivity import Budget
 
+FEW_IN_INT8 = 0.5  # of all multiplications
 OWN = "For package.module:build and FILE.onnx"
 
 
@@ -60,9 +54,9 @@ def command(
     engines: bool = typer.Option(
         True, "--engines/--no-engines", help="Build with the TensorRT that is installed here."
     ),
-    convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    resize: str | None = user_onnx.RESIZE,
-    skip_bad: bool = user_onnx.SKIP_BAD,
+    convert: bool = options.CONVERT,
+    resize: str | None = options.RESIZE,
+    skip_bad: bool = options.SKIP_BAD,
     checkpoint: Path | None = typer.Option(
         None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
     ),
@@ -91,8 +85,8 @@ def command(
     kwargs: str | None = typer.Option(
         None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=OWN
     ),
-    pixels: str | None = user_onnx.PIXELS,
-    layout: str | None = user_onnx.LAYOUT,
+    pixels: str | None = options.PIXELS,
+    layout: str | None = options.LAYOUT,
     bgr: bool = typer.Option(
         False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=OWN
     ),
@@ -108,165 +102,50 @@ def command(
 
       toolkit export theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --int8
     """
-    from toolkit.calibration.record import record_from_file
     from toolkit.cli.calibrate import show_choice
     from toolkit.cli.console import note, steps
-    from toolkit.data.fit import SQUASH
-    from toolkit.data.model_images import images_of_model
-    from toolkit.exporting.artifacts import Options
-    from toolkit.exporting.export import bundle_from_model
-    from toolkit.exporting.qat_scales import qat_record
-    from toolkit.exporting.user_onnx import model_from_onnx
-    from toolkit.exporting.user_torch import model_from_request
-    from toolkit.lazy import needs
-    from toolkit.target import batch_from_text, target_from_name
-    from toolkit.workspace import workspace
+    from toolkit.exporting.export import export
+    from toolkit.exporting.options import ExportOptions
 
-    with needs("load a model"):
-        from toolkit.models.checkpoint import folder_of_model, load_model
-        from toolkit.models.import_path import is_import_path
-
-    if max_drop is not None and not int8:
-        raise ToolkitError("--max-drop is about INT8", found="no --int8", fix="add --int8")
-    built_for = target_from_name(target)
-    if batch is not None:
-        built_for = replace(built_for, batch=batch_from_text(batch))
-    own: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "name": name,
-        "labels": labels,
-        "mean": mean,
-        "std": std,
-        "size": size,
-    }
-    own |= {"kwargs": kwargs, "pixels": pixels, "layout": layout, "weights": weights, "bgr": bgr or None}
-    from_onnx = onnx_request(model, data, own, "export") if model is not None and model.endswith(".onnx") else None
-    request = _request(model or "", data, own) if from_onnx is None and is_import_path(model or "") else None
-    if request is None and from_onnx is None:
-        _refuse_own(own)
+    user = options.user_model(
+        mean=mean, std=std, size=size, labels=labels, kwargs=kwargs, checkpoint=checkpoint, weights=weights,
+        pixels=pixels, layout=layout, name=name, bgr=bgr,
+    )  # fmt: skip
+    wanted = ExportOptions(
+        data=data, images=images, method=method, percentile=percentile, record=record, max_drop=max_drop,
+        expect_top1=expect_top1, force=force, convert=convert, resize=resize, skip_bad=skip_bad, int8=int8, fp16=fp16,
+        target=target, batch=options.batch_from_text(batch), engines=engines,
+    )  # fmt: skip
     with steps() as step:
-        reading: Any = {
-            "count": images,
-            "convert": convert or resize is not None,
-            "resize": resize or SQUASH,
-            "skip_bad": skip_bad,
-            "on_progress": lambda done, total: step("read images", done, total),
-        }
-        loaded: LoadedModel | OnnxModel
-        if from_onnx is not None:
-            loaded, found = model_from_onnx(from_onnx, **reading)
-        elif request is not None:
-            loaded, found = model_from_request(request, **reading)
-        else:
-            loaded = load_model(folder_of_model(model))
-            card = loaded.card
-            found = images_of_model(card.name, card.labels, card.preprocessing, data=data, **reading)
-        card = loaded.card
-        by_default = record is None and method is None and percentile is None and data is None and images is None
-        learned = qat_record(card.name) if int8 and by_default and from_onnx is None and request is None else None
-        options = Options(
-            fp16=fp16,
-            int8=int8,
-            method=method or ("percentile" if percentile is not None else found.recipe.method),
-            percentile=percentile if percentile is not None else found.recipe.percentile,
-            record=learned if record is None else record_from_file(record),
-            max_drop=max_drop,
-            force=force,
-            expect_top1=expect_top1,
-            target=built_for if engines else None,
-            tensorrt_version=built_for.tensorrt_version,
-        )
-        written = bundle_from_model(loaded, found, output or workspace() / "bundles" / card.name, options, step)
-    if written.graphs.choice is not None:
-        show_choice(written.graphs.choice)
-    if written.graphs.budget is not None:
-        _show_budget(written.graphs.budget)
-    if learned is not None:
+        made = export(model, output, wanted, user=user, on_step=step)
+    if made.graphs.choice is not None:
+        show_choice(made.graphs.choice)
+    if made.graphs.budget is not None:
+        _show_budget(made.graphs.budget)
+    if made.graphs.record is not None and made.graphs.record.from_qat:
         note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
-    _show_decided(loaded, found)
-    _show(written)
-    from toolkit.exporting.export import scores_as_dict
-
-    return {
-        "ok": True,
-        "bundle": str(written.folder.resolve()),
-        "files": written.manifest["files"],
-        "accuracy": scores_as_dict(written.parity),
-        "calibration": written.manifest["calibration"],
-        "kept_in_float": written.manifest["kept_in_float"],
-        "curve": [point.as_dict() for point in written.graphs.budget.curve] if written.graphs.budget else None,
-        "left_out": written.manifest["left_out"],
-        "engines": written.engines,
-        "no_engines": written.no_engines or None,
-        "notes": list(written.notes),
-        "decided": loaded.decided,
-        "skipped": list(found.skipped),
-    }
+    _show_decided(made)
+    _show(made)
+    return made.as_dict()
 
 
-def _request(model: str, data: str | None, own: dict[str, Any]) -> Request:
-    """What was asked for of somebody's own network."""
-    from toolkit.exporting.user_torch import (
-        Request,
-        kwargs_from_text,
-        labels_from_text,
-        numbers_from_text,
-        size_from_text,
-    )
-
-    alien = [f"--{option}" for option in ("pixels", "layout") if own[option] is not None]
-    if alien:
-        raise ToolkitError(f"{', '.join(alien)} is for an ONNX file", found=model, fix="leave it out")
-    if data is None or own["checkpoint"] is None:
-        missing = "--data" if data is None else "--checkpoint"
-        raise ToolkitError(
-            f"{model} needs {missing}",
-            found=f"no {missing}",
-            allowed="weights to load, and images to calibrate with and to judge every file on",
-            fix=f"toolkit export {model} --checkpoint weights.pth --data FOLDER (or FILE.npz, cifar10, fashion-mnist)",
-        )
-    return Request(
-        builder=model,
-        checkpoint=own["checkpoint"],
-        data=data,
-        kwargs=kwargs_from_text(own["kwargs"]),
-        name=own["name"],
-        labels=labels_from_text(own["labels"]),
-        mean=numbers_from_text(own["mean"], "--mean"),
-        std=numbers_from_text(own["std"], "--std"),
-        size=size_from_text(own["size"]),
-        bgr=bool(own["bgr"]),
-        weights=own["weights"],
-    )
-
-
-def _refuse_own(own: dict[str, Any]) -> None:
-    """A model folder has all of this in its card: an option that is silently ignored would be a trap."""
-    given = [f"--{option}" for option, value in own.items() if value is not None]
-    if given:
-        raise ToolkitError(
-            f"{', '.join(given)} belongs to a network of your own",
-            allowed="MODEL as an import path, package.module:build, or as FILE.onnx",
-            fix="toolkit export package.module:build --checkpoint weights.pth --data ...",
-        )
-
-
-def _show_decided(loaded: LoadedModel | OnnxModel, images: ModelImages) -> None:
+def _show_decided(made: Exported) -> None:
     from toolkit.cli.console import note, plain, say
 
-    if loaded.decided.get("normalisation", "given") != "given":
-        values = loaded.card.preprocessing
-        numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values.mean, values.std, strict=True))
+    decided, skipped = made.decided, made.skipped
+    if decided.get("normalisation", "given") != "given":
+        values = made.manifest["preprocessing"]
+        numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values["mean"], values["std"], strict=True))
         say(
-            f"[yellow]mean/std {numbers}[/yellow] {plain(loaded.decided['normalisation'])}. "
+            f"[yellow]mean/std {numbers}[/yellow] {plain(decided['normalisation'])}. "
             "If it was trained with others, give those: --mean and --std."
         )
     for what in ("labels", "weights", "repairs"):
-        if what in loaded.decided:
-            note(f"{what}: {loaded.decided[what]}")
-    if images.skipped:
-        say(f"[yellow]{len(images.skipped)} damaged files left out[/yellow]: {plain('; '.join(images.skipped[:3]))}"
-            + (f"; and {len(images.skipped) - 3} more" if len(images.skipped) > 3 else ""))  # fmt: skip
+        if what in decided:
+            note(f"{what}: {decided[what]}")
+    if skipped:
+        say(f"[yellow]{len(skipped)} damaged files left out[/yellow]: {plain('; '.join(skipped[:3]))}"
+            + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""))  # fmt: skip
 
 
 def _show_budget(budget: Budget) -> None:
@@ -283,14 +162,14 @@ def _show_budget(budget: Budget) -> None:
     say(f"Kept in floating point: {kept}." if kept else "All convolutions in INT8 meet --max-drop.")
 
 
-def _show(written: Written) -> None:
+def _show(made: Exported) -> None:
     from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.console import note, say, table
 
-    count = written.manifest["evaluation"]["images"]
-    accuracy = {VARIANTS[precision].file: value for precision, value in written.parity.items()}
+    count = made.manifest["evaluation"]["images"]
+    accuracy = {VARIANTS[precision].file: value for precision, value in made.parity.items()}
     rows = []
-    for name, entry in written.manifest["files"].items():
+    for name, entry in made.manifest["files"].items():
         if name.endswith(".json") and "/" in name:
             continue  # an engine's sidecar
         score = accuracy.get(name)
@@ -303,18 +182,23 @@ def _show(written: Written) -> None:
                 f"{score.flips}" if score else "",
             )
         )
-    table(f"{written.folder}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
-    for entry in written.engines:
+    table(f"{made.bundle}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    for entry in made.engines:
         layers = entry["census"]
         if layers and entry["precision"] == "int8":
             reading = layers["convolutions_reading"]
             say(
                 f"TensorRT reads int8 in {reading['Int8']} of {layers['convolutions']} convolutions of the int8 engine."
             )
-    for precision, reason in written.manifest["left_out"].items():
+    share = made.graphs.share
+    if share is not None:
+        say(f"{share}, {100 * share.multiplications:.0f} % of their multiplications.")
+        if share.multiplications < FEW_IN_INT8:
+            say("[yellow]Most of this network stays in floating point: expect little of INT8.[/yellow]")
+    for precision, reason in made.manifest["left_out"].items():
         note(f"No {precision} file: {reason}")
-    for sentence in written.notes:
+    for sentence in made.notes:
         note(sentence)
-    if written.no_engines:
-        note(f"No TensorRT engines: {written.no_engines}")
+    if made.no_engines:
+        note(f"No TensorRT engines: {made.no_engines}")
     say("Next: [bold]toolkit verify[/bold] and [bold]toolkit bench[/bold]; then copy the folder to the device.")

@@ -123,6 +123,7 @@ def _train(options: dict[str, Any], device: torch.device, world: World, resume: 
     """Prepares on every process, trains on all of them, writes on rank 0; returns what is printed."""
     from toolkit.cli.train_qat import write_qat_record
     from toolkit.data.model_images import write_images
+    from toolkit.training.result import TrainingResult
     from toolkit.training.session import run_training
     from toolkit.workspace import workspace
 
@@ -137,18 +138,19 @@ def _train(options: dict[str, Any], device: torch.device, world: World, resume: 
             write_qat_record(folder, outcome, prepared.plan, prepared.images)
         _report(outcome, name)
     trained = outcome.trained
-    return {
-        "ok": not trained.interrupted,
-        "model": str(outcome.folder.resolve()),
-        "accuracy": outcome.card.accuracy,
-        "holdout_top1_percent": round(100 * trained.holdout_top1, 3),
-        "best_epoch": trained.best_epoch,
-        "epochs_done": trained.epochs_done,
-        "images_per_s": round(trained.images_per_s, 1),
-        "seconds": round(trained.seconds, 1),
-        "interrupted": trained.interrupted,
-        "data": prepared.facts,
-    } | ({} if trained.interrupted else {"next": f"toolkit export {name} --int8 --fp16"})
+    return TrainingResult(
+        ok=not trained.interrupted,
+        model=outcome.folder.resolve(),
+        accuracy=outcome.card.accuracy,
+        holdout_top1_percent=round(100 * trained.holdout_top1, 3),
+        best_epoch=trained.best_epoch,
+        epochs_done=trained.epochs_done,
+        images_per_s=round(trained.images_per_s, 1),
+        seconds=round(trained.seconds, 1),
+        interrupted=trained.interrupted,
+        data=prepared.facts,
+        next=None if trained.interrupted else f"toolkit export {name} --int8 --fp16",
+    ).as_dict()
 
 
 @dataclass(frozen=True)
@@ -233,12 +235,12 @@ def _start(options: dict[str, Any]) -> LoadedModel | None:
 
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
-    from toolkit.cli.console import parse_list
+    from toolkit.cli.options import numbers_within
 
     changes: dict[str, Any] = {}
     for key, low, high in (("widths", 1, 4096), ("blocks", 1, 256), ("strides", 1, 8)):
         if options[key] is not None:
-            changes[key] = parse_list(options[key], f"--{key}", low=low, high=high)
+            changes[key] = numbers_within(options[key], f"--{key}", low=low, high=high)
     if options["stem_kernel"] is not None:
         changes["stem_kernel"] = options["stem_kernel"]
     return changes
@@ -258,8 +260,8 @@ def _recipe(options: dict[str, Any], fine_tuned_on: int | None) -> Recipe:
 
 def _dataset(options: dict[str, Any], start: LoadedModel | None) -> Dataset:
     from toolkit.cli.console import steps
+    from toolkit.cli.options import size_from_text
     from toolkit.data import dataset_from_spec
-    from toolkit.exporting.user_torch import size_from_text
 
     shape = size_from_text(options["size"]) or ((32, 32, 3) if options["convert"] else None)
     with steps() as step:

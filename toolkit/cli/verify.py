@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from toolkit.cli import user_onnx
+from toolkit.cli import options
 
 
 def command(
@@ -41,7 +41,7 @@ def command(
         None, "--save-worst", metavar="DIR", help="Write the images that flipped as one PNG sheet a runner."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
-    resize: str | None = user_onnx.RESIZE,
+    resize: str | None = options.RESIZE,
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."

@@ -1,27 +1,34 @@
-"""What `toolkit calibrate` and `toolkit sensitivity` work on: an fp32 graph and the images that measure it."""
+"""What is exported, calibrated or examined: a model and the images that go with it, whoever made it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.contracts import LabeledImages, Preprocessing, preprocessing_from_dict, require_images
+import numpy as np
+
+from toolkit.contracts import LabeledImages, Preprocessing, UInt8, preprocessing_from_dict, require_images
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.model_images import IMAGES, Recipe, images_of_model
-from toolkit.errors import ModelError
+from toolkit.data.model_images import IMAGES, ModelImages, Recipe, images_of_model
+from toolkit.errors import ModelError, ToolkitError
 from toolkit.exporting.artifacts import fp32_graph_of_model
-from toolkit.exporting.user_onnx import OnnxRequest, model_from_onnx
+from toolkit.exporting.options import PathLike, UserModel
+from toolkit.exporting.user_onnx import OnnxModel, model_from_onnx
+from toolkit.exporting.user_torch import model_from_builder
 from toolkit.files import os_errors
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
 
+    from toolkit.models.checkpoint import LoadedModel
+
 PREPROCESSING = "toolkit.preprocessing"  # in the metadata of every file that the toolkit wrote
-Progress = Callable[[int, int], None]
+ARRAY = "an array"  # the source of images that lie in memory
+IMAGES_WANTED = "images to calibrate with and to judge on"
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Subject:
     """A graph with its preprocessing inside, its calibration images, and the recipe that goes with them.
 
     Attributes:
-        typed: the preprocessing again, where it comes from the command line and not from a card.
+        typed: the preprocessing again, where a user said it and no card.
     """
 
     name: str
@@ -40,70 +47,137 @@ class Subject:
     typed: Preprocessing | None = None
 
 
-def subject_of(
-    model: str | None,
-    *,
-    data: str | None = None,
-    count: int | None = None,
-    convert: bool = False,
-    skip_bad: bool = False,
-    on_progress: Progress | None = None,
-) -> Subject:
-    """From a model's name or folder, or from a bundle's fp32 ONNX file.
-
-    Raises:
-        ModelError: no such model, or no fp32 file. DataError: no images that fit.
-    """
-    reading: Any = {"count": count, "convert": convert, "skip_bad": skip_bad, "on_progress": on_progress}
-    if model is not None and model.endswith(".onnx"):
-        return _of_bundles_file(Path(model), data, reading)
-    with needs("load a model"):
-        from toolkit.models.checkpoint import folder_of_model, load_model
-    loaded = load_model(folder_of_model(model))
-    card = loaded.card
-    images = images_of_model(card.name, card.labels, card.preprocessing, data=data, **reading)
-    return Subject(card.name, fp32_graph_of_model(loaded), card.preprocessing, images.calibration, images.recipe)
-
-
-def subject_of_user_file(request: OnnxRequest, **reading: Any) -> Subject:
-    """From somebody else's ONNX file, exactly as `toolkit export` takes it, so that export takes the record.
+def model_with_images(
+    model: PathLike | None, data: PathLike | None, user: UserModel | None, reading: dict[str, Any]
+) -> tuple[LoadedModel | OnnxModel, ModelImages]:
+    """A model of the workspace, or a network or ONNX file of the user's, and the images that go with it.
 
     Args:
-        reading: as of `toolkit.exporting.user_onnx.model_from_onnx`.
+        reading: as `CalibrateOptions.reading` gives it.
 
     Raises:
-        ToolkitError: see `model_from_onnx`.
+        ToolkitError: there is no such model, its images do not fit, or `user` says what only another kind leaves open.
     """
-    made, images = model_from_onnx(request, **reading)
-    typed = made.card.preprocessing if made.normalized else None
-    return Subject(made.card.name, made.graph, made.card.preprocessing, images.calibration, images.recipe, typed)
+    name, spec = (None if value is None else os.fspath(value) for value in (model, data))
+    user = user or UserModel()
+    if name is not None and name.endswith(".onnx"):
+        _refuse(user, ("checkpoint", "kwargs", "weights"), "does not go with an ONNX file", name)
+        return model_from_onnx(Path(name), _data(name, spec), user, **reading)
+    with needs("load a model"):
+        from toolkit.models.checkpoint import folder_of_model, load_model
+        from toolkit.models.import_path import is_import_path
+
+    if name is not None and is_import_path(name):
+        _refuse(user, ("pixels", "layout"), "is for an ONNX file", name)
+        spec = _data(name, spec)
+        if user.checkpoint is None:
+            raise ToolkitError(
+                f"{name} needs `checkpoint=`", found="no `checkpoint=`", fix="`checkpoint='weights.pth'`"
+            )
+        return model_from_builder(name, Path(user.checkpoint), spec, user, **reading)
+    _refuse(user, user.said(), "belongs to a network of your own", name or "the shipped default")
+    loaded = load_model(folder_of_model(name))
+    card = loaded.card
+    return loaded, images_of_model(card.name, card.labels, card.preprocessing, data=spec, **reading)
 
 
-def _of_bundles_file(path: Path, data: str | None, reading: dict[str, Any]) -> Subject:
+def _refuse(user: UserModel, names: Any, why: str, model: str) -> None:
+    """A model folder has all of this in its card, and a file has no constructor: what is ignored would be a trap."""
+    given = [f"`{name}=`" for name in user.said() if name in names]
+    if given:
+        raise ToolkitError(
+            f"{', '.join(given)} {why}",
+            found=model,
+            allowed="a network of your own is an import path, package.module:build, or a FILE.onnx",
+            fix="leave it out",
+        )
+
+
+def _data(model: str, data: str | None) -> str:
+    if data is None:
+        fix = "`data=FOLDER` (or FILE.npz, cifar10, fashion-mnist)"
+        raise ToolkitError(f"{model} needs `data=`", found="no `data=`", allowed=IMAGES_WANTED, fix=fix)
+    return data
+
+
+def subject_of(
+    model: PathLike | None, images: PathLike | UInt8 | None, user: UserModel | None, reading: dict[str, Any]
+) -> Subject:
+    """What to measure: any model as above, or a bundle's fp32 ONNX file.
+
+    Args:
+        images: a named set, a folder, an .npz, or uint8 (N, H, W, C); None takes the model's own.
+
+    Raises:
+        ToolkitError: as above, or the file is quantized, or an array for a model that says no labels.
+    """
+    if model is not None and is_file_of_a_bundle(model):
+        return _of_bundles_file(Path(model), images, reading)
+    if isinstance(images, np.ndarray):
+        return _of_array(model, images, user, reading)
+    made, found = model_with_images(model, images, user, reading)
+    if isinstance(made, OnnxModel):
+        typed = made.card.preprocessing if made.normalized else None
+        return Subject(made.card.name, made.graph, made.card.preprocessing, found.calibration, found.recipe, typed)
+    graph = fp32_graph_of_model(made)
+    return Subject(made.card.name, graph, made.card.preprocessing, found.calibration, found.recipe)
+
+
+def _of_array(model: PathLike | None, images: UInt8, user: UserModel | None, reading: dict[str, Any]) -> Subject:
+    """A model of the workspace: its card says what the images must look like."""
+    with needs("load a model"):
+        from toolkit.models.checkpoint import folder_of_model, load_model
+        from toolkit.models.import_path import is_import_path
+
+    name = None if model is None else os.fspath(model)
+    if user is not None or (name is not None and (name.endswith(".onnx") or is_import_path(name))):
+        raise ToolkitError(
+            "a network of your own takes images with labels: it is judged before it is calibrated",
+            found=ARRAY,
+            allowed="a named set, a folder of class folders, or an .npz file",
+        )
+    loaded = load_model(folder_of_model(name))
+    card = loaded.card
+    chosen, recipe = _drawn(images, card.labels, card.preprocessing, f"model '{card.name}'", reading)
+    return Subject(card.name, fp32_graph_of_model(loaded), card.preprocessing, chosen, recipe)
+
+
+def _drawn(
+    images: UInt8, labels: tuple[str, ...], preprocessing: Preprocessing, who: str, reading: dict[str, Any]
+) -> tuple[LabeledImages, Recipe]:
+    """The images of an array that calibrate; nothing reads their labels."""
+    require_images(images, preprocessing, who)
+    whole = LabeledImages(images, np.zeros(len(images), np.int64), labels, ARRAY)
+    recipe = Recipe(ARRAY, min(reading["count"] or IMAGES, len(whole)))
+    return sample(whole, recipe.images, recipe.seed), recipe
+
+
+def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[str, Any]) -> Subject:
     graph = _graph_from_file(path)
     properties = {entry.key: entry.value for entry in graph.metadata_props}
     preprocessing = preprocessing_from_dict(json.loads(properties[PREPROCESSING]))
-    name, labels = properties.get("toolkit.model", path.stem), json.loads(properties.get("toolkit.labels", "[]"))
+    name, labels = properties.get("toolkit.model", path.stem), tuple(json.loads(properties.get("toolkit.labels", "[]")))
     if data is None:
-        images = images_of_model(name, tuple(labels), preprocessing, **reading)
+        images = images_of_model(name, labels, preprocessing, **reading)
         return Subject(path.stem, graph, preprocessing, images.calibration, images.recipe)
+    if isinstance(data, np.ndarray):
+        return Subject(path.stem, graph, preprocessing, *_drawn(data, labels, preprocessing, str(path), reading))
     count = reading.pop("count")
-    dataset = dataset_from_spec(data, shape=preprocessing.shape, **reading)
-    recipe = Recipe(data, min(count or IMAGES, len(dataset.train)))
+    dataset = dataset_from_spec(os.fspath(data), shape=preprocessing.shape, **reading)
+    recipe = Recipe(os.fspath(data), min(count or IMAGES, len(dataset.train)))
     chosen = sample(dataset.train, recipe.images, recipe.seed)
     require_images(chosen.images_nhwc, preprocessing, str(path))
     return Subject(path.stem, graph, preprocessing, chosen, recipe)
 
 
-def is_user_file(model: str) -> bool:
-    """Whether this is an ONNX file that the toolkit did not write.
+def is_file_of_a_bundle(model: PathLike) -> bool:
+    """Whether this is an ONNX file that the toolkit wrote.
 
     Raises:
         ModelError: not a whole ONNX file. ToolkitError: it cannot be read.
     """
-    if not model.endswith(".onnx"):
-        return False
-    return all(entry.key != PREPROCESSING for entry in _loaded(Path(model)).metadata_props)
+    path = Path(model)
+    return path.suffix == ".onnx" and any(entry.key == PREPROCESSING for entry in _loaded(path).metadata_props)
 
 
 def _loaded(path: Path) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from toolkit.data import dataset_from_spec
 from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import ModelImages, Origin, images_of_dataset
 from toolkit.errors import ExportError, ModelError, ToolkitError
+from toolkit.exporting.options import UserModel
 from toolkit.exporting.user_torch import labels_that_fit
 from toolkit.graph.answer_end import Cut
 from toolkit.graph.checks import require_portable, require_same_answers
@@ -34,7 +35,7 @@ FAMILY = "onnx"
 
 @dataclass(frozen=True)
 class Pixels:
-    """What is said on the command line of a file's input.
+    """What is said of a file's input.
 
     Attributes:
         mean, std: of pixels on `scale`; None for no normalization.
@@ -139,23 +140,10 @@ class OnnxModel:
     cut: Cut = field(default_factory=Cut)
 
 
-@dataclass(frozen=True)
-class OnnxRequest:
-    """What was asked for on the command line.
-
-    Attributes:
-        labels: one a logit; None takes the classes of the images.
-    """
-
-    path: Path
-    data: str
-    pixels: Pixels
-    name: str | None = None
-    labels: tuple[str, ...] | None = None
-
-
 def model_from_onnx(
-    request: OnnxRequest,
+    path: Path,
+    data: str,
+    user: UserModel,
     *,
     count: int | None = None,
     convert: bool = False,
@@ -166,6 +154,7 @@ def model_from_onnx(
     """Repairs the file, reads the images and proves that they belong together and that the repair changed nothing.
 
     Args:
+        data: the images that calibrate and judge.
         count: calibration images; None takes up to 512.
         resize: how `convert` brings images of other proportions to the model's size.
 
@@ -173,27 +162,28 @@ def model_from_onnx(
         ModelError: the file cannot be used, or does not fit images and labels. ExportError: the normalized graph
             answers differently. DataError: the images cannot be used.
     """
-    pixels = request.pixels
+    mean, std = (None if values is None else tuple(values) for values in (user.mean, user.std))
+    pixels = Pixels(mean, std, user.pixels, user.layout, user.size, user.bgr)
     if pixels.mean is None and pixels.std is None and pixels.scale is None:
         raise ToolkitError(
-            f"{request.path} does not say what its pixels are",
+            f"{path} does not say what its pixels are",
             found="no `mean=` and `std=`, no `pixels=`",
             allowed="the normalization of its training",
             fix="`mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)` is ImageNet's; `pixels='0-1'` alone is none",
         )
-    name = require_name(request.name or default_name(request.path))
-    opened = opened_from_file(request.path, pixels)
+    name = require_name(user.name or default_name(path))
+    opened = opened_from_file(path, pixels)
     preprocessing = opened.preprocessing
     dataset = dataset_from_spec(
-        request.data,
+        data,
         shape=preprocessing.shape,
         convert=convert,
         skip_bad=skip_bad,
         on_progress=on_progress,
         resize=resize,
     )
-    labels = labels_that_fit(request.labels, dataset, opened.classes, str(request.path))
-    images = images_of_dataset(dataset, Origin(request.data, convert, resize, skip_bad), labels, name, count)
+    labels = labels_that_fit(user.labels, dataset, opened.classes, str(path))
+    images = images_of_dataset(dataset, Origin(data, convert, resize, skip_bad), labels, name, count)
     checks = {"onnx_against_original": opened.require_same(images.evaluation.images_nhwc)}
     file = opened.file
     notes = list(opened.normalized.notes)
@@ -201,7 +191,7 @@ def model_from_onnx(
     card = Card(name, {**arch, "repairs": notes}, labels, preprocessing, file.sha256)
     decided = {
         "normalisation": "given",
-        "labels": "given" if request.labels else f"the classes of {dataset.name}",
+        "labels": "given" if user.labels else f"the classes of {dataset.name}",
         "weights": f"{file.path.name}, opset {file.opset}" + (f", {file.exporter}" if file.exporter else ""),
         "repairs": "; ".join(notes) or "none needed",
     }

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
 from toolkit.files import os_errors
+from toolkit.graph.normal.folding import STANDARD
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
 
-OLDEST_OPSET = 9
-STANDARD = ("", "ai.onnx")
+OLDEST_OPSET = 6
 QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
     | {"MatMulInteger"}
@@ -49,7 +49,6 @@ def onnx_from_file(path: Path) -> OnnxFile:
     """
     with needs("read ONNX files"):
         import onnx
-        from onnx import inliner
     with os_errors(path, "read"):
         content = path.read_bytes()
     try:
@@ -67,9 +66,7 @@ def onnx_from_file(path: Path) -> OnnxFile:
             found="preprocessing inside",
             fix="export the model that it came from, or use its bundle",
         )
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    _drop_listed_initializers(model)
+    model = _in_order(path, model)
     _require_known_operators(path, model, opset)
     _require_one_tensor(path, "input", list(model.graph.input))
     _require_one_tensor(path, "output", list(model.graph.output))
@@ -126,13 +123,27 @@ def _require_opset(path: Path, model: onnx.ModelProto) -> int:
     return opset
 
 
-def _drop_listed_initializers(model: onnx.ModelProto) -> None:
-    """Before IR version 4 every initializer had to be an input too; such ones are no constants to anybody."""
-    graph, model.ir_version = model.graph, max(model.ir_version, 4)
-    constants = {tensor.name for tensor in graph.initializer}
-    kept: list[Any] = [type(v).FromString(v.SerializeToString()) for v in graph.input if v.name not in constants]
-    del graph.input[:]
-    graph.input.extend(kept)
+def _in_order(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Nodes sorted, each with a name of its own, functions taken apart, initializers no longer among the inputs.
+
+    Before IR version 4 every initializer had to be an input too; such ones are no constants to anybody.
+    """
+    with needs("read ONNX files"):
+        import onnx_ir
+        from onnx_ir.passes import common
+    passes = (
+        common.InlinePass(),
+        common.RemoveInitializersFromInputsPass(),
+        common.TopologicalSortPass(),
+        common.NameFixPass(),
+    )
+    try:
+        result = onnx_ir.passes.Sequential(*passes)(onnx_ir.from_proto(model)).model
+        ordered = onnx_ir.to_proto(result)
+    except Exception as error:  # what a damaged graph makes it raise
+        raise ModelError(f"{path} is not a whole ONNX file", found=_first_line(error)) from error
+    ordered.ir_version = max(ordered.ir_version, 4)
+    return ordered
 
 
 def _require_known_operators(path: Path, model: onnx.ModelProto, opset: int) -> None:

@@ -23,8 +23,11 @@ from toolkit.calibration.record import (
 )
 from toolkit.contracts import Float32, UInt8
 from toolkit.files import read_onnx
+from toolkit.graph.cpu_placement import cpu_placement
 from toolkit.graph.edit import arrays_of
-from toolkit.quantization.ort_cpu import scales_of_pairs
+from toolkit.graph.int8_layers import weights_of_layers
+from toolkit.graph.qdq_placement import layers_in_graph
+from toolkit.quantization.scales import scales_of_pairs
 from toolkit.quantization.whole_pixels import BYTE_PADS, with_whole_pixels
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import first_nonfinite
@@ -114,6 +117,7 @@ def _scales(
     arrays, on_cpu = arrays_of(model.graph), not variant.for_tensorrt
     ranges = {} if record is None else {**record.largest, **record.amax, **(record.cpu if on_cpu else {})}
     weights = _weights_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else _weights(sources)
+    shared = _shared_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else set()
     seen, causes = set(), []
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] in seen:
@@ -125,23 +129,25 @@ def _scales(
             continue
         if scale.size > 1 and tensor in weights:
             causes += _of_weights(path, tensor, scale.astype(np.float32), weights[tensor], on_cpu)
-        elif scale.size == 1 and tensor in ranges:
+        elif scale.size == 1 and tensor in ranges and tensor not in shared:
             levels = UNSIGNED_LEVELS if on_cpu and not zero.any() else LEVELS
             causes += _of_activation(path, tensor, float(scale.item()), ranges[tensor] / levels)
     return causes
 
 
 def _weights(sources: tuple[Any, Any]) -> dict[str, Float32]:
-    """The weights that the scales of TensorRT's files belong to, by name."""
-    found = {name: value for source in sources for name, value in arrays_of(source.graph).items()}
-    return {name: value for name, value in found.items() if value.ndim > 1}
+    """The weights that the scales of TensorRT's files belong to, by name, output channels first."""
+    return dict(pair for source in sources for pair in weights_of_layers(source).values())
 
 
 def _weights_on_cpu(source: onnx.ModelProto) -> dict[str, Float32]:
-    """The same for the CPU file, which names weights after the convolution."""
-    arrays = arrays_of(source.graph)
-    convolutions = [node for node in source.graph.node if node.op_type == "Conv" and node.input[1] in arrays]
-    return {f"{node.name}/weight": arrays[node.input[1]] for node in convolutions}
+    """The same for the CPU file, which names weights after the layer."""
+    return {f"{layer}/weight": rows for layer, (_, rows) in weights_of_layers(source).items()}
+
+
+def _shared_on_cpu(source: onnx.ModelProto) -> set[str]:
+    """Tensors of the CPU file that have the range of another one."""
+    return set(cpu_placement(source, frozenset(layers_in_graph(source))).shares)
 
 
 def _of_activation(path: Path, tensor: str, scale: float, wanted: float) -> list[Cause]:
@@ -158,7 +164,7 @@ def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32, on_c
     usable = widest > NEARLY_NONE
     scales, widest = scales[usable], widest[usable]
     least = WEIGHT_SCALES[0] * widest
-    if on_cpu:
+    if on_cpu or weights.ndim == 2:
         widest = np.maximum(widest, scales_of_pairs(weights)[usable])
     most = WEIGHT_SCALES[1] * widest
     wrong = (scales < least) | (scales > most)

@@ -1,0 +1,160 @@
+"""`toolkit.calibrate`: ranges from images, as a record that `toolkit.export` takes; and what INT8 costs each layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from toolkit.calibration.plausibility import require_plausible
+from toolkit.calibration.record import RECORD, Record, write_record
+from toolkit.contracts import UInt8
+from toolkit.documents import Document
+from toolkit.errors import CalibrationError
+from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
+from toolkit.exporting.subject import Subject, subject_of
+from toolkit.files import json_text
+from toolkit.folders import folder_replaced
+from toolkit.hints import Count, Sha256
+from toolkit.quantization.charts import png_of_bars
+from toolkit.quantization.choose_method import Candidate, Choice, ranges_by_parity
+from toolkit.quantization.held_out import held_out
+from toolkit.quantization.sensitivity import Sensitivities, sensitivities_of_layers
+from toolkit.workspace import workspace
+
+SENSITIVITY = "sensitivity.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges of a model's activations, and how their method was chosen.
+
+    Attributes:
+        model: its name.
+        record: the ranges, and the key that says what they belong to.
+        candidates: the methods that were compared, best first; empty where one was named.
+        why: one sentence about the choice; empty where a method was named.
+    """
+
+    model: str
+    record: Record
+    candidates: tuple[Candidate, ...]
+    why: str
+
+    def save(self, folder: PathLike | None = None) -> Path:
+        """Writes record.json into a folder, None calibration/MODEL.record of the workspace; returns the file's path.
+
+        Raises:
+            ToolkitError: the folder belongs to something else, or cannot be written.
+        """
+        place = workspace() / "calibration" / f"{self.model}.record" if folder is None else Path(folder)
+        write_record(place, self.record)
+        return place / RECORD
+
+    def saved_as(self, path: Path) -> Calibrated:
+        """What is printed of it, once it lies in a file."""
+        record = self.record
+        return Calibrated(
+            True, path.resolve(), record.key, record.belongs_to, len(record.images), self.candidates, record.notes
+        )
+
+
+@dataclass(frozen=True)
+class Calibrated(Document):
+    """What toolkit calibrate prints.
+
+    Attributes:
+        record: the file that was written.
+        key: says what the ranges belong to, in one hash.
+        belongs_to: the parts of that: hashes of graph, images and preprocessing, method, observer.
+        images: that were measured.
+        candidates: each method that was tried, best first; none where the method was named.
+        notes: what the record says besides.
+    """
+
+    SCHEMA = "toolkit/calibrate/1"
+    ok: Literal[True]
+    record: Path
+    key: Sha256
+    belongs_to: dict[str, Any]
+    images: Count
+    candidates: tuple[Candidate, ...]
+    notes: dict[str, Any]
+
+
+def calibrate(
+    model: PathLike | None = None,
+    images: PathLike | UInt8 | None = None,
+    options: CalibrateOptions = CalibrateOptions(),
+    *,
+    user: UserModel | None = None,
+    on_step: Step = lambda what, done, total: None,
+) -> Calibration:
+    """Measures ranges in one pass over the images; with the method "auto" parity with fp32 chooses among all.
+
+    Args:
+        model: a name in models/, a model folder, FILE.onnx (a bundle's or your own), `package.module:build`; None is
+            the shipped default.
+        images: a named set, a folder of class folders, an .npz, or uint8 (N, H, W, C); None takes the model's own.
+        user: what a network of your own leaves open.
+        on_step: called with (what is being done, done, total).
+
+    Raises:
+        ToolkitError: the model or the images cannot be used, or no range can be measured.
+    """
+    subject = subject_of(model, images, user, options.reading(on_step))
+    choice = _measured(subject, options, on_step)
+    return Calibration(subject.name, choice.record, choice.candidates, choice.why)
+
+
+def _measured(subject: Subject, options: CalibrateOptions, on_step: Step) -> Choice:
+    pixels = subject.images.images_nhwc
+    method, percentile = options.measuring(subject.recipe)
+    return ranges_by_parity(
+        subject.graph,
+        pixels,
+        subject.preprocessing,
+        method=method,
+        percentile=percentile,
+        notes=require_plausible(pixels, options.force, subject.typed),
+        on_step=on_step,
+    )
+
+
+def sensitivities_of_model(
+    model: PathLike | None = None,
+    images: PathLike | UInt8 | None = None,
+    options: CalibrateOptions = CalibrateOptions(),
+    *,
+    user: UserModel | None = None,
+    on_step: Step = lambda what, done, total: None,
+) -> Sensitivities:
+    """What INT8 costs in each convolution alone, with the arguments of `calibrate`.
+
+    Raises:
+        ToolkitError: as `calibrate`, or there are too few images to hold some out.
+    """
+    subject = subject_of(model, images, user, options.reading(on_step))
+    record, pixels = _measured(subject, options, on_step).record, subject.images.images_nhwc
+    held = pixels[held_out(pixels)]
+    if len(held) == 0:
+        raise CalibrationError("too few images to hold some out", found=len(pixels), allowed="at least 8")
+    layers = sensitivities_of_layers(
+        subject.graph, record, held, lambda done, total: on_step("quantize each layer", done, total)
+    )
+    return Sensitivities(True, subject.name, record.belongs_to["method"], record.key, len(held), tuple(layers))
+
+
+def title_of(found: Sensitivities) -> str:
+    """What its table and its chart show."""
+    return f"INT8 in one convolution alone, {found.method}, {found.images} held-out images"
+
+
+def save_sensitivities(found: Sensitivities, folder: PathLike | None = None) -> Sensitivities:
+    """Writes sensitivity.json and a chart, into calibration/MODEL.sensitivity unless told otherwise; says where."""
+    place = workspace() / "calibration" / f"{found.model}.sensitivity" if folder is None else Path(folder)
+    bars = [(layer.node, layer.parity.relative_l2, f"{100 * layer.parity.relative_l2:.3f} %") for layer in found.layers]
+    with folder_replaced(place, owned_by=SENSITIVITY) as fresh:
+        (fresh / SENSITIVITY).write_text(json_text(found.as_dict()))
+        (fresh / "sensitivity.png").write_bytes(png_of_bars(f"{found.model}: {title_of(found)}", bars))
+    return replace(found, folder=place.resolve())
