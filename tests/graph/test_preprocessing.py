@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from toolkit.contracts import Preprocessing, UInt8, preprocessing_from_dict
+from toolkit.contracts import Float32, Preprocessing, UInt8, preprocessing_from_dict
 from toolkit.errors import ModelError
 from toolkit.graph.from_torch import onnx_from_torch
 from toolkit.graph.preprocessing import renormalized, with_preprocessing
@@ -39,9 +39,10 @@ def network(first: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def answers(model: onnx.ModelProto, images: UInt8) -> np.ndarray:
+def answers(model: onnx.ModelProto, images: UInt8) -> Float32:
     with OrtRunner(model.SerializeToString()) as runner:
-        return runner.logits(np.ascontiguousarray(images))
+        found: Float32 = runner.logits(np.ascontiguousarray(images))
+    return found
 
 
 @pytest.mark.parametrize("first", ["Conv", "Gemm"])

@@ -16,7 +16,7 @@ from toolkit.compare.gate import Verdict, verdict_from_counts
 from toolkit.contracts import Dataset, LabeledImages
 from toolkit.data.model_images import Origin, images_of_dataset
 from toolkit.exporting.artifacts import Options
-from toolkit.exporting.export import bundle_from_model
+from toolkit.exporting.writing import bundle_from_model
 from toolkit.models.checkpoint import load_model
 from toolkit.verification.images import evaluation_images
 from toolkit.verification.measured import decided_verdict
