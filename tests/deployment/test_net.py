@@ -59,7 +59,7 @@ def test_a_bundle_of_the_first_format_still_answers_its_golden_logits(
 def test_a_newer_format_is_refused_in_words(bundle_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_folder, tmp_path / "b")
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"format": 3}))
     with pytest.raises(BundleError, match="cannot read") as caught:
         toolkit.load(tmp_path / "b")
     assert "pip install -U" in str(caught.value)

@@ -59,7 +59,7 @@ def folder_of_model(model: str | None) -> Path:
         ModelError: there is no such model; names those that exist.
     """
     name = model or DEFAULT_MODEL
-    folder = find_in_room("models", name) if "/" not in name else None
+    folder = find_in_room("models", name)
     folder = folder or (Path(name) if Path(name).is_dir() else None)
     if folder is None:
         raise ModelError(
