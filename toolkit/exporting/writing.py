@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.bundle.entries import FileEntry
 from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
 from toolkit.compare.parity import logits_in_batches, parity_from_logits
@@ -103,7 +104,7 @@ def bundle_from_model(
             "accuracy": {p: value.as_dict() for p, value in parity.items()},
             "checks": made.facts,
         }
-        (fresh / MANIFEST).write_text(json_text(manifest))
+        (fresh / MANIFEST).write_text(manifest_text(manifest))
     said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
     notes = (*filter(None, said), *notes)
     return Exported(
