@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from toolkit.documents import Document
 from toolkit.errors import BundleError, ToolkitError
 
 DEFAULT_MODEL = "resnet32x32-fashion"
 ROOMS = ("models", "calibration", "export")
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class NewWorkspace(Document):
+    """What toolkit init prints.
+
+    Attributes:
+        workspace: the folder that has the rooms.
+    """
+
+    SCHEMA = "toolkit/init/1"
+    ok: Literal[True]
+    workspace: Path
 
 
 def workspace() -> Path:

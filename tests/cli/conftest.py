@@ -6,12 +6,14 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.schemas import require_schema
 from toolkit.cli import run
 
 
@@ -78,7 +80,10 @@ def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
         capsys.readouterr()
         code = exit_code([str(word) for word in words])
         out, err = capsys.readouterr()
-        return Answer(code, json.loads(out.strip().splitlines()[-1]), err)
+        document = json.loads(out.strip().splitlines()[-1])
+        if find_spec("jsonschema"):  # whatever a command prints has a schema, and keeps it
+            require_schema(document)
+        return Answer(code, document, err)
 
     return call
 

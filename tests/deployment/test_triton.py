@@ -69,11 +69,11 @@ def parsed(schema: Any, folder: Path) -> Any:
 
 def test_every_variant_parses_and_describes_its_file(schema: Any, bundle: Bundle, tmp_path: Path) -> None:
     made = repository_from_bundle(bundle, tmp_path / "repo", bundle.precisions, Serving(32, 250, 2))
-    names = {model.name for model in made.models}
+    names = {model.name for model in made.written}
     assert names == {"tiny-fp32", "tiny-int8", "tiny-int8-cpu", "tiny-model-int8-fp16-trt"}
     assert names == {path.name for path in (tmp_path / "repo").iterdir() if path.is_dir()}
     images, _ = bundle.golden()
-    for model in made.models:
+    for model in made.written:
         folder = tmp_path / "repo" / model.name
         config = parsed(schema, folder)
         file = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}[config.backend]
@@ -99,7 +99,7 @@ def test_the_graphs_have_the_inputs_and_outputs_that_the_configurations_name(
     import onnxruntime
 
     made = repository_from_bundle(bundle, tmp_path / "repo", ("fp32", "int8", "int8-cpu"))
-    for model in made.models:
+    for model in made.written:
         folder = tmp_path / "repo" / model.name
         config = parsed(schema, folder)
         session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -162,8 +162,8 @@ def test_every_shipped_model_has_a_configuration_that_parses(
     labels = tuple(card["labels"])
     other = Bundle(bundle.folder, bundle.manifest, name, labels, preprocessing, bundle.precisions)
     made = repository_from_bundle(other, tmp_path / "repo", bundle.precisions)
-    assert len(made.models) == 4
-    for model in made.models:
+    assert len(made.written) == 4
+    for model in made.written:
         config = parsed(schema, tmp_path / "repo" / model.name)
         assert config.name.startswith(name)
         assert list(config.input[0].dims) == list(shape)

@@ -28,6 +28,7 @@ from toolkit.cli import (
     verify,
 )
 from toolkit.cli.words import typed, typed_document
+from toolkit.documents import Failure, failure_of
 from toolkit.errors import ToolkitError
 from toolkit.files import os_errors
 from toolkit.lazy import needs
@@ -124,7 +125,7 @@ def _leave_the_others(code: int) -> None:
 
 def _interrupted() -> tuple[int, dict[str, Any]]:
     _tell("\ninterrupted; nothing was half-written")
-    return 1, {"ok": False, "error": "Interrupted", "what": "interrupted"}
+    return 1, Failure(False, "Interrupted", "interrupted").as_dict()
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -137,10 +138,10 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
             answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
     except ToolkitError as error:
         _tell(typed(f"\nerror: {error}"))
-        return 1, {"ok": False, **typed_document(error.as_dict())}
+        return 1, typed_document(failure_of(error).as_dict())
     except UsageError as error:
         error.show()
-        return 2, {"ok": False, "error": "UsageError", "what": error.format_message()}
+        return 2, Failure(False, "UsageError", error.format_message()).as_dict()
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     if answer == INTERRUPTED:

@@ -83,13 +83,7 @@ def command(
     with steps() as step:
         built = build_engines(opened, wanted, chosen, step, Trials(repeat) if verify else None)
     _show(opened.folder, built)
-    return {
-        "ok": True,
-        "bundle": str(opened.folder.resolve()),
-        "engines": list(built.engines),
-        "resolved": [_as_dict(answer) for answer in built.resolved],
-        "notes": list(built.notes),
-    }
+    return built.as_dict()
 
 
 def _told(target: Target, batch: str | None, told: dict[str, Any]) -> Target:
@@ -112,22 +106,11 @@ def _explained(plan: Plan, target: str) -> dict[str, Any]:
     """Shows what would be built and why, and what stands in the way of it here."""
     from toolkit.cli.console import note
 
-    _show_reasons(plan.resolved, (*plan.tensorrt.reasons, f"{plan.tensorrt.name} builds for target {target}"))
+    reasons = plan.described.reasons if plan.described else ()
+    _show_reasons(plan.resolved, (*reasons, f"{plan.tensorrt} builds for target {target}"))
     if plan.obstacle:
         note(f"not on this machine: {plan.obstacle}")
-    return {
-        "ok": True,
-        "tensorrt": plan.tensorrt.name,
-        "resolved": [_as_dict(answer) for answer in plan.resolved],
-        "builds_here": not plan.obstacle,
-        "obstacle": plan.obstacle or None,
-    }
-
-
-def _as_dict(answer: Resolved) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(answer)
+    return plan.as_dict()
 
 
 def _show_reasons(resolved: tuple[Resolved, ...], facts: tuple[str, ...]) -> None:
@@ -155,7 +138,8 @@ def _show(folder: Path, built: Built) -> None:
              "unknown" if of is None else f"{reading['Int8']} of {of}")
         )  # fmt: skip
     columns = ("engine", "size", "build", "convolutions in int8")
-    table(f"{folder}, built with {built.tensorrt.name}", columns, rows)
+    maker = built.tensorrt.name if built.tensorrt else "TensorRT"
+    table(f"{folder}, built with {maker}", columns, rows)
     for sentence in built.notes:
         note(sentence)
     note(f"TensorRT's words: {folder / 'engines'}/*.log")

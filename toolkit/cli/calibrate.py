@@ -10,7 +10,6 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
-    from toolkit.exporting.calibrate import Calibration
     from toolkit.quantization.choose_method import Choice
 
 
@@ -65,21 +64,22 @@ def command(
     )  # fmt: skip
     with steps() as step:
         found = calibrate(model, data, wanted, user=user, on_step=step)
-    show_choice(found)
-    path, record = found.save(output), found.record
+    show_choice(found.choice)
+    saved, record = found.save(output), found.record
+    path = f"{output}/record.json" if output else saved.record
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
     say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
-    return {"ok": True, "record": str(path.resolve()), **found.as_dict()}
+    return saved.as_dict()
 
 
-def show_choice(choice: Choice | Calibration) -> None:
+def show_choice(choice: Choice) -> None:
     """The table of candidates that `auto` tried, and why the first one won."""
     from toolkit.cli.console import note, table
 
     rows = [
         (c.method, f"{100 * c.parity.relative_l2:.3f} %", f"{c.parity.flips} of {c.parity.images}", "")
         if c.parity is not None
-        else (c.method, "", "", c.refused)
+        else (c.method, "", "", c.refused or "")
         for c in choice.candidates
     ]
     if rows:

@@ -10,7 +10,8 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
-    from toolkit.exporting.writing import Exported
+    from toolkit.exporting.result import Exported
+    from toolkit.exporting.writing import Written
     from toolkit.quantization.sensitivity import Budget
 
 OWN = "For package.module:build and FILE.onnx"
@@ -116,24 +117,26 @@ def command(
         target=target, batch=options.batch_from_text(batch), engines=engines,
     )  # fmt: skip
     with steps() as step:
-        made = export(model, output, wanted, user=user, on_step=step)
+        found = export(model, output, wanted, user=user, on_step=step)
+    made = found.written
+    assert made is not None
     if made.graphs.choice is not None:
         show_choice(made.graphs.choice)
     if made.graphs.budget is not None:
         _show_budget(made.graphs.budget)
     if made.graphs.record is not None and made.graphs.record.from_qat:
         note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
-    _show_decided(made)
+    _show_decided(found, made.manifest)
     _show(made)
-    return {"ok": True, **made.as_dict()}
+    return found.as_dict()
 
 
-def _show_decided(made: Exported) -> None:
+def _show_decided(found: Exported, manifest: dict[str, Any]) -> None:
     from toolkit.cli.console import note, plain, say
 
-    decided, skipped = made.decided, made.skipped
+    decided, skipped = found.decided, found.skipped
     if decided.get("normalisation", "given") != "given":
-        values = made.manifest["preprocessing"]
+        values = manifest["preprocessing"]
         numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values["mean"], values["std"], strict=True))
         say(
             f"[yellow]mean/std {numbers}[/yellow] {plain(decided['normalisation'])}. "
@@ -161,7 +164,7 @@ def _show_budget(budget: Budget) -> None:
     say(f"Kept in floating point: {kept}." if kept else "All convolutions in INT8 meet --max-drop.")
 
 
-def _show(made: Exported) -> None:
+def _show(made: Written) -> None:
     from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.console import note, say, table
 

@@ -36,33 +36,22 @@ def command(
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say, table
     from toolkit.deployment.runners import BACKENDS, require_backends
-    from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
-    from toolkit.version import __version__
+    from toolkit.deployment.selftest import FAILED, selftest
 
     here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
     backends = require_backends(backend, here)
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
-    checks = selftest(
+    found = selftest(
         opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record, must_run=backend != "all"
     )
     rows = [
         (check.what, f"[{COLORS[check.verdict]}]{check.verdict}[/{COLORS[check.verdict]}]", plain(check.found))
-        for check in checks
+        for check in found.checks
     ]
     table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)
-    failed = [check for check in checks if check.verdict == FAILED]
-    for check in failed:
-        if check.fix:
+    for check in found.checks:
+        if check.verdict == FAILED and check.fix:
             say(f"[red]{plain(check.what)}[/red]: {plain(check.fix)}")
-    say("[red]Not fit for use as it is.[/red]" if failed else "Still the same model.")
-    return {
-        "ok": not failed,
-        "bundle": str(opened.folder.resolve()),
-        "model": opened.model,
-        "manifest_sha256": opened.manifest_sha256,
-        "tool": __version__,
-        "recorded": record and not failed,
-        "checks": [check.as_dict() for check in checks],
-        "not_run": [check.what for check in checks if check.verdict == NOT_RUN],
-    }
+    say("Still the same model." if found.ok else "[red]Not fit for use as it is.[/red]")
+    return found.as_dict()

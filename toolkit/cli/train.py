@@ -123,6 +123,7 @@ def _train(options: dict[str, Any], device: torch.device, world: World, resume: 
     """Prepares on every process, trains on all of them, writes on rank 0; returns what is printed."""
     from toolkit.cli.train_qat import write_qat_record
     from toolkit.data.model_images import write_images
+    from toolkit.training.result import TrainingResult
     from toolkit.training.session import run_training
     from toolkit.workspace import workspace
 
@@ -137,18 +138,19 @@ def _train(options: dict[str, Any], device: torch.device, world: World, resume: 
             write_qat_record(folder, outcome, prepared.plan, prepared.images)
         _report(outcome, name)
     trained = outcome.trained
-    return {
-        "ok": not trained.interrupted,
-        "model": str(outcome.folder.resolve()),
-        "accuracy": outcome.card.accuracy,
-        "holdout_top1_percent": round(100 * trained.holdout_top1, 3),
-        "best_epoch": trained.best_epoch,
-        "epochs_done": trained.epochs_done,
-        "images_per_s": round(trained.images_per_s, 1),
-        "seconds": round(trained.seconds, 1),
-        "interrupted": trained.interrupted,
-        "data": prepared.facts,
-    } | ({} if trained.interrupted else {"next": f"toolkit export {name} --int8 --fp16"})
+    return TrainingResult(
+        ok=not trained.interrupted,
+        model=outcome.folder.resolve(),
+        accuracy=outcome.card.accuracy,
+        holdout_top1_percent=round(100 * trained.holdout_top1, 3),
+        best_epoch=trained.best_epoch,
+        epochs_done=trained.epochs_done,
+        images_per_s=round(trained.images_per_s, 1),
+        seconds=round(trained.seconds, 1),
+        interrupted=trained.interrupted,
+        data=prepared.facts,
+        next=None if trained.interrupted else f"toolkit export {name} --int8 --fp16",
+    ).as_dict()
 
 
 @dataclass(frozen=True)

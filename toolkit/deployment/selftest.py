@@ -10,9 +10,9 @@ import hashlib
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -25,30 +25,59 @@ from toolkit.deployment.runners import Opened, open_runners
 from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
-from toolkit.hints import Positive
+from toolkit.hints import Positive, Sha256
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.runner_id import RunnerId
 from toolkit.runtime.trt.module import MODULES
 from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan, tensorrt_for_plan
 from toolkit.timing.latency import bench
+from toolkit.version import __version__
 
-OK, FAILED, NOT_RUN = "ok", "failed", "not run"
+Verdict = Literal["ok", "failed", "not run"]
+OK: Final = "ok"
+FAILED: Final = "failed"
+NOT_RUN: Final = "not run"
 UNKNOWN = "unknown"  # the version of a module that does not say
 SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: "ok", "failed" or "not run", what was found, and what to type where it failed."""
+class Check(Document):
+    """One thing that was looked at.
+
+    Attributes:
+        found: in words.
+        fix: what to type or do where it failed; else empty.
+    """
 
     what: str
-    verdict: str
+    verdict: Verdict
     found: str
     fix: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Selftest(Document):
+    """What toolkit selftest prints and toolkit.selftest(...) returns.
+
+    Attributes:
+        ok: nothing failed.
+        bundle: its folder.
+        manifest_sha256: of manifest.json's bytes.
+        tool: version.
+        recorded: this device's versions and medians were kept for later runs.
+        not_run: the checks that could not be made here.
+    """
+
+    SCHEMA = "toolkit/selftest/1"
+    ok: bool
+    bundle: Path
+    model: str
+    manifest_sha256: Sha256
+    tool: str
+    recorded: bool
+    checks: tuple[Check, ...]
+    not_run: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +119,7 @@ def selftest(
     max_slowdown: float = SLOWER,
     record: bool = False,
     must_run: bool = False,
-) -> list[Check]:
+) -> Selftest:
     """Every check that this device can make. The files' hashes were checked when the bundle was opened.
 
     Args:
@@ -103,6 +132,23 @@ def selftest(
     Raises:
         ToolkitError: the record of this device cannot be read or written.
     """
+    checks = _checks(bundle, backends, seconds, max_slowdown, record, must_run)
+    ok = not any(check.verdict == FAILED for check in checks)
+    return Selftest(
+        ok=ok,
+        bundle=bundle.folder.resolve(),
+        model=bundle.model,
+        manifest_sha256=bundle.manifest_sha256,
+        tool=__version__,
+        recorded=record and ok,
+        checks=tuple(checks),
+        not_run=tuple(check.what for check in checks if check.verdict == NOT_RUN),
+    )
+
+
+def _checks(
+    bundle: Bundle, backends: tuple[str, ...], seconds: float, max_slowdown: float, record: bool, must_run: bool
+) -> list[Check]:
     driver = probe_driver()
     checks = [Check("files", OK, f"{len(bundle.manifest['files'])} files have the hashes of the manifest")]
     checks += _engines(bundle, driver)
@@ -119,7 +165,7 @@ def selftest(
         versions = versions_here()
     finally:
         opened.close()
-    absent = FAILED if must_run else NOT_RUN
+    absent: Verdict = FAILED if must_run else NOT_RUN
     checks += [Check(str(name), absent, reason) for name, reason in opened.unavailable.items()]
     device = device_fingerprint(driver)
     path = record_file(bundle, device)

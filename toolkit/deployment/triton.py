@@ -11,19 +11,26 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
+from toolkit.documents import Document
 from toolkit.errors import BundleError, EngineError
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
+from toolkit.hints import Apart
 from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
 LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"
 WORKSPACE_BYTES = 1 << 30
+ONLY_A_SERVER = (
+    "that the server's backends read these files, and that its TensorRT is the engines' own",
+    "that its answers are the golden logits: the warm-up runs golden images, it does not compare",
+    "throughput and latency: perf_analyzer, see docs/scale.md",
+)
 LEFT_OUT = "ONNX Runtime's TensorRT takes one precision_mode and this file needs FP16 and INT8; its engine serves"
 
 
@@ -53,11 +60,24 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Repository:
-    """What was written, and for each file of the bundle that was not, why."""
+class Repository(Document):
+    """What toolkit triton wrote and prints.
 
-    models: tuple[Model, ...]
+    Attributes:
+        repository: the folder.
+        models: a folder each, by name.
+        left_out: for each file of the bundle that is not served, why.
+        only_a_server_can_show: what was not tried.
+        written: the models, with what each needs; in memory only.
+    """
+
+    SCHEMA = "toolkit/triton/1"
+    ok: Literal[True]
+    repository: Path
+    models: tuple[str, ...]
     left_out: dict[str, str]
+    only_a_server_can_show: tuple[str, ...]
+    written: Apart[tuple[Model, ...]] = ()
 
 
 def repository_from_bundle(
@@ -93,7 +113,8 @@ def repository_from_bundle(
         if not written:
             raise BundleError("there is nothing that Triton can serve", found=json.dumps(left_out))
         (fresh / MARK).write_text(json_text(_mark(bundle, written, left_out)))
-    return Repository(tuple(written), left_out)
+    names = tuple(model.name for model in written)
+    return Repository(True, target.resolve(), names, left_out, ONLY_A_SERVER, tuple(written))
 
 
 def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) -> Model:

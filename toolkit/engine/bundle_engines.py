@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.documents import Document
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
@@ -24,6 +25,7 @@ from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import EngineError
 from toolkit.files import json_text, os_errors, sha256_of_file
 from toolkit.folders import folder_replaced, locked
+from toolkit.hints import Apart
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
 from toolkit.target import Target
@@ -33,13 +35,24 @@ Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Built:
-    """What `build_engines` left in a bundle: the manifest's entries, what each is of, why, and sentences for people."""
+class Built(Document):
+    """What `build_engines` left in a bundle, and toolkit build prints.
 
+    Attributes:
+        bundle: its folder.
+        engines: the manifest's entries of those that were built now.
+        resolved: which file each is of, and why.
+        notes: sentences for people.
+        tensorrt: what built them; in memory only.
+    """
+
+    SCHEMA = "toolkit/build/1"
+    ok: Literal[True]
+    bundle: Path
     engines: tuple[dict[str, Any], ...]
     resolved: tuple[Resolved, ...]
-    tensorrt: TensorRT
     notes: tuple[str, ...]
+    tensorrt: Apart[TensorRT | None] = None
 
 
 def tensorrt_for_target(target: Target) -> TensorRT:
@@ -92,7 +105,7 @@ def build_engines(
         kept = [entry for entry in bundle.engines() if entry["file"] not in files]
         manifest = {**bundle.manifest, "engines": kept + entries, "files": files_of_folder(fresh)}
         (fresh / MANIFEST).write_text(json_text(manifest))
-    return Built(tuple(entries), resolved, tensorrt, _notes(made))
+    return Built(True, bundle.folder.resolve(), tuple(entries), resolved, _notes(made), tensorrt)
 
 
 @contextmanager

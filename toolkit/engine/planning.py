@@ -10,15 +10,17 @@ import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
+from toolkit.documents import Document
 from toolkit.engine.dla import Dla
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved, resolve, resolve_for_dla
 from toolkit.errors import BackendUnavailable, EngineError
 from toolkit.files import os_errors
+from toolkit.hints import Apart
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.module import TensorRT, described, find_tensorrt, installed_tensorrts
 from toolkit.target import Target
@@ -87,18 +89,24 @@ def _calib_cache(path: Path, tensorrt: TensorRT) -> bytes:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `toolkit build` would do.
+class Plan(Document):
+    """What toolkit build would do, which toolkit build --explain prints.
 
     Attributes:
-        tensorrt: the one that is here, or, where that is not the target's, a description of the target's own.
+        tensorrt: the one that is here, or, where that is not the target's, the target's own.
         resolved: which file each engine comes from, and why.
-        obstacle: why nothing is built on this machine; empty where it would be.
+        builds_here: on this machine.
+        obstacle: why not; null where it does.
+        described: what that TensorRT can do; in memory only.
     """
 
-    tensorrt: TensorRT
+    SCHEMA = "toolkit/build-plan/1"
+    ok: Literal[True]
+    tensorrt: str
     resolved: tuple[Resolved, ...]
-    obstacle: str
+    builds_here: bool
+    obstacle: str | None
+    described: Apart[TensorRT | None] = None
 
 
 def plan_of_build(bundle: Bundle, precisions: tuple[str, ...], target: Target) -> Plan:
@@ -114,7 +122,8 @@ def plan_of_build(bundle: Bundle, precisions: tuple[str, ...], target: Target) -
     if target.refused:
         raise EngineError(f"no engine is built for {target.name}", found=target.refused)
     tensorrt, obstacle = _tensorrt_of_target(target, probe_driver())
-    return Plan(tensorrt, resolved_for(bundle, precisions, tensorrt, target), obstacle)
+    resolved = resolved_for(bundle, precisions, tensorrt, target)
+    return Plan(True, tensorrt.name, resolved, not obstacle, obstacle or None, tensorrt)
 
 
 def _tensorrt_of_target(target: Target, driver: Driver) -> tuple[TensorRT, str]:

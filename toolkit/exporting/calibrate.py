@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.record import RECORD, Record, write_record
+from toolkit.calibration.record import Record, write_record
 from toolkit.contracts import UInt8
 from toolkit.errors import CalibrationError
 from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
@@ -15,7 +14,7 @@ from toolkit.exporting.subject import Subject, subject_of
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
 from toolkit.quantization.charts import png_of_bars
-from toolkit.quantization.choose_method import Candidate, Choice, ranges_by_parity
+from toolkit.quantization.choose_method import Calibrated, Choice, ranges_by_parity
 from toolkit.quantization.held_out import held_out
 from toolkit.quantization.sensitivity import Sensitivities, sensitivities_of_layers
 from toolkit.workspace import workspace
@@ -29,35 +28,26 @@ class Calibration:
 
     Attributes:
         model: its name.
-        record: the ranges, and the key that says what they belong to.
-        candidates: the methods that were compared, best first; empty where one was named.
-        why: one sentence about the choice; empty where a method was named.
+        choice: the record, and the methods that were compared for it.
     """
 
     model: str
-    record: Record
-    candidates: tuple[Candidate, ...]
-    why: str
+    choice: Choice
 
-    def save(self, folder: PathLike | None = None) -> Path:
-        """Writes record.json into a folder, None calibration/MODEL.record of the workspace; returns the file's path.
+    @property
+    def record(self) -> Record:
+        """The ranges, and the key that says what they belong to."""
+        return self.choice.record
+
+    def save(self, folder: PathLike | None = None) -> Calibrated:
+        """Writes record.json into a folder, None calibration/MODEL.record of the workspace; says where it lies.
 
         Raises:
             ToolkitError: the folder belongs to something else, or cannot be written.
         """
         place = workspace() / "calibration" / f"{self.model}.record" if folder is None else Path(folder)
         write_record(place, self.record)
-        return place / RECORD
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "key": self.record.key,
-            "belongs_to": self.record.belongs_to,
-            "images": len(self.record.images),
-            "candidates": [candidate.as_dict() for candidate in self.candidates],
-            "notes": self.record.notes,
-        }
+        return self.choice.written_to(place)
 
 
 def calibrate(
@@ -81,8 +71,7 @@ def calibrate(
         ToolkitError: the model or the images cannot be used, or no range can be measured.
     """
     subject = subject_of(model, images, user, options.reading(on_step))
-    choice = _measured(subject, options, on_step)
-    return Calibration(subject.name, choice.record, choice.candidates, choice.why)
+    return Calibration(subject.name, _measured(subject, options, on_step))
 
 
 def _measured(subject: Subject, options: CalibrateOptions, on_step: Step) -> Choice:

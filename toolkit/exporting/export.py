@@ -8,8 +8,9 @@ from toolkit.calibration.record import Record, record_from_file
 from toolkit.exporting.artifacts import Options
 from toolkit.exporting.options import ExportOptions, PathLike, Step, UserModel
 from toolkit.exporting.qat_scales import qat_record
+from toolkit.exporting.result import Exported, exported
 from toolkit.exporting.subject import model_with_images
-from toolkit.exporting.writing import Exported, bundle_from_model
+from toolkit.exporting.writing import bundle_from_model
 from toolkit.workspace import workspace
 
 
@@ -51,7 +52,8 @@ def export(
         tensorrt_version=target.tensorrt_version,
     )
     folder = workspace() / "bundles" / loaded.card.name if bundle is None else Path(bundle)
-    return bundle_from_model(loaded, images, folder, resolved, on_step)
+    written = bundle_from_model(loaded, images, folder, resolved, on_step)
+    return exported(written, loaded.decided, images.skipped)
 
 
 def _record(record: Record | PathLike | None) -> Record | None:

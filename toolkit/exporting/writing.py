@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A bundle that was written, and what was found on the way.
+class Written:
+    """A bundle, and what was found on the way.
 
     Attributes:
         parity: each precision against fp32 on the evaluation images.
@@ -51,8 +51,6 @@ class Exported:
         no_engines: why there are none; empty where there are.
         notes: what was done to the model and its images, and what the builds of the engines have to say, in sentences.
         graphs: what was calibrated and how.
-        decided: what was found or assumed about a model of the user's own.
-        skipped: damaged images that were left out, each with the reason.
     """
 
     folder: Path
@@ -62,26 +60,6 @@ class Exported:
     no_engines: str
     graphs: Graphs
     notes: tuple[str, ...] = ()
-    decided: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        budget = self.graphs.budget
-        return {
-            "bundle": str(self.folder.resolve()),
-            "files": self.manifest["files"],
-            "accuracy": _scores(self.parity),
-            "calibration": self.manifest["calibration"],
-            "kept_in_float": self.manifest["kept_in_float"],
-            "curve": [point.as_dict() for point in budget.curve] if budget else None,
-            "left_out": self.manifest["left_out"],
-            "engines": self.engines,
-            "no_engines": self.no_engines or None,
-            "notes": list(self.notes),
-            "decided": self.decided,
-            "skipped": list(self.skipped),
-        }
 
 
 def bundle_from_model(
@@ -90,7 +68,7 @@ def bundle_from_model(
     target: Path,
     options: Options,
     on_step: Step = lambda what, done, total: None,
-) -> Exported:
+) -> Written:
     """Exports a model in every wanted precision and judges each on the evaluation images.
 
     Args:
@@ -147,8 +125,7 @@ def bundle_from_model(
         }
         (fresh / MANIFEST).write_text(json_text(manifest))
     said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
-    notes = (*filter(None, said), *notes)
-    return Exported(target, manifest, parity, engines, no_engines, made, notes, model.decided, tuple(images.skipped))
+    return Written(target, manifest, parity, engines, no_engines, made, (*filter(None, said), *notes))
 
 
 def _doubts_in_words(made: Graphs) -> list[str]:
@@ -241,11 +218,3 @@ def _build_engines(
     engines, notes = engines_of_files(folder, taken, options.target, tensorrt, on_step)
     left_out = (f"no engine of {VARIANTS[p].file}: {reason}" for p, reason in refused.items() if reason)
     return engines, "", (*left_out, *notes)
-
-
-def _scores(parity: dict[str, Parity]) -> dict[str, Any]:
-    """The candidates' scores and agreement, for JSON."""
-    return {
-        precision: {**asdict(value.candidate_score), "agreement_percent": value.agreement_percent, "flips": value.flips}
-        for precision, value in parity.items()
-    }
