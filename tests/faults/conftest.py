@@ -22,8 +22,8 @@ from toolkit.files import sha256_of_file
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
-from toolkit.training.train import Recipe as TrainingRecipe
-from toolkit.training.train import train
+from toolkit.training.loop import Recipe as TrainingRecipe
+from toolkit.training.loop import train
 from toolkit.verification.verify import verify
 
 CLASSES = ("red rows", "green rows", "blue rows", "red diagonals", "green diagonals", "blue diagonals")
