@@ -39,7 +39,7 @@ from toolkit.contracts import Float32, UInt8
 from toolkit.data import dataset_from_spec, sample
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.edit import arrays_of, set_nodes
-from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph, placement_in_graph
 from toolkit.models.checkpoint import folder_of_model, load_model
 from toolkit.quantization import qdq
 from toolkit.quantization.choose_method import ranges_by_parity
@@ -249,7 +249,7 @@ def files_of_draw(model: onnx.ModelProto, preprocessing: Any, images: UInt8) -> 
     record = ranges_by_parity(model, images, preprocessing).record
     even = equalized(model, images)
     even_record = ranges_by_parity(even, images, preprocessing).record
-    first = frozenset(convolutions_in_graph(model)[:1])
+    first = frozenset(layers_in_graph(model)[:1])
     return {
         "plain": lambda: plainly(model, record),
         "weight mse": lambda: qdq_from_ranges(model, record),

@@ -65,6 +65,12 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs tests is never calm; what settles is told in tests of its own."""
+    monkeypatch.setattr("toolkit.deployment.selftest.why_not_settled", lambda latency: "")
+
+
 @pytest.fixture
 def toolkit(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Toolkit:
     """Runs a command in this process, in the tiny workspace, and returns its `Answer`."""

@@ -23,8 +23,8 @@ from toolkit.doctor.checks import Doctor
 from toolkit.documents import Document, Failure
 from toolkit.engine.bundle_engines import Built
 from toolkit.engine.planning import Plan
+from toolkit.exporting.calibrate import Calibrated
 from toolkit.exporting.result import Exported
-from toolkit.quantization.choose_method import Calibrated
 from toolkit.quantization.sensitivity import Sensitivities
 from toolkit.report.result import Reported
 from toolkit.training.result import TrainingResult

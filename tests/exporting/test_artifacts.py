@@ -18,8 +18,9 @@ from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.errors import CalibrationError, ExportError
+from toolkit.graph.cpu_placement import cpu_placement
 from toolkit.graph.fp16 import fp16_from_onnx
-from toolkit.graph.qdq_placement import convolutions_in_graph, placement_in_graph, tensors_on_cpu
+from toolkit.graph.qdq_placement import layers_in_graph, placement_in_graph
 from toolkit.quantization.calib_cache import cache_from_ranges, header, scales_from_cache
 from toolkit.quantization.ort_cpu import cpu_from_ranges, weights_on_cpu
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -48,7 +49,7 @@ def test_the_scales_of_all_tensorrt_artifacts_are_equal_bit_for_bit(
     full, half = _constants(qdq_from_ranges(tiny_graph, record)), _constants(_int8_fp16(tiny_graph, record))
     cache = scales_from_cache(cache_from_ranges(tiny_graph, record))
     names = [name for name in full if name.endswith("_scale")]
-    assert len(names) == len(record.amax) + len(convolutions_in_graph(tiny_graph)) >= 11
+    assert len(names) == len(record.amax) + len(layers_in_graph(tiny_graph)) >= 11
     for name in names:
         assert full[name].dtype == np.float32
         assert half[name].dtype == np.float16
@@ -121,7 +122,7 @@ def test_onnx_runtime_fuses_every_convolution_and_add_of_the_cpu_form(
 ) -> None:
     made = _operators(cpu_from_ranges(tiny_graph, record), tmp_path / "optimized.onnx")
     adds = sum(node.op_type == "Add" and "preprocess" not in node.name for node in tiny_graph.graph.node)
-    assert made.count("QLinearConv") == len(convolutions_in_graph(tiny_graph)) >= 6
+    assert made.count("QLinearConv") == len(layers_in_graph(tiny_graph)) >= 6
     assert made.count("QLinearAdd") == adds == 2
     assert not {"Conv", "Relu"} & set(made)
     # The images' own bytes are its input.
@@ -157,7 +158,7 @@ def test_the_cpu_form_has_ranges_by_the_same_method_for_its_own_levels(
     seen = observation_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
     record = record_from_observation(seen, "mse")
     constants = _constants(cpu_from_ranges(tiny_graph, record))
-    on_cpu = tensors_on_cpu(tiny_graph.graph, frozenset(convolutions_in_graph(tiny_graph)))
+    on_cpu = cpu_placement(tiny_graph, frozenset(layers_in_graph(tiny_graph))).unsigned
     assert sum(on_cpu.values()) >= 4
     for name, unsigned in on_cpu.items():
         if name == NORMALIZED:  # the CPU form reads pixels before they are normalized
@@ -211,13 +212,13 @@ def test_a_convolution_kept_in_float_reads_what_it_read_before(
     nodes = {node.name: node for node in make(tiny_graph, record, keep_float=frozenset({kept})).graph.node}
     before = {node.name: node for node in with_whole_pixels(tiny_graph)[0].graph.node}
     assert nodes[kept].input == before[kept].input
-    for name in convolutions_in_graph(tiny_graph):
+    for name in layers_in_graph(tiny_graph):
         if name != kept:
             assert nodes[name].input[0] == f"{before[name].input[0]}_dequantized"
 
 
 def test_keeping_all_convolutions_in_float_is_the_fp32_graph(tiny_graph: onnx.ModelProto, record: Record) -> None:
-    every = frozenset(convolutions_in_graph(tiny_graph))
+    every = frozenset(layers_in_graph(tiny_graph))
     for make in (qdq_from_ranges, cpu_from_ranges):
         model = make(tiny_graph, record, keep_float=every)
         assert [n.op_type for n in model.graph.node] == [n.op_type for n in tiny_graph.graph.node]

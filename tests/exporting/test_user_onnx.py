@@ -16,7 +16,7 @@ from torch import nn
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.errors import ToolkitError
 from toolkit.exporting.user_onnx import Opened, Pixels, default_name, opened_from_file
-from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.runtime.ort.runner import OrtRunner
@@ -163,7 +163,7 @@ def test_int8_quantizes_every_convolution_of_a_repaired_file(variant: str, tmp_p
     quantized = qdq_from_ranges(found.graph, record)
     makers = {name: node.op_type for node in quantized.graph.node for name in node.output}
     convolutions = [node for node in quantized.graph.node if node.op_type == "Conv"]
-    assert len(convolutions) == len(convolutions_in_graph(found.graph)) == 2
+    assert len(convolutions) == len(layers_in_graph(found.graph)) == 2
     assert all(makers[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
     with OrtRunner(found.graph.SerializeToString()) as fp32, OrtRunner(quantized.SerializeToString()) as int8:
         expected, got = fp32.logits(IMAGES), int8.logits(IMAGES)

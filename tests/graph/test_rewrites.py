@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from toolkit.contracts import Preprocessing
 from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.edit import attributes
 from toolkit.graph.fp16 import PREPROCESS, fp16_from_onnx
 from toolkit.graph.from_torch import onnx_from_torch
-from toolkit.graph.simplify import attributes
 from toolkit.models.resnet import Classifier
 from toolkit.models.user_network import classifier_of
 from toolkit.runtime.ort.runner import OrtRunner
@@ -110,7 +110,7 @@ IDIOMS: dict[str, tuple[Written, set[str]]] = {
     "a channel shuffle": (Written(_shuffled), {"Reshape", "Transpose", "GlobalAveragePool", "Flatten"}),
     "a cast to float": (
         Written(lambda net, x: _pooled(net, x.double().float() + x)),
-        {"Cast", "Add", "GlobalAveragePool", "Flatten"},
+        {"Add", "GlobalAveragePool", "Flatten"},
     ),
     "an interpolation": (
         Written(lambda net, x: _pooled(net, functional.interpolate(x, scale_factor=2.0))),

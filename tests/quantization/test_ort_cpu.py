@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.contracts import Float32, LabeledImages, Preprocessing
-from toolkit.quantization.ort_cpu import cpu_from_ranges, weight_scales_in_16_bits
+from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.rounding import rounded_weights
-from toolkit.quantization.scales import weight_scales
+from toolkit.quantization.scales import weight_scales, weight_scales_in_16_bits
 from toolkit.runtime.ort.runner import OrtRunner
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3))

@@ -12,7 +12,7 @@ from toolkit.calibration.record import Record
 from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import LabeledImages, Preprocessing, UInt8
 from toolkit.errors import CalibrationError
-from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.sensitivity import keep_float_within, sensitivities_of_layers
@@ -55,7 +55,7 @@ def test_a_wrecked_layer_comes_first_by_its_node_name(
     assert layers[0].node == f"{WRECKED}/Conv"
     assert layers[0].parity.relative_l2 > 5 * layers[1].parity.relative_l2
     assert layers[0].parity.flips > 0
-    assert sorted(layer.node for layer in layers) == sorted(convolutions_in_graph(wrecked))
+    assert sorted(layer.node for layer in layers) == sorted(layers_in_graph(wrecked))
     distances = [layer.parity.relative_l2 for layer in layers]
     assert distances == sorted(distances, reverse=True)
 

@@ -21,12 +21,8 @@ from toolkit.calibration.record import (
 )
 from toolkit.contracts import Float32, Preprocessing, UInt8, order_by_content, require_images, sha256_of_each
 from toolkit.errors import CalibrationError
-from toolkit.graph.qdq_placement import (
-    convolutions_in_graph,
-    float_activations,
-    placement_in_graph,
-    tensors_on_cpu,
-)
+from toolkit.graph.cpu_placement import cpu_placement
+from toolkit.graph.qdq_placement import float_activations, layers_in_graph, placement_in_graph
 from toolkit.lazy import needs
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -47,7 +43,7 @@ class Observation:
     Attributes:
         histograms: of the tensors that TensorRT's form quantizes, by name.
         between: of those that only the form for ONNX Runtime's CPU kernels quantizes.
-        unsigned: names of the tensors that a ReLU makes, and that form holds in 0..255.
+        unsigned: names of the tensors that are never negative, and that form holds in 0..255.
         largest: the exact largest |x| of every float activation, by name.
         belongs_to: what a record's key holds, except the images and the method.
         digests: the sha256 of each image, 32 bytes each, sorted.
@@ -120,8 +116,25 @@ def observation_from_images(
     )
 
 
+def require_complete(record: Record, model: onnx.ModelProto) -> None:
+    """Refuses a record that lacks the range of a tensor that some form of the graph quantizes.
+
+    Raises:
+        CalibrationError: names the first one.
+    """
+    lacking = [name for name in placement_in_graph(model).consumers if name not in record.amax]
+    lacking += [name for name in _on_cpu(model) if name not in {**record.largest, **record.amax, **record.cpu}]
+    lacking += [name for name in float_activations(model) if name not in record.largest]
+    if lacking:
+        raise CalibrationError(
+            "the calibration record is not complete",
+            found=f"no range of '{lacking[0]}'" + f" and {len(lacking) - 1} others" * (len(lacking) > 1),
+            fix="`toolkit.calibrate` measures again",
+        )
+
+
 def _on_cpu(model: onnx.ModelProto) -> dict[str, bool]:
-    return tensors_on_cpu(model.graph, frozenset(convolutions_in_graph(model)))
+    return cpu_placement(model, frozenset(layers_in_graph(model))).unsigned
 
 
 def record_from_observation(seen: Observation, method: str, notes: dict[str, Any] | None = None) -> Record:

@@ -34,7 +34,7 @@ def pack(
     """
     import hashlib
 
-    from toolkit.bundle.packing import SUFFIX, tar_of_files
+    from toolkit.bundle.packing import SUFFIX, tar_of_bundle
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.results import PackedBundle
     from toolkit.bundle.stripping import manifest_bytes
@@ -44,7 +44,7 @@ def pack(
     opened = bundle_from_folder(bundle)
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
     require_apart(opened, target, "-o")
-    data = tar_of_files(opened.folder, manifest_bytes(opened, only))
+    data = tar_of_bundle(opened, manifest_bytes(opened, only))
     write_bytes(target, data)
     digest = hashlib.sha256(data).hexdigest()
     say(f"{target}: {len(data):,} bytes, sha256 {digest}")
@@ -76,9 +76,9 @@ def unpack(
     packed = unpack_tar(tar, target, key)
     bundle_from_folder(target)
     signature = _signature(tar, key)
-    say(f"{target}: {len(packed.sizes) + 1} files, {signature}")
+    say(f"{target}: {len(packed.places) + 1} files, {signature}")
     say(f"Next: [bold]toolkit selftest {target}[/bold]")
-    return UnpackedBundle(True, target.resolve(), len(packed.sizes) + 1, signature).as_dict()
+    return UnpackedBundle(True, target.resolve(), len(packed.places) + 1, signature).as_dict()
 
 
 @app.command()
@@ -117,10 +117,10 @@ def sign(
     from toolkit.bundle.results import SignedBundle
     from toolkit.cli.console import say
 
-    check_tar(tar)  # nobody should put their name to a broken file
+    packed = check_tar(tar)  # nobody should put their name to a broken file
     if new_key:
         say(f"{signing.new_key(key)} is for the devices; keep {key} to yourself")
-    signature = signing.sign(tar, key)
+    signature = signing.sign(packed.content, key)
     say(f"{signature} signs {tar}; a device checks it with --key")
     return SignedBundle(True, tar.resolve(), signature.resolve()).as_dict()
 
@@ -138,14 +138,11 @@ def check(
       toolkit bundle check bundles/my-net
     """
     from toolkit.bundle.results import CheckedBundle
-    from toolkit.bundle.signing import require_signature
     from toolkit.cli.console import say
     from toolkit.workspace import newest_bundle
 
     bundle = bundle or newest_bundle()
-    if key is not None:
-        require_signature(bundle, key)
-    manifest, where = _manifest(bundle)
+    manifest, where = _manifest(bundle, key)
     signature = _signature(bundle, key)
     say(f"{where}: {len(manifest['files'])} files have the hashes of the manifest; {signature}")
     return CheckedBundle(True, where, len(manifest["files"]), signature).as_dict()
@@ -160,15 +157,14 @@ def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
     return bundle.with_name(f"{bundle.resolve().name}{suffix}")
 
 
-def _manifest(bundle: Path | None) -> tuple[dict[str, Any], Path]:
+def _manifest(bundle: Path | None, key: Path | None = None) -> tuple[dict[str, Any], Path]:
     from toolkit.bundle.packing import check_tar
-    from toolkit.bundle.reading import bundle_from_folder, require_manifest
+    from toolkit.bundle.reading import bundle_from_folder
 
     if bundle is not None and bundle.is_file():
-        packed: Packed = check_tar(bundle)
-        require_manifest(packed.manifest, bundle)
+        packed: Packed = check_tar(bundle, key)
         return packed.manifest, bundle.resolve()
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, key=key)
     return opened.manifest, opened.folder.resolve()
 
 

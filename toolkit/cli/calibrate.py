@@ -10,6 +10,7 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
+    from toolkit.exporting.calibrate import Calibration
     from toolkit.quantization.choose_method import Choice
 
 
@@ -40,6 +41,7 @@ def command(
     size: str | None = options.SIZE,
     pixels: str | None = options.PIXELS,
     layout: str | None = options.LAYOUT,
+    output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = options.BGR,
 ) -> dict[str, Any]:
     """Measure ranges in one pass over the images: every method reads the same histograms.
@@ -56,7 +58,15 @@ def command(
     from toolkit.exporting.options import CalibrateOptions
 
     user = options.user_model(
-        name=name, labels=labels, mean=mean, std=std, size=size, pixels=pixels, layout=layout, bgr=bgr
+        name=name,
+        labels=labels,
+        mean=mean,
+        std=std,
+        size=size,
+        pixels=pixels,
+        layout=layout,
+        output_name=output_name,
+        bgr=bgr,
     )
     wanted = CalibrateOptions(
         images=images, method=method, percentile=percentile, force=force, convert=convert, resize=resize,
@@ -64,15 +74,14 @@ def command(
     )  # fmt: skip
     with steps() as step:
         found = calibrate(model, data, wanted, user=user, on_step=step)
-    show_choice(found.choice)
-    saved, record = found.save(output), found.record
-    path = f"{output}/record.json" if output else saved.record
+    show_choice(found)
+    path, record = found.save(output), found.record
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
     say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
-    return saved.as_dict()
+    return found.saved_as(path).as_dict()
 
 
-def show_choice(choice: Choice) -> None:
+def show_choice(choice: Choice | Calibration) -> None:
     """The table of candidates that `auto` tried, and why the first one won."""
     from toolkit.cli.console import note, table
 

@@ -11,9 +11,9 @@ from toolkit.cli import options
 
 if TYPE_CHECKING:
     from toolkit.exporting.result import Exported
-    from toolkit.exporting.writing import Written
     from toolkit.quantization.sensitivity import Budget
 
+FEW_IN_INT8 = 0.5  # of all multiplications
 OWN = "For package.module:build and FILE.onnx"
 
 
@@ -87,6 +87,7 @@ def command(
     ),
     pixels: str | None = options.PIXELS,
     layout: str | None = options.LAYOUT,
+    output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = typer.Option(
         False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=OWN
     ),
@@ -109,7 +110,7 @@ def command(
 
     user = options.user_model(
         mean=mean, std=std, size=size, labels=labels, kwargs=kwargs, checkpoint=checkpoint, weights=weights,
-        pixels=pixels, layout=layout, name=name, bgr=bgr,
+        pixels=pixels, layout=layout, output_name=output_name, name=name, bgr=bgr,
     )  # fmt: skip
     wanted = ExportOptions(
         data=data, images=images, method=method, percentile=percentile, record=record, max_drop=max_drop,
@@ -117,26 +118,24 @@ def command(
         target=target, batch=options.batch_from_text(batch), engines=engines,
     )  # fmt: skip
     with steps() as step:
-        found = export(model, output, wanted, user=user, on_step=step)
-    made = found.written
-    assert made is not None
+        made = export(model, output, wanted, user=user, on_step=step)
     if made.graphs.choice is not None:
         show_choice(made.graphs.choice)
     if made.graphs.budget is not None:
         _show_budget(made.graphs.budget)
     if made.graphs.record is not None and made.graphs.record.from_qat:
         note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
-    _show_decided(found, made.manifest)
+    _show_decided(made)
     _show(made)
-    return found.as_dict()
+    return made.as_dict()
 
 
-def _show_decided(found: Exported, manifest: dict[str, Any]) -> None:
+def _show_decided(made: Exported) -> None:
     from toolkit.cli.console import note, plain, say
 
-    decided, skipped = found.decided, found.skipped
+    decided, skipped = made.decided, made.skipped
     if decided.get("normalisation", "given") != "given":
-        values = manifest["preprocessing"]
+        values = made.manifest["preprocessing"]
         numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values["mean"], values["std"], strict=True))
         say(
             f"[yellow]mean/std {numbers}[/yellow] {plain(decided['normalisation'])}. "
@@ -164,7 +163,7 @@ def _show_budget(budget: Budget) -> None:
     say(f"Kept in floating point: {kept}." if kept else "All convolutions in INT8 meet --max-drop.")
 
 
-def _show(made: Written) -> None:
+def _show(made: Exported) -> None:
     from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.console import note, say, table
 
@@ -184,7 +183,7 @@ def _show(made: Written) -> None:
                 f"{score.flips}" if score else "",
             )
         )
-    table(f"{made.folder}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    table(f"{made.bundle}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
     for entry in made.engines:
         layers = entry["census"]
         if layers and entry["precision"] == "int8":
@@ -192,6 +191,11 @@ def _show(made: Written) -> None:
             say(
                 f"TensorRT reads int8 in {reading['Int8']} of {layers['convolutions']} convolutions of the int8 engine."
             )
+    share = made.graphs.share
+    if share is not None:
+        say(f"{share}, {100 * share.multiplications:.0f} % of their multiplications.")
+        if share.multiplications < FEW_IN_INT8:
+            say("[yellow]Most of this network stays in floating point: expect little of INT8.[/yellow]")
     for precision, reason in made.manifest["left_out"].items():
         note(f"No {precision} file: {reason}")
     for sentence in made.notes:

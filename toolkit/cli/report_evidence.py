@@ -108,28 +108,26 @@ def _options(data: str | None, images: int | None) -> str:
 
 
 def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """Each engine's JSON sidecar, by the engine's file; an engine without one is left out."""
+    """Each engine's JSON sidecar, by the engine's file."""
     from toolkit.errors import EngineError
-    from toolkit.files import read_json
-    from toolkit.runtime.trt.preflight import sidecar_path
+    from toolkit.files import json_object
     from toolkit.runtime.trt.sidecar import Sidecar
 
     found = {}
     for engine in bundle.engines():
-        path = sidecar_path(bundle.folder / engine["file"])
-        if path.is_file():
-            found[str(engine["file"])] = read_json(path, EngineError)
-            rebuild = f"toolkit build {bundle.folder}"
-            Sidecar.from_dict(found[str(engine["file"])], str(path), error=EngineError, fix=rebuild)
+        name = str(engine["file"])
+        content = bundle.files.content(f"{name}.json")
+        found[name] = json_object(content, EngineError)
+        rebuild = f"toolkit build {bundle.folder}"
+        Sidecar.from_dict(found[name], str(content.path), error=EngineError, fix=rebuild)
     return found
 
 
 def record_of(bundle: Bundle) -> dict[str, Any] | None:
     """The calibration record, checked; None where the bundle has none."""
-    from toolkit.calibration.record import RECORD, record_from_file
+    from toolkit.calibration.record import RECORD, record_from_content
 
-    path = bundle.folder / RECORD
-    return record_from_file(path).as_dict() if path.is_file() else None
+    return record_from_content(bundle.files.content(RECORD)).as_dict() if RECORD in bundle.files else None
 
 
 def verified_now(bundle: Bundle, data: str | None, images: int | None, gate: float | None) -> dict[str, Any]:

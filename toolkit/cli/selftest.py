@@ -36,7 +36,7 @@ def command(
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say, table
     from toolkit.deployment.runners import BACKENDS, require_backends
-    from toolkit.deployment.selftest import FAILED, selftest
+    from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
 
     here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
     backends = require_backends(backend, here)
@@ -51,7 +51,8 @@ def command(
     ]
     table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)
     for check in found.checks:
-        if check.verdict == FAILED and check.fix:
-            say(f"[red]{plain(check.what)}[/red]: {plain(check.fix)}")
+        if check.fix and check.verdict != NOT_RUN:
+            color = "red" if check.verdict == FAILED else "yellow"
+            say(f"[{color}]{plain(check.what)}[/{color}]: {plain(check.fix)}")
     say("Still the same model." if found.ok else "[red]Not fit for use as it is.[/red]")
     return found.as_dict()

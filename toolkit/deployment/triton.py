@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
+from toolkit.deployment.runners import plan_of_bundle
 from toolkit.documents import Document
 from toolkit.errors import BundleError, EngineError
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
 from toolkit.hints import Apart
-from toolkit.runtime.trt.preflight import sidecar_of_plan
 from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
@@ -124,15 +124,15 @@ def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) ->
     model = Model(f"{bundle.model}-{precision}", "onnxruntime", variant.file, needs)
     extra = _accelerator(bundle, variant, serving) if kind == "KIND_GPU" else ""
     config = _config(bundle, model, kind, serving.max_batch, serving) + extra
-    _write_model(root / model.name, bundle, config, "model.onnx", bundle.onnx_file(precision))
+    _write_model(root / model.name, bundle, config, "model.onnx", bundle.onnx(precision).data)
     return model
 
 
 def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Serving) -> tuple[Model | None, str]:
     """An engine as a model, or why Triton cannot serve it."""
-    plan = bundle.folder / entry["file"]
     try:
-        sidecar = sidecar_of_plan(plan, f"`toolkit.build({str(bundle.folder)!r})`")
+        plan = plan_of_bundle(bundle, entry, f"`toolkit.build({str(bundle.folder)!r})`")
+        sidecar = plan.sidecar
         name = bundle.preprocessing.as_dict()["input"]
         largest = int(sidecar["profile"][name][2][0])
     except EngineError as error:
@@ -145,21 +145,21 @@ def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Se
     needs = (
         f"TensorRT {built['version']}, {maker.get('machine')}, {maker.get('device')}: an engine runs where it was built"
     )
-    model = Model(
-        f"{bundle.model}-{plan.name.removesuffix('.engine').replace('.', '-')}-trt", "tensorrt", entry["file"], needs
-    )
-    _write_model(root / model.name, bundle, _config(bundle, model, "KIND_GPU", largest, serving), "model.plan", plan)
+    stem = plan.path.name.removesuffix(".engine").replace(".", "-")
+    model = Model(f"{bundle.model}-{stem}-trt", "tensorrt", entry["file"], needs)
+    config = _config(bundle, model, "KIND_GPU", largest, serving)
+    _write_model(root / model.name, bundle, config, "model.plan", plan.data)
     return model, ""
 
 
-def _write_model(folder: Path, bundle: Bundle, config: str, file: str, source: Path) -> None:
+def _write_model(folder: Path, bundle: Bundle, config: str, file: str, data: bytes) -> None:
     (folder / VERSION).mkdir(parents=True)
     (folder / WARMUP).mkdir()
     (folder / CONFIG).write_text(config)
     (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels))
     # Named as the input, so that `perf_analyzer --input-data` of this folder sends the same pixels.
     (folder / WARMUP / bundle.preprocessing.as_dict()["input"]).write_bytes(bundle.golden()[0].images_nhwc[0].tobytes())
-    (folder / VERSION / file).write_bytes(source.read_bytes())
+    (folder / VERSION / file).write_bytes(data)
 
 
 def _config(bundle: Bundle, model: Model, kind: str, max_batch: int, serving: Serving) -> str:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.bundle.sealing import manifest_text
+from toolkit.cache import private_folder
 from toolkit.documents import Document
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
@@ -23,13 +25,13 @@ from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import EngineError
-from toolkit.files import json_text, os_errors, sha256_of_file
+from toolkit.files import os_errors, sha256_of_file
 from toolkit.folders import folder_replaced, locked
 from toolkit.hints import Apart
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
 from toolkit.target import Target
-from toolkit.workspace import MANIFEST, cache_folder
+from toolkit.workspace import MANIFEST
 
 Step = Callable[[str, int, int], None]
 
@@ -97,15 +99,25 @@ def build_engines(
         trials.require_can_run(tensorrt)
     requests = [order_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
     with _alone_with(bundle) as bundle, folder_replaced(bundle.folder, owned_by=MANIFEST) as fresh:
-        shutil.copytree(bundle.folder, fresh, dirs_exist_ok=True)
+        _copy(bundle, fresh)
         maker = _Maker(fresh, target, tensorrt, on_step, bundle.folder / "engines")
         made = [maker.built(one) if trials is None else maker.drawn(one, bundle, trials) for one in requests]
         entries = [_entry(engine, request, target) for engine, request in zip(made, requests, strict=True)]
         files = {entry["file"] for entry in entries}
         kept = [entry for entry in bundle.engines() if entry["file"] not in files]
-        manifest = {**bundle.manifest, "engines": kept + entries, "files": files_of_folder(fresh)}
-        (fresh / MANIFEST).write_text(json_text(manifest))
+        own = bundle.manifest["files"].keys() | files | {f"{file}.json" for file in files}
+        hashes = {name: entry for name, entry in files_of_folder(fresh).items() if name in own}
+        manifest = {**bundle.manifest, "engines": kept + entries, "files": hashes}
+        (fresh / MANIFEST).write_text(manifest_text(manifest))
     return Built(True, bundle.folder.resolve(), tuple(entries), resolved, _notes(made), tensorrt)
+
+
+def _copy(bundle: Bundle, fresh: Path) -> None:
+    """Everything that lies in a bundle's folder; its own files with the bytes that were hashed when it was opened."""
+    shutil.copytree(bundle.folder, fresh, dirs_exist_ok=True)
+    for name in bundle.manifest["files"]:
+        (fresh / name).unlink(missing_ok=True)
+        (fresh / name).write_bytes(bundle.files.content(name).data)
 
 
 @contextmanager
@@ -179,7 +191,7 @@ class _Maker:
             optimization_level=self.target.optimization_level,
             compatible=self.target.compatible,
             dla=request.dla,
-            timing_cache=cache_folder() / "timing" if keep_timings else None,
+            timing_cache=private_folder("timing") if keep_timings else None,
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -18,8 +17,8 @@ from toolkit.documents import Document
 from toolkit.engine.dla import Dla
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved, resolve, resolve_for_dla
-from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.files import os_errors
+from toolkit.errors import BackendUnavailable, CalibrationError, EngineError
+from toolkit.files import Content
 from toolkit.hints import Apart
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.module import TensorRT, described, find_tensorrt, installed_tensorrts
@@ -53,7 +52,7 @@ def resolved_for(
         if target.dla_core is None:
             answers.append(resolve(tensorrt, precision, bundle.precisions))
         else:
-            has_cache = (bundle.folder / CALIB_CACHE).is_file()
+            has_cache = CALIB_CACHE in bundle.files
             answers.append(resolve_for_dla(tensorrt, precision, bundle.precisions, has_cache))
     return tuple({(answer.source, answer.flags): answer for answer in answers}.values())
 
@@ -71,18 +70,20 @@ def order_from_resolved(bundle: Bundle, answer: Resolved, target: Target, tensor
     """
     if target.dla_core is None:
         return order_of_file(answer.source)
-    cache = _calib_cache(bundle.folder / CALIB_CACHE, tensorrt) if answer.calib_cache else None
+    cache = _calib_cache(bundle.files.content(CALIB_CACHE), tensorrt) if answer.calib_cache else None
     precision = answer.precision if answer.source == "fp32" else answer.source
     name = f"model.{answer.precision}.dla{target.dla_core}.engine"
     return Order(answer.source, precision, name, Dla(target.dla_core, answer.flags, cache))
 
 
-def _calib_cache(path: Path, tensorrt: TensorRT) -> bytes:
+def _calib_cache(content: Content, tensorrt: TensorRT) -> bytes:
     """The bundle's ranges under the header of this TensorRT, which refuses any other version's."""
     from toolkit.quantization.calib_cache import header, scales_from_cache
 
-    with os_errors(path, "read"):
-        text = path.read_text()
+    try:
+        text = content.data.decode()
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"{content.path} is no calibration cache", found=error) from error
     scales_from_cache(text)
     version = tuple(int(part) for part in tensorrt.version.split(".")[:3])
     return "\n".join([header(version), *text.splitlines()[1:], ""]).encode()

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.ranges import ranges_from_images, require_complete
 from toolkit.calibration.record import (
     OBSERVER_VERSION,
     Record,
@@ -29,6 +29,8 @@ from toolkit.graph.answer_end import Cut, cut_to_logits
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.graph.from_torch import onnx_from_torch
+from toolkit.graph.int8_layers import Int8Share, share_in_int8
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.calib_cache import JETPACK_6_TENSORRT, cache_from_ranges
 from toolkit.quantization.choose_method import Choice, ranges_by_parity
 from toolkit.quantization.held_out import held_out
@@ -82,6 +84,7 @@ class Graphs:
         onnx: by precision, fp32 first.
         left_out: precisions that this model cannot have, with the reason.
         facts: what was checked on the way.
+        share: how much of the network the INT8 files compute in INT8.
         fp32: what the fp32 graph answers to the images that judge.
         cut: the softmax that ended the network and is in no graph.
     """
@@ -94,11 +97,12 @@ class Graphs:
     choice: Choice | None = None
     budget: Budget | None = None
     calib_cache: str = ""
+    share: Int8Share | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def keep_float(self) -> frozenset[str]:
-        """Convolutions that the budget keeps out of INT8."""
+        """Layers that the budget keeps out of INT8."""
         return frozenset() if self.budget is None else self.budget.keep_float
 
 
@@ -193,8 +197,10 @@ def _measure(
                 **({} if options.record.from_qat else {"tool": OBSERVER_VERSION}),
             }
         )
+        require_complete(options.record, graph)
         made.record = options.record
     elif options.int8:
+        _require_layers(graph)
         typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
         notes = require_plausible(pixels, options.force, typed)
         made.choice = ranges_by_parity(
@@ -214,6 +220,18 @@ def _measure(
     made.facts["largest_activation"] = max(made.record.largest.values())
 
 
+def _require_layers(graph: onnx.ModelProto) -> None:
+    """Refuses a network of which INT8 would quantize nothing, before anything is measured."""
+    share = share_in_int8(graph, frozenset(layers_in_graph(graph)))
+    if not share:
+        raise CalibrationError(
+            "there is nothing to quantize in this network",
+            found=str(share),
+            allowed="a convolution or matrix product with constant weights beside the head",
+            fix="leave `int8=` out",
+        )
+
+
 def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step) -> None:
     """Every INT8 artifact of the record."""
     graph, record = made.onnx["fp32"], made.record
@@ -225,6 +243,7 @@ def _quantize(made: Graphs, images: ModelImages, options: Options, on_step: Step
             raise CalibrationError("`max_drop=` needs images to hold out", found=len(pixels), allowed="at least 4")
         layers = sensitivities_of_layers(graph, record, held, lambda *at: on_step("quantize each layer", *at))
         made.budget = keep_float_within(graph, record, held, layers, options.max_drop)
+    made.share = share_in_int8(graph, frozenset(layers_in_graph(graph)) - made.keep_float)
     made.onnx["int8"] = qdq_from_ranges(graph, record, keep_float=made.keep_float)
     try:
         require_fits_fp16(graph, record.largest)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.record import Record, write_record
+from toolkit.calibration.record import RECORD, Record, write_record
 from toolkit.contracts import UInt8
+from toolkit.documents import Document
 from toolkit.errors import CalibrationError
 from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
 from toolkit.exporting.subject import Subject, subject_of
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
+from toolkit.hints import Count, Sha256
 from toolkit.quantization.charts import png_of_bars
-from toolkit.quantization.choose_method import Calibrated, Choice, ranges_by_parity
+from toolkit.quantization.choose_method import Candidate, Choice, ranges_by_parity
 from toolkit.quantization.held_out import held_out
 from toolkit.quantization.sensitivity import Sensitivities, sensitivities_of_layers
 from toolkit.workspace import workspace
@@ -28,26 +31,55 @@ class Calibration:
 
     Attributes:
         model: its name.
-        choice: the record, and the methods that were compared for it.
+        record: the ranges, and the key that says what they belong to.
+        candidates: the methods that were compared, best first; empty where one was named.
+        why: one sentence about the choice; empty where a method was named.
     """
 
     model: str
-    choice: Choice
+    record: Record
+    candidates: tuple[Candidate, ...]
+    why: str
 
-    @property
-    def record(self) -> Record:
-        """The ranges, and the key that says what they belong to."""
-        return self.choice.record
-
-    def save(self, folder: PathLike | None = None) -> Calibrated:
-        """Writes record.json into a folder, None calibration/MODEL.record of the workspace; says where it lies.
+    def save(self, folder: PathLike | None = None) -> Path:
+        """Writes record.json into a folder, None calibration/MODEL.record of the workspace; returns the file's path.
 
         Raises:
             ToolkitError: the folder belongs to something else, or cannot be written.
         """
         place = workspace() / "calibration" / f"{self.model}.record" if folder is None else Path(folder)
         write_record(place, self.record)
-        return self.choice.written_to(place)
+        return place / RECORD
+
+    def saved_as(self, path: Path) -> Calibrated:
+        """What is printed of it, once it lies in a file."""
+        record = self.record
+        return Calibrated(
+            True, path.resolve(), record.key, record.belongs_to, len(record.images), self.candidates, record.notes
+        )
+
+
+@dataclass(frozen=True)
+class Calibrated(Document):
+    """What toolkit calibrate prints.
+
+    Attributes:
+        record: the file that was written.
+        key: says what the ranges belong to, in one hash.
+        belongs_to: the parts of that: hashes of graph, images and preprocessing, method, observer.
+        images: that were measured.
+        candidates: each method that was tried, best first; none where the method was named.
+        notes: what the record says besides.
+    """
+
+    SCHEMA = "toolkit/calibrate/1"
+    ok: Literal[True]
+    record: Path
+    key: Sha256
+    belongs_to: dict[str, Any]
+    images: Count
+    candidates: tuple[Candidate, ...]
+    notes: dict[str, Any]
 
 
 def calibrate(
@@ -71,7 +103,8 @@ def calibrate(
         ToolkitError: the model or the images cannot be used, or no range can be measured.
     """
     subject = subject_of(model, images, user, options.reading(on_step))
-    return Calibration(subject.name, _measured(subject, options, on_step))
+    choice = _measured(subject, options, on_step)
+    return Calibration(subject.name, choice.record, choice.candidates, choice.why)
 
 
 def _measured(subject: Subject, options: CalibrateOptions, on_step: Step) -> Choice:

@@ -7,7 +7,7 @@ from pathlib import Path
 from toolkit.calibration.record import RECORD, Record, record_from_file
 from toolkit.exporting.artifacts import Options
 from toolkit.exporting.options import ExportOptions, PathLike, Step, UserModel
-from toolkit.exporting.result import Exported, exported
+from toolkit.exporting.result import Exported
 from toolkit.exporting.subject import model_with_images
 from toolkit.exporting.writing import bundle_from_model
 from toolkit.workspace import find_in_room, workspace
@@ -51,8 +51,7 @@ def export(
         tensorrt_version=target.tensorrt_version,
     )
     folder = workspace() / "bundles" / loaded.card.name if bundle is None else Path(bundle)
-    written = bundle_from_model(loaded, images, folder, resolved, on_step)
-    return exported(written, loaded.decided, images.skipped)
+    return bundle_from_model(loaded, images, folder, resolved, on_step)
 
 
 def _record(record: Record | PathLike | None) -> Record | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from toolkit.bundle.entries import FileEntry
 from toolkit.compare.parity import Parity, Score
 from toolkit.documents import Document
-from toolkit.exporting.writing import Written
+from toolkit.exporting.artifacts import Graphs
 from toolkit.hints import Apart, Count, Flat, Percent
 from toolkit.quantization.sensitivity import Point
 
@@ -24,9 +23,9 @@ class Judged(Document):
     flips: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exported(Document):
-    """What `toolkit.export` returns, and toolkit export prints: a bundle that was written.
+    """A bundle that was written, and what was found on the way; what toolkit export prints.
 
     Attributes:
         bundle: its folder.
@@ -38,10 +37,12 @@ class Exported(Document):
         left_out: precisions that have no file, with the reason.
         engines: of the manifest.
         no_engines: why there are none; null where there are.
-        notes: what the builds of the engines have to say, in sentences.
-        decided: what nobody said and was measured or taken for granted, such as the normalization.
-        skipped: damaged files of the images that were left out, with reasons.
-        written: what was calculated on the way; in memory only.
+        notes: what was done to the model and its images, and what the builds of the engines have to say, in sentences.
+        decided: what was found or assumed about a model of the user's own, such as the normalization.
+        skipped: damaged images that were left out, each with the reason.
+        manifest: the whole of it; in memory only.
+        parity: each precision against fp32 on the evaluation images; in memory only.
+        graphs: what was calibrated and how; in memory only.
     """
 
     SCHEMA = "toolkit/export/1"
@@ -58,34 +59,11 @@ class Exported(Document):
     notes: tuple[str, ...]
     decided: dict[str, Any]
     skipped: tuple[str, ...]
-    written: Apart[Written | None] = None
+    manifest: Apart[dict[str, Any]]
+    parity: Apart[dict[str, Parity]]
+    graphs: Apart[Graphs]
 
 
-def exported(written: Written, decided: dict[str, Any], skipped: Sequence[str]) -> Exported:
-    """What is printed of a bundle that was written.
-
-    Args:
-        decided: what nobody said about the model.
-        skipped: files of the images that were left out.
-    """
-    manifest, budget = written.manifest, written.graphs.budget
-    return Exported(
-        ok=True,
-        bundle=written.folder.resolve(),
-        files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
-        accuracy={precision: _judged(parity) for precision, parity in written.parity.items()},
-        calibration=manifest["calibration"],
-        kept_in_float=tuple(manifest["kept_in_float"]),
-        curve=None if budget is None else budget.curve,
-        left_out=manifest["left_out"],
-        engines=tuple(written.engines),
-        no_engines=written.no_engines or None,
-        notes=written.notes,
-        decided=decided,
-        skipped=tuple(skipped),
-        written=written,
-    )
-
-
-def _judged(parity: Parity) -> Judged:
+def judged(parity: Parity) -> Judged:
+    """What is printed of a file's answers."""
     return Judged(parity.candidate_score, parity.agreement_percent, parity.flips)

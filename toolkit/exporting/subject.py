@@ -68,7 +68,7 @@ def model_with_images(
         from toolkit.models.import_path import is_import_path
 
     if name is not None and is_import_path(name):
-        _refuse(user, ("pixels", "layout"), "is for an ONNX file", name)
+        _refuse(user, ("pixels", "layout", "output_name"), "is for an ONNX file", name)
         spec = _data(name, spec)
         if user.checkpoint is None:
             raise ToolkitError(

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.entries import FileEntry
 from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
-from toolkit.compare.parity import Parity, logits_in_batches, parity_from_logits
+from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
 from toolkit.data.subsets import balanced
 from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, tensorrt_for_target
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
+from toolkit.exporting.result import Exported, judged
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
-from toolkit.graph.from_torch import OPSET
+from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
 from toolkit.runtime.ort.runner import OrtRunner
@@ -41,34 +44,13 @@ CURVE = "accuracy-against-int8.png"
 Step = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Written:
-    """A bundle, and what was found on the way.
-
-    Attributes:
-        parity: each precision against fp32 on the evaluation images.
-        engines: the manifest's entries.
-        no_engines: why there are none; empty where there are.
-        notes: what was done to the model and its images, and what the builds of the engines have to say, in sentences.
-        graphs: what was calibrated and how.
-    """
-
-    folder: Path
-    manifest: dict[str, Any]
-    parity: dict[str, Parity]
-    engines: list[dict[str, Any]]
-    no_engines: str
-    graphs: Graphs
-    notes: tuple[str, ...] = ()
-
-
 def bundle_from_model(
     model: LoadedModel | OnnxModel,
     images: ModelImages,
     target: Path,
     options: Options,
     on_step: Step = lambda what, done, total: None,
-) -> Written:
+) -> Exported:
     """Exports a model in every wanted precision and judges each on the evaluation images.
 
     Args:
@@ -92,7 +74,7 @@ def bundle_from_model(
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
         engines, no_engines, notes = _build_engines(fresh, built, options, on_step)
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "tool": __version__,
             "model": {
@@ -123,9 +105,27 @@ def bundle_from_model(
             "accuracy": {p: value.as_dict() for p, value in parity.items()},
             "checks": made.facts,
         }
-        (fresh / MANIFEST).write_text(json_text(manifest))
+        (fresh / MANIFEST).write_text(manifest_text(manifest))
     said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
-    return Written(target, manifest, parity, engines, no_engines, made, (*filter(None, said), *notes))
+    notes = (*filter(None, said), *notes)
+    return Exported(
+        ok=True,
+        bundle=target.resolve(),
+        files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
+        accuracy={precision: judged(value) for precision, value in parity.items()},
+        calibration=manifest["calibration"],
+        kept_in_float=tuple(sorted(made.keep_float)),
+        curve=None if made.budget is None else made.budget.curve,
+        left_out=made.left_out,
+        engines=tuple(engines),
+        no_engines=no_engines or None,
+        notes=notes,
+        decided=model.decided,
+        skipped=tuple(images.skipped),
+        manifest=manifest,
+        parity=parity,
+        graphs=made,
+    )
 
 
 def _doubts_in_words(made: Graphs) -> list[str]:

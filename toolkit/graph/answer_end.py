@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from toolkit.compare.answers import LOGARITHMS, PROBABILITIES, kind_of_answers, log_softmax
 from toolkit.contracts import Float32
-from toolkit.graph.edit import drop_unread_initializers, set_nodes
-from toolkit.graph.node_rewrites import tensors_behind
+from toolkit.graph.edit import drop_unread_initializers, set_nodes, tensors_behind
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Small edits of an ONNX graph in place, its names, its constants as arrays. A protobuf field takes only copies."""
+"""Small edits of an ONNX graph in place; its names, constants, attributes and sizes as Python values."""
 
 from __future__ import annotations
 
@@ -20,8 +20,43 @@ def arrays_of(graph: Any) -> dict[str, Any]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
+def attributes(node: Any) -> dict[str, Any]:
+    """A node's attributes as Python values."""
+    from onnx import helper
+
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def drop_attribute(node: Any, *names: str) -> None:
+    """Removes attributes by name; those that are not there are not missed."""
+    kept = [type(a).FromString(a.SerializeToString()) for a in node.attribute if a.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def tensors_behind(node: Any) -> list[str]:
+    """Names that the branches of an If or Loop read; they may be the graph's own."""
+    from onnx import AttributeProto
+
+    bodies = [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
+    names = [name for body in bodies for inner in body.node for name in [*inner.input, *tensors_behind(inner)]]
+    return names + [value.name for body in bodies for value in body.output]
+
+
+def dims_of(model: Any) -> dict[str, list[Any]]:
+    """Sizes of every tensor whose rank is known; an open size by its name."""
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(model).graph
+    return {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*graph.input, *graph.value_info, *graph.output]
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
 def set_nodes(graph: Any, nodes: Iterable[Any]) -> None:
-    """Replaces all nodes; they may be the graph's own."""
+    """Replaces all nodes; they may be the graph's own. A repeated protobuf field takes only copies."""
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

@@ -6,12 +6,13 @@ times a scale lose bits in half precision for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.errors import ExportError
-from toolkit.graph.edit import set_nodes
+from toolkit.graph.edit import add_constants, arrays_of, attributes, drop_attribute, set_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -30,13 +31,12 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
     Raises:
         ExportError: names the tensor; a factor of 2 is kept for images nobody has measured.
     """
-    from onnx import numpy_helper
-
-    for tensor in model.graph.initializer:
-        values = np.abs(numpy_helper.to_array(tensor).astype(np.float64))
+    bounds = _bounds(model.graph.node)
+    for name, array in arrays_of(model.graph).items():
+        values = np.abs(array.astype(np.float64)) if array.dtype == np.float32 and name not in bounds else np.zeros(0)
         if values.size and not values.max() <= LARGEST:  # NaN too
             raise ExportError(
-                f"weight '{tensor.name}' overflows FP16",
+                f"weight '{name}' overflows FP16",
                 found=f"{values.max():.4g}",
                 allowed=f"{LARGEST:g}",
                 fix="export without `fp16=True`",
@@ -69,6 +69,7 @@ def fp16_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
     if _quantized(graph):
         _require_half_scales(graph)
         next(entry for entry in result.opset_import if entry.domain == "").version = OPSET_OF_HALF_SCALES
+        _say_in_opset_of_half_scales(graph)
     quantized = {node.name for node in _quantized(graph)}  # of the last preprocessed tensor; they come behind the Cast
     first = [node.name.startswith(PREPROCESS) and node.name not in quantized for node in graph.node]
     before = [node for node, is_first in zip(graph.node, first, strict=True) if is_first]
@@ -113,14 +114,35 @@ def _halve_weights(graph: Any, nodes: list[Any]) -> None:
     """Float initializers of the net to float16; those of the preprocessing, and scales of Resize, stay float32."""
     from onnx import TensorProto, numpy_helper
 
+    bounds = _bounds(nodes)
     # ONNX: roi and scales of Resize have types of their own, and scales has float32 only.
     fixed = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:]}
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and not (
             tensor.name.startswith("preprocess.") or tensor.name in fixed
         ):
-            half = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+            values = numpy_helper.to_array(tensor)
+            values = values.clip(-LARGEST, LARGEST) if tensor.name in bounds else values
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+
+
+def _bounds(nodes: Iterable[Any]) -> set[str]:
+    """What a Clip clips to: "no bound" is often written as the largest float32."""
+    return {name for node in nodes if node.op_type == "Clip" for name in node.input[1:]}
+
+
+def _say_in_opset_of_half_scales(graph: Any) -> None:
+    """What another opset than 17 wants said otherwise: axes of Reduce* as an input, the number of parts of a Split."""
+    from onnx import helper
+
+    for node in graph.node:
+        facts = attributes(node)
+        if node.op_type.startswith("Reduce") and "axes" in facts:
+            node.input.append(f"{node.output[0]}_axes")
+            add_constants(graph, {node.input[1]: np.array(facts["axes"], np.int64)})
+            drop_attribute(node, "axes")
+        elif node.op_type == "Split" and len(node.input) < 2:
+            node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
 
 
 def _halve_casts(nodes: list[Any]) -> None:

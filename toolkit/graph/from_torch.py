@@ -9,19 +9,25 @@ from __future__ import annotations
 import io
 import itertools
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ExportError
+from toolkit.graph.normal.folding import folded_at_batch
+from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
+from toolkit.graph.normal.opset import OPSET
+from toolkit.graph.normal.rewrites import tidied, with_plain_constants
 from toolkit.graph.preprocessing import turn_weights_in_place
-from toolkit.graph.simplify import tidied
 from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
+WHAT = "the network"
 INPUT, OUTPUT = "images", "logits"
 ROLES = {
     "Conv": ("weight", "bias"),
@@ -45,10 +51,28 @@ def onnx_from_torch(
     """
     with needs("export"):
         import onnx
-        import torch
-    example = torch.zeros((2, *preprocessing.shape), dtype=torch.uint8)
+    traced = [_traced(classifier, preprocessing, batch) for batch in BATCHES]
+    folded = [folded_at_batch(t, batch, WHAT, keep_layout=True) for t, batch in zip(traced, BATCHES, strict=True)]
+    model = with_open_batch(folded, WHAT)
+    tidied(model)
+    _rename(model.graph)
+    turn_weights_in_place(model.graph)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
+    model.graph.name = metadata.get("toolkit.model", "classifier")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: int) -> onnx.ModelProto:
+    """As the exporter writes it for so many images; Python's own numbers, such as `len(x)`, are theirs."""
+    import onnx
+    import torch
+
+    example = torch.zeros((batch, *preprocessing.shape), dtype=torch.uint8)
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _adaptive_pools():
         warnings.simplefilter("ignore")  # "legacy exporter", known and wanted; tracer hints about constants
         try:
             torch.onnx.export(
@@ -65,15 +89,40 @@ def onnx_from_torch(
             found = next(iter(str(error).splitlines()), type(error).__name__)
             raise ExportError("PyTorch cannot export this network", found=found) from error
     model = onnx.load_from_string(buffer.getvalue())
-    tidied(model)
-    _rename(model.graph)
-    turn_weights_in_place(model.graph)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
-    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
-    model.graph.name = metadata.get("toolkit.model", "classifier")
-    onnx.checker.check_model(model, full_check=True)
+    with_plain_constants(model)
     return model
+
+
+@contextmanager
+def _adaptive_pools() -> Iterator[None]:
+    """AdaptiveAvgPool2d to a size that does not divide its input, which the exporter refuses, as two products."""
+    import torch
+    from torch.nn import functional
+
+    usual = functional.adaptive_avg_pool2d
+
+    def pooled(x: torch.Tensor, output_size: Any) -> torch.Tensor:
+        wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+        sizes = [(int(size), int(w or size)) for size, w in zip(x.shape[-2:], wanted, strict=True)]
+        if all(size % want == 0 for size, want in sizes):
+            return usual(x, output_size)
+        rows, columns = (_means_of_windows(size, want) for size, want in sizes)
+        tall = torch.matmul(rows, x)
+        return torch.matmul(columns, tall.transpose(-1, -2)).transpose(-1, -2)
+
+    with mock.patch.object(functional, "adaptive_avg_pool2d", pooled):
+        yield
+
+
+def _means_of_windows(size: int, want: int) -> torch.Tensor:
+    """float32 (want, size): a row a mean. Source: PyTorch, AdaptivePooling.h, start_index and end_index."""
+    import torch
+
+    found = torch.zeros(want, size)
+    for row in range(want):
+        start, end = row * size // want, -(-(row + 1) * size // want)
+        found[row, start:end] = 1 / (end - start)
+    return found
 
 
 def readable_name(scope: str) -> str:

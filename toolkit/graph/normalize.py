@@ -1,16 +1,15 @@
 """What other exporters write, brought into the one form that every TensorRT and our own calibration read alike.
 
-The work is done by others where they have a tool for it: onnx's version converter writes opset 17, onnx's inliner takes
-functions apart, ONNX Runtime's basic optimizations fold constants and BatchNorm, and drop what does nothing. What is
-left is small: an open batch, a stripped Softmax, padding as numbers, names. Whether the result still is the same model
-nobody here believes: `require_same_answers` compares it with the file as it came.
+The work is done by others where they have a tool for it: onnx-ir's passes sort nodes, name them and take functions
+apart, onnx's version converter raises opsets, ONNX Runtime's basic optimizations fold constants and BatchNorm, and drop
+what does nothing. What is left is small: an open batch, a stripped Softmax, padding as numbers, the way down to opset
+17. Whether the result still is the same model nobody here believes: `require_same_answers` compares it with the file as
+it came.
 """
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,17 +18,15 @@ from toolkit.contracts import Float32
 from toolkit.errors import ModelError
 from toolkit.graph.answer_end import Cut, cut_to_logits
 from toolkit.graph.edit import sanitize_names
-from toolkit.graph.from_torch import OPSET
-from toolkit.graph.node_rewrites import explicit_pads, open_batch
-from toolkit.graph.simplify import tidied
-from toolkit.graph.user_file import STANDARD, OnnxFile
+from toolkit.graph.normal.folding import folded_at_batch
+from toolkit.graph.normal.open_batch import BATCHES, guess_open_batch, with_open_batch
+from toolkit.graph.normal.opset import OPSET, lowered, raised
+from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
+from toolkit.graph.user_file import OnnxFile
 from toolkit.graph.user_runner import Form
-from toolkit.lazy import needs
 
 if TYPE_CHECKING:
     import onnx
-
-IR_VERSION = 8  # the one of opset 17; TensorRT 8 reads no newer
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,18 @@ def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> Normalized
     notes += [cut.note] if cut.operators else []
     model = onnx.ModelProto()
     model.CopyFrom(reference)
-    model = _in_opset(file, model)
+    with_plain_constants(model)
+    model = raised(model, str(file.path))
     if file.opset != OPSET:
         notes.append(f"opset {file.opset} written as {OPSET}")
-    _set_shapes(model, form, classes)
-    tidied(model)
+    _set_shapes(model, form)
     if form.batch:
-        open_batch(model, form.batch)
+        guess_open_batch(model, form.batch)
         notes.append(f"batch of {form.batch} made open")
     norms = _count(model, "BatchNormalization")
-    model = _optimized(file, model)
+    folded = [folded_at_batch(model, batch, str(file.path)) for batch in BATCHES]
+    model = with_open_batch(folded, str(file.path))
+    lowered(model, str(file.path))
     tidied(model)
     if norms > _count(model, "BatchNormalization"):
         notes.append(f"{norms - _count(model, 'BatchNormalization')} BatchNorms folded")
@@ -96,31 +95,7 @@ def _calls(form: Form) -> list[Float32]:
     return [call.astype(np.float32) for call in noise]
 
 
-def _in_opset(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same in opset 17; operators that came later are written as the standard defines them by older ones."""
-    from onnx import defs, inliner, version_converter
-
-    newer = {
-        (node.domain, node.op_type)
-        for node in model.graph.node
-        if file.opset > OPSET and not defs.has(node.op_type, max_inclusive_version=OPSET)
-    }
-    try:
-        if newer:
-            model = inliner.inline_selected_functions(model, list(newer), inline_schema_functions=True)
-        if file.opset != OPSET:
-            model = version_converter.convert_version(model, OPSET)
-    except Exception as error:  # RuntimeError, ConvertError and more, from C++
-        found = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{file.path} cannot be written in opset {OPSET}, the newest that TensorRT 8 reads",
-            found=found,
-            fix=f"export again with opset {OPSET} or less",
-        ) from error
-    return model
-
-
-def _set_shapes(model: onnx.ModelProto, form: Form, classes: int) -> None:
+def _set_shapes(model: onnx.ModelProto, form: Form) -> None:
     """An open batch at both ends; shapes in between are inferred anew."""
     from onnx import TensorProto, helper
 
@@ -129,36 +104,6 @@ def _set_shapes(model: onnx.ModelProto, form: Form, classes: int) -> None:
     del graph.input[:], graph.output[:], graph.value_info[:]
     graph.input.append(helper.make_tensor_value_info(old, TensorProto.FLOAT, form.shape("batch")))
     graph.output.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, None))
-
-
-def _optimized(file: OnnxFile, model: onnx.ModelProto) -> onnx.ModelProto:
-    """After ONNX Runtime's basic optimizations: those that stay within the ONNX standard."""
-    with needs("repair ONNX files"):
-        import onnx
-        import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4  # what is wrong comes as an exception too
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "model.onnx"
-        options.optimized_model_filepath = str(written)
-        try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises types of its own
-            raise ModelError(
-                f"{file.path} cannot be given an open batch" if file.opset == OPSET else f"{file.path} cannot be read",
-                found=" ".join(str(error).split())[:300],
-                fix=f"export again with a dynamic batch, and opset {OPSET}",
-            ) from error
-        result = onnx.load(written)
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in result.graph.node if node.domain not in STANDARD})
-    if foreign:
-        raise ModelError(f"ONNX Runtime writes {file.path} with operators of its own", found=", ".join(foreign))
-    standard = [entry.version for entry in result.opset_import if entry.domain in STANDARD]
-    del result.opset_import[:], result.graph.value_info[:], result.metadata_props[:]
-    result.opset_import.append(onnx.helper.make_opsetid("", standard[0]))
-    result.ir_version = IR_VERSION
-    return result
 
 
 def _flatten(model: onnx.ModelProto, classes: int) -> None:

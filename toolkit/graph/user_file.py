@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolkit.errors import ModelError
-from toolkit.files import os_errors
+from toolkit.external_data import take_in
+from toolkit.files import content_of
+from toolkit.graph.edit import arrays_of, attributes
+from toolkit.graph.normal.folding import STANDARD
 from toolkit.lazy import needs
+from toolkit.limits import FILE_BYTES
 
 if TYPE_CHECKING:
     import onnx
 
-OLDEST_OPSET = 9
-STANDARD = ("", "ai.onnx")
+OLDEST_OPSET = 6
 QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
     | {"MatMulInteger"}
@@ -40,8 +45,11 @@ class OnnxFile:
     exporter: str
 
 
-def onnx_from_file(path: Path) -> OnnxFile:
+def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     """Reads an fp32 classifier with one input and one output.
+
+    Args:
+        output: which of several outputs holds the logits.
 
     Raises:
         ModelError: not a whole ONNX file, external data missing, an opset or operator that is not known, quantized
@@ -49,9 +57,7 @@ def onnx_from_file(path: Path) -> OnnxFile:
     """
     with needs("read ONNX files"):
         import onnx
-        from onnx import inliner
-    with os_errors(path, "read"):
-        content = path.read_bytes()
+    content = content_of(path, FILE_BYTES, ModelError).data
     try:
         model = onnx.load_from_string(content)
         if not model.graph.node:
@@ -59,7 +65,8 @@ def onnx_from_file(path: Path) -> OnnxFile:
     except Exception as error:  # protobuf raises types of its own
         raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
     digest = hashlib.sha256(content)
-    _load_external(path, model, digest)
+    for beside in take_in(path, model):
+        digest.update(beside.data)
     opset = _require_opset(path, model)
     if any(entry.key == "toolkit.preprocessing" for entry in model.metadata_props):
         raise ModelError(
@@ -67,12 +74,12 @@ def onnx_from_file(path: Path) -> OnnxFile:
             found="preprocessing inside",
             fix="export the model that it came from, or use its bundle",
         )
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    _drop_listed_initializers(model)
+    model = _in_order(path, model)
     _require_known_operators(path, model, opset)
-    _require_one_tensor(path, "input", list(model.graph.input))
-    _require_one_tensor(path, "output", list(model.graph.output))
+    _require_one_tensor(path, "input", model)
+    _require_evaluation(path, model)
+    _choose_output(path, model, output)
+    _require_one_tensor(path, "output", model)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -82,31 +89,6 @@ def onnx_from_file(path: Path) -> OnnxFile:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-
-
-def _load_external(path: Path, model: onnx.ModelProto, digest: Any) -> None:
-    """Takes weights that lie in files beside the model into it."""
-    from onnx import TensorProto, external_data_helper
-
-    tensors = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-    names = sorted({entry.value for t in tensors for entry in t.external_data if entry.key == "location"})
-    for name in names:
-        beside = path.parent / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ModelError(f"{path} wants weights from outside its folder", found=name)
-        if not beside.is_file():
-            raise ModelError(
-                f"{path} has its weights in another file, which is missing",
-                found=f"no {beside}",
-                fix="put that file beside the model, under the name it was written with",
-            )
-        with os_errors(beside, "read"):
-            digest.update(beside.read_bytes())
-    if names:
-        try:
-            external_data_helper.load_external_data_for_model(model, str(path.parent))
-        except Exception as error:  # ValueError, ValidationError and OSError, by what is wrong
-            raise ModelError(f"the weights beside {path} cannot be read", found=_first_line(error)) from error
 
 
 def _require_opset(path: Path, model: onnx.ModelProto) -> int:
@@ -126,13 +108,27 @@ def _require_opset(path: Path, model: onnx.ModelProto) -> int:
     return opset
 
 
-def _drop_listed_initializers(model: onnx.ModelProto) -> None:
-    """Before IR version 4 every initializer had to be an input too; such ones are no constants to anybody."""
-    graph, model.ir_version = model.graph, max(model.ir_version, 4)
-    constants = {tensor.name for tensor in graph.initializer}
-    kept: list[Any] = [type(v).FromString(v.SerializeToString()) for v in graph.input if v.name not in constants]
-    del graph.input[:]
-    graph.input.extend(kept)
+def _in_order(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Nodes sorted, each with a name of its own, functions taken apart, initializers no longer among the inputs.
+
+    Before IR version 4 every initializer had to be an input too; such ones are no constants to anybody.
+    """
+    with needs("read ONNX files"):
+        import onnx_ir
+        from onnx_ir.passes import common
+    passes = (
+        common.InlinePass(),
+        common.RemoveInitializersFromInputsPass(),
+        common.TopologicalSortPass(),
+        common.NameFixPass(),
+    )
+    try:
+        result = onnx_ir.passes.Sequential(*passes)(onnx_ir.from_proto(model)).model
+        ordered = onnx_ir.to_proto(result)
+    except Exception as error:  # what a damaged graph makes it raise
+        raise ModelError(f"{path} is not a whole ONNX file", found=_first_line(error)) from error
+    ordered.ir_version = max(ordered.ir_version, 4)
+    return ordered
 
 
 def _require_known_operators(path: Path, model: onnx.ModelProto, opset: int) -> None:
@@ -164,15 +160,59 @@ def _require_known_operators(path: Path, model: onnx.ModelProto, opset: int) -> 
         )
 
 
-def _require_one_tensor(path: Path, side: str, values: list[Any]) -> None:
+def _require_evaluation(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses a file whose BatchNorm would take its means from the batch, or whose Dropout would drop."""
+    constants = arrays_of(model.graph) | {
+        node.output[0]: attributes(node).get("value") for node in model.graph.node if node.op_type == "Constant"
+    }
+    for node in model.graph.node:
+        facts, switch = attributes(node), constants.get(node.input[2]) if len(node.input) > 2 else None
+        norm = node.op_type == "BatchNormalization" and (facts.get("training_mode") or facts.get("is_test") == 0)
+        several = node.op_type == "BatchNormalization" and len([name for name in node.output if name]) > 1
+        if norm or several or (node.op_type == "Dropout" and switch is not None and _true(switch)):
+            raise ModelError(
+                f"{path} was exported in training mode",
+                found=f"'{node.name or node.op_type}' does something else in training",
+                allowed="a network in evaluation mode",
+                fix="call model.eval() before torch.onnx.export, and leave out training=",
+            )
+
+
+def _true(constant: Any) -> bool:
+    from onnx import numpy_helper
+
+    return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
+
+
+def _choose_output(path: Path, model: onnx.ModelProto, output: str | None) -> None:
+    """Leaves the output that was asked for."""
+    if output is None:
+        return
+    kept = [type(v).FromString(v.SerializeToString()) for v in model.graph.output if v.name == output]
+    if not kept:
+        names = ", ".join(value.name for value in model.graph.output)
+        raise ModelError(f"{path} has no output of that name", found=output, allowed=names)
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def _last_output(model: onnx.ModelProto) -> str:
+    """The output that is made last; features and auxiliary heads come before the logits."""
+    order = {name: at for at, node in enumerate(model.graph.node) for name in node.output}
+    last: str = max((value.name for value in model.graph.output), key=lambda name: order.get(name, -1), default="")
+    return last
+
+
+def _require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
     from onnx import TensorProto
 
+    values: list[Any] = list(getattr(model.graph, side))
     if len(values) != 1:
         raise ModelError(
             f"{path} has {len(values)} {side}s",
             found=", ".join(value.name for value in values[:8]) or "none",
             allowed="one: images" if side == "input" else "one: the logits of a classifier",
-            fix=f"export again with one {side} (no auxiliary heads, features or boxes)",
+            fix=f"`output_name={_last_output(model)!r}`" if side == "output" else "export again with the images alone",
         )
     kind = values[0].type
     if not kind.HasField("tensor_type"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import re
 import warnings
+import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from toolkit.errors import ModelError
 from toolkit.files import os_errors
 from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
+from toolkit.models.renaming import HARMLESS, renaming_to
 from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
 
-PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
-# Counters that decide nothing in evaluation mode, and that old checkpoints lack.
-HARMLESS = ("num_batches_tracked", "n_averaged")
 CONVERT = (
     'where you trust the file, once, in the project that wrote it: python -c "import torch; '
     "from safetensors.torch import save_file; c = torch.load('{name}', weights_only=False); "
@@ -46,6 +47,10 @@ def weights_from_checkpoint(path: Path) -> tuple[Weights, ...]:
 
 def _loaded(path: Path) -> Any:
     """`torch.load` that refuses every pickle which could run code."""
+    with os_errors(path, "read"):
+        other = _other_kind(path)
+    if other is not None:
+        raise other
     try:
         with os_errors(path, "read"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old storage formats
@@ -54,6 +59,25 @@ def _loaded(path: Path) -> Any:
         raise _unsafe(path, str(error)) from error
     except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _other_kind(path: Path) -> ModelError | None:
+    """Whole files that hold more than weights, or come from elsewhere; None where it may be a checkpoint."""
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    parts = {part for name in names for part in name.split("/")[1:]}
+    allowed = "a state dict: torch.save(net.state_dict(), 'weights.pth'), or a .safetensors file"
+    if {"constants.pkl", "code"} <= parts:
+        fix = f"torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pth')"
+        return ModelError(f"{path} is a TorchScript program", found="code beside the weights", allowed=allowed, fix=fix)
+    if any("exported_program" in part or part == "archive_format" for part in parts | set(names)):
+        fix = f"torch.save(torch.export.load('{path.name}').state_dict, 'weights.pth')"
+        return ModelError(f"{path} is an ExportedProgram of torch.export", found="a program", allowed=allowed, fix=fix)
+    with path.open("rb") as stream:
+        first = stream.read(8)
+    kinds = {b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes it", b"\x93NUMPY": "a numpy array"}
+    kind = next((words for magic, words in kinds.items() if first.startswith(magic)), None)
+    kind = "an ONNX file" if path.suffix == ".onnx" else kind
+    return None if kind is None else ModelError(f"{path} is no PyTorch checkpoint", found=kind, allowed=allowed)
 
 
 def _unsafe(path: Path, text: str) -> ModelError:
@@ -124,15 +148,41 @@ def load_user_weights(
         )
     fitting = _fitting(sets, wanted, tuple(name for name, _ in net.named_parameters()))
     weights, others = chosen_set(fitting, sets, key, path)
-    tensors, stripped = _named(weights, wanted)
-    _require_names(wanted, tensors, path)
-    _require_shapes(wanted, tensors, path, build)
+    named, said = _named(weights, wanted)
+    tensors, state = named.tensors, _state(named)
+    if not _loads_by_version(net, named):
+        _require_names(wanted, tensors, path)
+        _require_shapes(wanted, tensors, path, build)
     for name, value in tensors.items():
         require_float(name, value, wanted.get(name, value), path)
         require_finite(name, value, path, fix="use the checkpoint of an earlier epoch")
-    net.load_state_dict(tensors, strict=False)
-    words = words_of_choice(weights, others) + "".join(f", without '{prefix}'" for prefix in stripped)
+    try:
+        net.load_state_dict(state, strict=False)
+    except Exception as error:  # what a module's own reading of old weights raises
+        found = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{path} cannot be loaded into this network", found=found) from error
+    words = ", ".join([words_of_choice(weights, others), *said])
     return Found(weights.place, words, tuple(dict.fromkeys(entry.found_as for entry in others)))
+
+
+def _state(named: Weights) -> dict[str, Tensor]:
+    """A state dict that says which version each module was of, where the checkpoint says so."""
+    state: Any = OrderedDict(named.tensors)
+    if named.versions:
+        state._metadata = named.versions
+    result: dict[str, Tensor] = state
+    return result
+
+
+def _loads_by_version(net: nn.Module, named: Weights) -> bool:
+    """Whether the modules' own reading of an older version finds every tensor, under whatever names."""
+    if not named.versions or set(named.tensors) == set(net.state_dict()):
+        return False
+    try:
+        copy.deepcopy(net).load_state_dict(_state(named), strict=True)
+    except Exception:  # RuntimeError of torch, and what a module raises
+        return False
+    return True
 
 
 def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: tuple[str, ...]) -> tuple[Weights, ...]:
@@ -140,34 +190,27 @@ def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: t
     whole = tuple(entry for entry in sets if _fits(entry, wanted))
     if not whole:
         return ()
-    raw = replace(whole[0], tensors=_named(whole[0], wanted)[0])
-    averages = (replace(entry, tensors=_named(entry, wanted)[0]) for entry in sets if entry.is_average)
+    raw = _named(whole[0], wanted)[0]
+    averages = (_named(entry, wanted)[0] for entry in sets if entry.is_average)
     return (*whole, *(done for entry in averages if (done := completed(entry, raw, parameters)) is not None))
 
 
-def _named(weights: Weights, wanted: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by the network's names, and the prefixes that were stripped."""
-    tensors, stripped = without_prefixes(weights.tensors, set(wanted))
-    return {name: v for name, v in tensors.items() if name in wanted or not name.endswith(HARMLESS)}, stripped
+def _named(weights: Weights, wanted: dict[str, Tensor]) -> tuple[Weights, list[str]]:
+    """The same by the network's names, and in words what was done to them."""
+    renaming = renaming_to(set(weights.tensors), set(wanted))
+    inside, left = renaming.of_all(weights.tensors, set(wanted))
+    tensors = {name: v for name, v in inside.items() if name in wanted or not name.endswith(HARMLESS)}
+    said = [f"without '{part}'" for part in (*renaming.wrappers, renaming.prefix) if part]
+    left = [name for name in left if not name.endswith(HARMLESS)]
+    said += [f"{_few(left)} left out"] if left else []
+    return replace(weights, tensors=tensors, versions=renaming.of_modules(weights.versions)), said
 
 
 def _fits(weights: Weights, wanted: dict[str, Tensor]) -> bool:
     """Whether every tensor of the network is there, in its shape, and no other."""
-    tensors, _ = _named(weights, wanted)
+    tensors = _named(weights, wanted)[0].tensors
     needed = {name for name in wanted if not name.endswith(HARMLESS)}
     return needed <= set(tensors) <= set(wanted) and all(tensors[n].shape == wanted[n].shape for n in needed)
-
-
-def without_prefixes(tensors: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Strips what wrappers put before every name, unless the network's own names begin so too."""
-    stripped: list[str] = []
-    while True:
-        names = [name for name in tensors if not name.endswith(HARMLESS) or name in wanted]
-        prefix = next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None)
-        if prefix is None or all(name.startswith(prefix) for name in wanted):
-            return tensors, tuple(stripped)
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-        stripped.append(prefix)
 
 
 def _few(names: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,15 @@ class Weights:
     Attributes:
         listed: a list without names, in the order of the network's parameters, as torch_ema keeps them.
         beside: where what this set lacks was taken from: averages of the parameters alone keep no running means.
+        versions: what `torch.save` keeps of each module's version, by the module's name; modules that changed what
+            their weights mean read it.
     """
 
     tensors: dict[str, Tensor]
     place: str
     listed: bool = False
     beside: str = ""
+    versions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def found_as(self) -> str:
@@ -68,7 +71,7 @@ def _sets(content: Any, place: str) -> Iterator[Weights]:
         return
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors:
-        yield Weights(tensors, place)
+        yield Weights(tensors, place, versions=dict(getattr(content, "_metadata", None) or {}))
     for key, value in content.items():
         if not NO_WEIGHTS.search(str(key)):
             yield from _sets(value, f"{place}.{key}" if place else str(key))
@@ -102,7 +105,7 @@ def completed(average: Weights, raw: Weights, parameters: tuple[str, ...]) -> We
         return None
     if any(tensors[name].shape != raw.tensors[name].shape for name in parameters):
         return None
-    return Weights({**raw.tensors, **tensors}, average.place, beside=raw.found_as)
+    return Weights({**raw.tensors, **tensors}, average.place, beside=raw.found_as, versions=raw.versions)
 
 
 def chosen_set(

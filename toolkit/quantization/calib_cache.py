@@ -52,7 +52,8 @@ def cache_from_ranges(model: onnx.ModelProto, record: Record, tensorrt: tuple[in
             amax[name] = record.amax[name]
         elif node.op_type in QUANTIZED and not node.name.startswith("preprocess/"):
             behind = readers[0].output[0] if len(readers) == 1 and readers[0].op_type == "Relu" else name
-            amax[name] = amax[behind] if behind in amax else record.largest[name]
+            largest = record.largest.get(name, 0.0)  # of whole numbers nothing is measured: they are no activations
+            amax[name] = amax.get(behind, largest)
     lines = [f"{name}: {_hex(activation_scale(amax[name]))}" for name in reversed(amax) if amax[name] > 0]
     bad = [name for name in amax if ":" in name or "\n" in name]
     if bad:

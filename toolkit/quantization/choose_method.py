@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from toolkit.calibration.methods import AUTO, CANDIDATES, PERCENTILE, require_method
 from toolkit.calibration.ranges import Observation, observation_from_images, record_from_observation, require_enough
-from toolkit.calibration.record import RECORD, Record
+from toolkit.calibration.record import Record
 from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.documents import Document
 from toolkit.errors import CalibrationError
-from toolkit.hints import Count, Flat, Maybe, Sha256
+from toolkit.hints import Flat, Maybe
 from toolkit.quantization.held_out import held_out, logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
@@ -44,29 +43,6 @@ class Candidate(Document):
 
 
 @dataclass(frozen=True)
-class Calibrated(Document):
-    """What toolkit calibrate prints.
-
-    Attributes:
-        record: the file that was written.
-        key: says what the ranges belong to, in one hash.
-        belongs_to: the parts of that: hashes of graph, images and preprocessing, method, observer.
-        images: that were measured.
-        candidates: each method that was tried, best first; none where the method was named.
-        notes: what the record says besides.
-    """
-
-    SCHEMA = "toolkit/calibrate/1"
-    ok: Literal[True]
-    record: Path
-    key: Sha256
-    belongs_to: dict[str, Any]
-    images: Count
-    candidates: tuple[Candidate, ...]
-    notes: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Choice:
     """A record, the pass that it was read from, every candidate (best first) and one sentence that says why.
 
@@ -77,13 +53,6 @@ class Choice:
     seen: Observation
     candidates: tuple[Candidate, ...]
     why: str
-
-    def written_to(self, folder: Path) -> Calibrated:
-        """What is printed once the record lies in a folder."""
-        record, path = self.record, (folder / RECORD).resolve()
-        return Calibrated(
-            True, path, record.key, record.belongs_to, len(record.images), self.candidates, record.notes
-        )  # fmt: skip
 
 
 def ranges_by_parity(

@@ -1,18 +1,15 @@
 """The form of a quantized graph that ONNX Runtime's CPU kernels fuse: uint8 activations, int8 weights, int32 biases.
 
 TensorRT refuses such a file, and ONNX Runtime's CPU provider runs TensorRT's at the speed of fp32 or below. Here
-every convolution stands between a DequantizeLinear and a QuantizeLinear, as does every Add with both its inputs.
-What a ReLU makes uses all of 0..255; everything else is symmetric about 128. Ranges are the record's, by its method for
-these levels, of the tensors that TensorRT's form leaves alone too (convolution outputs before an Add, the last ReLU).
-
-x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
-int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
-neighbors of one sign can do it, so only the channels that have such a pair get wider scales here: the file has the
-same answers on every processor.
+every convolution stands between a DequantizeLinear and a QuantizeLinear, as does every Add with both its inputs;
+matrix products read a DequantizeLinear. What is never negative uses all of 0..255; everything else is symmetric about
+128. Ranges are the record's, by its method for these levels, of the tensors that TensorRT's form leaves alone too
+(convolution outputs before an Add, the last ReLU).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,20 +17,26 @@ import numpy as np
 from toolkit.calibration.methods import UNSIGNED_LEVELS
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.contracts import Float32
-from toolkit.graph.edit import add_constants, arrays_of, drop_unread_initializers
-from toolkit.graph.qdq_placement import convolutions_in_graph, tensors_on_cpu
+from toolkit.graph.cpu_placement import cpu_placement
+from toolkit.graph.edit import add_constants, arrays_of, drop_unread_initializers, set_nodes
+from toolkit.graph.int8_layers import axes_of_layers
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.lazy import needs
 from toolkit.quantization.qdq import graph_and_ranges, insert_behind_makers, pair_of_nodes
 from toolkit.quantization.rounding import rounded_weights
-from toolkit.quantization.scales import LEVELS, SMALLEST_SCALE, dequantized, quantized_weights, weight_scales
+from toolkit.quantization.scales import (
+    LEVELS,
+    SMALLEST_SCALE,
+    dequantized,
+    quantized_weights,
+    weight_scales_in_16_bits,
+)
 from toolkit.quantization.whole_pixels import MIDDLE, read_bytes
 
 if TYPE_CHECKING:
     import onnx
 
 LARGEST_BIAS = float(1 << 30)  # half of what int32 holds: sums of products are added to it
-# 255 * 128 is the last that int16 holds, and rounding adds less than a step to each of the two.
-LARGEST_PAIR = 127.0
 
 
 def cpu_from_ranges(
@@ -49,20 +52,23 @@ def cpu_from_ranges(
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
     result, amax, pixels = graph_and_ranges(model, record, keep_float, weights_on_cpu)
     graph = result.graph
-    convolutions = frozenset(convolutions_in_graph(model)) - keep_float
+    layers = frozenset(layers_in_graph(model)) - keep_float
+    placement, axes = cpu_placement(result, layers), axes_of_layers(result)
     ranges = {**record.largest, **amax, **record.cpu}
     rounded = quantized_weights if record.from_qat else rounded_weights
     values = arrays_of(graph)
     scales, pairs = {}, {}
-    for tensor, unsigned in tensors_on_cpu(graph, convolutions).items():
-        scales[tensor] = _scale(ranges[tensor], unsigned)
+    for tensor, unsigned in placement.unsigned.items():
+        scales[tensor] = _scale(ranges[placement.shares.get(tensor, tensor)], unsigned)
         pairs[tensor] = pair_of_nodes(graph, tensor, scales[tensor], np.uint8(0 if unsigned else MIDDLE))
     for node in graph.node:
         if node.name not in keep_float:
             inputs = [f"{name}_dequantized" if name in scales else name for name in node.input]
-            if node.name in convolutions:
-                inputs[1:] = _constants(graph, node, scales[node.input[0]], pairs, values, rounded)
+            if node.name in layers:
+                places = Places(graph, pairs, values, rounded, axes[node.name])
+                inputs[1:] = _constants(places, node, scales[node.input[0]])
             node.input[:] = inputs
+    _drop_clips(graph, placement.clips)
     insert_behind_makers(graph, pairs)
     if pixels is not None:
         read_bytes(graph, pixels)
@@ -77,29 +83,6 @@ def weights_on_cpu(weights: Float32) -> Float32:
     return dequantized(rounded_weights(weights, scales), scales)
 
 
-def weight_scales_in_16_bits(weights: Float32) -> Float32:
-    """`weight_scales`, not below `scales_of_pairs`: float32 (C_out,) of weights (C_out, ...)."""
-    scales: Float32 = np.maximum(weight_scales(weights), scales_of_pairs(weights))
-    return scales
-
-
-def scales_of_pairs(weights: Float32) -> Float32:
-    """The least scales with which 255 times the sum of any two neighboring weights fits in int16: float32 (C_out,).
-
-    Neighbors are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
-    (kH, kW, C_in); where C_in is odd the last channel of one place goes with the first of the next.
-
-    Args:
-        weights: float32 (C_out, C_in / groups, kH, kW), or with another number of places.
-    """
-    flat = np.moveaxis(weights, 1, -1).reshape(len(weights), -1).astype(np.float64)
-    pairs = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2))).reshape(len(flat), -1, 2)
-    together = pairs.clip(min=0).sum(axis=2), pairs.clip(max=0).sum(axis=2)
-    largest = np.maximum(*(np.abs(sums).max(axis=1) for sums in together))
-    scales: Float32 = (largest / LARGEST_PAIR).astype(np.float32)
-    return scales
-
-
 def _scale(amax: float, unsigned: bool) -> np.float32:
     scale: np.float32 = np.maximum(
         np.float32(amax) / np.float32(UNSIGNED_LEVELS if unsigned else LEVELS), SMALLEST_SCALE
@@ -107,32 +90,65 @@ def _scale(amax: float, unsigned: bool) -> np.float32:
     return np.float32(scale)
 
 
-def _constants(
-    graph: Any, conv: Any, input_scale: np.float32, pairs: dict[str, list[Any]], values: dict[str, Any], rounded: Any
-) -> list[str]:
-    """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the convolution reads instead.
+def _drop_clips(graph: Any, clips: frozenset[str]) -> None:
+    """Convolutions write what a Clip made of it: rounding to 0..255 clips too, and ONNX Runtime fuses no Clip.
 
-    Args:
+    A Clip that somebody reads before the rounding stays.
+    """
+    read = {name for node in graph.node for name in node.input}
+    makers = {name: node for node in graph.node for name in node.output}
+    dropped = [node for node in graph.node if node.name in clips and node.output[0] not in read]
+    for node in dropped:
+        makers[node.input[0]].output[0] = node.output[0]
+    gone = {node.name for node in dropped}
+    set_nodes(graph, (node for node in graph.node if node.name not in gone))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a layer's constants go, and how they are rounded.
+
+    Attributes:
         values: the constants of the graph as it came.
         rounded: (weights, scales) to int8.
+        axis: of the output channels.
     """
-    weights, bias = values[conv.input[1]], values.get(conv.input[2]) if len(conv.input) > 2 else None
+
+    graph: Any
+    pairs: dict[str, list[Any]]
+    values: dict[str, Any]
+    rounded: Any
+    axis: int
+
+
+def _constants(places: Places, layer: Any, input_scale: np.float32) -> list[str]:
+    """Adds int8 weights and an int32 bias with their DequantizeLinear; names what the layer reads instead."""
+    values = places.values
+    weights = np.moveaxis(values[layer.input[1]], places.axis, 0)
+    bias = values.get(layer.input[2]) if len(layer.input) > 2 else None
     scales = weight_scales_in_16_bits(weights)
+    if bias is not None and bias.shape != scales.shape:
+        return [_weights(places, layer, weights, scales), *layer.input[2:]]
     if bias is not None:  # a channel of nearly no weights and some bias would overflow int32
         scales = np.maximum(scales, np.abs(bias) / (input_scale * np.float32(LARGEST_BIAS))).astype(np.float32)
-    names = [_constant(graph, f"{conv.name}/weight", rounded(weights, scales), scales, pairs)]
+    names = [_weights(places, layer, weights, scales)]
     if bias is not None:
         product: Float32 = (scales * input_scale).astype(np.float32)
         steps = np.rint(bias.astype(np.float64) / product).astype(np.int32)
-        names.append(_constant(graph, f"{conv.name}/bias", steps, product, pairs))
+        names.append(_constant(places, f"{layer.name}/bias", steps, product, 0))
     return names
 
 
-def _constant(graph: Any, name: str, levels: Any, scales: Float32, pairs: dict[str, list[Any]]) -> str:
+def _weights(places: Places, layer: Any, weights: Float32, scales: Float32) -> str:
+    levels = np.ascontiguousarray(np.moveaxis(places.rounded(weights, scales), 0, places.axis))
+    return _constant(places, f"{layer.name}/weight", levels, scales, places.axis)
+
+
+def _constant(places: Places, name: str, levels: Any, scales: Float32, axis: int) -> str:
     from onnx import helper
 
     parts = {"quantized": levels, "scale": scales, "zero_point": np.zeros(len(scales), levels.dtype)}
     inputs, output = [f"{name}_{role}" for role in parts], f"{name}_dequantized"
-    add_constants(graph, dict(zip(inputs, parts.values(), strict=True)))
-    pairs[name] = [helper.make_node("DequantizeLinear", inputs, [output], f"{name}/Dequantize", axis=0)]
+    add_constants(places.graph, dict(zip(inputs, parts.values(), strict=True)))
+    places.pairs[name] = [helper.make_node("DequantizeLinear", inputs, [output], f"{name}/Dequantize", axis=axis)]
     return output

@@ -14,9 +14,16 @@ import numpy as np
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.contracts import WeightsAsInt8
 from toolkit.graph.edit import add_constants, arrays_of, set_nodes
-from toolkit.graph.qdq_placement import placement_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph, placement_in_graph
 from toolkit.lazy import needs
-from toolkit.quantization.scales import LEVELS, activation_scale, nearest_weights, quantized_weights, weight_scales
+from toolkit.quantization.scales import (
+    LEVELS,
+    activation_scale,
+    nearest_weights,
+    quantized_weights,
+    weight_scales,
+    weight_scales_in_16_bits,
+)
 from toolkit.quantization.whole_pixels import PIXELS, FirstConvolution, with_whole_pixels
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ def qdq_from_ranges(
     """A copy of `model` with a Q/DQ pair on every tensor of its placement.
 
     Args:
-        keep_float: names of convolutions that stay in floating point, see `placement_in_graph`.
+        keep_float: names of layers that stay in floating point, see `placement_in_graph`.
         int8_weights: store weights as int8 behind a DequantizeLinear alone: a smaller file with the same numbers, for
             TensorRT 10 and later.
 
@@ -46,17 +53,19 @@ def qdq_from_ranges(
     for tensor, consumers in placement.consumers.items():
         pairs[tensor] = pair_of_nodes(graph, tensor, activation_scale(amax[tensor]), np.int8(0))
         _redirect(graph, consumers, f"{tensor}_dequantized")
-    values = arrays_of(graph)
-    for weight in placement.weights:
-        scales = weight_scales(values[weight])
-        pairs[weight] = pair_of_nodes(graph, weight, scales, np.zeros(len(scales), np.int8))
+    values, layers = arrays_of(graph), layers_in_graph(result)
+    for weight, axis in placement.axes.items():
+        rows = np.moveaxis(values[weight], axis, 0)
+        scales = weight_scales_in_16_bits(rows, in_half=True) if rows.ndim == 2 else weight_scales(rows)
+        pairs[weight] = pair_of_nodes(graph, weight, scales, np.zeros(len(scales), np.int8), axis)
         places = tuple(
-            (n.name, 1) for n in graph.node if n.op_type == "Conv" and n.input[1] == weight and n.name not in keep_float
+            (n.name, 1) for n in graph.node if n.name in layers and n.input[1] == weight and n.name not in keep_float
         )
         _redirect(graph, places, f"{weight}_dequantized")
         if int8_weights and not any(weight in node.input for node in graph.node):
             del pairs[weight][0]
-            _replace_initializer(graph, weight, f"{weight}_quantized", quantized_weights(values[weight], scales))
+            levels = np.ascontiguousarray(np.moveaxis(quantized_weights(rows, scales), 0, axis))
+            _replace_initializer(graph, weight, f"{weight}_quantized", levels)
     insert_behind_makers(graph, pairs)
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -81,18 +90,19 @@ def _replace_initializer(graph: Any, name: str, new_name: str, values: Any) -> N
     tensor.CopyFrom(numpy_helper.from_array(values, new_name))
 
 
-def pair_of_nodes(graph: Any, tensor: str, scale: Any, zero_point: Any) -> list[Any]:
+def pair_of_nodes(graph: Any, tensor: str, scale: Any, zero_point: Any, channels: int = 0) -> list[Any]:
     """Quantize and Dequantize nodes of a tensor; their scale and zero point become initializers.
 
     Args:
-        scale: float32, of rank 0, or (C,) for channels on axis 0.
+        scale: float32, of rank 0, or (C,) for channels.
         zero_point: int8 or uint8 of the same shape.
+        channels: the axis that they are on.
     """
     from onnx import helper
 
     parameters = [f"{tensor}_scale", f"{tensor}_zero_point"]
     add_constants(graph, dict(zip(parameters, (np.asarray(scale), np.asarray(zero_point)), strict=True)))
-    axis = {"axis": 0} if np.ndim(scale) else {}
+    axis = {"axis": channels} if np.ndim(scale) else {}
     quantized, dequantized = f"{tensor}_quantized", f"{tensor}_dequantized"
     return [
         helper.make_node("QuantizeLinear", [tensor, *parameters], [quantized], f"{tensor}/Quantize", **axis),

@@ -2,6 +2,11 @@
 
 TensorRT 8 reads scales as float32 whatever their type, and from 10 on an FP16 layer wants FP16 scales. A scale is
 therefore rounded up to FP16 first, at most 0.1 % wider, and the float32 files hold that very number.
+
+x86 processors without VNNI instructions add two products of uint8 and int8 in 16 bits and saturate (VPMADDUBSW). Full
+int8 weights overflow there, and ONNX Runtime's answer, `reduce_range`, gives up one bit of all weights. Only two large
+neighbors of one sign can do it, so only the channels that have such a pair get wider scales where ONNX Runtime computes
+in INT8: in the CPU form, and in matrix products of every form. The files have the same answers on every processor.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ LOWEST, HIGHEST = -128, 127  # what int8 holds
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).tiny)  # 6.1e-5; below it FP16 loses digits
 LARGEST_HALF = float(np.finfo(np.float16).max)
+# 255 * 128 is the last that int16 holds, and rounding adds less than a step to each of the two.
+LARGEST_PAIR = 127.0
 CLIPS = np.linspace(1.0, 0.7, 31)  # parts of a channel's largest weight
 
 
@@ -56,6 +63,8 @@ def weight_scales(weights: Float32) -> Float32:
     Inference", ICCV Workshops 2019, on weights.
     """
     flat = weights.reshape(len(weights), -1).astype(np.float32)
+    if not flat.any():
+        return np.full(len(flat), SMALLEST_NORMAL_HALF, np.float32)
     largest: Float32 = np.maximum(np.abs(flat).max(axis=1) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))
     in_half = SMALLEST_NORMAL_HALF <= float(largest.max()) <= LARGEST_HALF
     best, least = largest, np.full(len(flat), np.inf)
@@ -66,6 +75,34 @@ def weight_scales(weights: Float32) -> Float32:
         best = np.where(left < least, scales, best)
         least = np.minimum(left, least)
     return best
+
+
+def weight_scales_in_16_bits(weights: Float32, in_half: bool = False) -> Float32:
+    """`weight_scales`, not below `scales_of_pairs`: float32 (C_out,) of weights (C_out, ...).
+
+    Args:
+        in_half: as FP16 numbers where `weight_scales` are.
+    """
+    found, least = weight_scales(weights), scales_of_pairs(weights)
+    scales: Float32 = np.maximum(found, rounded_up_to_half(least) if in_half and fits_half(found) else least)
+    return scales
+
+
+def scales_of_pairs(weights: Float32) -> Float32:
+    """The least scales with which 255 times the sum of any two neighboring weights fits in int16: float32 (C_out,).
+
+    Neighbors are what one VPMADDUBSW adds: two input channels, in the order that ONNX Runtime's kernels read, which is
+    (kH, kW, C_in); where C_in is odd the last channel of one place goes with the first of the next.
+
+    Args:
+        weights: float32 (C_out, C_in / groups, kH, kW), or with another number of places.
+    """
+    flat = np.moveaxis(weights, 1, -1).reshape(len(weights), -1).astype(np.float64)
+    pairs = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2))).reshape(len(flat), -1, 2)
+    together = pairs.clip(min=0).sum(axis=2), pairs.clip(max=0).sum(axis=2)
+    largest = np.maximum(*(np.abs(sums).max(axis=1) for sums in together))
+    scales: Float32 = (largest / LARGEST_PAIR).astype(np.float32)
+    return scales
 
 
 def nearest_weights(weights: Float32) -> Float32:

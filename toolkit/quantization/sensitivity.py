@@ -16,7 +16,7 @@ from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Float32, UInt8
 from toolkit.documents import Document
 from toolkit.errors import CalibrationError
-from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.hints import Count, Flat, Maybe, Percent, Sha256
 from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -96,7 +96,7 @@ def sensitivities_of_layers(
     Raises:
         CalibrationError: the record was measured on another graph.
     """
-    convolutions = convolutions_in_graph(model)
+    convolutions = layers_in_graph(model)
     expected = logits_of(model, images_nhwc)
     found = []
     for index, name in enumerate(convolutions):

@@ -13,7 +13,7 @@ from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
 from toolkit.calibration.record import Record
 from toolkit.contracts import LabeledImages
 from toolkit.exporting.artifacts import fp32_graph_of_model
-from toolkit.graph.qdq_placement import convolutions_in_graph
+from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.choose_method import ranges_by_parity
 from toolkit.quantization.scales import LEVELS, activation_scale, weight_scales
 
@@ -30,7 +30,7 @@ def fake_quantization_of_model(model: LoadedModel, images: LabeledImages) -> Fak
     record = ranges_by_parity(graph, images.images_nhwc, model.card.preprocessing).record
     return FakeQuantization(
         {_path_of_tensor(name): float(activation_scale(amax)) for name, amax in record.amax.items()},
-        tuple(node.rpartition("/")[0] for node in convolutions_in_graph(graph)),
+        tuple(node.rpartition("/")[0] for node in layers_in_graph(graph)),
         weight_scales,
     )
 

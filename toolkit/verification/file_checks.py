@@ -17,14 +17,17 @@ from toolkit.calibration.record import (
     NAMES,
     RECORD,
     Record,
-    record_from_file,
+    record_from_content,
     sha256_of_graph,
     sha256_of_preprocessing,
 )
 from toolkit.contracts import Float32, UInt8
-from toolkit.files import read_onnx
+from toolkit.files import Content, read_onnx
+from toolkit.graph.cpu_placement import cpu_placement
 from toolkit.graph.edit import arrays_of
-from toolkit.quantization.ort_cpu import scales_of_pairs
+from toolkit.graph.int8_layers import weights_of_layers
+from toolkit.graph.qdq_placement import layers_in_graph
+from toolkit.quantization.scales import scales_of_pairs
 from toolkit.quantization.whole_pixels import BYTE_PADS, with_whole_pixels
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import first_nonfinite
@@ -50,20 +53,20 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     Raises:
         MissingPackage: onnx cannot be imported here. CalibrationError: the record cannot be read.
     """
-    fp32 = read_onnx(bundle.onnx_file("fp32"))
-    record = record_from_file(bundle.folder / RECORD) if (bundle.folder / RECORD).is_file() else None
+    fp32 = read_onnx(bundle.onnx("fp32"))
+    record = record_from_content(bundle.files.content(RECORD)) if RECORD in bundle.files else None
     whole = with_whole_pixels(fp32)[0] if any(VARIANTS[precision].is_int8 for precision in precisions) else fp32
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
-        variant, path = VARIANTS[precision], bundle.onnx_file(precision)
-        graph = fp32 if precision == "fp32" else read_onnx(path)
+        variant, content = VARIANTS[precision], bundle.onnx(precision)
+        path, graph = content.path, fp32 if precision == "fp32" else read_onnx(content)
         # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, variant, graph)
         if variant.is_int8:
             causes += _scales(path, variant, graph, record, (fp32, whole))
         if variant.half:
-            causes += _overflow(path, graph, record) or not_finite(path, variant, images_nhwc)
+            causes += _overflow(path, graph, record) or not_finite(content, variant, images_nhwc)
     return tuple(causes)
 
 
@@ -114,6 +117,7 @@ def _scales(
     arrays, on_cpu = arrays_of(model.graph), not variant.for_tensorrt
     ranges = {} if record is None else {**record.largest, **record.amax, **(record.cpu if on_cpu else {})}
     weights = _weights_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else _weights(sources)
+    shared = _shared_on_cpu(sources[BYTE_PADS in arrays]) if on_cpu else set()
     seen, causes = set(), []
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] in seen:
@@ -125,23 +129,25 @@ def _scales(
             continue
         if scale.size > 1 and tensor in weights:
             causes += _of_weights(path, tensor, scale.astype(np.float32), weights[tensor], on_cpu)
-        elif scale.size == 1 and tensor in ranges:
+        elif scale.size == 1 and tensor in ranges and tensor not in shared:
             levels = UNSIGNED_LEVELS if on_cpu and not zero.any() else LEVELS
             causes += _of_activation(path, tensor, float(scale.item()), ranges[tensor] / levels)
     return causes
 
 
 def _weights(sources: tuple[Any, Any]) -> dict[str, Float32]:
-    """The weights that the scales of TensorRT's files belong to, by name."""
-    found = {name: value for source in sources for name, value in arrays_of(source.graph).items()}
-    return {name: value for name, value in found.items() if value.ndim > 1}
+    """The weights that the scales of TensorRT's files belong to, by name, output channels first."""
+    return dict(pair for source in sources for pair in weights_of_layers(source).values())
 
 
 def _weights_on_cpu(source: onnx.ModelProto) -> dict[str, Float32]:
-    """The same for the CPU file, which names weights after the convolution."""
-    arrays = arrays_of(source.graph)
-    convolutions = [node for node in source.graph.node if node.op_type == "Conv" and node.input[1] in arrays]
-    return {f"{node.name}/weight": arrays[node.input[1]] for node in convolutions}
+    """The same for the CPU file, which names weights after the layer."""
+    return {f"{layer}/weight": rows for layer, (_, rows) in weights_of_layers(source).items()}
+
+
+def _shared_on_cpu(source: onnx.ModelProto) -> set[str]:
+    """Tensors of the CPU file that have the range of another one."""
+    return set(cpu_placement(source, frozenset(layers_in_graph(source))).shares)
 
 
 def _of_activation(path: Path, tensor: str, scale: float, wanted: float) -> list[Cause]:
@@ -158,7 +164,7 @@ def _of_weights(path: Path, tensor: str, scales: Float32, weights: Float32, on_c
     usable = widest > NEARLY_NONE
     scales, widest = scales[usable], widest[usable]
     least = WEIGHT_SCALES[0] * widest
-    if on_cpu:
+    if on_cpu or weights.ndim == 2:
         widest = np.maximum(widest, scales_of_pairs(weights)[usable])
     most = WEIGHT_SCALES[1] * widest
     wrong = (scales < least) | (scales > most)
@@ -191,17 +197,17 @@ def _overflows(path: Path, evidence: str) -> Cause:
     return Cause("FP16 overflows", str(path), evidence, "use fp32 or int8, whose other layers are float32")
 
 
-def not_finite(path: Path, variant: Variant, images_nhwc: UInt8) -> list[Cause]:
+def not_finite(file: Content, variant: Variant, images_nhwc: UInt8) -> list[Cause]:
     """The first node whose output is not finite when each is stored in its own type.
 
     ONNX Runtime's CPU provider computes FP16 files in float32 and keeps it up between nodes; an exposed tensor is FP16
     all the same, as it is in a TensorRT engine.
     """
-    found = first_nonfinite(path, images_nhwc)
+    found = first_nonfinite(file, images_nhwc)
     if found is None:
         return []
     node, largest = found
     evidence = f"'{node}' is the first node with NaN or infinity; what it reads reaches {largest:.4g}"
     if variant.half:
-        return [_overflows(path, evidence)]
-    return [Cause("an activation is not finite", str(path), evidence, "`toolkit.verify(layers=True)`")]
+        return [_overflows(file.path, evidence)]
+    return [Cause("an activation is not finite", str(file.path), evidence, "`toolkit.verify(layers=True)`")]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import toolkit
+from tests.manifests import rehashed
 from tests.runtime import standin_tensorrt
 from tests.runtime.cuda.inside.conftest import TINY, OnDevice, Stub, sidecar
 from toolkit.bundle.manifest import VARIANTS
@@ -92,9 +93,7 @@ def test_a_foreign_engine_is_an_error_and_not_passed_over(tmp_path: Path) -> Non
     path = folder / "engines" / "model.engine.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"tensorrt": {"kind": "tensorrt", "version": "10.16.1"}}))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["engines/model.engine.json"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rehashed(folder)
     with pytest.raises(EngineError, match="not for this machine") as caught:
         toolkit.load(folder)
     assert caught.value.fix == f"`toolkit.build({str(folder)!r}, precisions='fp32')`"

@@ -1,0 +1,251 @@
+"""A graph for any batch out of two for a known one each: what differs between the two is what depends on the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import ModelError
+from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, drop_unread_initializers, set_nodes
+
+if TYPE_CHECKING:
+    import onnx
+
+BATCHES = (3, 5)  # two numbers that no network has for another reason at the same place
+BATCH = "batch/size"
+RECURRENT = ("GRU", "LSTM", "RNN")
+# They stretch a size of 1 to whatever their other input has.
+STRETCHING = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Where", "Equal", "Less", "Greater", "And", "Or", "Xor"}
+    | {"LessOrEqual", "GreaterOrEqual", "PRelu", "MatMul"}
+)
+
+
+@dataclass
+class _Opening:
+    """The two graphs while they become one.
+
+    Attributes:
+        dims: sizes of the tensors of each.
+        fresh: nodes that compute sizes from the batch.
+    """
+
+    graph: Any
+    what: str
+    dims: tuple[dict[str, list[Any]], dict[str, list[Any]]]
+    fresh: list[Any]
+    constants: dict[str, Any]
+
+
+def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelProto:
+    """The network that two graphs are at a batch of `BATCHES` each, at any batch; the first becomes it.
+
+    Args:
+        what: the model, for errors.
+
+    Raises:
+        ModelError: the two do not differ in sizes alone.
+    """
+    one, other = folded
+    graph, twin = one.graph, other.graph
+    if [_kind(node) for node in graph.node] != [_kind(node) for node in twin.node]:
+        raise _depends(what, "another number or kind of operators")
+    opening = _Opening(graph, what, (dims_of(one), dims_of(other)), [], {})
+    here, there = arrays_of(graph), arrays_of(twin)
+    for node, same in zip(list(graph.node), list(twin.node), strict=True):
+        for place, (name, name_there) in enumerate(zip(node.input, same.input, strict=True)):
+            if name in here and not _equal(here[name], there.get(name_there)):
+                _open_input(opening, node, same, place, here[name], there[name_there])
+    add_constants(graph, opening.constants)
+    nodes = [_plain_flatten(node, opening) for node in graph.node]
+    first = _first_reader(nodes, opening.fresh)
+    set_nodes(graph, [*nodes[:first], *_batch(opening, nodes[:first]), *opening.fresh, *nodes[first:]])
+    drop_unread_initializers(graph)
+    _name_batch(graph, opening.dims[0].get(graph.output[0].name, []))
+    return one
+
+
+def _name_batch(graph: Any, answer: list[Any]) -> None:
+    """Says of both ends that their first size is the batch."""
+    graph.output[0].type.tensor_type.ClearField("shape")
+    for size in answer:
+        graph.output[0].type.tensor_type.shape.dim.add(dim_value=size)
+    for end in (graph.input[0], *(graph.output if answer else ())):
+        first = end.type.tensor_type.shape.dim[0]
+        first.Clear()
+        first.dim_param = "batch"
+    del graph.value_info[:]
+
+
+def _kind(node: Any) -> tuple[Any, ...]:
+    facts = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+    return node.op_type, len(node.input), len(node.output), facts
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return other is not None and one.shape == other.shape and bool(np.array_equal(one, other))
+
+
+def _depends(what: str, found: str) -> ModelError:
+    return ModelError(
+        f"{what} computes something else for another batch than for {BATCHES[0]} images",
+        found=found,
+        allowed="layers that do the same whatever the batch",
+        fix="write x.shape[0] where the batch is meant, not len(x), int(...) or a number",
+    )
+
+
+def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, there: Any) -> None:
+    """Gives a node another input than a constant that belongs to one batch."""
+    name = f"{node.output[0]}_open" if place == 1 else f"{node.output[0]}_open_{place}"
+    if here.shape == there.shape and here.dtype == np.int64 and here.ndim <= 1:
+        sizes = _written_sizes(opening, node, twin, here, there) if place == 1 else None
+        if sizes is not None:
+            opening.constants[name] = sizes
+            node.input[place] = name
+        else:
+            node.input[place] = _computed_sizes(opening, name, here, there)
+        return
+    if node.op_type in RECURRENT and place >= 5 and not here.any():
+        node.input[place] = ""  # ONNX: states are zeros where none are given
+        return
+    small = _without_repeats(opening, here, there)
+    if node.op_type in STRETCHING:
+        opening.constants[name] = small
+        node.input[place] = name
+        return
+    node.input[place] = _stretched(opening, name, small, here, there)
+
+
+def _written_sizes(opening: _Opening, node: Any, twin: Any, here: Any, there: Any) -> NDArray[np.int64] | None:
+    """Sizes of a Reshape or Expand as constants: 0 or -1, or 1, where the batch is; None where that cannot say it."""
+    before = opening.dims[0].get(node.input[0], []), opening.dims[1].get(twin.input[0], [])
+    if node.op_type not in ("Reshape", "Expand") or [] in before or attributes(node).get("allowzero"):
+        return None
+    moving = [at for at in range(len(here)) if here[at] != there[at]]
+    sizes: NDArray[np.int64] = here.copy()
+    for at in moving:
+        back = at - len(here) if node.op_type == "Expand" else at
+        same = all(-len(d) <= back < len(d) and d[back] == s[at] for d, s in zip(before, (here, there), strict=True))
+        if same:
+            sizes[at] = 0 if node.op_type == "Reshape" else 1
+        elif node.op_type == "Reshape" and -1 not in sizes:
+            sizes[at] = -1
+        else:
+            return None
+    return sizes
+
+
+def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
+    """Numbers that grow with the batch, computed from it: whole factors times the batch, plus the rest."""
+    from onnx import helper
+
+    factor, left = np.divmod(there - here, BATCHES[1] - BATCHES[0])
+    if left.any():
+        raise _depends(opening.what, f"{here.tolist()} and {there.tolist()}, for {BATCHES[0]} and {BATCHES[1]} images")
+    constants = {f"{name}_factor": factor, f"{name}_rest": here - factor * BATCHES[0]}
+    opening.constants |= constants
+    scaled = f"{name}_scaled"
+    opening.fresh += [
+        helper.make_node("Mul", [BATCH, f"{name}_factor"], [scaled], f"{name}/Mul"),
+        helper.make_node("Add", [scaled, f"{name}_rest"], [name], f"{name}/Add"),
+    ]
+    if here.ndim == 0:
+        opening.fresh.append(helper.make_node("Squeeze", [name], [f"{name}_number"], f"{name}/Squeeze"))
+        return f"{name}_number"
+    return name
+
+
+def _first_reader(nodes: list[Any], fresh: list[Any]) -> int:
+    made = {name for node in fresh for name in node.output}
+    return next((at for at, node in enumerate(nodes) if made.intersection(node.input)), len(nodes))
+
+
+def _batch(opening: _Opening, before: list[Any]) -> list[Any]:
+    """Nodes that make `BATCH`, one number: the first size of what the first layer makes, or of the images.
+
+    Images are read by the preprocessing alone, so that INT8 files may do without its floats.
+    """
+    from onnx import helper
+
+    if not opening.fresh:
+        return []
+    here, there = opening.dims
+    makers = (name for node in before if node.op_type in ("Conv", "Gemm", "MatMul") for name in node.output)
+    usual = (name for name in makers if here.get(name, [0])[0] == BATCHES[0] and there.get(name, [5])[0] == BATCHES[1])
+    source = next(usual, opening.graph.input[0].name)
+    add_constants(opening.graph, {"batch.first": np.array([0]), "batch.end": np.array([1])})
+    return [
+        helper.make_node("Shape", [source], ["batch/shape"], "batch/Shape"),
+        helper.make_node("Slice", ["batch/shape", "batch.first", "batch.end"], [BATCH], "batch/Slice"),
+    ]
+
+
+def _without_repeats(opening: _Opening, here: Any, there: Any) -> Any:
+    """A constant that was repeated for each image, with a size of 1 there."""
+    small = here
+    if here.ndim != there.ndim:
+        raise _depends(opening.what, f"a constant of shape {here.shape}, and one of {there.shape}")
+    for axis in range(here.ndim):
+        if here.shape[axis] != there.shape[axis]:
+            small = small.take([0], axis)
+    for whole in (here, there):
+        if small.shape != there.shape and not np.array_equal(np.broadcast_to(small, whole.shape), whole):
+            raise _depends(opening.what, f"a constant of shape {here.shape} that is another for each image")
+    if small.shape == here.shape:
+        raise _depends(opening.what, f"a constant of shape {here.shape} with other values")
+    return small
+
+
+def _stretched(opening: _Opening, name: str, small: Any, here: Any, there: Any) -> str:
+    from onnx import helper
+
+    sizes = [np.where(np.array(w.shape) == np.array(small.shape), 1, w.shape).astype(np.int64) for w in (here, there)]
+    shape = _computed_sizes(opening, f"{name}_shape", *sizes)
+    opening.constants[f"{name}_one"] = small
+    opening.fresh.append(helper.make_node("Expand", [f"{name}_one", shape], [name], f"{name}/Expand"))
+    return name
+
+
+def _plain_flatten(node: Any, opening: _Opening) -> Any:
+    """A Reshape that keeps the batch and makes one axis of the rest is a Flatten: no shape to read."""
+    from onnx import helper
+
+    sizes = opening.constants.get(node.input[1]) if node.op_type == "Reshape" else None
+    if sizes is None or len(sizes) != 2 or sizes[0] != 0:
+        return node
+    scope = node.name.rpartition("/")[0]
+    return helper.make_node("Flatten", [node.input[0]], list(node.output), f"{scope}/Flatten", axis=1)
+
+
+def guess_open_batch(model: onnx.ModelProto, batch: int) -> None:
+    """Reshapes and Expands to constant sizes that begin with the batch take it from their input instead.
+
+    Whether the first size is the batch or something else of that size is a guess; a wrong one shows when the graph
+    is folded for other batches, or run with them.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    moving = {value.name for value in graph.input}
+    for node in graph.node:
+        if not moving.intersection(node.input):
+            continue
+        moving.update(node.output)
+        if node.op_type not in ("Reshape", "Expand") or node.input[1] not in constants:
+            continue
+        sizes = numpy_helper.to_array(constants[node.input[1]]).copy()
+        if sizes.ndim != 1 or not sizes.size or sizes[0] != batch:
+            continue
+        if node.op_type == "Expand":
+            sizes[0] = 1  # a size of 1 leaves the input's own
+        else:
+            sizes[0] = 0 if -1 in sizes[1:] else -1
+        name = f"{node.output[0]}_open"
+        graph.initializer.append(numpy_helper.from_array(sizes, name))
+        node.input[1] = name

@@ -1,0 +1,222 @@
+"""Any opset from 6 on written as 17: up by ONNX's converter, down by the few operators that it has no way back for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.errors import ModelError
+from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, drop_attribute, set_nodes
+from toolkit.graph.normal.folding import STANDARD
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
+IR_VERSION = 8  # the one of opset 17; TensorRT 8 reads no newer
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators; 0 where none is named."""
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A graph, its constants, and the sizes of its tensors before anything was lowered."""
+
+    graph: Any
+    constants: dict[str, Any]
+    dims: dict[str, list[Any]]
+
+
+def raised(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+    """In opset 17 at least, and without operators that 17 lacks: those are written as the standard defines them.
+
+    Raises:
+        ModelError: ONNX's converter cannot, in its own words.
+    """
+    from onnx import defs, inliner, version_converter
+
+    opset = opset_of(model)
+    _group_norms(model, opset)
+    newer = {
+        (node.domain, node.op_type)
+        for node in model.graph.node
+        if opset > OPSET and not defs.has(node.op_type, max_inclusive_version=OPSET)
+    }
+    try:
+        if newer:
+            model = inliner.inline_selected_functions(model, list(newer), inline_schema_functions=True)
+        return version_converter.convert_version(model, OPSET) if opset < OPSET else model
+    except Exception as error:  # RuntimeError, ConvertError and more, from C++
+        raise ModelError(
+            f"{what} cannot be written in opset {OPSET}, the newest that TensorRT 8 reads",
+            found=" ".join(str(error).split())[:200],
+        ) from error
+
+
+def lowered(model: onnx.ModelProto, what: str) -> None:
+    """Writes a folded graph of opset 17 or more as 17, in place.
+
+    Raises:
+        ModelError: an operator says what 17 has no words for; names it.
+    """
+    from onnx import checker
+
+    graph, opset = model.graph, opset_of(model)
+    known = _Known(graph, arrays_of(graph), dims_of(model))
+    for node in graph.node if opset > OPSET else ():
+        lower = LOWER.get(node.op_type) or (_axes_as_attribute if node.op_type.startswith("Reduce") else None)
+        if lower is not None:
+            lower(node, known)
+    del model.opset_import[:]
+    model.opset_import.add(version=OPSET)
+    model.ir_version = IR_VERSION
+    context = checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = IR_VERSION, {"": OPSET}
+    for node in graph.node:
+        try:
+            checker.check_node(node, context)
+        except checker.ValidationError as error:
+            raise ModelError(
+                f"{what} has a {node.op_type} that opset {OPSET}, the newest that TensorRT 8 reads, cannot say",
+                found=f"opset {opset}, '{node.name}': {str(error).splitlines()[0][:200]}",
+            ) from error
+
+
+def _constant(node: Any, place: int, known: _Known) -> Any:
+    """A constant input as an array; None where there is none at this place, or it is computed."""
+    return known.constants.get(node.input[place]) if len(node.input) > place and node.input[place] else None
+
+
+def _axes_as_attribute(node: Any, known: _Known) -> None:
+    """Reduce* have had their axes as an input since 18, ReduceSum since 13. Without axes `noop` copies."""
+    from onnx import helper
+
+    noop, axes = attributes(node).get("noop_with_empty_axes", 0), _constant(node, 1, known)
+    if noop and (axes is None or not axes.size) and (len(node.input) < 2 or not node.input[1] or axes is not None):
+        node.op_type = "Identity"
+        del node.attribute[:]
+        del node.input[1:]
+    if node.op_type in ("ReduceSum", "Identity"):
+        return
+    drop_attribute(node, "noop_with_empty_axes")
+    if axes is not None or len(node.input) < 2 or not node.input[1]:
+        del node.input[1:]
+        if axes is not None and axes.size:
+            node.attribute.append(helper.make_attribute("axes", axes.tolist()))
+
+
+def _pads_of_every_axis(node: Any, known: _Known) -> None:
+    """Pad has had axes since 18: before, pads are of every axis."""
+    pads, axes = _constant(node, 1, known), _constant(node, 3, known)
+    if len(node.input) < 4 or pads is None or axes is None:
+        return
+    rank = len(known.dims[node.output[0]])
+    every = np.zeros(2 * rank, np.int64)
+    for at, axis in enumerate(axes):
+        every[axis % rank], every[axis % rank + rank] = pads[at], pads[at + len(axes)]
+    name = f"{node.output[0]}_pads"
+    add_constants(known.graph, {name: every})
+    node.input[1] = name
+    del node.input[3:]
+    if not node.input[-1]:
+        del node.input[-1]
+
+
+def _split_sizes(node: Any, known: _Known) -> None:
+    """Split has had num_outputs since 18: equal parts, the last of them smaller. Before, sizes are given or equal."""
+    facts = attributes(node)
+    drop_attribute(node, "num_outputs")
+    if "num_outputs" not in facts:
+        return
+    size, parts = known.dims[node.input[0]][facts.get("axis", 0)], facts["num_outputs"]
+    if isinstance(size, int) and size % parts:
+        each = -(-size // parts)
+        name = f"{node.output[0]}_sizes"
+        add_constants(known.graph, {name: np.array([each] * (parts - 1) + [size - each * (parts - 1)])})
+        node.input[1:] = [name]
+
+
+def _plain_attributes(**usual: Any) -> Callable[[Any, _Known], None]:
+    """Drops attributes that came later, where they say what was always so; others stay and are refused."""
+
+    def lower(node: Any, known: _Known) -> None:
+        facts = attributes(node)
+        drop_attribute(node, *(name for name, value in usual.items() if facts.get(name) == value))
+
+    return lower
+
+
+def _scales_of_every_axis(node: Any, known: _Known) -> None:
+    """Resize has had axes and antialias since 18."""
+    _plain_attributes(antialias=0, keep_aspect_ratio_policy=b"stretch")(node, known)
+    axes = attributes(node).get("axes")
+    if axes is None:
+        return
+    scales = _constant(node, 2, known)
+    if scales is None or not scales.size:
+        return
+    every = np.ones(len(known.dims[node.output[0]]), np.float32)
+    every[list(axes)] = scales
+    name = f"{node.output[0]}_scales"
+    add_constants(known.graph, {name: every})
+    node.input[2] = name
+    drop_attribute(node, "axes")
+
+
+LOWER: dict[str, Callable[[Any, _Known], None]] = {
+    "Pad": _pads_of_every_axis,
+    "Split": _split_sizes,
+    "Resize": _scales_of_every_axis,
+    "AveragePool": _plain_attributes(dilations=[1, 1]),
+    "LpPool": _plain_attributes(dilations=[1, 1], ceil_mode=0),
+    "Cast": _plain_attributes(saturate=1, round_mode=b"up"),
+    "ScatterElements": _plain_attributes(reduction=b"none"),
+    "ScatterND": _plain_attributes(reduction=b"none"),
+}
+
+
+def _group_norms(model: onnx.ModelProto, opset: int) -> None:
+    """GroupNormalization as PyTorch writes it for 17: InstanceNormalization of groups, then scale and shift a channel.
+
+    ONNX defines it by operators that need types which the inliner does not know. Up to 20 it has a scale a group.
+    """
+    from onnx import helper
+
+    graph, nodes, constants = model.graph, [], arrays_of(model.graph)
+    ranks = {name: len(dims) for name, dims in dims_of(model).items()}
+    for node in graph.node:
+        if node.op_type != "GroupNormalization":
+            nodes.append(node)
+            continue
+        facts, (data, scale, bias), (out,) = attributes(node), node.input, node.output
+        groups, rank, name = facts["num_groups"], ranks.get(data, 4), node.name or out
+        channels = None if opset >= 21 else dims_of(model)[data][1]
+        factors = []
+        for role, value in (("scale", scale), ("bias", bias)):
+            array = constants[value] if channels is None else np.repeat(constants[value], channels // groups)
+            factors.append(f"{out}_group_{role}")
+            add_constants(graph, {factors[-1]: array.reshape(-1, *(1,) * (rank - 2))})
+        ones = [f"{out}_group_ones", f"{out}_group_zeros"]
+        grouped, shape = f"{out}_group_split", f"{out}_group_whole"
+        add_constants(
+            graph,
+            {ones[0]: np.ones(groups, np.float32), ones[1]: np.zeros(groups, np.float32)}
+            | {f"{grouped}_sizes": np.array([0, groups, -1])},
+        )
+        made: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
+            ("Reshape", [data, f"{grouped}_sizes"], grouped, {}),
+            ("InstanceNormalization", [grouped, *ones], f"{out}_normed", {"epsilon": facts.get("epsilon", 1e-5)}),
+            ("Shape", [data], shape, {}),
+            ("Reshape", [f"{out}_normed", shape], f"{out}_merged", {}),
+            ("Mul", [f"{out}_merged", factors[0]], f"{out}_scaled", {}),
+            ("Add", [f"{out}_scaled", factors[1]], out, {}),
+        )
+        nodes += [helper.make_node(kind, into, [to], f"{name}/{kind}_{at}", **more)
+                  for at, (kind, into, to, more) in enumerate(made)]  # fmt: skip
+    set_nodes(graph, nodes)

@@ -1,0 +1,136 @@
+"""What exporters write in a roundabout way, said plainly: constants, pools, swishes, padding that is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.graph.edit import attributes, dims_of, drop_attribute, drop_unread_initializers, set_nodes
+
+if TYPE_CHECKING:
+    import onnx
+
+PADDED = ("Conv", "MaxPool", "AveragePool", "LpPool")
+
+
+def with_plain_constants(model: onnx.ModelProto) -> None:
+    """Constant nodes become initializers and equal parameters get a copy each: whoever looks for a weight finds it."""
+    _inline_constants(model.graph)
+    _inline_shared_initializers(model.graph)
+
+
+def tidied(model: onnx.ModelProto) -> None:
+    """Rewrites a folded graph in place; the function it computes stays the same.
+
+    A mean over height and width becomes GlobalAveragePool, which every TensorRT reads alike and fuses. HardSwish
+    becomes x * HardSigmoid(x), because it is not among TensorRT 8's operators (onnx-tensorrt, docs/operators.md).
+    """
+    graph = model.graph
+    _pools_for_means(graph, dims_of(model))
+    _sigmoids_for_swishes(graph)
+    drop_unread_initializers(graph)
+
+
+def _inline_constants(graph: Any) -> None:
+    kept = []
+    for node in graph.node:
+        value = attributes(node).get("value") if node.op_type == "Constant" else None
+        if value is None:
+            kept.append(node)
+            continue
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(value)
+        tensor.name = node.output[0]
+    set_nodes(graph, kept)
+
+
+def _inline_shared_initializers(graph: Any) -> None:
+    """Equal initializers come out as Identity nodes on one of them; a copy each keeps every parameter a constant."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in constants:
+            copy = graph.initializer.add()
+            copy.CopyFrom(constants[node.input[0]])
+            copy.name = node.output[0]
+            constants[copy.name] = copy
+        else:
+            kept.append(node)
+    set_nodes(graph, kept)
+
+
+def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        facts = attributes(node)
+        axes = {axis % 4 for axis in facts.get("axes", ())}
+        if node.op_type != "ReduceMean" or len(dims.get(node.input[0], ())) != 4 or axes != {2, 3}:
+            nodes.append(node)
+            continue
+        kept, scope = facts.get("keepdims", 1), node.name.rpartition("/")[0]
+        pooled = node.output[0] if kept else f"{node.output[0]}_pooled"
+        name = f"{scope}/GlobalAveragePool"
+        nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name))
+        if not kept:
+            nodes.append(helper.make_node("Flatten", [pooled], list(node.output), f"{scope}/Flatten", axis=1))
+    set_nodes(graph, nodes)
+
+
+def _sigmoids_for_swishes(graph: Any) -> None:
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "HardSwish":
+            nodes.append(node)
+            continue
+        scope, gate = node.name.rpartition("/")[0], f"{node.output[0]}_gate"
+        name = f"{scope}/HardSigmoid"
+        nodes.append(helper.make_node("HardSigmoid", [node.input[0]], [gate], name, alpha=1 / 6, beta=0.5))
+        nodes.append(helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{scope}/Mul"))
+    set_nodes(graph, nodes)
+
+
+def explicit_pads(model: onnx.ModelProto) -> int:
+    """Writes SAME_UPPER, SAME_LOWER and VALID as numbers where the size of the input is known.
+
+    Returns:
+        How many nodes had to be written.
+    """
+    from onnx import helper, shape_inference
+
+    inferred = shape_inference.infer_shapes(model).graph
+    sizes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim][2:]
+        for value in [*inferred.input, *inferred.value_info]
+    }
+    weights = {tensor.name: list(tensor.dims)[2:] for tensor in model.graph.initializer}
+    written = 0
+    for node in model.graph.node:
+        facts = attributes(node)
+        mode = facts.get("auto_pad", b"NOTSET").decode()
+        if node.op_type not in PADDED or mode == "NOTSET":
+            continue
+        kernel = facts.get("kernel_shape") or weights.get(node.input[1] if len(node.input) > 1 else "")
+        size = sizes.get(node.input[0])
+        if not kernel or not size or not all(size):
+            continue
+        axes = range(len(kernel))
+        strides, dilations = (facts.get(key, [1] * len(kernel)) for key in ("strides", "dilations"))
+        pads = [_padding(mode, size[i], kernel[i], strides[i], dilations[i]) for i in axes]
+        drop_attribute(node, "auto_pad", "pads")
+        node.attribute.append(helper.make_attribute("pads", [p[0] for p in pads] + [p[1] for p in pads]))
+        written += 1
+    return written
+
+
+def _padding(mode: str, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Before and behind, along one axis. Source: ONNX, operator Conv, auto_pad: ceil(size / stride) outputs."""
+    if mode == "VALID":
+        return 0, 0
+    total = max((int(np.ceil(size / stride)) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+    less, more = total // 2, total - total // 2
+    return (less, more) if mode == "SAME_UPPER" else (more, less)
