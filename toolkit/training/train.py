@@ -220,6 +220,6 @@ def _write_images(outcome: Outcome, plan: Plan, images: ModelImages) -> None:
     from toolkit.models.checkpoint import load_model
     from toolkit.training.qat_scales import record_of_scales
 
-    notes = {"learned": "toolkit train --qat", "from": plan.start.card.name if plan.start else None}
+    notes = {"learned": "fake quantization, by toolkit.train", "from": plan.start.card.name if plan.start else None}
     record = record_of_scales(load_model(outcome.folder), images.calibration, outcome.qat_scales, notes)
     write_json(folder / RECORD, record.as_dict())
