@@ -81,7 +81,7 @@ def tiny_weights(
     import torch
 
     from toolkit.models.checkpoint import classifier_from_config
-    from toolkit.training.train import Recipe, train
+    from toolkit.training.loop import Recipe, train
 
     torch.manual_seed(0)
     classifier = classifier_from_config(tiny_config, tiny_preprocessing)
