@@ -155,6 +155,7 @@ def test_help_imports_no_numpy(tmp_path: Path) -> None:
     assert "numpy" not in imported_by("--help", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_onnx_runtime_alone_needs_no_torch(tiny_workspace: Path) -> None:
     # verify looks into the files too where onnx is installed; without it that check is named as left out.
     for verb, absent in (("verify", {"torch", "PIL"}), ("bench --seconds 0.05 --batch 1", {"torch", "onnx", "PIL"})):

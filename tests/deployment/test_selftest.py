@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from tests.manifests import rehashed
-from toolkit.bundle.reading import bundle_from_folder
 from toolkit.contracts import Float32, UInt8
 from toolkit.deployment import selftest as module
 from toolkit.deployment.selftest import FAILED, OK, Check, selftest, why_not_settled
@@ -32,7 +31,7 @@ def bundle(tmp_path: Path) -> Path:
 
 def checked(bundle: Path, **options: Any) -> dict[str, Check]:
     """Every check by what it looked at."""
-    found = selftest(bundle_from_folder(bundle), ("ort",), seconds=0.02, **options)
+    found = selftest(bundle, backends="ort", seconds=0.02, **options)
     return {check.what: check for check in found.checks}
 
 

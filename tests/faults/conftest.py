@@ -21,8 +21,8 @@ from toolkit.exporting.writing import bundle_from_model
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
-from toolkit.training.train import Recipe as TrainingRecipe
-from toolkit.training.train import train
+from toolkit.training.loop import Recipe as TrainingRecipe
+from toolkit.training.loop import train
 from toolkit.verification.verify import verify
 
 CLASSES = ("red rows", "green rows", "blue rows", "red diagonals", "green diagonals", "blue diagonals")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from toolkit.contracts import LabeledImages, Preprocessing
 from toolkit.errors import ExportError
 from toolkit.graph.checks import BATCHES, require_portable, require_same_answers
-from toolkit.graph.from_torch import OPSET, onnx_from_torch, readable_name
+from toolkit.graph.from_torch import onnx_from_torch, readable_name
+from toolkit.graph.normal.opset import OPSET
 from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_name
 from toolkit.runtime.ort.runner import OrtRunner

@@ -136,11 +136,11 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, key: 
     return _opened(folder)
 
 
-def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
+def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None, *, packed: bool = True) -> Bundle:
     """An opened bundle as it is, else `bundle_from_folder`."""
     if isinstance(bundle, Bundle):
         return bundle
-    return bundle_from_folder(None if bundle is None else Path(bundle))
+    return bundle_from_folder(None if bundle is None else Path(bundle), packed=packed)
 
 
 def _opened(folder: Path, manifest: Content | None = None) -> Bundle:

@@ -10,7 +10,7 @@ from toolkit.bundle.entries import FileEntry
 from toolkit.documents import Document
 from toolkit.hints import Count, Maybe, Sha256
 
-Signature = Literal["signed with this key", "not signed", "signed; not checked without --key"]
+Signature = Literal["signed with this key", "not signed", "signed; not checked without a key"]
 
 
 @dataclass(frozen=True)

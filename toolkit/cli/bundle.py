@@ -174,7 +174,7 @@ def _signature(bundle: Path, key: Path | None) -> Signature:
 
     if key is not None:
         return "signed with this key"
-    return "signed; not checked without --key" if signature_path(bundle).is_file() else "not signed"
+    return "signed; not checked without a key" if signature_path(bundle).is_file() else "not signed"
 
 
 def _show(manifest: dict[str, Any], where: Path) -> None:

@@ -41,6 +41,7 @@ def command(
     size: str | None = options.SIZE,
     pixels: str | None = options.PIXELS,
     layout: str | None = options.LAYOUT,
+    output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = options.BGR,
 ) -> dict[str, Any]:
     """Measure ranges in one pass over the images: every method reads the same histograms.
@@ -57,7 +58,15 @@ def command(
     from toolkit.exporting.options import CalibrateOptions
 
     user = options.user_model(
-        name=name, labels=labels, mean=mean, std=std, size=size, pixels=pixels, layout=layout, bgr=bgr
+        name=name,
+        labels=labels,
+        mean=mean,
+        std=std,
+        size=size,
+        pixels=pixels,
+        layout=layout,
+        output_name=output_name,
+        bgr=bgr,
     )
     wanted = CalibrateOptions(
         images=images, method=method, percentile=percentile, force=force, convert=convert, resize=resize,

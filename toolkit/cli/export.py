@@ -87,6 +87,7 @@ def command(
     ),
     pixels: str | None = options.PIXELS,
     layout: str | None = options.LAYOUT,
+    output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = typer.Option(
         False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=OWN
     ),
@@ -109,7 +110,7 @@ def command(
 
     user = options.user_model(
         mean=mean, std=std, size=size, labels=labels, kwargs=kwargs, checkpoint=checkpoint, weights=weights,
-        pixels=pixels, layout=layout, name=name, bgr=bgr,
+        pixels=pixels, layout=layout, output_name=output_name, name=name, bgr=bgr,
     )  # fmt: skip
     wanted = ExportOptions(
         data=data, images=images, method=method, percentile=percentile, record=record, max_drop=max_drop,

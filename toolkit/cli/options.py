@@ -27,12 +27,20 @@ MEAN = typer.Option(
     None, "--mean", help="Of the pixels that it sees, a channel each or one for all.", rich_help_panel=PANEL
 )
 STD = typer.Option(None, "--std", help="Likewise.", rich_help_panel=PANEL)
-SIZE = typer.Option(None, "--size", help="Of a file that leaves it open: 32x32x3.", rich_help_panel=PANEL)
+SIZE = typer.Option(
+    None,
+    "--size",
+    help="Of a file that leaves it open, or takes rows of pixels: 28x28x1.",
+    rich_help_panel=PANEL,
+)
 PIXELS = typer.Option(
     None, "--pixels", help="What FILE.onnx sees before mean and std: 0-1 or 0-255.", rich_help_panel=PANEL
 )
 LAYOUT = typer.Option(
     None, "--layout", help="Of FILE.onnx: nchw or nhwc. (default: by its input's shape)", rich_help_panel=PANEL
+)
+OUTPUT_NAME = typer.Option(
+    None, "--output-name", help="Of FILE.onnx with several outputs: the logits.", rich_help_panel=PANEL
 )
 BGR = typer.Option(
     False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=PANEL

@@ -35,16 +35,11 @@ def command(
     """
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say, table
-    from toolkit.deployment.runners import BACKENDS, require_backends
     from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
 
-    here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
-    backends = require_backends(backend, here)
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
-    found = selftest(
-        opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record, must_run=backend != "all"
-    )
+    found = selftest(opened, backends=backend, seconds=seconds, max_slowdown=max_slowdown, record=record)
     rows = [
         (check.what, f"[{COLORS[check.verdict]}]{check.verdict}[/{COLORS[check.verdict]}]", plain(check.found))
         for check in found.checks

@@ -36,6 +36,7 @@ def command(
     size: str | None = options.SIZE,
     pixels: str | None = options.PIXELS,
     layout: str | None = options.LAYOUT,
+    output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = options.BGR,
 ) -> dict[str, Any]:
     """Quantize each convolution alone and rank them by how far the logits move, by ONNX node name.
@@ -52,7 +53,15 @@ def command(
     from toolkit.exporting.options import CalibrateOptions
 
     user = options.user_model(
-        name=name, labels=labels, mean=mean, std=std, size=size, pixels=pixels, layout=layout, bgr=bgr
+        name=name,
+        labels=labels,
+        mean=mean,
+        std=std,
+        size=size,
+        pixels=pixels,
+        layout=layout,
+        output_name=output_name,
+        bgr=bgr,
     )
     wanted = CalibrateOptions(
         images=images, method=method, force=force, convert=convert, resize=resize, skip_bad=skip_bad

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,11 +19,11 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
-from toolkit.bundle.reading import Bundle
+from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle
 from toolkit.compare.parity import parity_from_logits
 from toolkit.conditions.device import Device, device_fingerprint
 from toolkit.contracts import LabeledImages, UInt8
-from toolkit.deployment.runners import Opened, open_runners, plan_of_bundle
+from toolkit.deployment.runners import BACKENDS, Opened, open_runners, plan_of_bundle, require_backends
 from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.files import read_json, write_json
@@ -114,28 +116,32 @@ def record_file(bundle: Bundle, device: Device) -> Path:
 
 
 def selftest(
-    bundle: Bundle,
-    backends: tuple[str, ...],
+    bundle: str | os.PathLike[str] | Bundle | None = None,
     *,
+    backends: str | Sequence[str] = "all",
     seconds: float = 0.3,
     max_slowdown: float = SLOWER,
     record: bool = False,
-    must_run: bool = False,
 ) -> Selftest:
-    """Every check that this device can make. The files' hashes were checked when the bundle was opened.
+    """Every check that this device can make of a bundle: hashes, golden vectors, engines, and speed since `record`.
 
     Args:
-        backends: of "ort", "trt", "ort-cuda" and "ort-trt".
+        bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
+        backends: "all" that are here, or of "ort", "trt", "ort-cuda" and "ort-trt", in a list or with commas; one that
+            is named must run.
         seconds: measuring time of each runner.
         max_slowdown: times the recorded median that a median may reach.
         record: keep this device's versions and medians for later runs, if nothing failed. A runner that does not settle
             is measured again, and has failed where it never does: later runs would pass beside noise.
-        must_run: a backend or file that cannot run here has failed.
 
     Raises:
-        ToolkitError: the record of this device cannot be read or written.
+        BundleError: not a bundle, or changed. ToolkitError: an unknown backend, or the record of this device cannot be
+            read or written.
     """
-    checks = _checks(bundle, backends, seconds, max_slowdown, record, must_run)
+    here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
+    names, must_run = require_backends(backends, here), names_of(backends) != ALL
+    bundle = opened_bundle(bundle)
+    checks = _checks(bundle, names, seconds, max_slowdown, record, must_run)
     ok = not any(check.verdict == FAILED for check in checks)
     return Selftest(
         ok=ok,

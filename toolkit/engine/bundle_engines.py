@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
-from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.bundle.reading import Bundle, bundle_from_folder, names_of, opened_bundle
 from toolkit.bundle.sealing import manifest_text
 from toolkit.cache import private_folder
 from toolkit.documents import Document
@@ -20,7 +20,7 @@ from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
 from toolkit.engine.monitor import WHOLE, overall
-from toolkit.engine.planning import Order, order_from_resolved, order_of_file, resolved_for
+from toolkit.engine.planning import BuildOptions, Order, order_from_resolved, order_of_file, resolved_for
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
@@ -30,7 +30,7 @@ from toolkit.folders import folder_replaced, locked
 from toolkit.hints import Apart
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
-from toolkit.target import Target
+from toolkit.target import DEFAULT_TARGET, Target, target_from_name
 from toolkit.workspace import MANIFEST
 
 Step = Callable[[str, int, int], None]
@@ -38,7 +38,7 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Built(Document):
-    """What `build_engines` left in a bundle, and toolkit build prints.
+    """What `toolkit.build` returns, and toolkit build prints: engines that lie in a bundle.
 
     Attributes:
         bundle: its folder.
@@ -73,6 +73,33 @@ def tensorrt_for_target(target: Target) -> TensorRT:
     if obstacle:
         raise EngineError(f"no engine for {target.name} is built here", found=obstacle)
     return tensorrt
+
+
+def build(
+    bundle: str | os.PathLike[str] | Bundle | None = None,
+    precisions: str | Sequence[str] = "best",
+    target: str | Target = DEFAULT_TARGET,
+    options: BuildOptions = BuildOptions(),
+    *,
+    on_step: Step = lambda what, done, total: None,
+) -> Built:
+    """Builds engines into BUNDLE/engines/ with the TensorRT that is here, each with a JSON sidecar and TensorRT's log.
+
+    Args:
+        bundle: the folder, or an opened bundle; the newest of the workspace where there is none.
+        precisions: of "fp32", "fp16", "int8" and "best" for this TensorRT, in a list or with commas.
+        target: what for: a file in export/, such as "jetpack61", or a value.
+        on_step: called with (what is being done, done, total); a total of 0 is not known.
+
+    Raises:
+        ToolkitError: not a bundle, no TensorRT that serves the target, or an engine that was not built. Nothing has
+            changed then.
+    """
+    opened = opened_bundle(bundle, packed=False)
+    chosen, notes = options.applied_to(target if isinstance(target, Target) else target_from_name(target))
+    trials = Trials(options.repeats) if options.verify else None
+    built = build_engines(opened, names_of(precisions), chosen, on_step, trials)
+    return replace(built, notes=(*notes, *built.notes))
 
 
 def build_engines(

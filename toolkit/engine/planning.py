@@ -22,9 +22,53 @@ from toolkit.files import Content
 from toolkit.hints import Apart
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.module import TensorRT, described, find_tensorrt, installed_tensorrts
-from toolkit.target import Target
+from toolkit.target import Target, require_batch
 
 CALIB_CACHE = "calib.cache"  # as `toolkit.quantization.calib_cache` names it, which a device need not import
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What engines are built with instead of what their target says; None leaves that as it is.
+
+    Attributes:
+        batch: smallest, best served and largest batch.
+        dla_core: put layers on this core of a Jetson's DLA; the GPU takes the rest.
+        workspace_mib: scratch memory that a layer may use.
+        optimization_level: 0 builds fastest, 5 tries most kernels.
+        compatible: "version" (the plan also loads in later TensorRTs) or "hardware" (also on other GPUs).
+        verify: run each engine on the golden images; one that answers otherwise is not kept.
+        repeats: with `verify`: build so often and keep the fastest that passes.
+
+    Raises:
+        EngineError: `repeats` without `verify`, or sizes of a batch that do not rise.
+    """
+
+    batch: tuple[int, int, int] | None = None
+    dla_core: int | None = None
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    compatible: str | None = None
+    verify: bool = False
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.repeats != 1 and not self.verify:
+            raise EngineError(
+                "which of several builds is best shows only when they run", fix="`repeats=N, verify=True`"
+            )
+        if self.batch is not None:
+            require_batch(*self.batch)
+
+    def applied_to(self, target: Target) -> tuple[Target, tuple[str, ...]]:
+        """The target as it is built for, and what there is to say: a DLA takes one batch size."""
+        names = ("batch", "dla_core", "workspace_mib", "optimization_level", "compatible")
+        chosen = replace(target, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        if chosen.dla_core is None or self.batch is not None:
+            return chosen, ()
+        size = chosen.batch[1]
+        note = f"the DLA takes one batch size: {size}, which the target serves best; `batch=(8, 8, 8)` says another"
+        return replace(chosen, batch=(size, size, size)), (note,)
 
 
 @dataclass(frozen=True)

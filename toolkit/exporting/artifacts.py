@@ -228,7 +228,7 @@ def _require_layers(graph: onnx.ModelProto) -> None:
             "there is nothing to quantize in this network",
             found=str(share),
             allowed="a convolution or matrix product with constant weights beside the head",
-            fix="export without --int8",
+            fix="leave `int8=` out",
         )
 
 

@@ -115,6 +115,7 @@ class UserModel:
         weights: which set of a checkpoint with several; None prefers a moving average.
         pixels: of FILE.onnx: "0-1" or "0-255", the pixels that it sees before mean and std.
         layout: of FILE.onnx: "nchw" or "nhwc"; None goes by its input's shape.
+        output_name: of FILE.onnx: which of several outputs holds the logits.
         mean, std: of the pixels that it sees, a channel each, in its order; None measures them for PyTorch.
         size: (H, W, C) of a file that leaves it open, or to which `convert` brings images.
         labels: one a logit; None takes the classes of the images.
@@ -127,6 +128,7 @@ class UserModel:
     weights: str | None = None
     pixels: str | None = None
     layout: str | None = None
+    output_name: str | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     size: tuple[int, int, int] | None = None

@@ -21,7 +21,14 @@ from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
 from toolkit.graph.user_file import OnnxFile, onnx_from_file
-from toolkit.graph.user_runner import Form, UserRunner, classes_of_file, form_of_file, preprocessing_of_pixels
+from toolkit.graph.user_runner import (
+    Form,
+    UserRunner,
+    classes_of_file,
+    form_of_file,
+    preprocessing_of_pixels,
+    with_images,
+)
 from toolkit.models.card import Card
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.version import __version__
@@ -43,6 +50,7 @@ class Pixels:
         layout: "nchw" or "nhwc"; None finds it.
         size: (H, W, C) for a file that leaves it open.
         bgr: the network wants blue first, and mean and std are in that order.
+        output: which of several outputs holds the logits.
     """
 
     mean: tuple[float, ...] | None = None
@@ -51,6 +59,7 @@ class Pixels:
     layout: str | None = None
     size: tuple[int, int, int] | None = None
     bgr: bool = False
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def opened_from_file(path: Path, pixels: Pixels) -> Opened:
         ModelError, ToolkitError: see `onnx_from_file`, `form_of_file`, `preprocessing_of_pixels`,
             `normalized_from_file`. ExportError: TensorRT would read the graph wrongly.
     """
-    file = onnx_from_file(path)
+    file = with_images(onnx_from_file(path, pixels.output), pixels.layout, pixels.size)
     form = form_of_file(file, pixels.layout, pixels.size)
     preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std, pixels.bgr)
     classes = classes_of_file(file, form)
@@ -163,7 +172,7 @@ def model_from_onnx(
             answers differently. DataError: the images cannot be used.
     """
     mean, std = (None if values is None else tuple(values) for values in (user.mean, user.std))
-    pixels = Pixels(mean, std, user.pixels, user.layout, user.size, user.bgr)
+    pixels = Pixels(mean, std, user.pixels, user.layout, user.size, user.bgr, user.output_name)
     if pixels.mean is None and pixels.std is None and pixels.scale is None:
         raise ToolkitError(
             f"{path} does not say what its pixels are",

@@ -53,7 +53,7 @@ def onnx_from_torch(
         import onnx
     traced = [_traced(classifier, preprocessing, batch) for batch in BATCHES]
     folded = [folded_at_batch(t, batch, WHAT, keep_layout=True) for t, batch in zip(traced, BATCHES, strict=True)]
-    model = with_open_batch(*folded, WHAT)
+    model = with_open_batch(folded, WHAT)
     tidied(model)
     _rename(model.graph)
     turn_weights_in_place(model.graph)

@@ -69,7 +69,8 @@ def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> Normalized
         guess_open_batch(model, form.batch)
         notes.append(f"batch of {form.batch} made open")
     norms = _count(model, "BatchNormalization")
-    model = with_open_batch(*(folded_at_batch(model, batch, str(file.path)) for batch in BATCHES), str(file.path))
+    folded = [folded_at_batch(model, batch, str(file.path)) for batch in BATCHES]
+    model = with_open_batch(folded, str(file.path))
     lowered(model, str(file.path))
     tidied(model)
     if norms > _count(model, "BatchNormalization"):

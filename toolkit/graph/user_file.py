@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolkit.errors import ModelError
 from toolkit.external_data import take_in
 from toolkit.files import content_of
+from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
 from toolkit.lazy import needs
 from toolkit.limits import FILE_BYTES
@@ -42,8 +45,11 @@ class OnnxFile:
     exporter: str
 
 
-def onnx_from_file(path: Path) -> OnnxFile:
+def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     """Reads an fp32 classifier with one input and one output.
+
+    Args:
+        output: which of several outputs holds the logits.
 
     Raises:
         ModelError: not a whole ONNX file, external data missing, an opset or operator that is not known, quantized
@@ -70,8 +76,10 @@ def onnx_from_file(path: Path) -> OnnxFile:
         )
     model = _in_order(path, model)
     _require_known_operators(path, model, opset)
-    _require_one_tensor(path, "input", list(model.graph.input))
-    _require_one_tensor(path, "output", list(model.graph.output))
+    _require_one_tensor(path, "input", model)
+    _require_evaluation(path, model)
+    _choose_output(path, model, output)
+    _require_one_tensor(path, "output", model)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -152,15 +160,59 @@ def _require_known_operators(path: Path, model: onnx.ModelProto, opset: int) -> 
         )
 
 
-def _require_one_tensor(path: Path, side: str, values: list[Any]) -> None:
+def _require_evaluation(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses a file whose BatchNorm would take its means from the batch, or whose Dropout would drop."""
+    constants = arrays_of(model.graph) | {
+        node.output[0]: attributes(node).get("value") for node in model.graph.node if node.op_type == "Constant"
+    }
+    for node in model.graph.node:
+        facts, switch = attributes(node), constants.get(node.input[2]) if len(node.input) > 2 else None
+        norm = node.op_type == "BatchNormalization" and (facts.get("training_mode") or facts.get("is_test") == 0)
+        several = node.op_type == "BatchNormalization" and len([name for name in node.output if name]) > 1
+        if norm or several or (node.op_type == "Dropout" and switch is not None and _true(switch)):
+            raise ModelError(
+                f"{path} was exported in training mode",
+                found=f"'{node.name or node.op_type}' does something else in training",
+                allowed="a network in evaluation mode",
+                fix="call model.eval() before torch.onnx.export, and leave out training=",
+            )
+
+
+def _true(constant: Any) -> bool:
+    from onnx import numpy_helper
+
+    return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
+
+
+def _choose_output(path: Path, model: onnx.ModelProto, output: str | None) -> None:
+    """Leaves the output that was asked for."""
+    if output is None:
+        return
+    kept = [type(v).FromString(v.SerializeToString()) for v in model.graph.output if v.name == output]
+    if not kept:
+        names = ", ".join(value.name for value in model.graph.output)
+        raise ModelError(f"{path} has no output of that name", found=output, allowed=names)
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def _last_output(model: onnx.ModelProto) -> str:
+    """The output that is made last; features and auxiliary heads come before the logits."""
+    order = {name: at for at, node in enumerate(model.graph.node) for name in node.output}
+    last: str = max((value.name for value in model.graph.output), key=lambda name: order.get(name, -1), default="")
+    return last
+
+
+def _require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
     from onnx import TensorProto
 
+    values: list[Any] = list(getattr(model.graph, side))
     if len(values) != 1:
         raise ModelError(
             f"{path} has {len(values)} {side}s",
             found=", ".join(value.name for value in values[:8]) or "none",
             allowed="one: images" if side == "input" else "one: the logits of a classifier",
-            fix=f"export again with one {side} (no auxiliary heads, features or boxes)",
+            fix=f"`output_name={_last_output(model)!r}`" if side == "output" else "export again with the images alone",
         )
     kind = values[0].type
     if not kind.HasField("tensor_type"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.contracts import Float32, Preprocessing, UInt8
 from toolkit.errors import ModelError, ToolkitError
+from toolkit.graph.edit import add_constants, set_nodes
 from toolkit.graph.user_file import OnnxFile
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import ClosesItself
@@ -46,6 +47,48 @@ class Form:
         return [batch, *image]
 
 
+def with_images(file: OnnxFile, layout: str | None, size: tuple[int, int, int] | None) -> OnnxFile:
+    """A file that takes rows of pixels, or images without channels, as one that takes images; any other as it is.
+
+    Args:
+        size: (H, W, C) that a row is of; of colors `layout` says whether they come one after the other ("nchw").
+
+    Raises:
+        ModelError: a row is of another length, or nothing says where the colors are.
+    """
+    value = file.model.graph.input[0]
+    dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if size is None or len(dims) not in (2, 3):
+        return file
+    height, width, channels = size
+    whole = dims[1] if len(dims) == 2 else dims[1] * dims[2]
+    if whole not in (0, height * width * channels):
+        raise ModelError(f"{file.path} takes {whole} pixels", found=size, allowed="`size=` of as many")
+    if channels > 1 and layout is None:
+        fix = "`layout='nchw'` where one color follows the other, else `layout='nhwc'`"
+        raise ModelError(f"{file.path} takes rows of pixels and colors", found=dims, fix=fix)
+    return replace(file, model=_reshaping(file.model, size, layout != "nhwc", len(dims)))
+
+
+def _reshaping(model: onnx.ModelProto, size: tuple[int, int, int], nchw: bool, rank: int) -> onnx.ModelProto:
+    import onnx
+    from onnx import TensorProto, helper
+
+    height, width, channels = size
+    image = [channels, height, width] if nchw else [height, width, channels]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    old, batch = graph.input[0].name, graph.input[0].type.tensor_type.shape.dim[0]
+    sizes = [0, height, width] if rank == 3 else [0, -1]
+    add_constants(graph, {f"{old}_sizes": np.array(sizes, np.int64)})
+    row = helper.make_node("Reshape", [f"{old}_images", f"{old}_sizes"], [old], f"{old}_row")
+    set_nodes(graph, [row, *graph.node])
+    shape = [batch.dim_value or batch.dim_param or "batch", *image]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(f"{old}_images", TensorProto.FLOAT, shape))
+    return result
+
+
 def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] | None) -> Form:
     """Reads batch, size and layout off the input.
 
@@ -64,7 +107,12 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
     words = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
     allowed = "(batch, C, H, W) or (batch, H, W, C), C 1 or 3"
     if len(dims) != 4:
-        raise ModelError(f"the input '{value.name}' of {file.path} takes no images", found=words, allowed=allowed)
+        raise ModelError(
+            f"the input '{value.name}' of {file.path} takes no images",
+            found=words,
+            allowed=allowed,
+            fix="`size=(28, 28, 1)` says how rows of pixels become an image" if len(dims) in (2, 3) else None,
+        )
     fits = [place for place, name in ((1, "nchw"), (3, "nhwc")) if dims[place] in (1, 3) and layout in (None, name)]
     if not fits and size is not None and not (dims[1] and dims[3]):  # all open: the layout must be said
         fits = [{"nchw": 1, "nhwc": 3}[layout]] if layout else []

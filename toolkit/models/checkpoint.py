@@ -166,7 +166,7 @@ def require_float(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
         f"{path}: tensor '{name}' is {found}, and the network computes with {_short(wanted.dtype)}",
         found=f"{found} {tuple(value.shape)}",
         allowed=", ".join(map(_short, FLOATS)),
-        fix="use the weights as they were trained: the toolkit quantizes them itself, with `int8=True`",
+        fix="use the weights as they were trained; `int8=True` quantizes them at export",
     )
 
 

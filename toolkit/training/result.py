@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.documents import Document
-from toolkit.hints import Count, Maybe, NotNegative, Percent
+from toolkit.hints import Apart, Count, Maybe, NotNegative, Percent
 
 
 @dataclass(frozen=True)
 class TrainingResult(Document):
-    """What toolkit train prints.
+    """What `toolkit.train` returns, and toolkit train prints.
 
     Attributes:
         ok: it went on to its end.
@@ -22,7 +22,8 @@ class TrainingResult(Document):
         images_per_s: trained, all processes together.
         interrupted: the folder holds the best epoch until then.
         data: what is in the set: counts, hashes, duplicates, mean and std, and what was left out.
-        next: the command that comes next.
+        next: the command that comes next, where a command printed this.
+        lost: another process had ended, and that is why this run was interrupted; in memory only.
     """
 
     SCHEMA = "toolkit/train/1"
@@ -37,3 +38,4 @@ class TrainingResult(Document):
     interrupted: bool
     data: dict[str, Any]
     next: Maybe[str] = None
+    lost: Apart[bool] = False

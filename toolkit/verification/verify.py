@@ -213,7 +213,7 @@ def _decided(
     found = {}
     for name, pair in pairs.items():
         of_file = None if pair.parity.nonfinite or name.side else measured.get(name.variant)
-        as_written = of_file is not None and answers_as_written(bundle, name, answers[name], judged)
+        as_written = None if of_file is None else answers_as_written(bundle, name, answers[name], judged)
         found[name] = replace(pair, verdict=decided_verdict(pair.verdict, of_file, as_written))
     return found
 

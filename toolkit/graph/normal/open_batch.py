@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,8 @@ class _Opening:
     constants: dict[str, Any]
 
 
-def with_open_batch(one: onnx.ModelProto, other: onnx.ModelProto, what: str) -> onnx.ModelProto:
-    """The network that `one` and `other` are at a batch of `BATCHES`, at any batch.
+def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelProto:
+    """The network that two graphs are at a batch of `BATCHES` each, at any batch; the first becomes it.
 
     Args:
         what: the model, for errors.
@@ -49,6 +50,7 @@ def with_open_batch(one: onnx.ModelProto, other: onnx.ModelProto, what: str) -> 
     Raises:
         ModelError: the two do not differ in sizes alone.
     """
+    one, other = folded
     graph, twin = one.graph, other.graph
     if [_kind(node) for node in graph.node] != [_kind(node) for node in twin.node]:
         raise _depends(what, "another number or kind of operators")
@@ -121,11 +123,11 @@ def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, 
 
 def _written_sizes(opening: _Opening, node: Any, twin: Any, here: Any, there: Any) -> NDArray[np.int64] | None:
     """Sizes of a Reshape or Expand as constants: 0 or -1, or 1, where the batch is; None where that cannot say it."""
-    before = opening.dims[0].get(node.input[0]), opening.dims[1].get(twin.input[0])
-    if node.op_type not in ("Reshape", "Expand") or None in before or attributes(node).get("allowzero"):
+    before = opening.dims[0].get(node.input[0], []), opening.dims[1].get(twin.input[0], [])
+    if node.op_type not in ("Reshape", "Expand") or [] in before or attributes(node).get("allowzero"):
         return None
     moving = [at for at in range(len(here)) if here[at] != there[at]]
-    sizes = here.copy()
+    sizes: NDArray[np.int64] = here.copy()
     for at in moving:
         back = at - len(here) if node.op_type == "Expand" else at
         same = all(-len(d) <= back < len(d) and d[back] == s[at] for d, s in zip(before, (here, there), strict=True))

@@ -209,7 +209,7 @@ def _group_norms(model: onnx.ModelProto, opset: int) -> None:
             {ones[0]: np.ones(groups, np.float32), ones[1]: np.zeros(groups, np.float32)}
             | {f"{grouped}_sizes": np.array([0, groups, -1])},
         )
-        made = (
+        made: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
             ("Reshape", [data, f"{grouped}_sizes"], grouped, {}),
             ("InstanceNormalization", [grouped, *ones], f"{out}_normed", {"epsilon": facts.get("epsilon", 1e-5)}),
             ("Shape", [data], shape, {}),

@@ -133,7 +133,7 @@ def test_a_net_is_warmed_up_for_threads_and_sizes(tmp_path: Path, images: Any, e
 
 def test_golden_vectors_go_through_the_engines(tmp_path: Path, stub: Stub) -> None:
     folder = bundle_with_engines(tmp_path / "a", "fp32", "int8")
-    checks = {c.what: c for c in selftest(bundle_from_folder(folder), ("trt",)).checks}
+    checks = {c.what: c for c in selftest(folder, backends="trt").checks}
     assert (checks["trt fp32"].verdict, checks["trt int8"].verdict) == ("ok", "ok")
     assert checks["engines/model.engine"].verdict == "ok"
     assert "trt int8-fp16" not in checks  # one TensorRT builds int8 or int8-fp16, and nobody asked for both
@@ -141,6 +141,6 @@ def test_golden_vectors_go_through_the_engines(tmp_path: Path, stub: Stub) -> No
 
 def test_an_engine_of_another_model_fails_the_golden_vectors(tmp_path: Path, stub: Stub) -> None:
     folder = bundle_with_engines(tmp_path / "b", "fp32", of="int8")
-    (check,) = [c for c in selftest(bundle_from_folder(folder), ("trt",)).checks if c.what == "trt fp32"]
+    (check,) = [c for c in selftest(folder, backends="trt").checks if c.what == "trt fp32"]
     assert check.verdict == "failed"
     assert "allowed" in check.found
