@@ -69,7 +69,11 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(kind: str) -> None:
 
 def test_what_fits_is_read_to_the_last_bit() -> None:
     stream = io.BytesIO()
-    wanted: dict[str, Any] = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(["x", "yy"]), "c": np.array(3)}
+    wanted: dict[str, Any] = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.array(["x", "yy"]),
+        "c": np.array(3),
+    }
     np.savez(stream, **wanted)
     found = arrays_of_npz(Content(Path("f.npz"), stream.getvalue()), MOST, DataError, "again")
     assert found.keys() == wanted.keys()
