@@ -34,8 +34,8 @@ from toolkit.workspace import NewWorkspace
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Benchmark, Built, Cache, Calibrated, CheckedBundle, Doctor, Exported, Failure, Inspection, ModelVerification,
-    NewWorkspace, PackedBundle, Plan, Reported, Repository, Selftest, Sensitivities, ShownBundle, SignedBundle, TrainingResult,
-    UnpackedBundle, Verification,
+    NewWorkspace, PackedBundle, Plan, Reported, Repository, Selftest, Sensitivities, ShownBundle, SignedBundle,
+    TrainingResult, UnpackedBundle, Verification,
 )  # fmt: skip
 COMMANDS = (
     ("verify", "--backend", "ort", "--data", "set.npz", "--gate", "0"),
