@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("toolkit", deadline=None, max_examples=60, database=None)
 settings.load_profile("toolkit")
 
-pytest_plugins = ["tests.leftovers", "tests.rounding"]
+pytest_plugins = ["tests.demo", "tests.leftovers", "tests.rounding"]
 
 CLASSES = ("rows", "columns", "diagonals")
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import re
 import shutil
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from toolkit.documents import Document
 from toolkit.errors import ToolkitError
 from toolkit.files import os_errors
 from toolkit.folders import make_private
+from toolkit.hints import Count
 from toolkit.workspace import cache_folder
 
 PRIVATE, WRITE_FOR_OTHERS = 0o700, 0o022
+UNPACKED, TAR = "unpacked tars", re.compile("[0-9a-f]{64}")
 
 
 def private_folder(name: str = "") -> Path:
@@ -66,31 +72,55 @@ def _made_private(folder: Path) -> Path | None:
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
-def kept() -> dict[str, int]:
-    """Bytes in the cache by the name of what is kept there; tars are counted together."""
+@dataclass(frozen=True)
+class Cache(Document):
+    """What toolkit cache prints.
+
+    Attributes:
+        folder: where it lies, whether or not there is anything yet.
+        kept: bytes by the name of what is kept; unpacked tars are counted together.
+        bytes: all of it.
+        cleared: whether it was removed.
+    """
+
+    SCHEMA = "toolkit/cache/1"
+    ok: Literal[True]
+    folder: Path
+    kept: dict[str, Count]
+    bytes: Count
+    cleared: bool
+
+
+def inventory() -> Cache:
+    """What is in the cache.
+
+    Raises:
+        ToolkitError: it cannot be read.
+    """
     found: dict[str, int] = {}
-    for entry in sorted(cache_folder().iterdir()) if cache_folder().is_dir() else ():
-        name = "unpacked tars" if len(entry.name) == 64 else entry.name
-        found[name] = found.get(name, 0) + _size(entry)
-    return found
+    with os_errors(cache_folder(), "read"):
+        for entry in sorted(cache_folder().iterdir()) if cache_folder().is_dir() else ():
+            name = UNPACKED if TAR.fullmatch(entry.name) else entry.name
+            found[name] = found.get(name, 0) + _size(entry)
+    return Cache(True, cache_folder(), found, sum(found.values()), False)
 
 
-def clear() -> int:
-    """Empties the cache and returns how many bytes it took; the folder itself stays.
+def cleared() -> Cache:
+    """Empties the cache and returns what it held; the folder itself stays.
 
     Raises:
         ToolkitError: something in it cannot be removed.
     """
-    size = sum(kept().values())
-    for entry in list(cache_folder().iterdir()) if cache_folder().is_dir() else ():
-        with os_errors(entry):
+    found = inventory()
+    for entry in list(found.folder.iterdir()) if found.folder.is_dir() else ():
+        with os_errors(entry, "remove"):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-    return size
+    return replace(found, cleared=True)
 
 
 def _size(entry: Path) -> int:
-    paths = [entry, *entry.rglob("*")] if entry.is_dir() and not entry.is_symlink() else [entry]
+    paths = [*entry.rglob("*")] if entry.is_dir() and not entry.is_symlink() else [entry]
     return sum(path.lstat().st_size for path in paths if not path.is_dir())

@@ -11,6 +11,7 @@ from toolkit.errors import MissingPackage
 EXTRAS = {
     "torch": "host",
     "onnx": "host",
+    "onnx_ir": "host",
     "onnxruntime": "host",
     "safetensors": "host",
     "PIL": "host",

@@ -96,7 +96,7 @@ def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
 
 def exit_code(words: list[str]) -> int:
     """Runs a command in this process, which goes on behind it."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with pytest.raises(SystemExit) as ended:
             run(words)

@@ -56,6 +56,7 @@ def test_the_bundles_onnx_file_has_the_record_of_its_model(
     assert keys[0] == keys[1]
 
 
+@pytest.mark.slow
 def test_a_record_of_other_images_weights_or_preprocessing_is_refused_by_part(toolkit: Toolkit, tmp_path: Path) -> None:
     assert toolkit("calibrate", "tiny", "--images", "40", "-o", tmp_path / "r").code == 0
     answer = toolkit("export", "tiny", "--int8", "--record", tmp_path / "r/record.json", "-o", tmp_path / "b")

@@ -361,6 +361,7 @@ def test_numbers_that_no_backend_takes_are_refused(tool: Toolkit) -> None:
     refused(tool("build", "b", "--target", "rtx", "--precision", "fp32", "--workspace-mib", "9" * 23), "too large")
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_keep_each_others_engines(tool: Toolkit) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="engines need the TensorRT-RTX wheels (extra rtx)")
     start = [sys.executable, "-m", "toolkit", "build", "b", "--target", "rtx", "--precision"]

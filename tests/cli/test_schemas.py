@@ -15,6 +15,7 @@ from tests.cli.conftest import Toolkit
 from tests.schemas import FOLDER, name_of_schema, require_schema, text_of_schema
 from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.results import CheckedBundle, PackedBundle, ShownBundle, SignedBundle, UnpackedBundle
+from toolkit.cache import Cache
 from toolkit.cli import app, bundle
 from toolkit.deployment.inspection import Inspection
 from toolkit.deployment.selftest import Selftest
@@ -32,9 +33,9 @@ from toolkit.verification.result import ModelVerification, Verification
 from toolkit.workspace import NewWorkspace
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Benchmark, Built, Calibrated, CheckedBundle, Doctor, Exported, Failure, Inspection, ModelVerification, NewWorkspace,
-    PackedBundle, Plan, Reported, Repository, Selftest, Sensitivities, ShownBundle, SignedBundle, TrainingResult,
-    UnpackedBundle, Verification,
+    Benchmark, Built, Cache, Calibrated, CheckedBundle, Doctor, Exported, Failure, Inspection, ModelVerification,
+    NewWorkspace, PackedBundle, Plan, Reported, Repository, Selftest, Sensitivities, ShownBundle, SignedBundle,
+    TrainingResult, UnpackedBundle, Verification,
 )  # fmt: skip
 COMMANDS = (
     ("verify", "--backend", "ort", "--data", "set.npz", "--gate", "0"),
@@ -45,6 +46,7 @@ COMMANDS = (
     ("triton", "-o", "repository", "--precision", "fp32,int8-cpu"),
     ("calibrate", "tiny", "-o", "ranges"),
     ("sensitivity", "tiny", "-o", "costs"),
+    ("cache",),
     ("report", "--bench", "none.json"),
     ("bench", "--batch", "none"),
     ("no-such-command",),

@@ -248,6 +248,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("pytorchcv") is None, reason="pip install --no-deps pytorchcv")
 @pytest.mark.parametrize("net", NETS, ids=list(NETS.values()))
 def test_a_net_of_another_package_goes_the_whole_walk(toolkit: Toolkit, own: Path, net: str) -> None:

@@ -162,6 +162,7 @@ def test_init_makes_the_three_rooms(toolkit: Toolkit, tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "w").iterdir()} == {"models", "calibration", "export", ".gitignore"}
 
 
+@pytest.mark.slow
 def test_doctor_names_every_backend(toolkit: Toolkit) -> None:
     answer = toolkit("doctor")
     assert answer.code == 0

@@ -251,6 +251,7 @@ def test_the_module_has_nothing_else_by_accident() -> None:
         _ = toolkit.lode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_memory_stays_flat_over_many_calls(net: Net) -> None:
     image = np.zeros((1, 16, 16, 3), np.uint8)

@@ -13,9 +13,10 @@ import pytest
 from tests.faults.conftest import CLASSES, Healthy, colors_and_stripes, healthy
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.compare.gate import Verdict, verdict_from_counts
-from toolkit.contracts import Dataset, LabeledImages
+from toolkit.contracts import Dataset, LabeledImages, sha256_of_each
 from toolkit.data.model_images import Origin, images_of_dataset
 from toolkit.exporting.artifacts import Options
+from toolkit.exporting.subject import subject_of
 from toolkit.exporting.writing import bundle_from_model
 from toolkit.models.checkpoint import load_model
 from toolkit.verification.images import evaluation_images
@@ -121,3 +122,10 @@ def test_few_images_never_contradict_many(
     here: Verdict, measured: Verdict | None, as_written: bool | None, decides: str
 ) -> None:
     assert decided_verdict(here, measured, as_written) is (here if decides == "here" else measured)
+
+
+def test_a_bundles_file_is_calibrated_again_on_the_images_that_calibrated_it(bundle: Path) -> None:
+    reading = {"count": None, "convert": False, "skip_bad": False, "resize": "squash", "on_progress": None}
+    images = subject_of(bundle / "model.onnx", None, None, reading).images
+    record = json.loads((bundle / "record.json").read_text())
+    assert sorted(digest.hex()[:16] for digest in sha256_of_each(images.images_nhwc)) == sorted(record["images"])

@@ -15,6 +15,7 @@ from toolkit.cli import (
     bench,
     build,
     bundle,
+    cache,
     calibrate,
     doctor,
     export,
@@ -43,11 +44,13 @@ app = typer.Typer(
     epilog="The walk: toolkit train, toolkit export --int8 --fp16, toolkit verify, toolkit bench. "
     "Each command has --help with examples; the last line of stdout is one JSON document.",
 )
+STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))  # a closed terminal is one, too
+STOPPED_BY: list[int] = []  # signals of this run
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
 for verb in (
-    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, init,
+    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, cache, init,
 ):  # fmt: skip
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.add_typer(bundle.app, name="bundle")
@@ -67,12 +70,17 @@ def _options(
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong, 143 SIGTERM."""
+    STOPPED_BY.clear()
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _terminate)
     if sys.stderr is None:  # closed, as in 2>&-: nobody listens, and the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     code, document = _outcome(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is done: a late Ctrl-C must not turn that into a failure
+    if STOPPED_BY and code:
+        code = 128 + STOPPED_BY[0]  # as a shell says it: 143 after SIGTERM
+    for number in (signal.SIGINT, *STOPS):  # all is done: a late Ctrl-C must not turn that into a failure
         signal.signal(number, signal.SIG_IGN)
     code = max(code, _printed(document))
     _leave_the_others(code)
@@ -129,6 +137,7 @@ def _interrupted() -> tuple[int, dict[str, Any]]:
 
 
 def _terminate(number: int, frame: object) -> None:
+    STOPPED_BY.append(number)
     raise KeyboardInterrupt  # so that half-written folders are cleared away, as after Ctrl-C
 
 

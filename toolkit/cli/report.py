@@ -99,6 +99,7 @@ def _evidence(
     images: int | None,
     gate: float | None,
 ) -> Evidence:
+    from toolkit.benchmarking.result import Benchmark
     from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.report_evidence import (
         benched_now,
@@ -111,17 +112,13 @@ def _evidence(
     )
     from toolkit.errors import ToolkitError
     from toolkit.report.evidence import Evidence
+    from toolkit.verification.result import Verification
 
     if verify is not None and gate is not None:
         raise ToolkitError(
             "a saved document of toolkit verify has its own gate", found=f"--verify and --gate {gate:g}", allowed="one"
         )
     # What a user gave is read before anything is measured: a wrong file must not cost a minute.
-    saved = {
-        name: document_from_file(path, name)
-        for name, path in (("verify", verify), ("bench", bench))
-        if path is not None
-    }
     known = Evidence(
         folder=_as_typed(bundle.folder),
         manifest=bundle.manifest,
@@ -129,8 +126,8 @@ def _evidence(
         files={name: variant.file for name, variant in VARIANTS.items()},
         record=record_of(bundle),
         sidecars=sidecars_of(bundle),
-        verify=saved.get("verify"),
-        bench=saved.get("bench"),
+        verify=None if verify is None else document_from_file(verify, Verification, "verify"),
+        bench=None if bench is None else document_from_file(bench, Benchmark, "bench"),
         sensitivity=sensitivity_of_model(sensitivity, bundle),
     )
     judged = known.verify or verified_now(bundle, data, images, gate)

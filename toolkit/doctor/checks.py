@@ -136,6 +136,7 @@ def _one_line(text: str) -> str:
 CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
     "python": (False, machine.python_version),
     "disk space": (False, machine.disk_space),
+    "cache": (False, machine.cache_size),
     "cpu": (False, machine.cpu_features),
     "jetson": (False, machine.jetson_release),
     "numpy": (True, packages.numpy_product),

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from toolkit.exporting.user_onnx import OnnxModel
     from toolkit.models.checkpoint import LoadedModel
-    from toolkit.quantization.sensitivity import Budget
 
 GOLDEN_IMAGES = 64
 CURVE = "accuracy-against-int8.png"
@@ -95,7 +94,7 @@ def bundle_from_model(
             else {"key": record.key, **record.belongs_to, "images": len(record.images), "notes": record.notes},
             "kept_in_float": sorted(made.keep_float),
             "left_out": made.left_out,
-            **({"budget": _budget(made.budget)} if made.budget is not None else {}),
+            **({"budget": made.budget.as_dict()} if made.budget is not None else {}),
             "evaluation": {
                 "source": images.evaluation.source,
                 "images": len(images.evaluation),
@@ -156,14 +155,6 @@ def _write_graphs(folder: Path, made: Graphs) -> None:
                 [(point.int8_percent, point.parity.percent) for point in made.budget.curve],
             )
         )
-
-
-def _budget(budget: Budget) -> dict[str, Any]:
-    """What was measured to meet --max-drop: each convolution alone in INT8, and each share of INT8 that was tried."""
-    return {
-        "layers": [layer.as_dict() for layer in budget.layers],
-        "curve": [point.as_dict() for point in budget.curve],
-    }
 
 
 def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> None:

@@ -63,6 +63,16 @@ class Pair(Document):
     flips: Flat[Flips]
     verdict: Verdict
 
+    @property
+    def runner(self) -> str:
+        """The candidate's name."""
+        return self.parity.candidate
+
+    @property
+    def score(self) -> Score:
+        """The candidate's top-1."""
+        return self.parity.candidate_score
+
 
 @dataclass(frozen=True)
 class Source(Document):

@@ -20,13 +20,14 @@ from typing import Any
 from toolkit.lazy import needs
 
 OPTIMIZER = "WeightBiasQuantization"
+CRASHES = "MatmulTransposeFusion"
 SWITCH = "optimization.disable_specified_optimizers"  # a session config entry; names with semicolons
 WIDTH = 16  # of the weights of `smallest_product`: kernels work on blocks of that many columns
 
 
 def keep_float_biases(options: Any) -> None:
     """Tells an onnxruntime.SessionOptions to leave float biases alone; versions without the optimizer ignore it."""
-    options.add_session_config_entry(SWITCH, OPTIMIZER)
+    options.add_session_config_entry(SWITCH, f"{OPTIMIZER};{CRASHES}")
 
 
 def smallest_graph(half: bool, largest_weight: float) -> bytes:
