@@ -9,6 +9,9 @@ DEMO := bundles/demo-results
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 	-o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true
 
+# Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo check test gpu lint format wheel clean help
 
 help:  ## This list

@@ -29,8 +29,8 @@ from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import config_from_name
 from toolkit.training.augment import augment
 from toolkit.training.devices import channels_last, device_from_name, keep_freed_memory
+from toolkit.training.loop import Trainer
 from toolkit.training.recipe import Recipe, learning_rate
-from toolkit.training.train import Trainer
 
 
 def resident_mb() -> float:

@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("toolkit", deadline=None, max_examples=60, database=None)
 settings.load_profile("toolkit")
 
-pytest_plugins = ["tests.leftovers", "tests.rounding"]
+pytest_plugins = ["tests.demo", "tests.leftovers", "tests.rounding"]
 
 CLASSES = ("rows", "columns", "diagonals")
 
@@ -81,7 +81,7 @@ def tiny_weights(
     import torch
 
     from toolkit.models.checkpoint import classifier_from_config
-    from toolkit.training.train import Recipe, train
+    from toolkit.training.loop import Recipe, train
 
     torch.manual_seed(0)
     classifier = classifier_from_config(tiny_config, tiny_preprocessing)

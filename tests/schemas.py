@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -26,6 +27,19 @@ def name_of_schema(kind: type[Document]) -> str:
 def text_of_schema(kind: type[Document]) -> str:
     """The file's content."""
     return json.dumps(schema_of_document(kind), indent=2) + "\n"
+
+
+def require_schema(document: dict[str, Any]) -> None:
+    """A document is what docs/schema says of its kind; jsonschema is in the dependency group oracles."""
+    _, name, version = document["schema"].split("/")
+    _validator(f"{name}.v{version}.json").validate(document)
+
+
+@cache
+def _validator(name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(json.loads((FOLDER / name).read_text(encoding="utf-8")))
 
 
 def schema_of_document(kind: type[Document]) -> dict[str, Any]:
@@ -64,9 +78,10 @@ def _properties(kind: type, parts: dict[str, type], said: dict[str, str]) -> tup
     for entry in entries_of(kind):
         if FLAT in entry.marks:
             inner = split(entry.hint)[0]
-            more, needed = _properties(inner, parts, descriptions_of(inner)[1])
+            kind_of_all = without_null(inner) or inner
+            more, needed = _properties(kind_of_all, parts, descriptions_of(kind_of_all)[1])
             properties |= more
-            required += needed
+            required += needed if kind_of_all is inner else []
             continue
         schema = _schema(entry.hint, parts)
         properties[entry.name] = ({"description": said[entry.name]} if entry.name in said else {}) | schema

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.demo import RESULTS
 from toolkit.bundle import Bundle, bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.compare.parity import logits_in_batches, parity_from_logits, score_from_logits
@@ -36,16 +34,15 @@ def fashion_mnist() -> LabeledImages:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict[str, Any]]:
-    """The default's bundle and export's document, made by the command itself."""
-    folder = tmp_path_factory.mktemp("default") / "bundle"
-    words = ["export", "--int8", "--fp16", "-o", str(folder)]
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "toolkit", *words], cwd=folder.parent, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return bundle_from_folder(folder), json.loads(done.stdout.splitlines()[-1])
+def exported(demo: Path) -> tuple[Bundle, dict[str, Any]]:
+    """The default's bundle and export's document."""
+    return bundle_from_folder(demo / "bundles" / DEFAULT_MODEL), result(demo, "export")
+
+
+def result(demo: Path, command: str) -> dict[str, Any]:
+    """What a command of the demo printed."""
+    document: dict[str, Any] = json.loads((demo / RESULTS / f"{command}.json").read_text())
+    return document
 
 
 def test_the_card_says_at_least_94_percent_with_its_interval() -> None:
@@ -56,23 +53,15 @@ def test_the_card_says_at_least_94_percent_with_its_interval() -> None:
     assert low < CARD.accuracy["top1_percent"] < high
 
 
-def test_pytorch_and_onnx_runtime_answer_all_embedded_images_alike() -> None:
-    from toolkit.exporting.artifacts import fp32_graph_of_model
-    from toolkit.models.checkpoint import load_model
-    from toolkit.runtime.pytorch import TorchRunner
-
-    images = images_from_folder(ROOT / "calibration" / DEFAULT_MODEL).evaluation
-    model = load_model(ROOT / "models" / DEFAULT_MODEL)
-    with (
-        TorchRunner(model.classifier) as torch_runner,
-        OrtRunner(fp32_graph_of_model(model).SerializeToString()) as ort_runner,
-    ):
-        expected = logits_in_batches(torch_runner, images.images_nhwc)
-        got = logits_in_batches(ort_runner, images.images_nhwc)
-    parity = parity_from_logits("torch fp32", "ort fp32", expected, got, images.labels)
-    assert parity.reference_score.images == 2000
-    assert (parity.flips, parity.nonfinite) == (0, 0)
-    assert parity.relative_l2 < 1e-5
+@pytest.mark.slow
+def test_pytorch_and_onnx_runtime_answer_the_embedded_images_alike(demo: Path) -> None:
+    document = result(demo, "verify")
+    (parity,) = (
+        row for row in document["parity"] if (row["reference"], row["candidate"]) == ("torch fp32", "ort fp32")
+    )
+    assert parity["reference_score"]["images"] == 1000
+    assert (parity["flips"], parity["nonfinite"]) == (0, 0)
+    assert parity["relative_l2"] < 1e-5
 
 
 def test_the_images_are_512_to_calibrate_and_2000_to_evaluate_and_none_is_both() -> None:
@@ -94,6 +83,7 @@ def test_the_images_are_those_of_the_data_set() -> None:
         assert found == part.labels.tolist()
 
 
+@pytest.mark.slow
 def test_int8_stays_within_0_3_points_and_1_5_percent_of_flips(exported: tuple[Bundle, dict[str, Any]]) -> None:
     bundle, document = exported
     assert bundle.manifest["evaluation"]["images"] == 2000
@@ -103,6 +93,7 @@ def test_int8_stays_within_0_3_points_and_1_5_percent_of_flips(exported: tuple[B
     assert fp16["agreement_percent"] >= 99.9
 
 
+@pytest.mark.slow
 def test_tensorrt_builds_all_three_and_reads_int8_in_every_convolution(
     exported: tuple[Bundle, dict[str, Any]],
 ) -> None:
@@ -114,6 +105,7 @@ def test_tensorrt_builds_all_three_and_reads_int8_in_every_convolution(
         assert engines[precision]["census"]["convolutions_reading"][reads] == 15
 
 
+@pytest.mark.slow
 def test_on_all_10000_images_the_card_is_true_and_int8_keeps_its_bounds(
     exported: tuple[Bundle, dict[str, Any]],
 ) -> None:
@@ -131,6 +123,7 @@ def test_on_all_10000_images_the_card_is_true_and_int8_keeps_its_bounds(
     assert parity.flips < 150
 
 
+@pytest.mark.slow
 def test_golden_answers_come_out_again(exported: tuple[Bundle, dict[str, Any]]) -> None:
     bundle = exported[0]
     images, logits = bundle.golden()

@@ -40,6 +40,7 @@ def _raising(error: BaseException) -> Callable[[], NoReturn]:
     return function
 
 
+@pytest.mark.slow
 def test_every_check_gives_one_finding_and_whatever_fails_says_why() -> None:
     findings = checks()
     assert [finding.name for finding in findings] == list(doctor.CHECKS)

@@ -111,6 +111,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow
 def test_three_processes_at_once_leave_one_whole_folder_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "target"
     writers = [
@@ -185,6 +186,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["exchange", "two renames"])
 def test_whoever_is_killed_at_whatever_step_loses_nothing_and_leaves_nothing_for_ever(
     tmp_path: Path, system: str
@@ -230,6 +232,7 @@ def test_a_file_that_a_dead_process_left_half_written_goes_with_the_next_one(tmp
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_reader_sees_the_old_folder_or_the_new_one_at_any_moment(tmp_path: Path) -> None:
     if not folders._exchanged(*(_old(tmp_path / name) for name in ("one", "other"))):
         pytest.skip("this system cannot exchange two folders in one step")

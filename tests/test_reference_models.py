@@ -56,6 +56,7 @@ def test_only_images_that_may_be_passed_on_are_here(name: str) -> None:
         assert (folder / "LICENSE").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", [card for card in CARDS if card.name != DEFAULT_MODEL], ids=lambda card: card.name)
 def test_the_command_says_that_the_card_is_true(card: Card) -> None:
     assert card.accuracy is not None

@@ -18,8 +18,8 @@ from toolkit.exporting.writing import bundle_from_model
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
-from toolkit.training.train import Recipe as TrainingRecipe
-from toolkit.training.train import train
+from toolkit.training.loop import Recipe as TrainingRecipe
+from toolkit.training.loop import train
 from toolkit.verification.images import evaluation_images
 
 # Not 8 and 16: PyTorch 2.13 on the CPU crashes in the backward pass of a 1x1 convolution with stride 2 from 8 to 16

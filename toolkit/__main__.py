@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from toolkit.documents import failure_of
 from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
 
@@ -16,7 +17,7 @@ def main() -> None:
             from toolkit.cli import run
     except MissingPackage as error:
         print(f"\nerror: {error}", file=sys.stderr)
-        print(json.dumps({"ok": False, **error.as_dict()}))
+        print(json.dumps(failure_of(error).as_dict()))
         raise SystemExit(1) from None
     run()
 

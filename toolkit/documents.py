@@ -109,7 +109,7 @@ def _entries_of(value: Any) -> dict[str, Any]:
     for entry in entries_of(value.__class__):
         found = getattr(value, entry.name)
         if FLAT in entry.marks:
-            document |= _entries_of(found)
+            document |= {} if found is None else _entries_of(found)
         elif found is not None or LEFT_OUT not in entry.marks:
             most = next((mark.most for mark in entry.marks if isinstance(mark, Items)), None)
             document[entry.name] = _written(found if most is None else found[:most])
@@ -190,12 +190,19 @@ def _read_object(document: dict[str, Any], kind: Any, place: str) -> Any:
     values = {}
     for entry in entries_of(kind):
         if FLAT in entry.marks:
-            values[entry.name] = _read_object(document, split(entry.hint)[0], place)
+            values[entry.name] = _read_flat(document, split(entry.hint)[0], place)
         elif entry.name in document:
             values[entry.name] = _read(document[entry.name], entry.hint, f"{place}.{entry.name}")
         elif entry.required:
             raise _Fault(f"{place}.{entry.name}", "not there", allowed_of(entry.hint))
     return kind(**values)
+
+
+def _read_flat(document: dict[str, Any], kind: Any, place: str) -> Any:
+    optional = without_null(kind)
+    if optional is not None and not any(entry.name in document for entry in entries_of(optional)):
+        return None
+    return _read_object(document, kind if optional is None else optional, place)
 
 
 def _read_list(value: list[Any], inner: tuple[Any, ...], place: str) -> Iterator[Any]:

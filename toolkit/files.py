@@ -82,16 +82,19 @@ class Content:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def content_of(path: Path, most: int, error: type[ToolkitError] = ToolkitError) -> Content:
+def content_of(
+    path: Path, most: int, error: type[ToolkitError] = ToolkitError, inside: tuple[int, str] | None = None
+) -> Content:
     """The bytes of a regular file, read in one go.
 
     Args:
         most: bytes; a larger file is refused before anything is allocated.
+        inside: see `open_regular`.
 
     Raises:
         ToolkitError: as `error` where it is a pipe or a device, too large, or changes while it is read.
     """
-    with os_errors(path, "read"), open_regular(path, error) as stream:
+    with os_errors(path, "read"), open_regular(path, error, inside) as stream:
         size = require_size(path, os.fstat(stream.fileno()).st_size, most, error)
         data = stream.read(size + 1)
     if len(data) != size:
@@ -101,13 +104,19 @@ def content_of(path: Path, most: int, error: type[ToolkitError] = ToolkitError) 
     return Content(path, data)
 
 
-def open_regular(path: Path, error: type[ToolkitError] = ToolkitError) -> IO[bytes]:
+def open_regular(
+    path: Path, error: type[ToolkitError] = ToolkitError, inside: tuple[int, str] | None = None
+) -> IO[bytes]:
     """Opens a file that ends: a pipe would be waited for, and a device may never end.
+
+    Args:
+        inside: a folder's descriptor and the name in it that is opened; `path` is what people read.
 
     Raises:
         ToolkitError: as `error`, it is neither a file nor a folder. OSError: it cannot be opened, or is a folder.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    folder, name = inside or (None, path)
+    handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), dir_fd=folder)
     stream = os.fdopen(handle, "rb")  # closes what it is given also where it raises, for a folder
     kind = os.fstat(handle).st_mode
     if not stat.S_ISREG(kind):
@@ -156,26 +165,54 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_together({path: data})
 
 
-def write_together(contents: dict[Path, bytes], mode: int = 0o644) -> None:
+def write_together(contents: dict[Path, bytes]) -> None:
     """Writes several files, each as `write_bytes` does; where one cannot be written, none is.
 
     Raises:
         ToolkitError: names the file that cannot be written, and why.
     """
+    with _parts({path: (data, 0o644) for path, data in contents.items()}) as parts:
+        for path in parts:
+            with os_errors(path):
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for path, part in parts.items():
+            with os_errors(path):
+                os.replace(part, path)
+
+
+def write_new(contents: dict[Path, tuple[bytes, int]]) -> None:
+    """Writes several files with their modes, in order; none replaces one that is there.
+
+    Raises:
+        ToolkitError: one is there already, or cannot be written; then none is left of those that were not there.
+    """
+    written: list[Path] = []
+    with _parts(contents) as parts:
+        try:
+            for path, part in parts.items():
+                with os_errors(path):
+                    os.link(part, path)
+                written.append(path)
+        except BaseException:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _parts(contents: dict[Path, tuple[bytes, int]]) -> Iterator[dict[Path, Path]]:
+    """Every file beside its place and on the disk; what has not been renamed goes."""
     parts: dict[Path, Path] = {}
     with contextlib.ExitStack() as held:
-        for path, data in contents.items():
+        for path, (data, mode) in contents.items():
             with os_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 parts[path], handle = new_part(path)
                 held.callback(os.close, handle)
                 held.callback(parts[path].unlink, missing_ok=True)
                 _write_part(handle, data, mode)
-                if path.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        for path in contents:
-            with os_errors(path):
-                os.replace(parts[path], path)
+        yield parts
 
 
 def _write_part(handle: int, data: bytes, mode: int) -> None:
@@ -223,7 +260,7 @@ def from_json(data: bytes | str) -> Any:
         raise ValueError("an empty file")
     try:
         document = json.loads(data, parse_constant=_no_such_number, object_pairs_hook=_each_key_once)
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(document, ensure_ascii=False).encode()
     except RecursionError as fault:
         raise ValueError("brackets nested too deeply") from fault
     return document

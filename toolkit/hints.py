@@ -56,7 +56,7 @@ class Mark:
 
 LEFT_OUT, FLAT, APART, FIGURE = Mark("left out"), Mark("flat"), Mark("apart"), Mark("figure")
 Maybe = Annotated[T | None, LEFT_OUT]  # None is not written
-Flat = Annotated[T, FLAT]  # a dataclass whose entries are written among its owner's
+Flat = Annotated[T, FLAT]  # a dataclass whose entries are written among its owner's; none of them where it is None
 Apart = Annotated[T, APART]  # in memory alone: neither written nor read
 Figure = Annotated[float, FIGURE]  # NaN and infinity are written as null, which is read as NaN
 Count = Annotated[int, Limits(least=0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,11 @@ EXTRAS = {
 }
 
 
+# What packages do unasked is off before their first import, unless somebody set it. ONNX Runtime from 1.32 on looks its
+# maker's servers up and keeps a device's number and a list of events in the user's cache, at every session.
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+
+
 @contextmanager
 def needs(purpose: str) -> Iterator[None]:
     """Turns an ImportError of a third-party package into the pip command that mends it.
@@ -32,6 +38,8 @@ def needs(purpose: str) -> Iterator[None]:
     Raises:
         MissingPackage: the import inside the `with` block failed.
     """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         yield
     except ImportError as error:

@@ -6,9 +6,11 @@ is refused in words; nothing is cut.
 
 MANIFEST_BYTES = 4 << 20  # that of the default model is 15 KiB; JSON takes up to 25 times its size in Python
 DOCUMENT_BYTES = 64 << 20  # any other JSON or TOML: a record of a million images is 26 MiB
-TAR_BYTES = 2 << 30  # a packed bundle is held in memory: what was checked is what is used
+TAR_BYTES = 1 << 30  # a packed bundle is held in memory: what was checked is what is used
 FILE_BYTES = 2 << 30  # any other file of a bundle; protobuf, and so ONNX without external data, ends here
+BUNDLE_FILES = 256  # each is held open while a bundle is; a default one has 12, an engine brings 2
 KEY_BYTES = 64 << 10  # a key as PEM, a signature
 GOLDEN_BYTES = 256 << 20  # arrays of golden.npz together, unpacked; those of the default model are 200 KiB
+IMAGES_BYTES, IMAGES_PACKED = 1 << 30, 50  # a user's set, unpacked: so much, or so many times its file
 ONNX_FIELDS = 4_000_000  # protobuf fields that are looked at in an ONNX file; that of the default has 3,000
 ONNX_DEPTH = 32  # graphs, functions and types inside one another

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from toolkit.documents import Document
 from toolkit.errors import BundleError, ToolkitError
 
 DEFAULT_MODEL = "resnet32x32-fashion"
 ROOMS = ("models", "calibration", "export")
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class NewWorkspace(Document):
+    """What toolkit init prints.
+
+    Attributes:
+        workspace: the folder that has the rooms.
+    """
+
+    SCHEMA = "toolkit/init/1"
+    ok: Literal[True]
+    workspace: Path
 
 
 def workspace() -> Path:
@@ -22,12 +39,17 @@ def cache_folder() -> Path:
     """Where all that can be had again is kept for this user: downloads, unpacked tars, engines and timings.
 
     `TOOLKIT_CACHE`, or `trt-edge-toolkit` in $XDG_CACHE_HOME, else in ~/.cache. A relative $XDG_CACHE_HOME is ignored,
-    as the XDG base directory specification asks.
+    as the XDG base directory specification asks. Without a home it lies where temporary files do, under the user's
+    number. `toolkit.cache.private_folder` says whether it can be trusted.
     """
-    if chosen := os.environ.get("TOOLKIT_CACHE"):
-        return Path(chosen).expanduser()
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = configured if configured.is_absolute() else Path("~/.cache").expanduser()
+    try:
+        if chosen := os.environ.get("TOOLKIT_CACHE"):
+            return Path(chosen).expanduser()
+        base = configured if configured.is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError:  # neither $HOME nor an entry of this user in the system's list
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir()) / f"trt-edge-toolkit-{user}"
     return base / "trt-edge-toolkit"
 
 
@@ -39,8 +61,14 @@ def shipped() -> Path:
 
 
 def require_name(name: str) -> str:
-    """A name that can be a folder's: letters, digits, '.', '_' and '-'."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+    """A name that can be a folder's and never leaves the one above it: letters, digits, '.', '_' and '-'.
+
+    Whatever becomes a part of a path and was read from a card, a manifest or the command line goes through here.
+
+    Raises:
+        ToolkitError: it is none.
+    """
+    if is_name(name):
         return name
     raise ToolkitError(
         "a name must be usable as a folder",
@@ -49,8 +77,15 @@ def require_name(name: str) -> str:
     )
 
 
+def is_name(name: str) -> bool:
+    """Whether `require_name` takes it."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
+
+
 def find_in_room(room: str, name: str) -> Path | None:
-    """The folder `name` of a room: the workspace's, else the shipped one, else None."""
+    """The folder `name` of a room: the workspace's, else the shipped one, else None, as for what is no name."""
+    if not is_name(name):
+        return None
     for root in (workspace(), shipped()):
         if (root / room / name).exists():
             return root / room / name

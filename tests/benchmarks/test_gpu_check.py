@@ -51,6 +51,7 @@ def test_the_list_in_the_docs_is_what_pytest_collects(check: dict[str, Any], nam
     assert written == check["markdown"](names), "python benchmarks/gpu_check.py --list writes the list anew"
 
 
+@pytest.mark.slow
 def test_every_test_of_the_folder_carries_the_marker(names: list[str]) -> None:
     command = [sys.executable, "-m", "pytest", "tests/gpu", "--confcutdir", "tests/gpu", "--collect-only", "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

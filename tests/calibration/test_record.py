@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from toolkit.calibration.record import NAMES, Record, record_from_file, write_record
+from toolkit.calibration.record import NAMES, Record, record_from_content, record_from_file, write_record
 from toolkit.calibration.record import RECORD as FILE
 from toolkit.errors import CalibrationError
-from toolkit.files import write_json
+from toolkit.files import content_of, write_json
 
 BELONGS = {part: f"value of {part}" for part in NAMES}
 RECORD = Record(
@@ -40,10 +40,50 @@ def test_a_folder_of_a_record_holds_it_alone(tmp_path: Path) -> None:
 
 
 def test_a_record_without_ranges_of_the_cpu_form_is_one_too(tmp_path: Path) -> None:
-    document = RECORD.as_dict()
+    document = replace(RECORD, cpu={}).as_dict()
     del document["cpu"]
     write_json(tmp_path / "record.json", document)
     assert record_from_file(tmp_path / "record.json") == replace(RECORD, cpu={})
+
+
+def test_no_range_and_no_image_can_be_changed_by_hand(tmp_path: Path) -> None:
+    changed: tuple[dict[str, Any], ...] = (
+        {"amax": {name: 0.05 * value for name, value in RECORD.amax.items()}},
+        {"amax": {"a": RECORD.amax["a"]}},
+        {"largest": RECORD.largest | {"c": 2e-30}},
+        {"largest": RECORD.largest | {"d": 1.0}},
+        {"cpu": {"a": 0.15, "c": 1e-30}},
+        {"cpu": {}},
+        {"images": []},
+        {"images": ["00ff"]},
+        {"images": ["11aa", "00ff"]},
+    )
+    for changes in changed:
+        with pytest.raises(CalibrationError, match="was changed by hand"):
+            record_from_file(_written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("part", ["amax", "largest", "cpu"])
+@pytest.mark.parametrize("value", [0, -1, 1e400, True, "1", None, [1], {}])
+def test_what_no_tensor_can_have_is_refused_though_the_key_is_right(tmp_path: Path, part: str, value: Any) -> None:
+    forged = replace(RECORD, **{part: getattr(RECORD, part) | {"a": value}})
+    if part == "largest" and value == 0 and value is not True:
+        return  # of a ReLU that never answers
+    (tmp_path / "record.json").write_text(json.dumps(forged.as_dict()).replace("Infinity", "1e400"))
+    with pytest.raises(CalibrationError, match="is not a calibration record"):
+        record_from_file(tmp_path / "record.json")
+
+
+def test_a_record_whose_key_did_not_cover_its_ranges_is_taken_from_a_bundle_alone(tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "bundle/format-1/record.json"
+    assert record_from_content(content_of(path, 1 << 20)).format == 1
+    with pytest.raises(CalibrationError, match="did not cover its ranges") as caught:
+        record_from_file(path)
+    assert "toolkit.calibrate" in str(caught.value.fix)
+    document = RECORD.as_dict()  # nor does a present one become one of those
+    write_json(tmp_path / "record.json", document | {"format": 1, "amax": {"a": 1.0}})
+    with pytest.raises(CalibrationError, match=r"changed by hand|did not cover"):
+        record_from_file(tmp_path / "record.json")
 
 
 @pytest.mark.parametrize("part", sorted(NAMES))
@@ -73,7 +113,7 @@ def test_a_record_whose_key_does_not_fit_is_refused(tmp_path: Path, changes: dic
 
 @pytest.mark.parametrize(
     "changes",
-    [{"amax": {"a": "wide"}}, {"amax": [1]}, {"largest": None}, {"belongs_to": 3}, {"images": 5}, {"format": 2}],
+    [{"amax": {"a": "wide"}}, {"amax": [1]}, {"largest": None}, {"belongs_to": 3}, {"images": 5}, {"format": 3}],
 )
 def test_what_is_no_record_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(CalibrationError, match=r"not a calibration record|unknown format"):

@@ -6,12 +6,14 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.schemas import require_schema
 from toolkit.cli import run
 
 
@@ -63,6 +65,12 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs tests is never calm; what settles is told in tests of its own."""
+    monkeypatch.setattr("toolkit.deployment.selftest.why_not_settled", lambda latency: "")
+
+
 @pytest.fixture
 def toolkit(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Toolkit:
     """Runs a command in this process, in the tiny workspace, and returns its `Answer`."""
@@ -78,14 +86,17 @@ def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
         capsys.readouterr()
         code = exit_code([str(word) for word in words])
         out, err = capsys.readouterr()
-        return Answer(code, json.loads(out.strip().splitlines()[-1]), err)
+        document = json.loads(out.strip().splitlines()[-1])
+        if find_spec("jsonschema"):  # whatever a command prints has a schema, and keeps it
+            require_schema(document)
+        return Answer(code, document, err)
 
     return call
 
 
 def exit_code(words: list[str]) -> int:
     """Runs a command in this process, which goes on behind it."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with pytest.raises(SystemExit) as ended:
             run(words)

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tests.cli.conftest import Answer, Toolkit, structured_set
+from tests.manifests import rehashed
 from toolkit.files import sha256_of_file
 
 
@@ -98,9 +99,21 @@ def test_a_missing_file_a_newer_format_and_no_bundle_are_told_apart(
 
 def test_a_manifest_cannot_reach_outside_its_bundle(toolkit: Toolkit, bundle_copy: Path) -> None:
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
-    manifest["files"]["../../etc/passwd"] = {"sha256": "0", "bytes": 1}
-    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
-    refused(toolkit("verify", bundle_copy), "outside the bundle")
+    for name in ("../../etc/passwd", "/etc/passwd"):
+        rehashed(bundle_copy, files=manifest["files"] | {name: {"sha256": "0", "bytes": 1}})
+        refused(toolkit("verify", bundle_copy), "a bundle cannot hold", name)
+
+
+def test_no_name_of_a_manifest_or_a_card_leaves_the_workspace(
+    toolkit: Toolkit, bundle_copy: Path, model_copy: Path
+) -> None:
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    card = json.loads((model_copy / "card.json").read_text())
+    for name in ("../../x", "/x", "..", "", "a/b", "a\nb", "\u202e", "x" * 65):
+        rehashed(bundle_copy, model=manifest["model"] | {"name": name})
+        refused(toolkit("verify", bundle_copy), "name")
+        (model_copy / "card.json").write_text(json.dumps(card | {"name": name}))
+        refused(toolkit("export", model_copy), "name")
 
 
 @pytest.mark.parametrize("target", ["/sys/bundle", "/proc/bundle", "/dev/null"])

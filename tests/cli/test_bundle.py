@@ -75,7 +75,7 @@ def test_show_says_what_is_inside(toolkit: Toolkit, tar: Path, tmp_path: Path) -
         ("unpack nosuch.tar -o x", "nosuch.tar"),
         ("unpack bundles -o x", "bundles"),
         ("check set.npz", "not a packed bundle"),
-        ("check bundles/tiny --key set.npz", "set.npz"),
+        ("check bundles/tiny --key set.npz", "only a packed bundle is signed"),
         ("show models", "not a bundle"),
         ("sign bundles/tiny --key k.pem", "folder"),
     ],

@@ -56,6 +56,7 @@ def test_the_bundles_onnx_file_has_the_record_of_its_model(
     assert keys[0] == keys[1]
 
 
+@pytest.mark.slow
 def test_a_record_of_other_images_weights_or_preprocessing_is_refused_by_part(toolkit: Toolkit, tmp_path: Path) -> None:
     assert toolkit("calibrate", "tiny", "--images", "40", "-o", tmp_path / "r").code == 0
     answer = toolkit("export", "tiny", "--int8", "--record", tmp_path / "r/record.json", "-o", tmp_path / "b")
@@ -159,6 +160,6 @@ def test_a_forgotten_or_wrong_normalization_is_refused(toolkit: Toolkit, tmp_pat
     forced = toolkit(*words, *wrong, "--force")
     assert forced.code == 0
     assert "not normalized" in forced.document["notes"]["forced"][0]
-    refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "toolkit calibrate")
+    refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "--data FOLDER")
     refused(toolkit(*words, "--mean", "a"), "--mean cannot be read")
-    refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "for somebody else's ONNX file")
+    refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "--mean belongs to a network of your own")

@@ -32,6 +32,7 @@ def answer(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return document, done.stderr
 
 
+@pytest.mark.slow
 def test_rows_of_every_process_are_in_one_document(answer: tuple[dict[str, Any], str]) -> None:
     rows = {(row["backend"], row["precision"], row["variant"], row["batch"]): row for row in answer[0]["rows"]}
     wanted = [("torch", "fp32", "eager")] + [("ort", precision, "session") for precision in ("fp32", "fp16", "int8")]
@@ -45,6 +46,7 @@ def test_rows_of_every_process_are_in_one_document(answer: tuple[dict[str, Any],
     assert answer[0]["pythons"]["torch"] == sys.version.split()[0]
 
 
+@pytest.mark.slow
 def test_what_could_not_run_is_named_with_its_reason(answer: tuple[dict[str, Any], str]) -> None:
     document, text = answer
     assert set(document["unavailable"]) == {"trt tiny", "ort-cuda"}
@@ -54,6 +56,7 @@ def test_what_could_not_run_is_named_with_its_reason(answer: tuple[dict[str, Any
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_row(answer: tuple[dict[str, Any], str]) -> None:
     document, text = answer
     assert len([line for line in text.splitlines() if line.startswith("tiny ")]) == len(document["rows"])

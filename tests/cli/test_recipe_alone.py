@@ -20,6 +20,7 @@ def recipe_alone(tiny_workspace: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_export_from_the_recipe_is_the_export_from_the_images(
     toolkit: Toolkit, recipe_alone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Toolkit
+from tests.manifests import rehashed
 from toolkit.deployment.selftest import versions_here
 from toolkit.runtime.trt.module import MODULES
 
@@ -36,9 +37,7 @@ def with_golden(bundle: Path, **changed: object) -> None:
     with np.load(bundle / "golden.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
     np.savez_compressed(bundle / "golden.npz", **(arrays | changed))
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["files"]["golden.npz"]["sha256"] = hashlib.sha256((bundle / "golden.npz").read_bytes()).hexdigest()
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    rehashed(bundle)
 
 
 def test_a_sound_bundle_passes_and_says_what_did_not_run(toolkit: Toolkit, bundle: Path) -> None:
@@ -151,18 +150,25 @@ def test_a_record_that_is_none_is_one_error(toolkit: Toolkit, bundle: Path, text
     assert "selftest-" in answer.document["what"]
 
 
-def test_an_engine_that_was_cut_short_is_named(toolkit: Toolkit, bundle: Path) -> None:
+def test_an_engine_that_no_hash_binds_is_refused_and_one_that_was_cut_short_is_named(
+    toolkit: Toolkit, bundle: Path
+) -> None:
     plans = sorted((bundle / "engines").glob("*.engine")) if (bundle / "engines").is_dir() else []
     if not plans:
         pytest.skip("engines need the TensorRT-RTX wheels (extra rtx)")
     manifest = json.loads((bundle / "manifest.json").read_text())
-    for name in [name for name in manifest["files"] if name.startswith("engines/")]:
-        del manifest["files"][name]  # an engine that came to the device later is in no hash list
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
     plans[0].write_bytes(plans[0].read_bytes()[:-1])
+    answer = toolkit("selftest", bundle, "--seconds", "0.02")
+    assert answer.code == 1
+    assert "changed since" in answer.document["what"]
+    rehashed(bundle)  # a manifest that agrees: the sidecar does not
     answer = toolkit("selftest", bundle, "--seconds", "0.02")
     assert answer.code == 1
     failed = [check for check in answer.document["checks"] if check["verdict"] == "failed"]
     assert len(failed) == 1
     assert plans[0].name in failed[0]["what"]
     assert "toolkit build" in failed[0]["fix"]
+    rehashed(bundle, files={name: entry for name, entry in manifest["files"].items() if "engines/" not in name})
+    answer = toolkit("selftest", bundle, "--seconds", "0.02")
+    assert answer.code == 1
+    assert "bound by no hash" in answer.document["what"]

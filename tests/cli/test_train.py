@@ -113,6 +113,7 @@ def test_the_summary_shows_each_class_and_folds_many(toolkit: Toolkit, tmp_path:
     assert "mean 0." in answer.text
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_few_images_of_new_classes_beats_the_majority_by_far(toolkit: Toolkit, tmp_path: Path) -> None:
     Image = pytest.importorskip("PIL.Image")
     images, labels = structured_set(200, 3, seed=8)

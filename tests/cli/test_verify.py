@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.cli.conftest import Toolkit
-from toolkit.files import sha256_of_file
+from tests.manifests import rehashed
 
 
 def _broken(tiny_workspace: Path, target: Path, file: str = "model.int8.onnx") -> Path:
@@ -22,10 +22,7 @@ def _broken(tiny_workspace: Path, target: Path, file: str = "model.int8.onnx") -
     head = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.weight")
     head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "fc.weight"))
     onnx.save(model, target / file)
-    manifest = json.loads((target / "manifest.json").read_text())
-    manifest["files"][file]["sha256"] = sha256_of_file(target / file)
-    (target / "manifest.json").write_text(json.dumps(manifest))
-    return target
+    return rehashed(target)
 
 
 def test_too_few_images_are_said_pass_and_with_strict_do_not(toolkit: Toolkit) -> None:

@@ -12,9 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 from tests.cli.conftest import Toolkit, structured_set
+from tests.manifests import rehashed
 from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
-from toolkit.files import sha256_of_file
 
 PRECISIONS = {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
 ON_ORT = PRECISIONS - {"int8-fp16"}  # by default: that file is for a TensorRT
@@ -93,9 +93,7 @@ def test_verify_fails_below_the_gate(toolkit: Toolkit, tmp_path: Path, tiny_work
     head = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.weight")
     head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "fc.weight"))
     onnx.save(model, broken / "model.int8.onnx")
-    manifest = json.loads((broken / "manifest.json").read_text())
-    manifest["files"]["model.int8.onnx"]["sha256"] = sha256_of_file(broken / "model.int8.onnx")
-    (broken / "manifest.json").write_text(json.dumps(manifest))
+    rehashed(broken)
     answer = toolkit("verify", broken, "--backend", "ort")
     assert answer.code == 1
     assert answer.document["passed"] == {f"ort {precision}": precision != "int8" for precision in ON_ORT}
@@ -164,6 +162,7 @@ def test_init_makes_the_three_rooms(toolkit: Toolkit, tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "w").iterdir()} == {"models", "calibration", "export", ".gitignore"}
 
 
+@pytest.mark.slow
 def test_doctor_names_every_backend(toolkit: Toolkit) -> None:
     answer = toolkit("doctor")
     assert answer.code == 0

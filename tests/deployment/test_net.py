@@ -59,7 +59,7 @@ def test_a_bundle_of_the_first_format_still_answers_its_golden_logits(
 def test_a_newer_format_is_refused_in_words(bundle_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_folder, tmp_path / "b")
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"format": 3}))
     with pytest.raises(BundleError, match="cannot read") as caught:
         toolkit.load(tmp_path / "b")
     assert "pip install -U" in str(caught.value)
@@ -251,6 +251,7 @@ def test_the_module_has_nothing_else_by_accident() -> None:
         _ = toolkit.lode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_memory_stays_flat_over_many_calls(net: Net) -> None:
     image = np.zeros((1, 16, 16, 3), np.uint8)
@@ -266,13 +267,44 @@ def test_memory_stays_flat_over_many_calls(net: Net) -> None:
     assert (resident_pages() - before) * os.sysconf("SC_PAGE_SIZE") < 1 << 20  # an array a call would be more
 
 
-@pytest.mark.parametrize(
-    "bad", [np.nan * np.ones((1, 3), np.float32), np.array([[np.inf, 0, 0]], np.float32)], ids=["nan", "inf"]
-)
-def test_an_engine_that_answers_nonsense_is_named_and_not_made_to_look_sound(
-    net: Net, bad: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_engine_that_answers_nonsense_is_a_named_error(
+    net: Net, value: float, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answers = np.zeros((count, 3), np.float32)
+    answers[-1] = value
     assert net._runner is not None
-    monkeypatch.setattr(net._runner, "logits", lambda images: bad.copy())
-    with pytest.raises(ModelError, match="NaN or infinity"):
-        net.classify(np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(net._runner, "logits", lambda images: answers.copy())
+    with pytest.raises(ModelError, match=rf"NaN or infinity[^$]*1 of {count} images, the first at index {count - 1}"):
+        net.classify(np.zeros((count, 16, 16, 3), np.uint8))
+
+
+def test_a_class_that_is_impossible_is_no_nonsense(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert net._runner is not None
+    monkeypatch.setattr(net._runner, "logits", lambda images: np.array([[-np.inf, 0, 0]], np.float32))
+    assert net.classify(np.zeros((16, 16, 3), np.uint8)).probabilities.tolist() == [[0, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize(("kind", "row"), [("probabilities", [0.1, 0.7, 0.2]), ("sigmoids", [0.9, 0.95, 0.1])])
+def test_what_is_no_logit_is_handed_on_as_it_is(
+    bundle_folder: Path, kind: str, row: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundle_folder, tmp_path / "b")
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    manifest["output"]["kind"] = kind
+    (tmp_path / "b/manifest.json").write_text(json.dumps(manifest))
+    with toolkit.load(tmp_path / "b") as loaded:
+        assert loaded._runner is not None
+        monkeypatch.setattr(loaded._runner, "logits", lambda images: np.array([row], np.float32))
+        answers = loaded.classify(np.zeros((16, 16, 3), np.uint8))
+    assert np.allclose(answers.probabilities, [row])
+    assert answers.labels == [loaded.labels[1]]
+
+
+def test_a_masked_array_is_refused_because_nothing_is_left_out(net: Net) -> None:
+    images = np.ma.masked_array(
+        np.zeros((2, 16, 16, 3), np.uint8), mask=np.arange(2 * 16 * 16 * 3).reshape(2, 16, 16, 3) < 5
+    )
+    with pytest.raises(DataError, match=r"masked array[^$]*5 of 1,536 pixels"):
+        net.classify(images)

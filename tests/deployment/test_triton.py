@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.bundle.sealing import manifest_text
 from toolkit.contracts import preprocessing_from_dict
 from toolkit.deployment.triton import LABELS, MARK, Serving, repository_from_bundle
+from toolkit.engine.bundle_engines import files_of_folder
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import json_text
 
 SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 ROOT = Path(__file__).parents[2]
@@ -56,7 +58,12 @@ def bundle(tmp_path: Path) -> Bundle:
         plan.with_name(f"{plan.name}.json").write_text(json.dumps(sidecar))
         precision = "int8-fp16" if kind == "tensorrt" else "fp32"
         manifest["engines"].append({"file": f"engines/{plan.name}", "precision": precision, "target": "x"})
-    (folder / "manifest.json").write_text(json_text(manifest))
+    return written(folder, manifest)
+
+
+def written(folder: Path, manifest: dict[str, Any]) -> Bundle:
+    """A bundle of whatever lies in a folder."""
+    (folder / "manifest.json").write_text(manifest_text({**manifest, "files": files_of_folder(folder)}))
     return bundle_from_folder(folder)
 
 
@@ -69,11 +76,11 @@ def parsed(schema: Any, folder: Path) -> Any:
 
 def test_every_variant_parses_and_describes_its_file(schema: Any, bundle: Bundle, tmp_path: Path) -> None:
     made = repository_from_bundle(bundle, tmp_path / "repo", bundle.precisions, Serving(32, 250, 2))
-    names = {model.name for model in made.models}
+    names = {model.name for model in made.written}
     assert names == {"tiny-fp32", "tiny-int8", "tiny-int8-cpu", "tiny-model-int8-fp16-trt"}
     assert names == {path.name for path in (tmp_path / "repo").iterdir() if path.is_dir()}
     images, _ = bundle.golden()
-    for model in made.models:
+    for model in made.written:
         folder = tmp_path / "repo" / model.name
         config = parsed(schema, folder)
         file = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}[config.backend]
@@ -99,7 +106,7 @@ def test_the_graphs_have_the_inputs_and_outputs_that_the_configurations_name(
     import onnxruntime
 
     made = repository_from_bundle(bundle, tmp_path / "repo", ("fp32", "int8", "int8-cpu"))
-    for model in made.models:
+    for model in made.written:
         folder = tmp_path / "repo" / model.name
         config = parsed(schema, folder)
         session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -131,14 +138,13 @@ def test_what_triton_cannot_serve_is_named(bundle: Bundle, tmp_path: Path) -> No
     assert "full TensorRT" in made.left_out["engines/model.engine"]
     assert json.loads((tmp_path / "repo" / MARK).read_text())["left_out"] == made.left_out
     plan.write_bytes(b"other")
-    assert (
-        "cut short"
-        in repository_from_bundle(bundle, tmp_path / "repo", ("int8", "int8-fp16")).left_out[
-            "engines/model.int8-fp16.engine"
-        ]
-    )
+    with pytest.raises(BundleError, match="changed since"):
+        repository_from_bundle(bundle, tmp_path / "repo", ("int8", "int8-fp16"))
+    agreed = written(bundle.folder, bundle.manifest)
+    made = repository_from_bundle(agreed, tmp_path / "repo", ("int8", "int8-fp16"))
+    assert "cut short" in made.left_out["engines/model.int8-fp16.engine"]
     with pytest.raises(BundleError, match="nothing that Triton"):
-        repository_from_bundle(bundle, tmp_path / "other", ("int8-fp16",))
+        repository_from_bundle(agreed, tmp_path / "other", ("int8-fp16",))
     assert not (tmp_path / "other").exists()
 
 
@@ -160,10 +166,11 @@ def test_every_shipped_model_has_a_configuration_that_parses(
     shape = preprocessing.shape
     np.savez(bundle.folder / "golden.npz", images=np.zeros((2, *shape), np.uint8), labels=np.zeros(2, np.int64))
     labels = tuple(card["labels"])
-    other = Bundle(bundle.folder, bundle.manifest, name, labels, preprocessing, bundle.precisions)
+    opened = written(bundle.folder, bundle.manifest)
+    other = replace(opened, model=name, labels=labels, preprocessing=preprocessing)
     made = repository_from_bundle(other, tmp_path / "repo", bundle.precisions)
-    assert len(made.models) == 4
-    for model in made.models:
+    assert len(made.written) == 4
+    for model in made.written:
         config = parsed(schema, tmp_path / "repo" / model.name)
         assert config.name.startswith(name)
         assert list(config.input[0].dims) == list(shape)
@@ -173,9 +180,9 @@ def test_every_shipped_model_has_a_configuration_that_parses(
 
 def test_odd_labels_are_lines_or_refused(bundle: Bundle, tmp_path: Path) -> None:
     odd = ('a "quoted" one', "größer", "tab\there")
-    other = Bundle(bundle.folder, bundle.manifest, bundle.model, odd, bundle.preprocessing, bundle.precisions)
+    other = replace(bundle, labels=odd)
     repository_from_bundle(other, tmp_path / "repo", ("fp32",))
     assert (tmp_path / "repo/tiny-fp32" / LABELS).read_text().splitlines() == list(odd)
-    lines = Bundle(bundle.folder, bundle.manifest, bundle.model, ("a\nb",), bundle.preprocessing, bundle.precisions)
+    lines = replace(bundle, labels=("a\nb",))
     with pytest.raises(BundleError, match="line break"):
         repository_from_bundle(lines, tmp_path / "repo", ("fp32",))

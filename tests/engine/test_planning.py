@@ -63,14 +63,14 @@ def test_full_tensorrt_without_a_driver_is_explained_and_what_it_lacks_is_said(
     use(recorded(version), NO_GPU)
     plan = plan_of_build(bundle, ("int8",), target_from_name("default"))
     assert plan.resolved[0].source == source
-    assert "builds engines only on a machine with a GPU; there is no NVIDIA driver" in plan.obstacle
+    assert "builds engines only on a machine with a GPU; there is no NVIDIA driver" in str(plan.obstacle)
 
 
 def test_where_it_would_be_built_nothing_stands_in_the_way(bundle: Bundle, use: Use) -> None:
     use(recorded("rtx1.7"), NO_GPU)
-    assert plan_of_build(bundle, ("int8",), target_from_name("default")).obstacle == ""
+    assert plan_of_build(bundle, ("int8",), target_from_name("default")).obstacle is None
     use(recorded("10.3"), GPU)
-    assert plan_of_build(bundle, ("int8",), target_from_name("default")).obstacle == ""
+    assert plan_of_build(bundle, ("int8",), target_from_name("default")).obstacle is None
 
 
 @pytest.mark.parametrize("here", [None, "rtx1.7", "lean11.4", "11.4"])
@@ -81,15 +81,16 @@ def test_a_device_is_explained_on_a_machine_with_another_tensorrt_or_none(
     use(None if here is None else recorded(here), NO_GPU)
     plan = plan_of_build(bundle, ("int8",), target_from_name(target))
     assert plan.resolved[0].source == source
-    assert "is not here" in plan.tensorrt.reasons[0]
+    assert plan.described is not None
+    assert "is not here" in plan.described.reasons[0]
     assert plan.obstacle
 
 
 def test_of_two_that_are_installed_the_one_that_the_target_wants_is_explained(bundle: Bundle, use: Use) -> None:
     use(recorded("rtx1.7"), NO_GPU, recorded("8.6.1"))
     plan = plan_of_build(bundle, ("int8",), target_from_name("tensorrt8"))
-    assert (plan.tensorrt.name, plan.resolved[0].source) == ("tensorrt 8.6.1", "int8")
-    assert "there is no NVIDIA driver" in plan.obstacle
+    assert (plan.tensorrt, plan.resolved[0].source) == ("tensorrt 8.6.1", "int8")
+    assert "there is no NVIDIA driver" in str(plan.obstacle)
 
 
 @pytest.mark.parametrize("version", FULL)

@@ -51,6 +51,7 @@ def test_four_models_are_shipped() -> None:
     assert MODELS == ["resnet20-cifar10", "resnet32x32-cifar10", "resnet32x32-fashion", "resnet56-cifar10"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_file_builds_and_every_convolution_computes_in_its_type(name: str, tmp_path: Path) -> None:
     path, convolutions = tmp_path / "model.onnx", 0

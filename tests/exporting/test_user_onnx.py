@@ -180,6 +180,7 @@ def test_the_cpu_form_reads_the_bytes_of_the_images(variant: dict[str, Any], tmp
     assert not {"Cast", "Mul"} & {node.op_type for node in graph.node}
 
 
+@pytest.mark.slow
 def test_a_file_of_torchs_dynamo_exporter_answers_as_it_did_and_is_quantized(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="torch's dynamo exporter needs onnxscript (the dev group)")
     torch.manual_seed(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ import onnx
 import pytest
 import torch
 
+from tests.manifests import rehashed
 from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.data.model_images import Recipe, images_from_dataset
 from toolkit.exporting.artifacts import Options
 from toolkit.exporting.writing import bundle_from_model
-from toolkit.files import sha256_of_file
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import arch_from_config, classifier_from_config, load_model, save_model
 from toolkit.models.resnet import ResNetConfig
-from toolkit.training.train import Recipe as TrainingRecipe
-from toolkit.training.train import train
+from toolkit.training.loop import Recipe as TrainingRecipe
+from toolkit.training.loop import train
 from toolkit.verification.verify import verify
 
 CLASSES = ("red rows", "green rows", "blue rows", "red diagonals", "green diagonals", "blue diagonals")
@@ -82,14 +81,6 @@ def written(path: Path, test: LabeledImages) -> Path:
         classes=np.array(CLASSES),
     )
     return path
-
-
-def rehashed(folder: Path) -> None:
-    """Makes the manifest of a tampered bundle agree with its files: the hashes alone would not give the fault away."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, entry in manifest["files"].items():
-        entry["sha256"] = sha256_of_file(folder / name)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 Plant = Callable[[str, Callable[[Any], None]], Path]

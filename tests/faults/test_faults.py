@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.faults.conftest import SIZE, Healthy, Plant, named, rehashed, written
+from tests.faults.conftest import SIZE, Healthy, Plant, named, written
+from tests.manifests import rehashed
 from toolkit.contracts import Float32, LabeledImages, UInt8, preprocessing_from_dict
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.verification.verify import verify

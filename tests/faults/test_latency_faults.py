@@ -118,6 +118,7 @@ def test_an_identical_runner_in_the_same_rounds_is_not_called_slower(weather: We
     assert np.median([change.ratio for change in found]) == pytest.approx(1, abs=0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weather", "seconds", "caught"), [(LOCKED, 0.4, 100), (SHARED, 2.0, 85)])
 def test_a_runner_2_percent_slower_in_the_same_rounds_is_caught(weather: Weather, seconds: float, caught: int) -> None:
     found = [_in_one_run(weather, 1.02, 0.0, 1000 + seed, seconds) for seed in range(TIMES)]
@@ -125,17 +126,20 @@ def test_a_runner_2_percent_slower_in_the_same_rounds_is_caught(weather: Weather
     assert np.median([change.ratio for change in found]) == pytest.approx(1.02, abs=0.002)
 
 
+@pytest.mark.slow
 def test_a_runner_2_percent_slower_than_a_saved_run_is_caught_where_clocks_are_locked() -> None:
     found = [_against_a_saved_run(LOCKED, 1.02, 0.01, seed) for seed in range(TIMES)]
     assert sum(change.verdict == SLOWER for change in found) >= 99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weather", "limit"), [(LOCKED, 0.01), (SHARED, 0.1)])
 def test_an_identical_runner_is_not_called_slower_than_its_saved_run(weather: Weather, limit: float) -> None:
     found = [_against_a_saved_run(weather, 1.0, limit, seed) for seed in range(TIMES)]
     assert sum(change.verdict == SLOWER for change in found) <= 1
 
 
+@pytest.mark.slow
 def test_a_saved_run_cannot_promise_3_percent_on_a_machine_that_is_another_one_tomorrow() -> None:
     """What no test of two runs can tell: that is why `--against` measures both at once."""
     found = [_against_a_saved_run(SHARED, 1.0, 0.03, seed) for seed in range(TIMES)]

@@ -62,6 +62,7 @@ def test_the_weights_nearest_to_the_middle_are_turned_first() -> None:
     assert rounded_weights(weights, np.ones(1, np.float32)).reshape(-1).tolist() == [1, 0, 0, 3]
 
 
+@pytest.mark.slow
 def test_logits_of_the_embedded_default_come_nearer() -> None:
     model = load_model(folder_of_model("resnet32x32-fashion"))
     graph = fp32_graph_of_model(model)

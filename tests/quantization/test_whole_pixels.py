@@ -207,6 +207,7 @@ def _logits(model: onnx.ModelProto, images: UInt8, optimize: bool) -> Float32:
     return logits
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([1, 3]).flatmap(lambda n: st.tuples(st.tuples(*[MEANS] * n), st.tuples(*[STDS] * n))),
     st.booleans(),
@@ -253,6 +254,7 @@ def test_the_cpu_form_reads_the_bytes_themselves(nchw: bool) -> None:
     assert np.array_equal(read, _outputs(whole, PIXELS, images))
 
 
+@pytest.mark.slow
 def test_the_answers_of_the_default_model_come_nearer() -> None:
     from toolkit.exporting.artifacts import fp32_graph_of_model
     from toolkit.models.checkpoint import folder_of_model, load_model

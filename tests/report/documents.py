@@ -10,6 +10,7 @@ import numpy as np
 
 from toolkit.benchmarking.result import Benchmark, Settings
 from toolkit.benchmarking.warnings import Warned
+from toolkit.calibration.record import Record
 from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts
 from toolkit.compare.parity import parity_from_logits
@@ -69,15 +70,12 @@ class Made:
             "kept_in_float": [],
         }
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """`record.json`."""
         names = [f"stage.{n}/Relu_output" for n in range(9)]
         amax = {name: 2.0 + n for n, name in enumerate(names)}
-        return {"key": SHA, "amax": amax, "largest": {name: 1.5 * value for name, value in amax.items()}}
-
-    def verify(self, gate: float = 99.0) -> dict[str, Any]:
-        """What toolkit verify prints."""
-        return self.verified(gate).as_dict()
+        largest = {name: 1.5 * value for name, value in amax.items()}
+        return Record(amax, largest, {"graph_sha256": SHA, "method": "mse"}, ())
 
     def verified(self, gate: float = 99.0) -> Verification:
         """What toolkit.verify returns."""
@@ -112,10 +110,6 @@ class Made:
             layers=(),
             unavailable={"trt": "no NVIDIA driver: libcuda.so.1: cannot open; try: use --backend ort here"},
         )
-
-    def bench(self) -> dict[str, Any]:
-        """What toolkit bench prints."""
-        return self.benched().as_dict()
 
     def benched(self) -> Benchmark:
         """What toolkit.bench returns."""
@@ -188,8 +182,8 @@ class Made:
             "manifest_sha256": SHA,
             "files": FILES,
             "record": self.record(),
-            "verify": self.verify(),
-            "bench": self.bench(),
+            "verify": self.verified(),
+            "bench": self.benched(),
             "pixels_nhwc": self.pixels(),
             "images_options": f"--images {self.images}",
         }

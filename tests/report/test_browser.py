@@ -10,6 +10,8 @@ import pytest
 
 from tests.report.browser import Browser, chromium
 from tests.report.documents import Made
+from toolkit.compare.parity import UnlabeledParity
+from toolkit.quantization.sensitivity import Budget, Point, Sensitivity
 from toolkit.report.page import page_from_evidence
 
 PROGRAM = chromium()
@@ -45,11 +47,9 @@ def browser() -> Iterator[Browser]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A full page: pictures, layers, a curve."""
     made = Made()
-    layers = [
-        {"node": f"stages.{n}.conv/Conv", "relative_l2": 0.01 / (n + 1), "flips": 1, "images": 9} for n in range(9)
-    ]
-    curve = [{"int8_percent": share, "agreement_percent": 100 - share / 90} for share in (0, 25, 60, 100)]
-    manifest = made.manifest() | {"budget": {"layers": layers, "curve": curve}}
+    layers = tuple(Sensitivity(f"stages.{n}.conv/Conv", UnlabeledParity(0.01 / (n + 1), 1, 9)) for n in range(9))
+    curve = tuple(Point(1, share, 100 - share / 90, UnlabeledParity(0.1, 1, 9)) for share in (0, 25, 60, 100))
+    manifest = made.manifest() | {"budget": Budget(layers, curve).as_dict()}
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page_from_evidence(made.evidence(manifest=manifest)), encoding="utf-8")
     return path
@@ -83,8 +83,7 @@ def test_fifteen_runners_are_told_apart(browser: Browser, tmp_path: Path, width:
     browser.open(path)
     assert browser.value(OVERLAPS) == []
     assert browser.value(LEFT_THE_DRAWING) == []
-    shown = "#trade-off .desk svg" if width > 500 else "#trade-off .phone svg"
-    labels = browser.value(f"[...document.querySelectorAll('{shown} text.label')].map(t => t.textContent)")
+    labels = browser.value("[...document.querySelectorAll('#trade-off svg text.label')].map(t => t.textContent)")
     assert sorted(labels) == sorted(medians)
 
 
@@ -102,7 +101,7 @@ def test_hovering_shows_a_value(browser: Browser, page: Path) -> None:
     browser.look_like(1280)
     browser.open(page)
     at = browser.value(
-        "const d = document.querySelector('#trade-off .desk circle.dot'); d.scrollIntoView({block: 'center', "
+        "const d = document.querySelector('#trade-off circle.dot'); d.scrollIntoView({block: 'center', "
         "behavior: 'instant'}); const r = d.getBoundingClientRect(); [r.x + r.width / 2, r.y + r.height / 2]"
     )
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])

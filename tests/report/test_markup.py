@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.report.drawing import spread
 from toolkit.report.markup import Markup, element, escaped, joined, table
-from toolkit.report.placement import Box, places_of_labels
 
 TEXTS = st.text(st.characters(), max_size=40)
-POINTS = st.lists(st.tuples(st.floats(0, 700), st.floats(0, 400), st.floats(2, 17)), max_size=12)
 
 
 @given(TEXTS, TEXTS)
@@ -46,24 +46,14 @@ def test_a_table_says_what_heads_its_rows_and_columns() -> None:
     assert [cell.get("class") for cell in root.iter("td")] == ["number", None, "number", None]
 
 
-@given(POINTS)
-def test_labels_cover_neither_each_other_nor_a_point_nor_the_edge(points: list[tuple[float, float, float]]) -> None:
-    frame = Box(0, 0, 760, 420)
-    boxes = places_of_labels(points, [(90.0, 15.0)] * len(points), frame)
-    placed = [box for box in boxes if box is not None]
-    assert len(placed) == len(points)
-    for index, box in enumerate(placed):
-        assert box.inside(frame)
-        assert not any(box.overlaps(other) for other in placed[index + 1 :])
-        assert not any(box.overlaps(Box(x - r, y - r, x + r, y + r)) for x, y, r in points)
+@given(st.lists(st.floats(0, 400), max_size=20))
+def test_labels_cover_neither_each_other_nor_the_edge_and_keep_their_order(levels: list[float]) -> None:
+    places = spread(levels, 16, 0, 400)
+    rows = sorted(places)
+    assert all(after - before >= 16 - 1e-9 for before, after in pairwise(rows))
+    assert all(-1e-9 <= place <= 400 for place in places)
+    assert [levels[i] for i in sorted(range(len(levels)), key=places.__getitem__)] == sorted(levels)
 
 
-def test_a_label_without_a_place_is_left_out() -> None:
-    frame = Box(0, 0, 100, 20)
-    boxes = places_of_labels([(50, 10, 4)] * 3, [(90.0, 15.0)] * 3, frame)
-    assert boxes == [None, None, None]
-
-
-def test_a_lone_label_stands_right_of_its_point() -> None:
-    (box,) = places_of_labels([(100, 100, 5)], [(60.0, 14.0)], Box(0, 0, 400, 200))
-    assert box == Box(108, 93, 168, 107)
+def test_labels_that_are_apart_stay_where_they_are() -> None:
+    assert spread([200.0, 10.0, 100.0], 16, 0, 400) == [200, 10, 100]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,12 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.report.documents import Made
+from tests.report.documents import SHA, Made
 from tests.report.reading import rows_of, section, text_of, tree_of
+from toolkit.compare.parity import UnlabeledParity
+from toolkit.quantization.sensitivity import Budget, Point, Sensitivities, Sensitivity
+from toolkit.report.answers import png_of_image, url_of_image
 from toolkit.report.markdown import card_from_evidence
 from toolkit.report.page import POLICY, page_from_evidence
 from toolkit.report.quantized import _engine_row
-from toolkit.report.thumbnails import png_of_image, url_of_image
+from toolkit.timing.latency import PhaseTimes
+from toolkit.verification.hypotheses import Cause
+from toolkit.verification.layers import Layer, Layers
 
 ORDER = ["verdict", "trade-off", "latency", "flips", "classes", "layers", "calibration", "engines", "conditions",
          "commands"]  # fmt: skip
@@ -51,15 +57,15 @@ def test_nothing_is_loaded_from_anywhere(page: str) -> None:
 
 
 def test_accuracies_are_those_of_the_document(page: str) -> None:
-    verify = Made().verify()
+    verify = Made().verified()
     rows = {row["runner"]: row for row in rows_of(section(tree_of(page), "trade-off"), "Every file")}
-    assert set(rows) == {found["candidate"] for found in verify["parity"]}
-    for found in verify["parity"]:
-        row, score = rows[found["candidate"]], found["candidate_score"]
-        assert row["top-1"] == f"{score['top1_percent']:.2f} %"
-        assert row["95 %"] == f"{score['low_percent']:.2f} to {score['high_percent']:.2f}"
-        assert row["gate"] == found["verdict"]["word"]
-        points = score["top1_percent"] - found["reference_score"]["top1_percent"]
+    assert set(rows) == set(verify.pairs)
+    for found in verify.parity:
+        row, score = rows[found.runner], found.score
+        assert row["top-1"] == f"{score.top1_percent:.2f} %"
+        assert row["95 %"] == f"{score.low_percent:.2f} to {score.high_percent:.2f}"
+        assert row["gate"] == found.verdict.word
+        points = score.top1_percent - found.parity.reference_score.top1_percent
         assert float(row["change"].replace("\u2212", "-")) == pytest.approx(points, abs=0.005001)
     assert rows["ort int8-cpu"]["size"] == "488 KiB"
     assert rows["torch fp32"]["file"] == "\u2013"
@@ -69,43 +75,43 @@ def test_flips_are_those_of_the_document(page: str) -> None:
     rows = rows_of(section(tree_of(page), "flips"), "Against torch fp32, on 400 images")
     found = [(row["runner"], row["flips"], row["lost"], row["gained"]) for row in rows]
     assert found == [
-        (row["candidate"], str(row["flips"]), str(row["lost"]), str(row["gained"])) for row in Made().verify()["parity"]
+        (row.candidate, str(row.flips), str(row.lost), str(row.gained))
+        for row in (pair.parity for pair in Made().verified().parity)
     ]
 
 
 def test_latencies_are_those_of_the_document(page: str) -> None:
     rows = rows_of(section(tree_of(page), "latency"), "Milliseconds a call")
-    measured = Made().bench()["latency"]
+    measured = Made().benched().latency
     assert len(rows) == len(measured)
     for row, found in zip(rows, measured, strict=True):
-        assert (row["runner"], row["batch"]) == (found["runner"], str(found["batch"]))
+        assert (row["runner"], row["batch"]) == (found.runner, str(found.batch))
         for name in ("p50", "p99"):
-            assert float(row[name].split()[0]) == pytest.approx(found[f"{name}_ms"], rel=5e-3)
+            assert float(row[name].split()[0]) == pytest.approx(getattr(found, f"{name}_ms"), rel=5e-3)
 
 
 def test_classes_lose_and_gain_what_the_document_says(page: str) -> None:
     rows = {row["class"]: row for row in rows_of(section(tree_of(page), "classes"), "Change of right answers")}
-    (int8,) = [row for row in Made().verify()["parity"] if row["candidate"] == "ort int8"]
-    for entry in int8["per_class"]:
-        cell = rows[Made().labels[entry["label"]]]["ort int8"]
-        assert cell.endswith(f"\u2212{entry['lost']} +{entry['gained']}")
+    for entry in Made().verified().pairs["ort int8"].flips.per_class:
+        cell = rows[Made().labels[entry.label]]["ort int8"]
+        assert cell.endswith(f"\u2212{entry.lost} +{entry.gained}")
 
 
 def test_flipped_images_are_shown_with_label_and_both_answers(page: str) -> None:
     made = Made()
-    (found,) = [row for row in made.verify()["parity"] if row["candidate"] == "ort int8"]
+    flips = made.verified().pairs["ort int8"].flips
     part = section(tree_of(page), "flips")
     (figure,) = [f for f in part.iter("figure") if text_of(next(f.iter("h3"))).startswith("ort int8: ")]
-    first, card = found["flipped"][0], next(figure.iter("li"))
+    first, card = flips.flipped[0], next(figure.iter("li"))
     text = text_of(card)
-    assert text.startswith(made.labels[first["label"]])
-    assert made.labels[first["reference_answer"]] in text
-    assert made.labels[first["candidate_answer"]] in text
-    assert f"margin {first['margin']:.2f}" in text
+    assert text.startswith(made.labels[first.label])
+    assert made.labels[first.reference_answer] in text
+    assert made.labels[first.candidate_answer] in text
+    assert f"margin {first.margin:.2f}" in text
     picture = next(card.iter("img"))
     data = base64.b64decode(str(picture.get("src")).partition(",")[2])
-    assert (np.asarray(Image.open(io.BytesIO(data))) == made.pixels()[first["index"]]).all()
-    assert picture.get("alt") == f"image {first['index']}, {made.labels[first['label']]}"
+    assert (np.asarray(Image.open(io.BytesIO(data))) == made.pixels()[first.index]).all()
+    assert picture.get("alt") == f"image {first.index}, {made.labels[first.label]}"
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (5, 7, 3), (200, 120, 3)])
@@ -141,17 +147,26 @@ def test_no_label_and_no_name_becomes_markup(labels: list[str], model: str) -> N
 
 def test_hostile_text_everywhere_is_only_text() -> None:
     made = Made(model=HOSTILE, labels=(HOSTILE, "b", "c", "d"))
-    verify, bench, manifest = made.verify(), made.bench(), made.manifest()
-    verify |= {"unavailable": {HOSTILE: HOSTILE}, "not_checked": {HOSTILE: HOSTILE}}
-    verify["likely_causes"] = [dict.fromkeys(("name", "where", "evidence", "fix"), HOSTILE)]
-    verify["images"]["source"] = HOSTILE
-    bench |= {"warnings": [{"about": HOSTILE, "text": HOSTILE}], "runners": {HOSTILE: HOSTILE}}
-    bench["host"] |= {"cpu": HOSTILE, HOSTILE: HOSTILE}
+    verify, bench, manifest = made.verified(), made.benched(), made.manifest()
+    verify = replace(
+        verify,
+        unavailable={HOSTILE: HOSTILE},
+        not_checked={HOSTILE: HOSTILE},
+        likely_causes=(Cause(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
+        images=replace(verify.images, source=HOSTILE),
+    )
+    bench = replace(
+        bench,
+        warnings=(replace(bench.warnings[0], about=HOSTILE, text=HOSTILE),),
+        runners={HOSTILE: HOSTILE},
+        host=replace(bench.host, cpu=HOSTILE, absent={HOSTILE: HOSTILE}),
+    )
     manifest["kept_in_float"] = [HOSTILE]
     manifest["calibration"] |= {"method": HOSTILE, "notes": {HOSTILE: HOSTILE}}
     manifest["engines"][0] |= {"file": HOSTILE}
-    layers = [{"node": HOSTILE, "relative_l2": 0.1, "flips": 1, "images": 9}]
-    evidence = made.evidence(verify=verify, bench=bench, manifest=manifest, sensitivity={"layers": layers})
+    layers = (Sensitivity(HOSTILE, UnlabeledParity(0.1, 1, 9)),)
+    costs = Sensitivities(True, HOSTILE, HOSTILE, SHA, 9, layers)
+    evidence = made.evidence(verify=verify, bench=bench, manifest=manifest, sensitivity=costs)
     root = tree_of(page_from_evidence(evidence))
     assert len(list(root.iter("script"))) == 1
     assert all(str(picture.get("src")).startswith("data:") for picture in root.iter("img"))
@@ -181,22 +196,6 @@ def test_what_was_not_measured_is_a_sentence_each() -> None:
     assert "The machine is not known" in said["conditions"]
 
 
-@pytest.mark.parametrize(
-    ("remove", "name", "sentence"),
-    [
-        ("quantiles_ms", "latency", "No distributions: the document of toolkit bench holds no quantiles."),
-        ("flipped", "flips", "the document does not say which images."),
-        ("per_class", "classes", "No figures by class: the document of toolkit verify holds none."),
-    ],
-)
-def test_an_older_document_leaves_a_section_out_with_a_sentence(remove: str, name: str, sentence: str) -> None:
-    verify, bench = Made().verify(), Made().bench()
-    for row in [*verify["parity"], *bench["latency"]]:
-        row.pop(remove, None)
-    root = tree_of(page_from_evidence(Made().evidence(verify=verify, bench=bench)))
-    assert sentence in text_of(section(root, name))
-
-
 def test_without_the_images_flips_are_a_list() -> None:
     root = tree_of(page_from_evidence(Made().evidence(pixels_nhwc=None)))
     part = section(root, "flips")
@@ -206,9 +205,9 @@ def test_without_the_images_flips_are_a_list() -> None:
 
 
 def test_a_budget_and_a_sensitivity_become_curves() -> None:
-    layers = [{"node": f"conv.{n}", "relative_l2": 0.01 / (n + 1), "flips": n, "images": 128} for n in range(30)]
-    curve = [{"int8_percent": s, "agreement_percent": 100 - s / 50, "images": 128} for s in (0, 50, 100)]
-    manifest = Made().manifest() | {"budget": {"layers": layers, "curve": curve}, "kept_in_float": ["conv.0"]}
+    layers = tuple(Sensitivity(f"conv.{n}", UnlabeledParity(0.01 / (n + 1), n, 128)) for n in range(30))
+    curve = tuple(Point(2, s, 100 - s / 50, UnlabeledParity(0.1, 1, 128)) for s in (0, 50, 100))
+    manifest = Made().manifest() | {"budget": Budget(layers, curve).as_dict(), "kept_in_float": ["conv.0"]}
     part = section(tree_of(page_from_evidence(Made().evidence(manifest=manifest))), "layers")
     text = text_of(part)
     assert "The 24 most sensitive of 30." in text
@@ -218,20 +217,21 @@ def test_a_budget_and_a_sensitivity_become_curves() -> None:
 
 
 def test_layers_that_verify_compared_say_where_they_part() -> None:
-    layers = [{"node": "a", "output_l2": 0.02}, {"node": "b", "output_l2": 0.4}, {"node": "c", "output_l2": None}]
-    pair = {"reference": "model.onnx", "candidate": "model.int8.onnx", "images": 32, "parted": "b", "layers": layers}
-    verify = Made().verify() | {"layers": [pair]}
+    layers = tuple(Layer(name, "Conv", 0.01, off, 0) for name, off in (("a", 0.02), ("b", 0.4), ("c", None)))
+    pair = Layers("model.onnx", "model.int8.onnx", 32, "a rule", "b", layers)
+    verify = replace(Made().verified(), layers=(pair,))
     (row,) = rows_of(section(tree_of(page_from_evidence(Made().evidence(verify=verify))), "layers"), "Layer by layer")
     assert row["part at"] == "b"
     assert row["worst rel. L2 of a layer"] == "4.0e-01"
 
 
 def test_what_a_gpu_tells_is_shown_where_it_was_measured() -> None:
-    bench = Made().bench()
-    bench["openings"]["ort int8"]["device_mib"] = 310.0
-    phases = {"python_ms": 0.05, "h2d_ms": 0.01, "gpu_ms": 0.3, "d2h_ms": 0.02, "enqueue_ms": 0.01}
-    row = next(row for row in bench["latency"] if row["runner"] == "ort int8")
-    row |= {"phases": phases, "energy_mj": 1.25}
+    bench = Made().benched()
+    openings = bench.openings | {"ort int8": replace(bench.openings["ort int8"], device_mib=310.0)}
+    parts = {"phases": PhaseTimes(0.05, 0.01, 0.3, 0.02, 0.01), "energy_mj": 1.25}
+    told = next(row for row in bench.latency if row.runner == "ort int8")
+    rows = tuple(replace(row, **parts) if row is told else row for row in bench.latency)  # type: ignore[arg-type]
+    bench = replace(bench, openings=openings, latency=rows)
     part = section(tree_of(page_from_evidence(Made().evidence(bench=bench))), "latency")
     (split,) = rows_of(part, "What a call is made of")
     assert (split["python"], split["gpu"], split["enqueue"]) == ("0.050 ms", "0.300 ms", "0.010 ms")
@@ -265,9 +265,9 @@ def test_the_card_has_the_same_verdict_and_figures() -> None:
     evidence = Made().evidence()
     card = card_from_evidence(evidence)
     assert card.startswith("# tiny-net\n\n**Deploy model")
-    for row in Made().verify()["parity"]:
-        assert f"| {row['candidate']} |" in card
-        assert f"{row['candidate_score']['top1_percent']:.2f} %" in card
+    for pair in Made().verified().parity:
+        assert f"| {pair.runner} |" in card
+        assert f"{pair.score.top1_percent:.2f} %" in card
     assert "toolkit verify bundles/tiny-net --images 400 --gate 99 > verify.json" in card
     for line in [line for line in card.splitlines() if line.startswith("|")]:
         assert line.endswith("|")

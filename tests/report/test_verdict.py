@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.report.documents import SHA, Made
+from toolkit.compare.gate import Word
 from toolkit.errors import ToolkitError
 from toolkit.report.evidence import Evidence
 from toolkit.report.verdict import choice_from_evidence, facts_of_choice, reservations, sentence, speed_up
+from toolkit.timing.latency import Intervals
+from toolkit.verification.hypotheses import Cause
+from toolkit.verification.result import Verification
 
 
 def _said(evidence: Evidence) -> str:
     return sentence(evidence, choice_from_evidence(evidence))
 
 
-def _with_gate(word: str, passed: bool, runner: str = "ort int8-cpu") -> dict[str, Any]:
-    verify = Made().verify()
-    verify["passed"][runner] = passed
-    for row in verify["parity"]:
-        if row["candidate"] == runner:
-            row["verdict"] |= {"word": word, "images_needed": 2300 if word == "undecided" else None}
-    return verify
+def _with_gate(word: Word, passed: bool, runner: str = "ort int8-cpu") -> Verification:
+    verify = Made().verified()
+    needed = 2300 if word == "undecided" else None
+    pairs = [
+        replace(pair, verdict=replace(pair.verdict, word=word, images_needed=needed)) if pair.runner == runner else pair
+        for pair in verify.parity
+    ]
+    return replace(verify, parity=tuple(pairs), passed=verify.passed | {runner: passed})
+
+
+def _passed(verify: Verification, passed: bool) -> Verification:
+    return replace(verify, passed=dict.fromkeys(verify.passed, passed))
 
 
 def test_the_fastest_file_that_passed_is_chosen_and_compared_with_its_own_backend() -> None:
@@ -31,10 +42,10 @@ def test_the_fastest_file_that_passed_is_chosen_and_compared_with_its_own_backen
     assert choice is not None
     assert (choice.runner, choice.fp32) == ("ort int8-cpu", "ort fp32")
     assert speed_up(evidence, choice) == pytest.approx(2.5, rel=0.03)
-    accuracy = evidence.accuracy_of["ort int8-cpu"]
+    score = evidence.pair_of["ort int8-cpu"].score
     said = _said(evidence)
     assert said.startswith("Deploy model.int8-cpu.onnx on ONNX Runtime: it answers ")
-    assert f"{accuracy.top1_percent:.2f}\u202f% of 400 test images right" in said
+    assert f"{score.top1_percent:.2f}\u202f% of 400 test images right" in said
     assert "2.5 times as fast" in said
     assert "28\u202f% of the space, measured on A CPU, 2 cores." in said
 
@@ -47,34 +58,32 @@ def test_a_file_below_the_gate_is_never_chosen() -> None:
 
 
 def test_nothing_is_deployed_where_nothing_passed() -> None:
-    verify = Made().verify()
-    verify["passed"] = dict.fromkeys(verify["passed"], False)
-    assert _said(Made().evidence(verify=verify)) == "Deploy nothing yet: no file passed the gate."
+    assert (
+        _said(Made().evidence(verify=_passed(Made().verified(), False)))
+        == "Deploy nothing yet: no file passed the gate."
+    )
     assert _said(Made().evidence(verify=None)) == "Deploy nothing yet: nothing was verified."
 
 
 def test_a_named_fault_forbids_everything_and_is_in_the_sentence() -> None:
-    cause = {"name": "the channels are swapped", "where": "ort int8", "evidence": "9 of 10", "fix": "swap them"}
-    verify = Made().verify() | {"likely_causes": [cause]}
+    cause = Cause("the channels are swapped", "ort int8", "9 of 10", "swap them")
+    verify = replace(Made().verified(), likely_causes=(cause,))
     said = _said(Made().evidence(verify=verify))
     assert said == "Deploy nothing yet: toolkit verify found a fault, the channels are swapped (ort int8)."
 
 
 def test_pytorch_is_no_file_of_the_bundle() -> None:
     made = Made(medians_ms={"torch fp32": 0.1, "ort fp32": 1.0})
-    choice = choice_from_evidence(made.evidence(verify=made.verify(), bench=made.bench()))
+    choice = choice_from_evidence(made.evidence())
     assert choice is not None
     assert choice.runner == "ort fp32"
 
 
 def test_runners_that_cannot_be_told_apart_are_tied_and_the_smallest_file_wins() -> None:
     made = Made(medians_ms={"ort int8": 1.0, "ort fp32": 1.001, "ort int8-cpu": 1.002})
-    bench = made.bench()
-    for row in bench["latency"]:
-        row["intervals_ms"]["p50"] = [0.9, 1.1]
-    verify = made.verify()
-    verify["passed"] = dict.fromkeys(verify["passed"], True)
-    evidence = made.evidence(verify=verify, bench=bench)
+    bench, wide = made.benched(), Intervals((0.9, 1.1), None, None, None, None)
+    bench = replace(bench, latency=tuple(replace(row, intervals_ms=wide) for row in bench.latency))
+    evidence = made.evidence(verify=_passed(made.verified(), True), bench=bench)
     choice = choice_from_evidence(evidence)
     assert choice is not None
     assert choice.runner == "ort int8-cpu"
@@ -92,9 +101,9 @@ def test_a_verdict_names_what_did_not_run_without_the_noise_of_the_reason() -> N
 
 
 def test_too_few_images_and_unsteady_clocks_are_said() -> None:
-    bench = Made().bench()
-    for row in bench["latency"]:
-        row["stable"] = row["runner"] != "ort int8-cpu"
+    bench = Made().benched()
+    rows = tuple(replace(row, stable=row.runner != "ort int8-cpu") for row in bench.latency)
+    bench = replace(bench, latency=rows)
     evidence = Made().evidence(verify=_with_gate("undecided", True), bench=bench)
     found = " ".join(reservations(evidence, choice_from_evidence(evidence)))
     assert "400 images are too few to decide the gate for certain; about 2,300 would do." in found
@@ -121,27 +130,13 @@ def test_the_figures_beside_the_sentence_have_their_intervals() -> None:
 
 @pytest.mark.parametrize("name", ["verify", "bench"])
 def test_a_document_of_another_bundle_is_refused(name: str) -> None:
-    document = getattr(Made(), name)() | {"manifest_sha256": "cd" * 32}
+    found: Any = {"verify": Made().verified(), "bench": Made().benched()}[name]
+    document = replace(found, manifest_sha256="cd" * 32)
     with pytest.raises(ToolkitError, match=f"this document of toolkit {name} was measured on another bundle") as caught:
         Made().evidence(**{name: document})
     assert caught.value.allowed == f"manifest sha256 {SHA}"
 
 
-def test_a_document_of_unknown_origin_is_refused() -> None:
-    document = Made().bench()
-    del document["manifest_sha256"]
-    with pytest.raises(ToolkitError, match="another bundle") as caught:
-        Made().evidence(bench=document)
-    assert "no manifest_sha256" in str(caught.value.found)
-
-
 def test_a_comparison_of_two_bundles_is_refused() -> None:
     with pytest.raises(ToolkitError, match="compares two bundles"):
-        Made().evidence(verify=Made().verify() | {"other": "/bundles/b"})
-
-
-@pytest.mark.parametrize("broken", [{"candidate": 3}, "x", {"candidate": "a", "candidate_score": None}])
-def test_a_damaged_document_is_one_sentence(broken: Any) -> None:
-    evidence = Made().evidence(verify=Made().verify() | {"parity": [broken]})
-    with pytest.raises(ToolkitError, match="the document of toolkit verify lacks an entry or has a wrong one"):
-        _ = evidence.accuracies
+        Made().evidence(verify=replace(Made().verified(), other=Path("/bundles/b")))

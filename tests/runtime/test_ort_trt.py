@@ -11,6 +11,8 @@ import pytest
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.errors import ToolkitError
+from toolkit.files import Content, content_of
+from toolkit.limits import FILE_BYTES
 from toolkit.runtime.ort import tensorrt_options as ort_trt
 from toolkit.runtime.ort.tensorrt_options import LIBRARY, tensorrt_of_provider, tensorrt_options
 
@@ -23,6 +25,11 @@ def model(tiny_graph_bytes: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "model.int8.onnx"
     path.write_bytes(tiny_graph_bytes)
     return path
+
+
+def read(path: Path) -> Content:
+    """An ONNX file as a bundle hands it out."""
+    return content_of(path, FILE_BYTES)
 
 
 def with_tensorrt(monkeypatch: pytest.MonkeyPatch, major: int | None) -> None:
@@ -59,13 +66,13 @@ def test_types_need_flags_only_below_tensorrt_11(
     monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path, major: int | None, precision: str, flags: set[str]
 ) -> None:
     with_tensorrt(monkeypatch, major)
-    options = tensorrt_options(model, VARIANTS[precision].builder_flags, BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(read(model), VARIANTS[precision].builder_flags, BATCH, tmp_path / "cache", "Orin")
     assert {name for name in options if name.endswith(("fp16_enable", "int8_enable"))} == flags
     assert all(isinstance(value, str) for value in options.values())
 
 
 def test_the_batches_of_the_target_are_the_profile(model: Path, tmp_path: Path) -> None:
-    options = tensorrt_options(model, (), BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(read(model), (), BATCH, tmp_path / "cache", "Orin")
     shapes = {name: value for name, value in options.items() if "profile" in name}
     assert shapes == {
         "trt_profile_min_shapes": "images:1x16x16x3",
@@ -77,7 +84,7 @@ def test_the_batches_of_the_target_are_the_profile(model: Path, tmp_path: Path) 
 def test_a_fixed_batch_has_no_profile(tiny_graph: onnx.ModelProto, tmp_path: Path) -> None:
     tiny_graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(tiny_graph, tmp_path / "fixed.onnx")
-    options = tensorrt_options(tmp_path / "fixed.onnx", (), BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(read(tmp_path / "fixed.onnx"), (), BATCH, tmp_path / "cache", "Orin")
     assert not [name for name in options if "profile" in name]
 
 
@@ -85,7 +92,7 @@ def test_engines_of_other_bytes_gpus_tensorrts_and_options_lie_apart(
     monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
 ) -> None:
     def engines(types: tuple[str, ...] = (), device: str = "Orin", batch: tuple[int, int, int] = BATCH) -> str:
-        return tensorrt_options(model, types, batch, tmp_path / "cache", device)["trt_engine_cache_path"]
+        return tensorrt_options(read(model), types, batch, tmp_path / "cache", device)["trt_engine_cache_path"]
 
     with_tensorrt(monkeypatch, 10)
     first = engines()
@@ -101,7 +108,7 @@ def test_engines_of_other_bytes_gpus_tensorrts_and_options_lie_apart(
 
 
 def test_only_this_user_may_write_where_engines_are_kept(model: Path, tmp_path: Path) -> None:
-    options = tensorrt_options(model, (), BATCH, tmp_path / "cache", "Orin")
+    options = tensorrt_options(read(model), (), BATCH, tmp_path / "cache", "Orin")
     for name in ("trt_engine_cache_path", "trt_timing_cache_path"):
         folder = Path(options[name])
         assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0
@@ -111,4 +118,4 @@ def test_only_this_user_may_write_where_engines_are_kept(model: Path, tmp_path: 
 def test_a_cache_that_cannot_be_made_is_one_error(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ToolkitError, match="cannot write"):
-        tensorrt_options(model, (), BATCH, tmp_path / "file" / "cache", "Orin")
+        tensorrt_options(read(model), (), BATCH, tmp_path / "file" / "cache", "Orin")

@@ -12,7 +12,6 @@ from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.record import Record
 from toolkit.contracts import LabeledImages
 from toolkit.errors import ModelError
-from toolkit.exporting.qat_scales import fake_quantization_of_model
 from toolkit.models.checkpoint import LoadedModel, load_model
 from toolkit.models.resnet import Classifier, ResNet
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -29,6 +28,7 @@ from toolkit.training.qat import (
     qat_scales_of,
     refreshed,
 )
+from toolkit.training.qat_scales import fake_quantization_of_model
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuant
 def test_a_learned_record_reaches_the_files_with_its_own_scales(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
-    from toolkit.exporting.qat_scales import record_of_scales
     from toolkit.quantization.scales import activation_scale
+    from toolkit.training.qat_scales import record_of_scales
 
     scales = {path: scale * 1.5 for path, scale in places.scales.items()}
     record: Record = record_of_scales(model, structured_images, scales, {})

@@ -15,8 +15,8 @@ from toolkit.errors import DataError, ModelError
 from toolkit.models.card import Card, card_from_folder
 from toolkit.models.checkpoint import load_model
 from toolkit.training.logbook import CURVE, LOG, lines_from_text
+from toolkit.training.loop import Progress, Recipe, logits_of
 from toolkit.training.session import Plan, run_training
-from toolkit.training.train import Progress, Recipe, logits_of
 
 TINY = {"widths": (8, 16), "blocks": (1, 1), "strides": (1, 2)}
 RECIPE = Recipe(epochs=2, batch=16, lr=0.05, ema=0.9, crop=2, holdout=24, amp="off")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT = 1
+FORMAT = 2
+WITHOUT_DIGEST = 1  # the format before it: a manifest without a digest over itself
 GOLDEN = "golden.npz"
 RECORDS = "selftest-"  # how the names of `toolkit selftest --record` begin: beside the manifest, not in it
 

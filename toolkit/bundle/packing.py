@@ -10,70 +10,149 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from toolkit.bundle.onnx_bytes import require_self_contained
+from toolkit.bundle.reading import Bundle
+from toolkit.bundle.sealing import manifest_of
+from toolkit.bundle.signing import require_signature
 from toolkit.errors import BundleError
-from toolkit.files import from_json, os_errors
+from toolkit.files import Content, content_of, open_regular, os_errors, require_size
+from toolkit.limits import MANIFEST_BYTES, TAR_BYTES
 from toolkit.workspace import MANIFEST
 
 SUFFIX = ".tar"
 BLOCK, RECORD = 512, 20 * 512  # bytes of a header, and what an archive's size is a multiple of (POSIX ustar)
-LARGEST_MANIFEST = 16 << 20  # bytes; that of the default is 15 KiB
-CHUNK = 1 << 20
 REPACK = "pack the folder FOLDER"
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What a tar says of itself: its manifest, the manifest's very bytes, and bytes by name in the tar's order."""
+    """A tar that was read once: its bytes, its manifest, and where in the tar each file lies, in its order."""
 
-    path: Path
+    content: Content
     manifest: dict[str, Any]
-    manifest_bytes: bytes
-    sizes: dict[str, int]
+    manifest_content: Content
+    places: dict[str, slice]
+
+    @property
+    def path(self) -> Path:
+        """Where the tar lay."""
+        return self.content.path
 
 
-def tar_of_files(folder: Path, manifest: bytes) -> bytes:
-    """The tar of a manifest and of the files in `folder` that it names; others stay behind.
+def tar_of_bundle(bundle: Bundle, manifest: bytes) -> bytes:
+    """The tar of a manifest and of the files that it names; others of the bundle stay behind.
 
     Raises:
-        BundleError: a file is not the one of the manifest, or its name does not fit into a tar header.
+        BundleError: a file changed since the bundle was opened, or its name does not fit into a tar header.
     """
     parts = [_header(MANIFEST, len(manifest)), manifest, _padding(len(manifest))]
-    for name, entry in sorted(json.loads(manifest)["files"].items()):
-        with os_errors(folder / name, "read"):
-            data = (folder / name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise BundleError(f"{folder / name} changed while it was packed", fix="pack again")
-        if len(data) != entry["bytes"]:
-            raise BundleError(
-                f"{MANIFEST} says another size of {folder / name}",
-                found=entry["bytes"],
-                allowed=len(data),
-                fix="export again, then pack again",
-            )
+    for name in sorted(json.loads(manifest)["files"]):
+        data = bundle.files.content(name).data
         parts += [_header(name, len(data)), data, _padding(len(data))]
     return b"".join([*parts, _end(sum(map(len, parts)))])
 
 
-def packed_from_tar(path: Path) -> Packed:
-    """Reads the manifest of a tar, and refuses one whose size cannot be right; no file is read yet.
+def packed_from_tar(path: Path, key: Path | None = None) -> Packed:
+    """Reads a tar once and its manifest; the other files are looked at by `files_of_tar`.
+
+    Args:
+        key: a public key that must have signed these bytes; nothing in them is looked at before.
 
     Raises:
-        BundleError: not a tar that `toolkit bundle pack` wrote, cut short, or with something behind its end.
+        BundleError: not signed with the key, not a tar that `toolkit bundle pack` wrote, cut short, or with something
+            behind its end.
     """
-    with os_errors(path, "read"), path.open("rb") as stream:
-        manifest_bytes = _first_member(path, stream)
-        size = os.fstat(stream.fileno()).st_size
-    manifest = _manifest(path, manifest_bytes)
+    content = tar_content(path, key)
+    manifest_content, behind = _first_member(content)
+    manifest = manifest_of(manifest_content, path)
     sizes = {name: _size(path, name, entry) for name, entry in sorted(manifest["files"].items())}
-    written = sum(BLOCK + n + len(_padding(n)) for n in (len(manifest_bytes), *sizes.values()))
+    places, at = {}, behind
+    for name, size in sizes.items():
+        places[name] = slice(at + BLOCK, at + BLOCK + size)
+        at = places[name].stop + len(_padding(size))
+    _require_length(path, len(content.data), at)
+    return Packed(content, manifest, manifest_content, places)
+
+
+def tar_content(path: Path, key: Path | None = None) -> Content:
+    """The bytes of a tar, which a key signed where one is given."""
+    if key is not None:
+        content = content_of(path, TAR_BYTES, BundleError)
+        require_signature(content, key)
+        return content
+    with os_errors(path, "read"), open_regular(path, BundleError) as stream:  # what is none is not read as a whole
+        _first_member(Content(path, stream.read(BLOCK)), header_only=True)
+    return content_of(path, TAR_BYTES, BundleError)
+
+
+def files_of_tar(packed: Packed) -> Iterator[tuple[str, memoryview]]:
+    """Each file's name and content, which has the hash of the manifest.
+
+    Raises:
+        BundleError: a header is not what packing writes, or a file is not the one of the manifest.
+    """
+    data, path, at = memoryview(packed.content.data), packed.path, 0
+    for name, place in packed.places.items():
+        size, padding = place.stop - place.start, _padding(place.stop - place.start)
+        _require_bytes(path, data[place.start - BLOCK : place.start], _header(name, size), f"the header of {name}")
+        _require_hash(packed, name, data[place])
+        yield name, data[place]
+        at = place.stop + len(padding)
+        _require_bytes(path, data[place.stop : at], padding, f"what follows {name}")
+    _require_bytes(path, data[at:], _end(at), "its end")
+
+
+def check_tar(path: Path, key: Path | None = None) -> Packed:
+    """Every byte of a tar against its manifest; writes nothing.
+
+    Raises:
+        BundleError: see `packed_from_tar` and `files_of_tar`.
+    """
+    packed = packed_from_tar(path, key)
+    for name, data in files_of_tar(packed):
+        if name.endswith(".onnx"):
+            require_self_contained(Content(path / name, bytes(data)))
+    return packed
+
+
+def _require_hash(packed: Packed, name: str, data: memoryview) -> None:
+    digest, wanted = hashlib.sha256(data).hexdigest(), packed.manifest["files"][name]["sha256"]
+    if digest != wanted:
+        raise BundleError(
+            f"{name} in {packed.path} is not the file that was packed",
+            found=f"sha256 {digest}",
+            allowed=wanted,
+            fix="copy it again, or " + REPACK,
+        )
+
+
+def _first_member(tar: Content, header_only: bool = False) -> tuple[Content, int]:
+    """The manifest's bytes and where the next header begins; the size is the only number that a header is asked for."""
+    header = tar.data[:BLOCK]
+    size = header[124:135]
+    if re.fullmatch(rb"[0-7]{11}", size) is None or header != _header(MANIFEST, int(size, 8)):
+        raise BundleError(
+            f"{tar.path} is not a packed bundle",
+            found=f"it does not begin with the header of {MANIFEST} that packing writes",
+            fix=REPACK,
+        )
+    length = require_size(tar.path / MANIFEST, int(size, 8), MANIFEST_BYTES, BundleError)
+    if header_only:
+        return tar, 0
+    data = tar.data[BLOCK : BLOCK + length]
+    behind = BLOCK + length + len(_padding(length))
+    _require_bytes(tar.path, tar.data[BLOCK + length : behind], _padding(length), f"what follows {MANIFEST}")
+    return Content(tar.path / MANIFEST, data), behind
+
+
+def _require_length(path: Path, size: int, written: int) -> None:
     wanted = written + len(_end(written))
     if size != wanted:
         raise BundleError(
@@ -82,90 +161,14 @@ def packed_from_tar(path: Path) -> Packed:
             allowed=f"{wanted:,} bytes",
             fix="copy it again, or " + REPACK,
         )
-    return Packed(path, manifest, manifest_bytes, sizes)
 
 
-def files_of_tar(packed: Packed) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Each file's name and content in pieces, to be used up before the next one; hashes are checked at its end.
-
-    Raises:
-        BundleError: a header is not what packing writes, or a file is not the one of the manifest.
-    """
-    with os_errors(packed.path, "read"), packed.path.open("rb") as stream:
-        stream.seek(BLOCK + len(packed.manifest_bytes) + len(_padding(len(packed.manifest_bytes))))
-        for name, size in packed.sizes.items():
-            _require_bytes(packed.path, stream, _header(name, size), f"the header of {name}")
-            yield name, _checked(packed, name, _read(stream, size))
-            _require_bytes(packed.path, stream, _padding(size), f"what follows {name}")
-        _require_bytes(packed.path, stream, _end(stream.tell()), "its end")
-
-
-def check_tar(path: Path) -> Packed:
-    """Every byte of a tar against its manifest; writes nothing.
-
-    Raises:
-        BundleError: see `packed_from_tar` and `files_of_tar`.
-    """
-    packed = packed_from_tar(path)
-    for _, content in files_of_tar(packed):
-        for _chunk in content:
-            pass
-    return packed
-
-
-def _checked(packed: Packed, name: str, content: Iterator[bytes]) -> Iterator[bytes]:
-    digest = hashlib.sha256()
-    for chunk in content:
-        digest.update(chunk)
-        yield chunk
-    wanted = packed.manifest["files"][name]["sha256"]
-    if digest.hexdigest() != wanted:
-        raise BundleError(
-            f"{name} in {packed.path} is not the file that was packed",
-            found=f"sha256 {digest.hexdigest()}",
-            allowed=wanted,
-            fix="copy it again, or " + REPACK,
-        )
-
-
-def _first_member(path: Path, stream: IO[bytes]) -> bytes:
-    """The manifest's bytes; its size is the only number that a header is asked for."""
-    header = stream.read(BLOCK)
-    size = header[124:135]
-    if re.fullmatch(rb"[0-7]{11}", size) is None or header != _header(MANIFEST, int(size, 8)):
-        raise BundleError(
-            f"{path} is not a packed bundle",
-            found=f"it does not begin with the header of {MANIFEST} that packing writes",
-            fix=REPACK,
-        )
-    if int(size, 8) > LARGEST_MANIFEST:
-        raise BundleError(
-            f"{path} has a manifest that is too large", found=f"{int(size, 8):,} bytes", allowed=f"{LARGEST_MANIFEST:,}"
-        )
-    data = stream.read(int(size, 8))
-    _require_bytes(path, stream, _padding(len(data)), f"what follows {MANIFEST}")
-    return data
-
-
-def _manifest(path: Path, data: bytes) -> dict[str, Any]:
-    try:
-        manifest = from_json(data)
-    except ValueError as error:
-        raise BundleError(f"{MANIFEST} in {path} is not JSON", found=error, fix="copy it again") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise BundleError(f"{MANIFEST} in {path} lists no files", fix=REPACK)
-    return manifest
-
-
-def _size(path: Path, name: str, entry: Any) -> int:
-    """Bytes of a file that the manifest names, where name and numbers are such as a bundle can have."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\\:\x00-\x1f]", name) or name == MANIFEST:
-        raise BundleError(f"{MANIFEST} in {path} names a file that a bundle cannot hold", found=repr(name))
-    size = entry.get("bytes") if isinstance(entry, dict) else None
-    if type(size) is not int or not 0 <= size < 8**11 or not isinstance(entry.get("sha256"), str):
-        raise BundleError(f"{MANIFEST} in {path} has no size and sha256 of {name}", found=entry)
-    return size
+def _size(path: Path, name: str, entry: dict[str, Any]) -> int:
+    """Bytes of a file that the manifest names, such as a header can say."""
+    size = entry["bytes"]
+    if not 0 <= size < 8**11:
+        raise BundleError(f"{MANIFEST} in {path} has no size of {name}", found=size)
+    return int(size)
 
 
 def _header(name: str, size: int) -> bytes:
@@ -186,12 +189,6 @@ def _end(written: int) -> bytes:
     return bytes(2 * BLOCK + -(written + 2 * BLOCK) % RECORD)
 
 
-def _read(stream: IO[bytes], size: int) -> Iterator[bytes]:
-    while size > 0 and (chunk := stream.read(min(size, CHUNK))):
-        size -= len(chunk)
-        yield chunk
-
-
-def _require_bytes(path: Path, stream: IO[bytes], wanted: bytes, what: str) -> None:
-    if stream.read(len(wanted)) != wanted:
+def _require_bytes(path: Path, found: bytes | memoryview, wanted: bytes, what: str) -> None:
+    if found != wanted:
         raise BundleError(f"{path} is no packed bundle as the toolkit writes it", found=f"{what} differs", fix=REPACK)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.bundle.entries import Manifest
-from toolkit.bundle.manifest import FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.manifest import GOLDEN, VARIANTS
+from toolkit.bundle.open_files import OpenFiles
+from toolkit.bundle.sealing import manifest_of
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import os_errors, read_json, sha256_of_file
+from toolkit.files import Content, content_of, os_errors
+from toolkit.folders import restored
+from toolkit.limits import GOLDEN_BYTES, MANIFEST_BYTES
+from toolkit.npz import arrays_of_npz
 from toolkit.workspace import MANIFEST, newest_bundle
 
+REPLACED_AT_MOST = 5  # times while it is opened
 ALL = ("all",)  # what a choice of backends or precisions is unless it names some
 
 
@@ -27,7 +31,10 @@ class Bundle:
     """An opened bundle whose files are those of its manifest.
 
     Attributes:
+        folder: where it lies, or where in the cache its tar was unpacked.
         precisions: those of the ONNX files inside, fp32 first.
+        files: its files as they were opened; whoever reads one reads it here.
+        manifest_content: the manifest's own bytes.
     """
 
     folder: Path
@@ -36,14 +43,24 @@ class Bundle:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     precisions: tuple[str, ...]
+    files: OpenFiles
+    manifest_content: Content
 
     @property
     def manifest_sha256(self) -> str:
-        """Of the manifest's bytes as they lie in the folder: what says in documents which bundle they are about."""
-        return sha256_of_file(self.folder / MANIFEST)
+        """Of the manifest's bytes: what says in documents which bundle they are about."""
+        return self.manifest_content.sha256
+
+    def onnx(self, precision: str) -> Content:
+        """The ONNX file of a precision, as its hash was checked.
+
+        Raises:
+            BundleError: the bundle has none, or it was written into since the bundle was opened.
+        """
+        return self.files.content(self.onnx_file(precision).name)
 
     def onnx_file(self, precision: str) -> Path:
-        """The ONNX file of a precision.
+        """Where the ONNX file of a precision lies; `onnx` has its bytes.
 
         Raises:
             BundleError: the bundle has none.
@@ -64,20 +81,19 @@ class Bundle:
 
     def golden(self) -> tuple[LabeledImages, dict[str, Float32]]:
         """A few evaluation images and the logits float32 (N, classes) each precision gave for them on the host."""
-        with os_errors(self.folder / GOLDEN, "read"):
-            data = (self.folder / GOLDEN).read_bytes()
+        content = self.files.content(GOLDEN)
+        arrays = arrays_of_npz(content, GOLDEN_BYTES, BundleError, "`toolkit.export`")
+        logits = {key.removeprefix("logits_"): values for key, values in arrays.items() if key.startswith("logits_")}
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                images = LabeledImages(arrays["images"], arrays["labels"], self.labels, f"{self.folder / GOLDEN}")
-                logits = {key.removeprefix("logits_"): arrays[key] for key in arrays.files if key.startswith("logits_")}
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise BundleError(f"{self.folder / GOLDEN} cannot be read", found=error, fix="`toolkit.export`") from error
-        require_images(images.images_nhwc, self.preprocessing, f"model '{self.model}', in {self.folder / GOLDEN},")
+            images = LabeledImages(arrays["images"], arrays["labels"], self.labels, f"{content.path}")
+        except KeyError as error:
+            raise BundleError(f"{content.path} cannot be read", found=error, fix="`toolkit.export`") from error
+        require_images(images.images_nhwc, self.preprocessing, f"model '{self.model}', in {content.path},")
         wanted = (len(images), len(self.labels))
         for name, found in logits.items():
             if found.shape != wanted or found.dtype != np.float32:
                 raise BundleError(
-                    f"{self.folder / GOLDEN} holds {name} logits of another form",
+                    f"{content.path} holds {name} logits of another form",
                     found=f"{found.dtype} {found.shape}",
                     allowed=f"float32 {wanted}",
                     fix="`toolkit.export`",
@@ -85,106 +101,104 @@ class Bundle:
         return images, logits
 
 
-def bundle_from_folder(folder: Path | None = None, *, packed: bool = True) -> Bundle:
+def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, key: Path | None = None) -> Bundle:
     """Opens a bundle, the newest of the workspace without an argument.
+
+    Every file is opened once and hashed; what is used later are those very bytes. A bundle that is replaced while it is
+    opened is read again, so that the old one or the new one is seen, never both.
 
     Args:
         folder: or a `.tar` of `toolkit bundle pack`, which is unpacked into a private cache.
         packed: take tars; False for what writes into the bundle.
+        key: a public key that must have signed the tar; checked before anything in it is looked at.
 
     Raises:
-        BundleError: not a bundle, a newer format, a file missing or changed since the manifest was written.
+        BundleError: not a bundle, a newer format, a file missing or changed since the manifest was written, not signed.
     """
     folder = folder or newest_bundle()
     with os_errors(folder, "read"):
-        is_tar, is_bundle = folder.is_file(), (folder / MANIFEST).is_file()
-    if is_tar:
-        return _bundle_from_tar(folder, packed)
-    if not is_bundle:
+        there = folder.exists() or restored(folder)
+        is_folder = folder.is_dir()
+    if key is not None and is_folder:
+        raise BundleError(
+            f"{folder} is a folder, and only a packed bundle is signed",
+            fix=f"pack the folder {folder}, then sign the tar",
+        )
+    if there and not is_folder:
+        return _bundle_from_tar(folder, packed, key)
+    for _ in range(REPLACED_AT_MOST):
+        before = _which(folder)
+        try:
+            return _opened(folder)
+        except ToolkitError:
+            if _which(folder) == before:
+                raise
+    return _opened(folder)
+
+
+def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None, *, packed: bool = True) -> Bundle:
+    """An opened bundle as it is, else `bundle_from_folder`."""
+    if isinstance(bundle, Bundle):
+        return bundle
+    return bundle_from_folder(None if bundle is None else Path(bundle), packed=packed)
+
+
+def _opened(folder: Path, manifest: Content | None = None) -> Bundle:
+    """The bundle in a folder, as its own manifest has it or as another one that was checked already."""
+    with _folder_opened(folder) as inside:
+        content = manifest or content_of(folder / MANIFEST, MANIFEST_BYTES, BundleError, (inside, MANIFEST))
+        values = manifest_of(content, folder)
+        files = OpenFiles(folder, values["files"], inside)
+    return Bundle(
+        folder=folder,
+        manifest=values,
+        model=values["model"]["name"],
+        labels=tuple(values["labels"]),
+        preprocessing=preprocessing_from_dict(values["preprocessing"]),
+        precisions=tuple(name for name, variant in VARIANTS.items() if variant.file in values["files"]),
+        files=files,
+        manifest_content=content,
+    )
+
+
+@contextmanager
+def _folder_opened(folder: Path) -> Iterator[int]:
+    """The folder's descriptor: what is opened by it lies in the same folder, whatever its name is by then."""
+    with os_errors(folder, "read"):
+        handle = os.open(folder, os.O_RDONLY) if (folder / MANIFEST).is_file() else None
+    if handle is None:
         raise BundleError(
             f"{folder} is not a bundle",
             found=f"no {MANIFEST}",
             fix=f"`toolkit.export(options=ExportOptions(int8=True, fp16=True), bundle={str(folder)!r})`",
         )
-    manifest = read_json(folder / MANIFEST, BundleError)
-    require_manifest(manifest, folder)
-    _require_files(folder, manifest["files"])
-    return Bundle(
-        folder=folder,
-        manifest=manifest,
-        model=manifest["model"]["name"],
-        labels=tuple(manifest["labels"]),
-        preprocessing=preprocessing_from_dict(manifest["preprocessing"]),
-        precisions=tuple(name for name, variant in VARIANTS.items() if variant.file in manifest["files"]),
-    )
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
-def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None) -> Bundle:
-    """An opened bundle as it is, else `bundle_from_folder`."""
-    if isinstance(bundle, Bundle):
-        return bundle
-    return bundle_from_folder(None if bundle is None else Path(bundle))
+def _which(folder: Path) -> tuple[int, ...] | None:
+    """Tells one manifest from the next in the same place; None while there is none."""
+    try:
+        found = os.stat(folder / MANIFEST)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
-    """Refuses a manifest that a later version wrote, or that cannot be one.
-
-    Args:
-        bundle: the folder or the tar that it is in.
-
-    Raises:
-        BundleError: names the entry, what is there and what must be.
-    """
-    if manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"{bundle} has a bundle format that this version cannot read",
-            found=manifest.get("format"),
-            allowed=FORMAT,
-            fix="pip install -U trt-edge-toolkit",
-        )
-    what = f"{MANIFEST} of {bundle}"
-    Manifest.from_dict(manifest, what, error=BundleError, fix="copy the bundle again, or export again")
-    logits = (manifest.get("output", {}).get("shape") or [len(manifest["labels"])])[-1]
-    if not manifest["labels"] or logits != len(manifest["labels"]):
-        raise BundleError(
-            f"{what} has another number of labels than logits",
-            found=f"{len(manifest['labels'])} labels",
-            allowed=logits,
-        )
-
-
-def _bundle_from_tar(tar: Path, allowed: bool) -> Bundle:
+def _bundle_from_tar(tar: Path, allowed: bool, key: Path | None) -> Bundle:
+    """The tar's bytes are read once; from the folder in the cache only what their manifest says is taken."""
+    from toolkit.bundle.packing import packed_from_tar
     from toolkit.bundle.unpacking import folder_in_cache
 
     if not allowed:
         raise BundleError(f"{tar} is packed, and this writes into a bundle", fix=f"unpack the tar {tar}")
+    packed = packed_from_tar(tar, key)
     try:
-        return bundle_from_folder(folder_in_cache(tar))
+        return _opened(folder_in_cache(packed), packed.manifest_content)
     except BundleError:  # a damaged cache is no fault of the tar; a fault of the tar comes again
-        return bundle_from_folder(folder_in_cache(tar, again=True))
-
-
-def _require_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    """Every file of the manifest is there, inside the bundle, with the bytes that were written."""
-    for name, entry in files.items():
-        path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{folder / MANIFEST} names a file outside the bundle", found=name)
-        with os_errors(path, "read"):
-            there = path.is_file()
-        if not there:
-            raise BundleError(
-                f"{folder} is incomplete", found=f"no {name}", fix="copy the bundle again, or export again"
-            )
-        with os_errors(path, "read"):
-            digest = sha256_of_file(path)
-        if digest != entry["sha256"]:
-            raise BundleError(
-                f"{path} changed since the bundle was written",
-                found=f"sha256 {digest}",
-                allowed=entry["sha256"],
-                fix="copy the bundle again, or export again",
-            )
+        return _opened(folder_in_cache(packed, again=True), packed.manifest_content)
 
 
 def require_apart(bundle: Bundle, path: Path, option: str) -> None:

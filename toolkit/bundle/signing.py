@@ -7,13 +7,13 @@ that a signed tar is the same file as before. openssl makes and checks the same 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import os_errors, write_bytes
+from toolkit.files import Content, content_of, write_bytes, write_new
 from toolkit.lazy import needs
+from toolkit.limits import KEY_BYTES
 
 SIGNATURE_BYTES = 64
 
@@ -26,6 +26,9 @@ def signature_path(tar: Path) -> Path:
 def new_key(private: Path) -> Path:
     """Makes a key pair: the private half as PEM (mode 0600, not encrypted), the public half beside it; returns that.
 
+    Both are on the disk under other names before the private half gets its own, and never replace a file. A private
+    half that is alone, because the power went right then, is no new key: it gets its public half.
+
     Raises:
         ToolkitError: one of the files is there already. MissingPackage: `cryptography` is not installed.
     """
@@ -35,43 +38,28 @@ def new_key(private: Path) -> Path:
     public = private.with_suffix(".pub")
     if public == private:
         raise ToolkitError(f"{private} is what the public half would be called", fix="`key='NAME.pem'`")
-    for path in (private, public):
+    alone = private.exists() and not public.exists()
+    for path in (public,) if alone else (private, public):
         if path.exists():
             raise ToolkitError(f"{path} is there already", fix="choose another `key=`, or leave `new_key=` out")
-    key = Ed25519PrivateKey.generate()
+    key = _private_key(private) if alone else Ed25519PrivateKey.generate()
     pem = key.private_bytes(kinds.Encoding.PEM, kinds.PrivateFormat.PKCS8, kinds.NoEncryption())
-    with os_errors(private):
-        private.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os_errors(private), os.fdopen(handle, "wb") as stream:
-            stream.write(pem)
-            stream.flush()
-            os.fsync(stream.fileno())
-        write_bytes(public, key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo))
-    except BaseException:  # a part of a key, or one half of it, is in the way of the next attempt
-        private.unlink(missing_ok=True)
-        raise
+    half = key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo)
+    write_new({public: (half, 0o644)} if alone else {private: (pem, 0o600), public: (half, 0o644)})
     return public
 
 
-def sign(tar: Path, private: Path) -> Path:
+def sign(tar: Content, private: Path) -> Path:
     """Signs a tar's bytes and returns the signature's path.
 
     Raises:
-        ToolkitError: no such file, or no ed25519 private key without a passphrase. MissingPackage.
+        ToolkitError: no ed25519 private key without a passphrase. MissingPackage: `cryptography` is not installed.
     """
-    with needs("sign bundles"):
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    key = _key(private, lambda pem: load_pem_private_key(pem, None), Ed25519PrivateKey, "private key")
-    with os_errors(tar, "read"):
-        data = tar.read_bytes()
-    write_bytes(signature_path(tar), key.sign(data))
-    return signature_path(tar)
+    write_bytes(signature_path(tar.path), _private_key(private).sign(tar.data))
+    return signature_path(tar.path)
 
 
-def require_signature(tar: Path, public: Path) -> None:
+def require_signature(tar: Content, public: Path) -> None:
     """Refuses a tar that the owner of a key did not sign; nothing in the tar is looked at.
 
     Raises:
@@ -83,20 +71,14 @@ def require_signature(tar: Path, public: Path) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     key = _key(public, load_pem_public_key, Ed25519PublicKey, "public key")
-    if tar.is_dir():
-        raise BundleError(
-            f"{tar} is a folder, and only a packed bundle is signed",
-            fix=f"pack the folder {tar}, then sign the tar",
-        )
-    path = signature_path(tar)
+    path = signature_path(tar.path)
     if not path.is_file():
-        raise BundleError(f"{tar} is not signed", found=f"no {path.name} beside it", fix="sign the tar")
-    with os_errors(tar, "read"):
-        data, signature = tar.read_bytes(), path.read_bytes()
+        raise BundleError(f"{tar.path} is not signed", found=f"no {path.name} beside it", fix="sign the tar")
+    signature = content_of(path, KEY_BYTES, BundleError).data
     try:
         if len(signature) != SIGNATURE_BYTES:
             raise InvalidSignature
-        key.verify(signature, data)
+        key.verify(signature, tar.data)
     except InvalidSignature as error:
         raise BundleError(
             f"{path} is not the signature of {tar.name} by {public}",
@@ -105,9 +87,15 @@ def require_signature(tar: Path, public: Path) -> None:
         ) from error
 
 
+def _private_key(path: Path) -> Any:
+    with needs("sign bundles"):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    return _key(path, lambda pem: load_pem_private_key(pem, None), Ed25519PrivateKey, "private key")
+
+
 def _key(path: Path, load: Any, kind: type, what: str) -> Any:
-    with os_errors(path, "read"):
-        pem = path.read_bytes()
+    pem = content_of(path, KEY_BYTES).data
     try:
         key = load(pem)
     except Exception as error:  # ValueError, TypeError (a passphrase), UnsupportedAlgorithm

@@ -6,10 +6,9 @@ from typing import Any
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle, names_of
+from toolkit.bundle.sealing import manifest_text
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.files import json_text
 from toolkit.target import target_from_name
-from toolkit.workspace import MANIFEST
 
 
 def stripped_manifest(bundle: Bundle, only: str) -> dict[str, Any]:
@@ -79,5 +78,5 @@ def _require_target(name: str, bundle: Bundle, names: tuple[str, ...]) -> None:
 def manifest_bytes(bundle: Bundle, only: str | None) -> bytes:
     """The manifest to pack: as it stands, or stripped."""
     if only is None:
-        return (bundle.folder / MANIFEST).read_bytes()
-    return json_text(stripped_manifest(bundle, only)).encode()
+        return bundle.manifest_content.data
+    return manifest_text(stripped_manifest(bundle, only)).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import LEARNED
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
-from toolkit.files import json_text, read_json
+from toolkit.files import Content, content_of, json_object, json_text
 from toolkit.folders import folder_replaced
+from toolkit.limits import DOCUMENT_BYTES
 
 if TYPE_CHECKING:
     import onnx
 
-FORMAT = 1
+FORMAT = 2
+UNBOUND = 1  # the format before it: its key did not cover the ranges, so that something else has to
 RECORD = "record.json"
 OBSERVER_VERSION = "0.1.0"  # of what measures ranges: changes when the numbers do, and not with a release
 NAMES = {
@@ -43,6 +46,7 @@ class Record:
         images: the first 16 hex digits of each measured image's sha256, sorted: who evaluates later can tell which
             images it must leave out.
         notes: what people want to know and no range depends on: the candidates that `auto` tried, what was forced.
+        format: of the file that it was read from; it decides what the key covers.
     """
 
     amax: dict[str, float]
@@ -51,11 +55,18 @@ class Record:
     images: tuple[str, ...]
     notes: dict[str, Any] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
+    format: int = FORMAT
 
     @property
     def key(self) -> str:
-        """sha256 over everything that the ranges depend on."""
-        return _sha256_of_json(self.belongs_to)
+        """sha256 over everything that the ranges depend on, the images and the ranges themselves.
+
+        It guards against damage and slips, not against somebody: who can write a range can write the key.
+        """
+        if self.format == UNBOUND:
+            return _sha256_of_json(self.belongs_to)
+        parts = [self.belongs_to, list(self.images), self.amax, self.largest, self.cpu]
+        return _sha256_of_json(parts)
 
     @property
     def from_qat(self) -> bool:
@@ -65,7 +76,7 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""
         return {
-            "format": FORMAT,
+            "format": self.format,
             "key": self.key,
             "belongs_to": self.belongs_to,
             "images": list(self.images),
@@ -105,19 +116,34 @@ def record_from_file(path: Path) -> Record:
     """Reads `record.json`.
 
     Raises:
-        CalibrationError: not a record, of an unknown format, or changed by hand (the key does not match).
+        CalibrationError: not a record, of an unknown format, of one whose ranges nothing binds, or changed by hand (the
+            key does not match).
     """
-    document = read_json(path, CalibrationError)
-    if document.get("format") != FORMAT:
+    record = record_from_content(content_of(path, DOCUMENT_BYTES, CalibrationError))
+    if record.format == UNBOUND:
+        raise CalibrationError(
+            f"{path} was written when a record's key did not cover its ranges yet",
+            found=f"format {UNBOUND}",
+            allowed=f"format {FORMAT}; in a bundle, whose hashes cover them, both",
+            fix="`toolkit.calibrate` measures again; learned ranges come with training again",
+        )
+    return record
+
+
+def record_from_content(content: Content) -> Record:
+    """`record_from_file` of a file that was read, such as one of a bundle, whose hash binds it."""
+    path, document = content.path, json_object(content, CalibrationError)
+    if document.get("format") not in (UNBOUND, FORMAT):
         raise CalibrationError(f"{path} has an unknown format", found=document.get("format"), allowed=FORMAT)
     try:
         record = Record(
-            {str(k): float(v) for k, v in document["amax"].items()},
-            {str(k): float(v) for k, v in document["largest"].items()},
-            {str(k): str(v) for k, v in document["belongs_to"].items()},
+            _ranges(document["amax"], "amax"),
+            _ranges(document["largest"], "largest", zero=True),
+            {part: str(document["belongs_to"][part]) for part in {**document["belongs_to"], **NAMES}},
             tuple(str(image) for image in document["images"]),
             dict(document.get("notes", {})),
-            {str(k): float(v) for k, v in document.get("cpu", {}).items()},
+            _ranges(document.get("cpu", {}), "cpu"),
+            int(document["format"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(
@@ -126,6 +152,16 @@ def record_from_file(path: Path) -> Record:
     if document.get("key") != record.key:
         raise CalibrationError(f"{path} was changed by hand", found="its key does not match its content")
     return record
+
+
+def _ranges(values: dict[str, Any], what: str, zero: bool = False) -> dict[str, float]:
+    """Numbers by tensor name; each finite and above zero, or zero where a tensor may be nothing else."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{what} of {name} is {value!r}, which is no number")
+        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+            raise ValueError(f"{what} of {name} is {value}, which no tensor has")
+    return {name: float(value) for name, value in values.items()}
 
 
 def _sha256_of_json(value: Any) -> str:

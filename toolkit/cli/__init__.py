@@ -15,6 +15,7 @@ from toolkit.cli import (
     bench,
     build,
     bundle,
+    cache,
     calibrate,
     doctor,
     export,
@@ -28,6 +29,7 @@ from toolkit.cli import (
     verify,
 )
 from toolkit.cli.words import typed, typed_document
+from toolkit.documents import Failure, failure_of
 from toolkit.errors import ToolkitError
 from toolkit.files import os_errors
 from toolkit.lazy import needs
@@ -42,11 +44,13 @@ app = typer.Typer(
     epilog="The walk: toolkit train, toolkit export --int8 --fp16, toolkit verify, toolkit bench. "
     "Each command has --help with examples; the last line of stdout is one JSON document.",
 )
+STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))  # a closed terminal is one, too
+STOPPED_BY: list[int] = []  # signals of this run
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
 for verb in (
-    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, init,
+    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, cache, init,
 ):  # fmt: skip
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.add_typer(bundle.app, name="bundle")
@@ -66,12 +70,17 @@ def _options(
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong, 143 SIGTERM."""
+    STOPPED_BY.clear()
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _terminate)
     if sys.stderr is None:  # closed, as in 2>&-: nobody listens, and the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     code, document = _outcome(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is done: a late Ctrl-C must not turn that into a failure
+    if STOPPED_BY and code:
+        code = 128 + STOPPED_BY[0]  # as a shell says it: 143 after SIGTERM
+    for number in (signal.SIGINT, *STOPS):  # all is done: a late Ctrl-C must not turn that into a failure
         signal.signal(number, signal.SIG_IGN)
     code = max(code, _printed(document))
     _leave_the_others(code)
@@ -124,10 +133,11 @@ def _leave_the_others(code: int) -> None:
 
 def _interrupted() -> tuple[int, dict[str, Any]]:
     _tell("\ninterrupted; nothing was half-written")
-    return 1, {"ok": False, "error": "Interrupted", "what": "interrupted"}
+    return 1, Failure(False, "Interrupted", "interrupted").as_dict()
 
 
 def _terminate(number: int, frame: object) -> None:
+    STOPPED_BY.append(number)
     raise KeyboardInterrupt  # so that half-written folders are cleared away, as after Ctrl-C
 
 
@@ -137,10 +147,10 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
             answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
     except ToolkitError as error:
         _tell(typed(f"\nerror: {error}"))
-        return 1, {"ok": False, **typed_document(error.as_dict())}
+        return 1, typed_document(failure_of(error).as_dict())
     except UsageError as error:
         error.show()
-        return 2, {"ok": False, "error": "UsageError", "what": error.format_message()}
+        return 2, Failure(False, "UsageError", error.format_message()).as_dict()
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     if answer == INTERRUPTED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from toolkit.engine.bundle_engines import Built
     from toolkit.engine.planning import Plan
     from toolkit.engine.resolver import Resolved
-    from toolkit.target import Target
 
 
 def command(
@@ -58,76 +56,39 @@ def command(
 
       toolkit build --explain
     """
-    from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.reading import bundle_from_folder, names_of
     from toolkit.cli.console import note, steps
-    from toolkit.engine.bundle_engines import build_engines
-    from toolkit.engine.planning import plan_of_build
-    from toolkit.engine.trials import Trials
-    from toolkit.errors import ToolkitError
+    from toolkit.cli.options import batch_from_text
+    from toolkit.engine.bundle_engines import build
+    from toolkit.engine.planning import BuildOptions, plan_of_build
     from toolkit.target import target_from_name
 
-    if repeat != 1 and not verify:
-        raise ToolkitError("which of several builds is best shows only when they run", fix="--repeat N --verify")
+    options = BuildOptions(
+        batch=batch_from_text(batch), dla_core=dla, workspace_mib=workspace_mib, optimization_level=opt_level,
+        compatible=compatible, verify=verify, repeats=repeat,
+    )  # fmt: skip
     opened = bundle_from_folder(bundle, packed=False)
     note(f"bundle: {opened.folder}")
-    told = {
-        "workspace_mib": workspace_mib,
-        "optimization_level": opt_level,
-        "compatible": compatible,
-        "dla_core": dla,
-    }
-    chosen = _told(target_from_name(target), batch, told)
-    wanted = tuple(dict.fromkeys(part.strip() for part in precision.split(",")))
     if explain:
-        return _explained(plan_of_build(opened, wanted, chosen), chosen.name)
+        chosen, notes = options.applied_to(target_from_name(target))
+        return _explained(plan_of_build(opened, names_of(precision), chosen), chosen.name, notes)
     with steps() as step:
-        built = build_engines(opened, wanted, chosen, step, Trials(repeat) if verify else None)
+        built = build(opened, precision, target, options, on_step=step)
     _show(opened.folder, built)
-    return {
-        "ok": True,
-        "bundle": str(opened.folder.resolve()),
-        "engines": list(built.engines),
-        "resolved": [_as_dict(answer) for answer in built.resolved],
-        "notes": list(built.notes),
-    }
+    return built.as_dict()
 
 
-def _told(target: Target, batch: str | None, told: dict[str, Any]) -> Target:
-    """The target with what the command line says instead. A DLA takes one batch size: the best served, unless asked."""
-    from toolkit.cli.console import note
-    from toolkit.cli.options import batch_from_text
-    from toolkit.target import require_batch
-
-    chosen = replace(target, **{name: value for name, value in told.items() if value is not None})
-    if (sizes := batch_from_text(batch)) is not None:
-        return replace(chosen, batch=require_batch(*sizes))
-    if chosen.dla_core is None:
-        return chosen
-    size = chosen.batch[1]
-    note(f"the DLA takes one batch size: {size}, which the target serves best; --batch 8:8:8 says another")
-    return replace(chosen, batch=(size, size, size))
-
-
-def _explained(plan: Plan, target: str) -> dict[str, Any]:
+def _explained(plan: Plan, target: str, notes: tuple[str, ...]) -> dict[str, Any]:
     """Shows what would be built and why, and what stands in the way of it here."""
     from toolkit.cli.console import note
 
-    _show_reasons(plan.resolved, (*plan.tensorrt.reasons, f"{plan.tensorrt.name} builds for target {target}"))
+    reasons = plan.described.reasons if plan.described else ()
+    _show_reasons(plan.resolved, (*reasons, f"{plan.tensorrt} builds for target {target}"))
+    for sentence in notes:
+        note(sentence)
     if plan.obstacle:
         note(f"not on this machine: {plan.obstacle}")
-    return {
-        "ok": True,
-        "tensorrt": plan.tensorrt.name,
-        "resolved": [_as_dict(answer) for answer in plan.resolved],
-        "builds_here": not plan.obstacle,
-        "obstacle": plan.obstacle or None,
-    }
-
-
-def _as_dict(answer: Resolved) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(answer)
+    return plan.as_dict()
 
 
 def _show_reasons(resolved: tuple[Resolved, ...], facts: tuple[str, ...]) -> None:
@@ -155,7 +116,8 @@ def _show(folder: Path, built: Built) -> None:
              "unknown" if of is None else f"{reading['Int8']} of {of}")
         )  # fmt: skip
     columns = ("engine", "size", "build", "convolutions in int8")
-    table(f"{folder}, built with {built.tensorrt.name}", columns, rows)
+    maker = built.tensorrt.name if built.tensorrt else "TensorRT"
+    table(f"{folder}, built with {maker}", columns, rows)
     for sentence in built.notes:
         note(sentence)
     note(f"TensorRT's words: {folder / 'engines'}/*.log")

@@ -9,9 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from toolkit.bundle.packing import Packed
+    from toolkit.bundle.results import Signature
 
 app = typer.Typer(no_args_is_help=True, help="Pack a bundle into one file, sign it, check it, unpack it.")
-SIGNED, UNSIGNED, UNCHECKED = "signed with this key", "not signed", "signed; not checked without --key"
 
 
 @app.command()
@@ -34,8 +34,9 @@ def pack(
     """
     import hashlib
 
-    from toolkit.bundle.packing import SUFFIX, tar_of_files
+    from toolkit.bundle.packing import SUFFIX, tar_of_bundle
     from toolkit.bundle.reading import bundle_from_folder, require_apart
+    from toolkit.bundle.results import PackedBundle
     from toolkit.bundle.stripping import manifest_bytes
     from toolkit.cli.console import say
     from toolkit.files import write_bytes
@@ -43,11 +44,11 @@ def pack(
     opened = bundle_from_folder(bundle)
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
     require_apart(opened, target, "-o")
-    data = tar_of_files(opened.folder, manifest_bytes(opened, only))
+    data = tar_of_bundle(opened, manifest_bytes(opened, only))
     write_bytes(target, data)
     digest = hashlib.sha256(data).hexdigest()
     say(f"{target}: {len(data):,} bytes, sha256 {digest}")
-    return {"ok": True, "tar": str(target.resolve()), "bytes": len(data), "sha256": digest, "only": only}
+    return PackedBundle(True, target.resolve(), len(data), digest, only).as_dict()
 
 
 @app.command()
@@ -64,6 +65,7 @@ def unpack(
       toolkit bundle unpack my-net.tar -o bundles/my-net --key vendor.pub
     """
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.results import UnpackedBundle
     from toolkit.bundle.unpacking import unpack as unpack_tar
     from toolkit.cli.console import say
     from toolkit.errors import ToolkitError
@@ -74,9 +76,9 @@ def unpack(
     packed = unpack_tar(tar, target, key)
     bundle_from_folder(target)
     signature = _signature(tar, key)
-    say(f"{target}: {len(packed.sizes) + 1} files, {signature}")
+    say(f"{target}: {len(packed.places) + 1} files, {signature}")
     say(f"Next: [bold]toolkit selftest {target}[/bold]")
-    return {"ok": True, "bundle": str(target.resolve()), "files": len(packed.sizes) + 1, "signature": signature}
+    return UnpackedBundle(True, target.resolve(), len(packed.places) + 1, signature).as_dict()
 
 
 @app.command()
@@ -90,10 +92,11 @@ def show(
 
       toolkit bundle show my-net.tar
     """
+    from toolkit.bundle.results import shown_bundle
+
     manifest, where = _manifest(bundle)
     _show(manifest, where)
-    keys = ("model", "labels", "preprocessing", "files", "engines", "accuracy", "stripped")
-    return {"ok": True, "bundle": where, **{name: manifest[name] for name in keys if name in manifest}}
+    return shown_bundle(where, manifest).as_dict()
 
 
 @app.command()
@@ -111,14 +114,15 @@ def sign(
     """
     from toolkit.bundle import signing
     from toolkit.bundle.packing import check_tar
+    from toolkit.bundle.results import SignedBundle
     from toolkit.cli.console import say
 
-    check_tar(tar)  # nobody should put their name to a broken file
+    packed = check_tar(tar)  # nobody should put their name to a broken file
     if new_key:
         say(f"{signing.new_key(key)} is for the devices; keep {key} to yourself")
-    signature = signing.sign(tar, key)
+    signature = signing.sign(packed.content, key)
     say(f"{signature} signs {tar}; a device checks it with --key")
-    return {"ok": True, "tar": str(tar.resolve()), "signature": str(signature.resolve())}
+    return SignedBundle(True, tar.resolve(), signature.resolve()).as_dict()
 
 
 @app.command()
@@ -133,17 +137,15 @@ def check(
 
       toolkit bundle check bundles/my-net
     """
-    from toolkit.bundle.signing import require_signature
+    from toolkit.bundle.results import CheckedBundle
     from toolkit.cli.console import say
     from toolkit.workspace import newest_bundle
 
     bundle = bundle or newest_bundle()
-    if key is not None:
-        require_signature(bundle, key)
-    manifest, where = _manifest(bundle)
+    manifest, where = _manifest(bundle, key)
     signature = _signature(bundle, key)
     say(f"{where}: {len(manifest['files'])} files have the hashes of the manifest; {signature}")
-    return {"ok": True, "bundle": where, "files": len(manifest["files"]), "signature": signature}
+    return CheckedBundle(True, where, len(manifest["files"]), signature).as_dict()
 
 
 def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
@@ -155,28 +157,27 @@ def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
     return bundle.with_name(f"{bundle.resolve().name}{suffix}")
 
 
-def _manifest(bundle: Path | None) -> tuple[dict[str, Any], str]:
+def _manifest(bundle: Path | None, key: Path | None = None) -> tuple[dict[str, Any], Path]:
     from toolkit.bundle.packing import check_tar
-    from toolkit.bundle.reading import bundle_from_folder, require_manifest
+    from toolkit.bundle.reading import bundle_from_folder
 
     if bundle is not None and bundle.is_file():
-        packed: Packed = check_tar(bundle)
-        require_manifest(packed.manifest, bundle)
-        return packed.manifest, str(bundle.resolve())
-    opened = bundle_from_folder(bundle)
-    return opened.manifest, str(opened.folder.resolve())
+        packed: Packed = check_tar(bundle, key)
+        return packed.manifest, bundle.resolve()
+    opened = bundle_from_folder(bundle, key=key)
+    return opened.manifest, opened.folder.resolve()
 
 
-def _signature(bundle: Path, key: Path | None) -> str:
+def _signature(bundle: Path, key: Path | None) -> Signature:
     """What is known of it once a check with a key has passed."""
     from toolkit.bundle.signing import signature_path
 
     if key is not None:
-        return SIGNED
-    return UNCHECKED if signature_path(bundle).is_file() else UNSIGNED
+        return "signed with this key"
+    return "signed; not checked without a key" if signature_path(bundle).is_file() else "not signed"
 
 
-def _show(manifest: dict[str, Any], where: str) -> None:
+def _show(manifest: dict[str, Any], where: Path) -> None:
     from toolkit.cli.console import note, say, table
 
     shape = "x".join(str(manifest["preprocessing"][name]) for name in ("height", "width", "channels"))

@@ -78,7 +78,7 @@ def command(
     path, record = found.save(output), found.record
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
     say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
-    return {"ok": True, "record": str(path.resolve()), **found.as_dict()}
+    return found.saved_as(path).as_dict()
 
 
 def show_choice(choice: Choice | Calibration) -> None:
@@ -88,7 +88,7 @@ def show_choice(choice: Choice | Calibration) -> None:
     rows = [
         (c.method, f"{100 * c.parity.relative_l2:.3f} %", f"{c.parity.flips} of {c.parity.images}", "")
         if c.parity is not None
-        else (c.method, "", "", c.refused)
+        else (c.method, "", "", c.refused or "")
         for c in choice.candidates
     ]
     if rows:

@@ -12,10 +12,8 @@ def command() -> dict[str, Any]:
 
     Exits 1 if something that is needed or installed does not work; what is optional and absent is only listed.
     """
-    from dataclasses import asdict
-
     from toolkit.cli.console import plain, say, steps, table
-    from toolkit.doctor.checks import CHECKS, check
+    from toolkit.doctor.checks import CHECKS, check, examined
 
     found = []
     with steps() as step:
@@ -28,4 +26,4 @@ def command() -> dict[str, Any]:
     table("This machine", ("what", "state<", "version<", "shown by<"), rows)
     broken = [c.name for c in found if c.ok is False]
     say(f"[red]broken: {', '.join(broken)}[/red]" if broken else "Nothing that is installed is broken.")
-    return {"ok": not broken, "checks": [asdict(c) for c in found]}
+    return examined(found).as_dict()

@@ -10,7 +10,7 @@ import typer
 from toolkit.cli import options
 
 if TYPE_CHECKING:
-    from toolkit.exporting.writing import Exported
+    from toolkit.exporting.result import Exported
     from toolkit.quantization.sensitivity import Budget
 
 FEW_IN_INT8 = 0.5  # of all multiplications
@@ -127,7 +127,7 @@ def command(
         note("INT8 with the scales that toolkit train --qat learned; --method auto measures others.")
     _show_decided(made)
     _show(made)
-    return {"ok": True, **made.as_dict()}
+    return made.as_dict()
 
 
 def _show_decided(made: Exported) -> None:
@@ -183,7 +183,7 @@ def _show(made: Exported) -> None:
                 f"{score.flips}" if score else "",
             )
         )
-    table(f"{made.folder}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    table(f"{made.bundle}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
     for entry in made.engines:
         layers = entry["census"]
         if layers and entry["precision"] == "int8":

@@ -17,7 +17,7 @@ def command(
     """
     from toolkit.cli.console import say
     from toolkit.files import os_errors, write_bytes
-    from toolkit.workspace import ROOMS
+    from toolkit.workspace import ROOMS, NewWorkspace
 
     with os_errors(folder, "make"):
         for room in ROOMS:
@@ -25,4 +25,4 @@ def command(
     if not (folder / ".gitignore").exists():
         write_bytes(folder / ".gitignore", b"bundles/\n*.part\n.*.lock\n")
     say(f"[bold]{folder}[/bold] is a workspace. Next: toolkit train my-net --data fashion-mnist")
-    return {"ok": True, "workspace": str(folder.resolve())}
+    return NewWorkspace(True, folder.resolve()).as_dict()

@@ -25,47 +25,18 @@ def command(
       toolkit inspect bundles/resnet32x32-fashion/engines/model.int8.engine
     """
     from toolkit.cli.console import note, plain, say
-    from toolkit.errors import BackendUnavailable
-    from toolkit.runtime.driver import probe_driver
-    from toolkit.runtime.trt.layer_report import layer_report_from_dict, warnings_of_layer_report
-    from toolkit.runtime.trt.module import find_tensorrt
-    from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan
+    from toolkit.deployment.inspection import inspection_of_engine
 
-    sidecar = sidecar_of_plan(engine)
-    try:
-        driver = probe_driver()
-        obstacle = obstacle_to_running(sidecar, find_tensorrt(driver=driver), driver)
-    except BackendUnavailable as error:
-        obstacle = error.what
-    _show_maker(sidecar)
-    layer_report = layer_report_from_dict(sidecar.get("census"))
-    warnings: tuple[str, ...] = ()
-    if layer_report is None:
-        say(f"[yellow]layers unknown[/yellow]: {plain(str(sidecar.get('census_reason')))}")
+    found = inspection_of_engine(engine)
+    _show_maker(found.sidecar)
+    if found.layer_report is None:
+        say(f"[yellow]layers unknown[/yellow]: {plain(str(found.sidecar.get('census_reason')))}")
     else:
-        _show_layer_report(engine, layer_report, None if all_layers else SHOWN_FUSIONS)
-        warnings = warnings_of_layer_report(layer_report, _is_int8(sidecar))
-    for warning in warnings:
+        _show_layer_report(engine, found.layer_report, None if all_layers else SHOWN_FUSIONS)
+    for warning in found.warnings:
         say(f"[yellow]{plain(warning)}[/yellow]")
-    note(f"it cannot run here: {obstacle}" if obstacle else "it can run here")
-    return {
-        "ok": True,
-        "engine": str(engine.resolve()),
-        "sidecar": sidecar,
-        "conversions": None if layer_report is None else layer_report.conversions,
-        "reformats": None if layer_report is None else layer_report.reformats,
-        "warnings": list(warnings),
-        "runs_here": not obstacle,
-        "obstacle": obstacle or None,
-    }
-
-
-def _is_int8(sidecar: dict[str, Any]) -> bool:
-    """By its file, or by the flag of a build that took its ranges from calib.cache."""
-    from toolkit.bundle.manifest import variant_of_file
-
-    variant = variant_of_file(sidecar["onnx"]["file"])
-    return (variant is not None and variant.is_int8) or "INT8" in sidecar["flags"]
+    note(f"it cannot run here: {found.obstacle}" if found.obstacle else "it can run here")
+    return found.as_dict()
 
 
 def _show_maker(sidecar: dict[str, Any]) -> None:

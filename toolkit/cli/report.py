@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from toolkit.bundle.reading import Bundle
     from toolkit.report.evidence import Evidence
 
-SCHEMA = "toolkit/report/1"
-
 
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
@@ -49,6 +47,7 @@ def command(
     from toolkit.files import write_together
     from toolkit.report.markdown import card_from_evidence
     from toolkit.report.page import page_from_evidence
+    from toolkit.report.result import Deploy, Reported, WrittenFile
     from toolkit.report.verdict import choice_from_evidence, reservations, sentence
     from toolkit.version import __version__
 
@@ -60,21 +59,20 @@ def command(
     pages += [(markdown, card_from_evidence(evidence))] if markdown else []
     contents = {path: text.encode() for path, text in pages}
     write_together(contents)
-    files = [{"file": str(path.resolve()), "bytes": len(content)} for path, content in contents.items()]
+    files = tuple(WrittenFile(path.resolve(), len(content)) for path, content in contents.items())
     choice = choice_from_evidence(evidence)
     say(plain(f"{output}: {sentence(evidence, choice)}"))
-    return {
-        "schema": SCHEMA,
-        "ok": True,
-        "tool": __version__,
-        "bundle": str(opened.folder.resolve()),
-        "model": opened.model,
-        "manifest_sha256": evidence.manifest_sha256,
-        "verdict": sentence(evidence, choice),
-        "deploy": None if choice is None else {"runner": choice.runner, "file": evidence.file_of(choice.runner)},
-        "not_covered": reservations(evidence, choice),
-        "files": files,
-    }
+    return Reported(
+        ok=True,
+        tool=__version__,
+        bundle=opened.folder.resolve(),
+        model=opened.model,
+        manifest_sha256=evidence.manifest_sha256,
+        verdict=sentence(evidence, choice),
+        deploy=None if choice is None else Deploy(choice.runner, evidence.file_of(choice.runner)),
+        not_covered=tuple(reservations(evidence, choice)),
+        files=files,
+    ).as_dict()
 
 
 def _require_apart(bundle: Bundle, written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
@@ -101,6 +99,7 @@ def _evidence(
     images: int | None,
     gate: float | None,
 ) -> Evidence:
+    from toolkit.benchmarking.result import Benchmark
     from toolkit.bundle.manifest import VARIANTS
     from toolkit.cli.report_evidence import (
         benched_now,
@@ -113,17 +112,13 @@ def _evidence(
     )
     from toolkit.errors import ToolkitError
     from toolkit.report.evidence import Evidence
+    from toolkit.verification.result import Verification
 
     if verify is not None and gate is not None:
         raise ToolkitError(
             "a saved document of toolkit verify has its own gate", found=f"--verify and --gate {gate:g}", allowed="one"
         )
     # What a user gave is read before anything is measured: a wrong file must not cost a minute.
-    saved = {
-        name: document_from_file(path, name)
-        for name, path in (("verify", verify), ("bench", bench))
-        if path is not None
-    }
     known = Evidence(
         folder=_as_typed(bundle.folder),
         manifest=bundle.manifest,
@@ -131,8 +126,8 @@ def _evidence(
         files={name: variant.file for name, variant in VARIANTS.items()},
         record=record_of(bundle),
         sidecars=sidecars_of(bundle),
-        verify=saved.get("verify"),
-        bench=saved.get("bench"),
+        verify=None if verify is None else document_from_file(verify, Verification, "verify"),
+        bench=None if bench is None else document_from_file(bench, Benchmark, "bench"),
         sensitivity=sensitivity_of_model(sensitivity, bundle),
     )
     judged = known.verify or verified_now(bundle, data, images, gate)

@@ -35,34 +35,19 @@ def command(
     """
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, plain, say, table
-    from toolkit.deployment.runners import BACKENDS, require_backends
     from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
-    from toolkit.version import __version__
 
-    here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
-    backends = require_backends(backend, here)
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
-    checks = selftest(
-        opened, backends, seconds=seconds, max_slowdown=max_slowdown, record=record, must_run=backend != "all"
-    )
+    found = selftest(opened, backends=backend, seconds=seconds, max_slowdown=max_slowdown, record=record)
     rows = [
         (check.what, f"[{COLORS[check.verdict]}]{check.verdict}[/{COLORS[check.verdict]}]", plain(check.found))
-        for check in checks
+        for check in found.checks
     ]
     table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)
-    failed = [check for check in checks if check.verdict == FAILED]
-    for check in failed:
-        if check.fix:
-            say(f"[red]{plain(check.what)}[/red]: {plain(check.fix)}")
-    say("[red]Not fit for use as it is.[/red]" if failed else "Still the same model.")
-    return {
-        "ok": not failed,
-        "bundle": str(opened.folder.resolve()),
-        "model": opened.model,
-        "manifest_sha256": opened.manifest_sha256,
-        "tool": __version__,
-        "recorded": record and not failed,
-        "checks": [check.as_dict() for check in checks],
-        "not_run": [check.what for check in checks if check.verdict == NOT_RUN],
-    }
+    for check in found.checks:
+        if check.fix and check.verdict != NOT_RUN:
+            color = "red" if check.verdict == FAILED else "yellow"
+            say(f"[{color}]{plain(check.what)}[/{color}]: {plain(check.fix)}")
+    say("Still the same model." if found.ok else "[red]Not fit for use as it is.[/red]")
+    return found.as_dict()

@@ -7,12 +7,6 @@ from typing import Any
 
 import typer
 
-ONLY_A_SERVER = (
-    "that the server's backends read these files, and that its TensorRT is the engines' own",
-    "that its answers are the golden logits: the warm-up runs golden images, it does not compare",
-    "throughput and latency: perf_analyzer, see docs/scale.md",
-)
-
 
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
@@ -41,15 +35,9 @@ def command(
     note(f"bundle: {opened.folder}")
     wanted = require_precisions(precision, opened)
     made = repository_from_bundle(opened, output, wanted, Serving(max_batch, delay, instances))
-    rows = [(model.name, model.backend, model.source, model.needs) for model in made.models]
+    rows = [(model.name, model.backend, model.source, model.needs) for model in made.written]
     table(f"{output}", ("model", "backend<", "from<", "needs<"), rows)
     for file, reason in made.left_out.items():
         say(f"[yellow]left out: {plain(file)}[/yellow]: {plain(reason)}")
-    note("Only a running server can show " + "; ".join(ONLY_A_SERVER))
-    return {
-        "ok": True,
-        "repository": str(output.resolve()),
-        "models": [model.name for model in made.models],
-        "left_out": made.left_out,
-        "only_a_server_can_show": list(ONLY_A_SERVER),
-    }
+    note("Only a running server can show " + "; ".join(made.only_a_server_can_show))
+    return made.as_dict()

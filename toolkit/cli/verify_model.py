@@ -45,13 +45,13 @@ def verify_model(name: str, data: str | None, count: int | None, convert: bool, 
 
     Not equal within `TOLERANCE_POINTS` is not ok; on other images there is nothing to compare.
     """
-    from dataclasses import asdict
     from functools import partial
 
     from toolkit.cli.console import say, steps, table
     from toolkit.compare.parity import logits_in_batches, score_from_logits
     from toolkit.lazy import needs
     from toolkit.runtime.pytorch import TorchRunner
+    from toolkit.verification.result import ModelVerification, judging
 
     with needs("run the PyTorch model"):
         from toolkit.models.checkpoint import folder_of_model, load_model
@@ -72,13 +72,7 @@ def verify_model(name: str, data: str | None, count: int | None, convert: bool, 
     table(title, ("model", "top-1", "95 %", "card says", "<"), [row])
     if not ok:
         say("[red]The card claims another accuracy than these weights have.[/red] Train again, or restore the folder.")
-    return {
-        "ok": ok,
-        "model": str(loaded.folder.resolve()),
-        "images": {"source": images.source, "count": len(images), "sha256": images.sha256},
-        "score": asdict(score),
-        "card_top1_percent": claimed,
-    }
+    return ModelVerification(ok, loaded.folder.resolve(), judging(images), score, claimed).as_dict()
 
 
 def _images(card: Card, data: str | None, count: int | None, convert: bool, skip_bad: bool) -> LabeledImages:

@@ -33,7 +33,7 @@ COMMANDS = {
     "pack the folder": "toolkit bundle pack",
     "sign the tar": "toolkit bundle sign",
 }
-CODE = re.compile(r"`((?:[a-z_]+=|toolkit\.[a-z])[^`]*)`")
+CODE = re.compile(r"`((?:[a-z][a-z0-9_]*=|toolkit\.[a-z])[^`]*)`")
 
 
 def typed(text: str) -> str:

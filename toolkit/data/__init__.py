@@ -5,7 +5,7 @@ from __future__ import annotations
 from toolkit.data.describe import require_two_classes, summary
 from toolkit.data.download import Progress
 from toolkit.data.source import dataset_from_spec
-from toolkit.data.subsets import require_disjoint, sample, without_shared
+from toolkit.data.subsets import require_disjoint, sample, without_shared, without_test_images
 
 __all__ = [
     "Progress",
@@ -15,4 +15,5 @@ __all__ = [
     "sample",
     "summary",
     "without_shared",
+    "without_test_images",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +15,10 @@ from toolkit.data import dataset_from_spec, require_disjoint, sample, without_sh
 from toolkit.data.fit import SQUASH
 from toolkit.data.source import NAMED
 from toolkit.errors import CalibrationError, DataError
-from toolkit.files import os_errors, read_toml
+from toolkit.files import content_of, read_toml
 from toolkit.folders import folder_replaced
+from toolkit.limits import FILE_BYTES
+from toolkit.npz import arrays_of_npz, most_of_images
 from toolkit.workspace import find_in_room
 
 RECIPE = "recipe.toml"
@@ -165,14 +165,14 @@ def images_from_folder(folder: Path) -> ModelImages:
 
 
 def _images_from_npz(path: Path, name: str) -> LabeledImages:
-    with os_errors(path, "read"):
-        data = path.read_bytes()
+    content = content_of(path, FILE_BYTES, DataError)
+    fix = "restore the file from its source"
+    arrays = arrays_of_npz(content, most_of_images(len(content.data)), DataError, fix)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            classes = tuple(str(label) for label in arrays["classes"])
-            return LabeledImages(arrays["images"], arrays["labels"], classes, f"{name}/{path.name}")
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read", found=error, fix="restore the file from its source") from error
+        classes = tuple(str(label) for label in arrays["classes"])
+        return LabeledImages(arrays["images"], arrays["labels"], classes, f"{name}/{path.name}")
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read", found=error, fix=fix) from error
 
 
 def images_of_model(

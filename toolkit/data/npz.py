@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from toolkit.contracts import Dataset, Int64, LabeledImages, UInt8
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
-from toolkit.files import os_errors
+from toolkit.files import open_regular, os_errors
+from toolkit.npz import most_of_images, require_arrays_fit
 
 WHOLE = ("images", "labels")
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -42,7 +44,7 @@ def dataset_from_npz(path: Path, *, seed: int = 0) -> Dataset:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with os_errors(path, "read"), path.open("rb") as stream:
+    with os_errors(path, "read"), open_regular(path, DataError) as stream:
         magic = stream.read(4)
     if magic not in (b"PK\x03\x04", b"PK\x05\x06"):
         raise DataError(
@@ -53,7 +55,9 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         )
     try:
         # our own stream, because numpy leaves the one it opens itself open when the zip is damaged
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            require_arrays_fit(stream, most_of_images(os.fstat(stream.fileno()).st_size))
+            archive = np.load(stream, allow_pickle=False)
             _require_keys(path, set(archive.files))
             return {key: _array(archive, key) for key in archive.files if key in (*WHOLE, *PARTS, "classes")}
     except DataError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 
-from toolkit.contracts import Int64, LabeledImages, sha256_of_each
+from toolkit.contracts import Dataset, Int64, LabeledImages, sha256_of_each
+from toolkit.data.describe import require_two_classes
 from toolkit.errors import DataError
 
 TEST_SHARE = 0.2
@@ -48,6 +50,26 @@ def without_shared(images: LabeledImages, other: LabeledImages) -> LabeledImages
             fix="use two different sets of images",
         )
     return images.take(np.array(kept, np.int64))
+
+
+def without_test_images(dataset: Dataset, shared: int) -> tuple[Dataset, int]:
+    """The set without training images that are also test images, and how many those were.
+
+    Accuracy on an image that was learned by heart says nothing. The test part stays whole, so that its number can be
+    compared with those of others.
+
+    Args:
+        shared: how many test images also occur in the training part.
+
+    Raises:
+        DataError: no training image, or one class of them, is left.
+    """
+    if not shared:
+        return dataset, 0
+    train = without_shared(dataset.train, dataset.test)
+    kept = replace(dataset, train=train)
+    require_two_classes(kept)
+    return kept, len(dataset.train) - len(train)
 
 
 def sample(images: LabeledImages, count: int, seed: int) -> LabeledImages:

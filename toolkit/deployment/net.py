@@ -246,11 +246,7 @@ def load(
         BackendUnavailable: no backend can run.
         ToolkitError: an unknown backend or precision, or a backend that failed.
     """
-    if key is not None:
-        from toolkit.bundle.signing import require_signature
-
-        require_signature(Path(bundle), Path(key))
-    opened = bundle_from_folder(Path(bundle))
+    opened = bundle_from_folder(Path(bundle), key=None if key is None else Path(key))
     if backend != "auto" and backend not in BACKENDS:
         raise ToolkitError("unknown backend", found=backend, allowed="auto, " + ", ".join(BACKENDS))
     if precision != "best":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
+from toolkit.cache import private_folder
 from toolkit.errors import BackendUnavailable, MissingPackage
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.target import DEFAULT_TARGET, target_from_name
-from toolkit.workspace import cache_folder
 
 
 def open_ort_cuda(bundle: Bundle, precision: str) -> Runner:
@@ -22,7 +22,7 @@ def open_ort_cuda(bundle: Bundle, precision: str) -> Runner:
 
     try:
         optimize = VARIANTS[precision].optimize
-        return OrtRunner(bundle.onnx_file(precision), provider=CUDA, optimize=optimize)
+        return OrtRunner(bundle.onnx(precision), provider=CUDA, optimize=optimize)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error
 
@@ -42,8 +42,8 @@ def open_ort_trt(bundle: Bundle, precision: str) -> Runner:
         with needs("run ONNX files"):
             import onnxruntime
         require_provider(onnxruntime, TENSORRT)
-        model, batch = bundle.onnx_file(precision), target_from_name(DEFAULT_TARGET).batch
-        types, cache = VARIANTS[precision].builder_flags, cache_folder() / "ort-trt"
+        model, batch = bundle.onnx(precision), target_from_name(DEFAULT_TARGET).batch
+        types, cache = VARIANTS[precision].builder_flags, private_folder("ort-trt")
         options = tensorrt_options(model, types, batch, cache, probe_driver().devices[0].name)
         return OrtRunner(model, provider=TENSORRT, provider_options=options, largest_batch=batch[2], optimize=False)
     except MissingPackage as error:

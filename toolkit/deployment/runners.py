@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
@@ -15,6 +16,7 @@ from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.hints import NotNegative
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
+from toolkit.runtime.trt.preflight import Plan, checked_plan
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
 
@@ -216,9 +218,9 @@ def open_ort(bundle: Bundle, precision: str, threads: int = 0) -> Runner:
     from toolkit.errors import MissingPackage
     from toolkit.runtime.ort.runner import OrtRunner
 
-    path = bundle.onnx_file(precision)
+    content = bundle.onnx(precision)
     try:
-        runner = OrtRunner(path, threads=threads, optimize=VARIANTS[precision].optimize)
+        runner = OrtRunner(content, threads=threads, optimize=VARIANTS[precision].optimize)
     except MissingPackage as error:
         raise BackendUnavailable(error.what, fix=error.fix) from error
     wanted = ("tensor(uint8)", list(bundle.preprocessing.shape), [len(bundle.labels)])
@@ -226,7 +228,7 @@ def open_ort(bundle: Bundle, precision: str, threads: int = 0) -> Runner:
         found = runner.form
         runner.close()
         raise ToolkitError(
-            f"{path} is not the net that the manifest describes",
+            f"{content.path} is not the net that the manifest describes",
             found=" ".join(map(str, found)),
             allowed=" ".join(map(str, wanted)),
             fix="copy the bundle again, or export again",
@@ -247,7 +249,17 @@ def _open_trt(bundle: Bundle, precision: str) -> Runner:
         there = ", ".join(sorted({str(entry["precision"]) for entry in bundle.engines()}))
         kind = NoEngine if there else BackendUnavailable
         raise kind(f"{bundle.folder} has no {precision} engine", found=there or "no engines", fix=rebuild)
-    return TrtRunner(bundle.folder / engines[-1]["file"], rebuild=rebuild)
+    return TrtRunner(plan_of_bundle(bundle, engines[-1], rebuild), rebuild=rebuild)
+
+
+def plan_of_bundle(bundle: Bundle, entry: dict[str, Any], rebuild: str) -> Plan:
+    """An engine of the manifest with its sidecar, both as their hashes there bind them.
+
+    Raises:
+        BundleError: one of the two was written into. EngineError: see `toolkit.runtime.trt.preflight.checked_plan`.
+    """
+    name = str(entry["file"])
+    return checked_plan(bundle.files.content(name), bundle.files.content(f"{name}.json"), rebuild)
 
 
 OPENERS: dict[str, Callable[[Bundle, str], Runner]] = {

@@ -11,19 +11,26 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
+from toolkit.deployment.runners import plan_of_bundle
+from toolkit.documents import Document
 from toolkit.errors import BundleError, EngineError
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
-from toolkit.runtime.trt.preflight import sidecar_of_plan
+from toolkit.hints import Apart
 from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
 LABELS, WARMUP, CONFIG, VERSION = "labels.txt", "warmup", "config.pbtxt", "1"
 WORKSPACE_BYTES = 1 << 30
+ONLY_A_SERVER = (
+    "that the server's backends read these files, and that its TensorRT is the engines' own",
+    "that its answers are the golden logits: the warm-up runs golden images, it does not compare",
+    "throughput and latency: perf_analyzer, see docs/scale.md",
+)
 LEFT_OUT = "ONNX Runtime's TensorRT takes one precision_mode and this file needs FP16 and INT8; its engine serves"
 
 
@@ -53,11 +60,24 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Repository:
-    """What was written, and for each file of the bundle that was not, why."""
+class Repository(Document):
+    """What toolkit triton wrote and prints.
 
-    models: tuple[Model, ...]
+    Attributes:
+        repository: the folder.
+        models: a folder each, by name.
+        left_out: for each file of the bundle that is not served, why.
+        only_a_server_can_show: what was not tried.
+        written: the models, with what each needs; in memory only.
+    """
+
+    SCHEMA = "toolkit/triton/1"
+    ok: Literal[True]
+    repository: Path
+    models: tuple[str, ...]
     left_out: dict[str, str]
+    only_a_server_can_show: tuple[str, ...]
+    written: Apart[tuple[Model, ...]] = ()
 
 
 def repository_from_bundle(
@@ -93,7 +113,8 @@ def repository_from_bundle(
         if not written:
             raise BundleError("there is nothing that Triton can serve", found=json.dumps(left_out))
         (fresh / MARK).write_text(json_text(_mark(bundle, written, left_out)))
-    return Repository(tuple(written), left_out)
+    names = tuple(model.name for model in written)
+    return Repository(True, target.resolve(), names, left_out, ONLY_A_SERVER, tuple(written))
 
 
 def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) -> Model:
@@ -103,15 +124,15 @@ def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) ->
     model = Model(f"{bundle.model}-{precision}", "onnxruntime", variant.file, needs)
     extra = _accelerator(bundle, variant, serving) if kind == "KIND_GPU" else ""
     config = _config(bundle, model, kind, serving.max_batch, serving) + extra
-    _write_model(root / model.name, bundle, config, "model.onnx", bundle.onnx_file(precision))
+    _write_model(root / model.name, bundle, config, "model.onnx", bundle.onnx(precision).data)
     return model
 
 
 def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Serving) -> tuple[Model | None, str]:
     """An engine as a model, or why Triton cannot serve it."""
-    plan = bundle.folder / entry["file"]
     try:
-        sidecar = sidecar_of_plan(plan, f"`toolkit.build({str(bundle.folder)!r})`")
+        plan = plan_of_bundle(bundle, entry, f"`toolkit.build({str(bundle.folder)!r})`")
+        sidecar = plan.sidecar
         name = bundle.preprocessing.as_dict()["input"]
         largest = int(sidecar["profile"][name][2][0])
     except EngineError as error:
@@ -124,21 +145,21 @@ def _write_engine(root: Path, bundle: Bundle, entry: dict[str, Any], serving: Se
     needs = (
         f"TensorRT {built['version']}, {maker.get('machine')}, {maker.get('device')}: an engine runs where it was built"
     )
-    model = Model(
-        f"{bundle.model}-{plan.name.removesuffix('.engine').replace('.', '-')}-trt", "tensorrt", entry["file"], needs
-    )
-    _write_model(root / model.name, bundle, _config(bundle, model, "KIND_GPU", largest, serving), "model.plan", plan)
+    stem = plan.path.name.removesuffix(".engine").replace(".", "-")
+    model = Model(f"{bundle.model}-{stem}-trt", "tensorrt", entry["file"], needs)
+    config = _config(bundle, model, "KIND_GPU", largest, serving)
+    _write_model(root / model.name, bundle, config, "model.plan", plan.data)
     return model, ""
 
 
-def _write_model(folder: Path, bundle: Bundle, config: str, file: str, source: Path) -> None:
+def _write_model(folder: Path, bundle: Bundle, config: str, file: str, data: bytes) -> None:
     (folder / VERSION).mkdir(parents=True)
     (folder / WARMUP).mkdir()
     (folder / CONFIG).write_text(config)
     (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels))
     # Named as the input, so that `perf_analyzer --input-data` of this folder sends the same pixels.
     (folder / WARMUP / bundle.preprocessing.as_dict()["input"]).write_bytes(bundle.golden()[0].images_nhwc[0].tobytes())
-    (folder / VERSION / file).write_bytes(source.read_bytes())
+    (folder / VERSION / file).write_bytes(data)
 
 
 def _config(bundle: Bundle, model: Model, kind: str, max_batch: int, serving: Serving) -> str:

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from toolkit.doctor import gpu, machine, packages
 from toolkit.doctor.machine import Absent, Answer
+from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
 from toolkit.runtime.trt.module import CudaDoesNotStart
 
@@ -21,11 +22,11 @@ TIMEOUT_S = 120  # a cold import of torch on an SD card takes most of a minute
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Document):
     """One finding.
 
     Attributes:
-        ok: it works; False: it is needed or installed and does not work; None: optional and absent.
+        ok: it works; false: it is needed or installed and does not work; null: optional and absent.
         version: of the thing checked, where it has one.
         detail: what was computed or what went wrong, one line.
         fix: the command that mends it, where one does.
@@ -36,6 +37,25 @@ class Check:
     version: str | None = None
     detail: str = ""
     fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Doctor(Document):
+    """What toolkit doctor prints.
+
+    Attributes:
+        ok: nothing that is needed or installed is broken.
+    """
+
+    SCHEMA = "toolkit/doctor/1"
+    ok: bool
+    checks: tuple[Check, ...]
+
+
+def examined(found: Iterable[Check]) -> Doctor:
+    """Checks that were made, together."""
+    made = tuple(found)
+    return Doctor(all(check.ok is not False for check in made), made)
 
 
 def checks() -> list[Check]:
@@ -116,6 +136,7 @@ def _one_line(text: str) -> str:
 CHECKS: dict[str, tuple[bool, Callable[[], Answer]]] = {
     "python": (False, machine.python_version),
     "disk space": (False, machine.disk_space),
+    "cache": (False, machine.cache_size),
     "cpu": (False, machine.cpu_features),
     "jetson": (False, machine.jetson_release),
     "numpy": (True, packages.numpy_product),

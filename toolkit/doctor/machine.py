@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from toolkit.cache import inventory, private_folder
+
 NEEDED_FREE_GIB = 1.0
 CPU_FEATURES = {
     "avx2": "avx2",
@@ -54,6 +56,14 @@ def disk_space() -> Answer:
     if free_gib < NEEDED_FREE_GIB:
         raise RuntimeError(f"{free_gib:.1f} GiB free in {Path.cwd()}, {NEEDED_FREE_GIB:g} GiB are needed")
     return None, f"{free_gib:.1f} GiB free in {Path.cwd()}"
+
+
+def cache_size() -> Answer:
+    """How much is kept for this user, and whether it can be used: private to this user, or a temporary one."""
+    found, used = inventory(), private_folder()
+    if used != found.folder:
+        raise Absent(f"{found.folder} is not private to this user, or cannot be written; a temporary one is used")
+    return None, f"{found.bytes / 2**20:,.1f} MiB in {found.folder}"
 
 
 def cpu_features() -> Answer:

@@ -5,41 +5,56 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import RECORDS, VARIANTS
-from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.bundle.reading import Bundle, bundle_from_folder, names_of, opened_bundle
+from toolkit.bundle.sealing import manifest_text
+from toolkit.cache import private_folder
+from toolkit.documents import Document
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
 from toolkit.engine.monitor import WHOLE, overall
-from toolkit.engine.planning import Order, order_from_resolved, order_of_file, resolved_for
+from toolkit.engine.planning import BuildOptions, Order, order_from_resolved, order_of_file, resolved_for
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import EngineError
-from toolkit.files import json_text, os_errors, sha256_of_file
+from toolkit.files import os_errors, sha256_of_file
 from toolkit.folders import folder_replaced, locked
+from toolkit.hints import Apart
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
-from toolkit.target import Target
-from toolkit.workspace import MANIFEST, cache_folder
+from toolkit.target import DEFAULT_TARGET, Target, target_from_name
+from toolkit.workspace import MANIFEST
 
 Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Built:
-    """What `build_engines` left in a bundle: the manifest's entries, what each is of, why, and sentences for people."""
+class Built(Document):
+    """What `toolkit.build` returns, and toolkit build prints: engines that lie in a bundle.
 
+    Attributes:
+        bundle: its folder.
+        engines: the manifest's entries of those that were built now.
+        resolved: which file each is of, and why.
+        notes: sentences for people.
+        tensorrt: what built them; in memory only.
+    """
+
+    SCHEMA = "toolkit/build/1"
+    ok: Literal[True]
+    bundle: Path
     engines: tuple[dict[str, Any], ...]
     resolved: tuple[Resolved, ...]
-    tensorrt: TensorRT
     notes: tuple[str, ...]
+    tensorrt: Apart[TensorRT | None] = None
 
 
 def tensorrt_for_target(target: Target) -> TensorRT:
@@ -58,6 +73,33 @@ def tensorrt_for_target(target: Target) -> TensorRT:
     if obstacle:
         raise EngineError(f"no engine for {target.name} is built here", found=obstacle)
     return tensorrt
+
+
+def build(
+    bundle: str | os.PathLike[str] | Bundle | None = None,
+    precisions: str | Sequence[str] = "best",
+    target: str | Target = DEFAULT_TARGET,
+    options: BuildOptions = BuildOptions(),
+    *,
+    on_step: Step = lambda what, done, total: None,
+) -> Built:
+    """Builds engines into BUNDLE/engines/ with the TensorRT that is here, each with a JSON sidecar and TensorRT's log.
+
+    Args:
+        bundle: the folder, or an opened bundle; the newest of the workspace where there is none.
+        precisions: of "fp32", "fp16", "int8" and "best" for this TensorRT, in a list or with commas.
+        target: what for: a file in export/, such as "jetpack61", or a value.
+        on_step: called with (what is being done, done, total); a total of 0 is not known.
+
+    Raises:
+        ToolkitError: not a bundle, no TensorRT that serves the target, or an engine that was not built. Nothing has
+            changed then.
+    """
+    opened = opened_bundle(bundle, packed=False)
+    chosen, notes = options.applied_to(target if isinstance(target, Target) else target_from_name(target))
+    trials = Trials(options.repeats) if options.verify else None
+    built = build_engines(opened, names_of(precisions), chosen, on_step, trials)
+    return replace(built, notes=(*notes, *built.notes))
 
 
 def build_engines(
@@ -84,15 +126,25 @@ def build_engines(
         trials.require_can_run(tensorrt)
     requests = [order_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
     with _alone_with(bundle) as bundle, folder_replaced(bundle.folder, owned_by=MANIFEST) as fresh:
-        shutil.copytree(bundle.folder, fresh, dirs_exist_ok=True)
+        _copy(bundle, fresh)
         maker = _Maker(fresh, target, tensorrt, on_step, bundle.folder / "engines")
         made = [maker.built(one) if trials is None else maker.drawn(one, bundle, trials) for one in requests]
         entries = [_entry(engine, request, target) for engine, request in zip(made, requests, strict=True)]
         files = {entry["file"] for entry in entries}
         kept = [entry for entry in bundle.engines() if entry["file"] not in files]
-        manifest = {**bundle.manifest, "engines": kept + entries, "files": files_of_folder(fresh)}
-        (fresh / MANIFEST).write_text(json_text(manifest))
-    return Built(tuple(entries), resolved, tensorrt, _notes(made))
+        own = bundle.manifest["files"].keys() | files | {f"{file}.json" for file in files}
+        hashes = {name: entry for name, entry in files_of_folder(fresh).items() if name in own}
+        manifest = {**bundle.manifest, "engines": kept + entries, "files": hashes}
+        (fresh / MANIFEST).write_text(manifest_text(manifest))
+    return Built(True, bundle.folder.resolve(), tuple(entries), resolved, _notes(made), tensorrt)
+
+
+def _copy(bundle: Bundle, fresh: Path) -> None:
+    """Everything that lies in a bundle's folder; its own files with the bytes that were hashed when it was opened."""
+    shutil.copytree(bundle.folder, fresh, dirs_exist_ok=True)
+    for name in bundle.manifest["files"]:
+        (fresh / name).unlink(missing_ok=True)
+        (fresh / name).write_bytes(bundle.files.content(name).data)
 
 
 @contextmanager
@@ -166,7 +218,7 @@ class _Maker:
             optimization_level=self.target.optimization_level,
             compatible=self.target.compatible,
             dla=request.dla,
-            timing_cache=cache_folder() / "timing" if keep_timings else None,
+            timing_cache=private_folder("timing") if keep_timings else None,
         )
 
 

@@ -8,22 +8,67 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
+from toolkit.documents import Document
 from toolkit.engine.dla import Dla
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved, resolve, resolve_for_dla
-from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.files import os_errors
+from toolkit.errors import BackendUnavailable, CalibrationError, EngineError
+from toolkit.files import Content
+from toolkit.hints import Apart
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.module import TensorRT, described, find_tensorrt, installed_tensorrts
-from toolkit.target import Target
+from toolkit.target import Target, require_batch
 
 CALIB_CACHE = "calib.cache"  # as `toolkit.quantization.calib_cache` names it, which a device need not import
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What engines are built with instead of what their target says; None leaves that as it is.
+
+    Attributes:
+        batch: smallest, best served and largest batch.
+        dla_core: put layers on this core of a Jetson's DLA; the GPU takes the rest.
+        workspace_mib: scratch memory that a layer may use.
+        optimization_level: 0 builds fastest, 5 tries most kernels.
+        compatible: "version" (the plan also loads in later TensorRTs) or "hardware" (also on other GPUs).
+        verify: run each engine on the golden images; one that answers otherwise is not kept.
+        repeats: with `verify`: build so often and keep the fastest that passes.
+
+    Raises:
+        EngineError: `repeats` without `verify`, or sizes of a batch that do not rise.
+    """
+
+    batch: tuple[int, int, int] | None = None
+    dla_core: int | None = None
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    compatible: str | None = None
+    verify: bool = False
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.repeats != 1 and not self.verify:
+            raise EngineError(
+                "which of several builds is best shows only when they run", fix="`repeats=N, verify=True`"
+            )
+        if self.batch is not None:
+            require_batch(*self.batch)
+
+    def applied_to(self, target: Target) -> tuple[Target, tuple[str, ...]]:
+        """The target as it is built for, and what there is to say: a DLA takes one batch size."""
+        names = ("batch", "dla_core", "workspace_mib", "optimization_level", "compatible")
+        chosen = replace(target, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        if chosen.dla_core is None or self.batch is not None:
+            return chosen, ()
+        size = chosen.batch[1]
+        note = f"the DLA takes one batch size: {size}, which the target serves best; `batch=(8, 8, 8)` says another"
+        return replace(chosen, batch=(size, size, size)), (note,)
 
 
 @dataclass(frozen=True)
@@ -51,7 +96,7 @@ def resolved_for(
         if target.dla_core is None:
             answers.append(resolve(tensorrt, precision, bundle.precisions))
         else:
-            has_cache = (bundle.folder / CALIB_CACHE).is_file()
+            has_cache = CALIB_CACHE in bundle.files
             answers.append(resolve_for_dla(tensorrt, precision, bundle.precisions, has_cache))
     return tuple({(answer.source, answer.flags): answer for answer in answers}.values())
 
@@ -69,36 +114,44 @@ def order_from_resolved(bundle: Bundle, answer: Resolved, target: Target, tensor
     """
     if target.dla_core is None:
         return order_of_file(answer.source)
-    cache = _calib_cache(bundle.folder / CALIB_CACHE, tensorrt) if answer.calib_cache else None
+    cache = _calib_cache(bundle.files.content(CALIB_CACHE), tensorrt) if answer.calib_cache else None
     precision = answer.precision if answer.source == "fp32" else answer.source
     name = f"model.{answer.precision}.dla{target.dla_core}.engine"
     return Order(answer.source, precision, name, Dla(target.dla_core, answer.flags, cache))
 
 
-def _calib_cache(path: Path, tensorrt: TensorRT) -> bytes:
+def _calib_cache(content: Content, tensorrt: TensorRT) -> bytes:
     """The bundle's ranges under the header of this TensorRT, which refuses any other version's."""
     from toolkit.quantization.calib_cache import header, scales_from_cache
 
-    with os_errors(path, "read"):
-        text = path.read_text()
+    try:
+        text = content.data.decode()
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"{content.path} is no calibration cache", found=error) from error
     scales_from_cache(text)
     version = tuple(int(part) for part in tensorrt.version.split(".")[:3])
     return "\n".join([header(version), *text.splitlines()[1:], ""]).encode()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `toolkit build` would do.
+class Plan(Document):
+    """What toolkit build would do, which toolkit build --explain prints.
 
     Attributes:
-        tensorrt: the one that is here, or, where that is not the target's, a description of the target's own.
+        tensorrt: the one that is here, or, where that is not the target's, the target's own.
         resolved: which file each engine comes from, and why.
-        obstacle: why nothing is built on this machine; empty where it would be.
+        builds_here: on this machine.
+        obstacle: why not; null where it does.
+        described: what that TensorRT can do; in memory only.
     """
 
-    tensorrt: TensorRT
+    SCHEMA = "toolkit/build-plan/1"
+    ok: Literal[True]
+    tensorrt: str
     resolved: tuple[Resolved, ...]
-    obstacle: str
+    builds_here: bool
+    obstacle: str | None
+    described: Apart[TensorRT | None] = None
 
 
 def plan_of_build(bundle: Bundle, precisions: tuple[str, ...], target: Target) -> Plan:
@@ -114,7 +167,8 @@ def plan_of_build(bundle: Bundle, precisions: tuple[str, ...], target: Target) -
     if target.refused:
         raise EngineError(f"no engine is built for {target.name}", found=target.refused)
     tensorrt, obstacle = _tensorrt_of_target(target, probe_driver())
-    return Plan(tensorrt, resolved_for(bundle, precisions, tensorrt, target), obstacle)
+    resolved = resolved_for(bundle, precisions, tensorrt, target)
+    return Plan(True, tensorrt.name, resolved, not obstacle, obstacle or None, tensorrt)
 
 
 def _tensorrt_of_target(target: Target, driver: Driver) -> tuple[TensorRT, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.bundle.manifest import PRECISIONS, VARIANTS
+from toolkit.documents import Document
 from toolkit.engine.dla import IMPLICIT, dla_form, why_no_dla
 from toolkit.engine.network import has_strong_typing
 from toolkit.errors import EngineError
@@ -14,7 +15,7 @@ WEAK_OPSET_LIMIT = 17  # TensorRT 8 reduces over all axes where opset 18's axes 
 
 
 @dataclass(frozen=True)
-class Resolved:
+class Resolved(Document):
     """What to build, and why.
 
     Attributes:
@@ -22,7 +23,7 @@ class Resolved:
         source: the precision of the ONNX file, a key of `toolkit.bundle.manifest.VARIANTS`.
         strongly_typed: the file's types are the engine's; else builder flags allow them.
         flags: names of builder flags that the file needs.
-        opset_limit: the newest opset that is read rightly; None where the parser names its own.
+        opset_limit: the newest opset that is read rightly; null where the parser names its own.
         reasons: a sentence for each choice.
         calib_cache: the ranges come from the bundle's `calib.cache`, not from the file.
     """

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.ranges import ranges_from_images
+from toolkit.calibration.ranges import ranges_from_images, require_complete
 from toolkit.calibration.record import (
     OBSERVER_VERSION,
     Record,
@@ -197,6 +197,7 @@ def _measure(
                 **({} if options.record.from_qat else {"tool": OBSERVER_VERSION}),
             }
         )
+        require_complete(options.record, graph)
         made.record = options.record
     elif options.int8:
         _require_layers(graph)
@@ -227,7 +228,7 @@ def _require_layers(graph: onnx.ModelProto) -> None:
             "there is nothing to quantize in this network",
             found=str(share),
             allowed="a convolution or matrix product with constant weights beside the head",
-            fix="export without --int8",
+            fix="leave `int8=` out",
         )
 
 

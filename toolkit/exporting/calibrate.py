@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.record import RECORD, Record, write_record
 from toolkit.contracts import UInt8
+from toolkit.documents import Document
 from toolkit.errors import CalibrationError
 from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
 from toolkit.exporting.subject import Subject, subject_of
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
+from toolkit.hints import Count, Sha256
 from toolkit.quantization.charts import png_of_bars
 from toolkit.quantization.choose_method import Candidate, Choice, ranges_by_parity
 from toolkit.quantization.held_out import held_out
@@ -49,15 +51,35 @@ class Calibration:
         write_record(place, self.record)
         return place / RECORD
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "key": self.record.key,
-            "belongs_to": self.record.belongs_to,
-            "images": len(self.record.images),
-            "candidates": [candidate.as_dict() for candidate in self.candidates],
-            "notes": self.record.notes,
-        }
+    def saved_as(self, path: Path) -> Calibrated:
+        """What is printed of it, once it lies in a file."""
+        record = self.record
+        return Calibrated(
+            True, path.resolve(), record.key, record.belongs_to, len(record.images), self.candidates, record.notes
+        )
+
+
+@dataclass(frozen=True)
+class Calibrated(Document):
+    """What toolkit calibrate prints.
+
+    Attributes:
+        record: the file that was written.
+        key: says what the ranges belong to, in one hash.
+        belongs_to: the parts of that: hashes of graph, images and preprocessing, method, observer.
+        images: that were measured.
+        candidates: each method that was tried, best first; none where the method was named.
+        notes: what the record says besides.
+    """
+
+    SCHEMA = "toolkit/calibrate/1"
+    ok: Literal[True]
+    record: Path
+    key: Sha256
+    belongs_to: dict[str, Any]
+    images: Count
+    candidates: tuple[Candidate, ...]
+    notes: dict[str, Any]
 
 
 def calibrate(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.calibration.record import Record, record_from_file
+from toolkit.calibration.record import RECORD, Record, record_from_file
 from toolkit.exporting.artifacts import Options
 from toolkit.exporting.options import ExportOptions, PathLike, Step, UserModel
-from toolkit.exporting.qat_scales import qat_record
+from toolkit.exporting.result import Exported
 from toolkit.exporting.subject import model_with_images
-from toolkit.exporting.writing import Exported, bundle_from_model
-from toolkit.workspace import workspace
+from toolkit.exporting.writing import bundle_from_model
+from toolkit.workspace import find_in_room, workspace
 
 
 def export(
@@ -35,7 +35,7 @@ def export(
             `bundle` that was not there before.
     """
     loaded, images = model_with_images(model, options.data, user, options.reading(on_step))
-    learned = qat_record(loaded.card.name) if options.int8 and options.as_the_recipe_says and user is None else None
+    learned = _learned(loaded.card.name) if options.int8 and options.as_the_recipe_says and user is None else None
     method, percentile = options.measuring(images.recipe)
     target = options.built_for()
     resolved = Options(
@@ -56,3 +56,12 @@ def export(
 
 def _record(record: Record | PathLike | None) -> Record | None:
     return record if record is None or isinstance(record, Record) else record_from_file(Path(record))
+
+
+def _learned(name: str) -> Record | None:
+    """The record that `toolkit.train` left in `calibration/<name>/` after fake quantization; None for other models."""
+    folder = find_in_room("calibration", name)
+    if folder is None or not (folder / RECORD).is_file():
+        return None
+    record = record_from_file(folder / RECORD)
+    return record if record.from_qat else None

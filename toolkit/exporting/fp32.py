@@ -199,14 +199,12 @@ def _in_labels(answers: Int64, judged: LabeledImages, said: Said) -> list[Doubt]
     """Whether the classes are in another order than the logits: a usual one, or one that half of the images show."""
     labels, names = judged.labels, judged.classes
     orders = usual_orders(names)
-    shown = order_between(answers[::2], labels[::2], len(names))
+    shuffled = np.random.default_rng(0).permutation(len(labels))  # of images that are dealt, every other one has half
+    half, rest = shuffled[::2], shuffled[1::2]  # of the classes; an order that was fitted to some is judged on others
+    shown = order_between(answers[half], labels[half], len(names))
     if shown is not None:
         orders[order_in_words(shown, "labels").removeprefix("the labels are ")] = shown
-    better = [
-        (words, order)
-        for words, order in orders.items()
-        if is_better(answers[1::2], order[answers[1::2]], labels[1::2])
-    ]
+    better = [(w, order) for w, order in orders.items() if is_better(answers[rest], order[answers[rest]], labels[rest])]
     if not better:
         return []
     words, order = max(better, key=lambda entry: int((entry[1][answers] == labels).sum()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,22 @@ import numpy as np
 
 from toolkit.contracts import LabeledImages, Preprocessing, UInt8, preprocessing_from_dict, require_images
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.model_images import IMAGES, ModelImages, Recipe, images_of_model
-from toolkit.errors import ModelError, ToolkitError
+from toolkit.data.model_images import (
+    IMAGES,
+    ModelImages,
+    Recipe,
+    images_from_origin,
+    images_of_model,
+    origin_from_dict,
+)
+from toolkit.errors import BundleError, ModelError, ToolkitError
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.exporting.options import PathLike, UserModel
 from toolkit.exporting.user_onnx import OnnxModel, model_from_onnx
 from toolkit.exporting.user_torch import model_from_builder
-from toolkit.files import os_errors
+from toolkit.files import os_errors, read_json
 from toolkit.lazy import needs
+from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:
     import onnx
@@ -158,7 +166,7 @@ def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[st
     preprocessing = preprocessing_from_dict(json.loads(properties[PREPROCESSING]))
     name, labels = properties.get("toolkit.model", path.stem), tuple(json.loads(properties.get("toolkit.labels", "[]")))
     if data is None:
-        images = images_of_model(name, labels, preprocessing, **reading)
+        images = _own_images(path, name, labels, preprocessing, reading)
         return Subject(path.stem, graph, preprocessing, images.calibration, images.recipe)
     if isinstance(data, np.ndarray):
         return Subject(path.stem, graph, preprocessing, *_drawn(data, labels, preprocessing, str(path), reading))
@@ -168,6 +176,23 @@ def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[st
     chosen = sample(dataset.train, recipe.images, recipe.seed)
     require_images(chosen.images_nhwc, preprocessing, str(path))
     return Subject(path.stem, graph, preprocessing, chosen, recipe)
+
+
+def _own_images(
+    path: Path, name: str, labels: tuple[str, ...], preprocessing: Preprocessing, reading: dict[str, Any]
+) -> ModelImages:
+    """Those of the export, where the manifest beside the file says where they are; else the model's.
+
+    Raises:
+        DataError: there are none.
+    """
+    beside = path.parent / MANIFEST
+    evaluation = read_json(beside, BundleError).get("evaluation") if beside.is_file() else None
+    origin = origin_from_dict((evaluation or {}).get("read"))
+    if origin is None or not origin.is_there:
+        return images_of_model(name, labels, preprocessing, **reading)
+    wanted = replace(origin, calibration_images=reading["count"] or origin.calibration_images)
+    return images_from_origin(wanted, preprocessing.shape, labels, name)
 
 
 def is_file_of_a_bundle(model: PathLike) -> bool:

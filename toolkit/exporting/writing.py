@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.entries import FileEntry
 from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
-from toolkit.compare.parity import Parity, logits_in_batches, parity_from_logits
+from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
 from toolkit.data.subsets import balanced
 from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, tensorrt_for_target
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
+from toolkit.exporting.result import Exported, judged
 from toolkit.files import json_text
 from toolkit.folders import folder_replaced
 from toolkit.graph.normal.opset import OPSET
@@ -34,54 +37,10 @@ if TYPE_CHECKING:
 
     from toolkit.exporting.user_onnx import OnnxModel
     from toolkit.models.checkpoint import LoadedModel
-    from toolkit.quantization.sensitivity import Budget
 
 GOLDEN_IMAGES = 64
 CURVE = "accuracy-against-int8.png"
 Step = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A bundle that was written, and what was found on the way.
-
-    Attributes:
-        parity: each precision against fp32 on the evaluation images.
-        engines: the manifest's entries.
-        no_engines: why there are none; empty where there are.
-        notes: what was done to the model and its images, and what the builds of the engines have to say, in sentences.
-        graphs: what was calibrated and how.
-        decided: what was found or assumed about a model of the user's own.
-        skipped: damaged images that were left out, each with the reason.
-    """
-
-    folder: Path
-    manifest: dict[str, Any]
-    parity: dict[str, Parity]
-    engines: list[dict[str, Any]]
-    no_engines: str
-    graphs: Graphs
-    notes: tuple[str, ...] = ()
-    decided: dict[str, str] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        budget = self.graphs.budget
-        return {
-            "bundle": str(self.folder.resolve()),
-            "files": self.manifest["files"],
-            "accuracy": _scores(self.parity),
-            "calibration": self.manifest["calibration"],
-            "kept_in_float": self.manifest["kept_in_float"],
-            "curve": [point.as_dict() for point in budget.curve] if budget else None,
-            "left_out": self.manifest["left_out"],
-            "engines": self.engines,
-            "no_engines": self.no_engines or None,
-            "notes": list(self.notes),
-            "decided": self.decided,
-            "skipped": list(self.skipped),
-        }
 
 
 def bundle_from_model(
@@ -114,7 +73,7 @@ def bundle_from_model(
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
         engines, no_engines, notes = _build_engines(fresh, built, options, on_step)
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "tool": __version__,
             "model": {
@@ -135,7 +94,7 @@ def bundle_from_model(
             else {"key": record.key, **record.belongs_to, "images": len(record.images), "notes": record.notes},
             "kept_in_float": sorted(made.keep_float),
             "left_out": made.left_out,
-            **({"budget": _budget(made.budget)} if made.budget is not None else {}),
+            **({"budget": made.budget.as_dict()} if made.budget is not None else {}),
             "evaluation": {
                 "source": images.evaluation.source,
                 "images": len(images.evaluation),
@@ -145,10 +104,27 @@ def bundle_from_model(
             "accuracy": {p: value.as_dict() for p, value in parity.items()},
             "checks": made.facts,
         }
-        (fresh / MANIFEST).write_text(json_text(manifest))
+        (fresh / MANIFEST).write_text(manifest_text(manifest))
     said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
     notes = (*filter(None, said), *notes)
-    return Exported(target, manifest, parity, engines, no_engines, made, notes, model.decided, tuple(images.skipped))
+    return Exported(
+        ok=True,
+        bundle=target.resolve(),
+        files={name: FileEntry(**entry) for name, entry in manifest["files"].items()},
+        accuracy={precision: judged(value) for precision, value in parity.items()},
+        calibration=manifest["calibration"],
+        kept_in_float=tuple(sorted(made.keep_float)),
+        curve=None if made.budget is None else made.budget.curve,
+        left_out=made.left_out,
+        engines=tuple(engines),
+        no_engines=no_engines or None,
+        notes=notes,
+        decided=model.decided,
+        skipped=tuple(images.skipped),
+        manifest=manifest,
+        parity=parity,
+        graphs=made,
+    )
 
 
 def _doubts_in_words(made: Graphs) -> list[str]:
@@ -179,14 +155,6 @@ def _write_graphs(folder: Path, made: Graphs) -> None:
                 [(point.int8_percent, point.parity.percent) for point in made.budget.curve],
             )
         )
-
-
-def _budget(budget: Budget) -> dict[str, Any]:
-    """What was measured to meet --max-drop: each convolution alone in INT8, and each share of INT8 that was tried."""
-    return {
-        "layers": [layer.as_dict() for layer in budget.layers],
-        "curve": [point.as_dict() for point in budget.curve],
-    }
 
 
 def _label(graph: onnx.ModelProto, precision: str, record: Record | None) -> None:
@@ -241,11 +209,3 @@ def _build_engines(
     engines, notes = engines_of_files(folder, taken, options.target, tensorrt, on_step)
     left_out = (f"no engine of {VARIANTS[p].file}: {reason}" for p, reason in refused.items() if reason)
     return engines, "", (*left_out, *notes)
-
-
-def _scores(parity: dict[str, Parity]) -> dict[str, Any]:
-    """The candidates' scores and agreement, for JSON."""
-    return {
-        precision: {**asdict(value.candidate_score), "agreement_percent": value.agreement_percent, "flips": value.flips}
-        for precision, value in parity.items()
-    }

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.files import os_errors
+from toolkit.external_data import take_in
+from toolkit.files import content_of
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
 from toolkit.lazy import needs
+from toolkit.limits import FILE_BYTES
 
 if TYPE_CHECKING:
     import onnx
@@ -55,8 +57,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     """
     with needs("read ONNX files"):
         import onnx
-    with os_errors(path, "read"):
-        content = path.read_bytes()
+    content = content_of(path, FILE_BYTES, ModelError).data
     try:
         model = onnx.load_from_string(content)
         if not model.graph.node:
@@ -64,7 +65,8 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     except Exception as error:  # protobuf raises types of its own
         raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
     digest = hashlib.sha256(content)
-    _load_external(path, model, digest)
+    for beside in take_in(path, model):
+        digest.update(beside.data)
     opset = _require_opset(path, model)
     if any(entry.key == "toolkit.preprocessing" for entry in model.metadata_props):
         raise ModelError(
@@ -87,31 +89,6 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-
-
-def _load_external(path: Path, model: onnx.ModelProto, digest: Any) -> None:
-    """Takes weights that lie in files beside the model into it."""
-    from onnx import TensorProto, external_data_helper
-
-    tensors = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-    names = sorted({entry.value for t in tensors for entry in t.external_data if entry.key == "location"})
-    for name in names:
-        beside = path.parent / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ModelError(f"{path} wants weights from outside its folder", found=name)
-        if not beside.is_file():
-            raise ModelError(
-                f"{path} has its weights in another file, which is missing",
-                found=f"no {beside}",
-                fix="put that file beside the model, under the name it was written with",
-            )
-        with os_errors(beside, "read"):
-            digest.update(beside.read_bytes())
-    if names:
-        try:
-            external_data_helper.load_external_data_for_model(model, str(path.parent))
-        except Exception as error:  # ValueError, ValidationError and OSError, by what is wrong
-            raise ModelError(f"the weights beside {path} cannot be read", found=_first_line(error)) from error
 
 
 def _require_opset(path: Path, model: onnx.ModelProto) -> int:

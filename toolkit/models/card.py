@@ -9,6 +9,7 @@ from typing import Any
 from toolkit.contracts import Preprocessing, preprocessing_from_dict
 from toolkit.errors import ModelError
 from toolkit.files import json_text, read_json
+from toolkit.workspace import is_name, require_name
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -20,6 +21,7 @@ class Card:
     """The content of `card.json`.
 
     Attributes:
+        name: a plain one, see `toolkit.workspace.require_name`.
         arch: {"family": "resnet", ...}, enough to build the network.
         labels: one a logit, in order.
         weights_sha256: of `weights.safetensors`.
@@ -34,6 +36,9 @@ class Card:
     weights_sha256: str
     accuracy: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        require_name(self.name)  # bundles and rooms are called after it
 
     def text(self) -> str:
         """The JSON of `card.json`."""
@@ -74,6 +79,12 @@ def card_from_folder(folder: Path) -> Card:
             found=document.get("format"),
             allowed=FORMAT,
             fix="pip install -U trt-edge-toolkit",
+        )
+    if not is_name(str(document.get("name"))):
+        raise ModelError(
+            f"{folder / CARD} names the model so that no folder can be called after it",
+            found=repr(document.get("name")),
+            allowed="up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
         )
     try:
         return Card(

@@ -59,7 +59,7 @@ def folder_of_model(model: str | None) -> Path:
         ModelError: there is no such model; names those that exist.
     """
     name = model or DEFAULT_MODEL
-    folder = find_in_room("models", name) if "/" not in name else None
+    folder = find_in_room("models", name)
     folder = folder or (Path(name) if Path(name).is_dir() else None)
     if folder is None:
         raise ModelError(
@@ -166,7 +166,7 @@ def require_float(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
         f"{path}: tensor '{name}' is {found}, and the network computes with {_short(wanted.dtype)}",
         found=f"{found} {tuple(value.shape)}",
         allowed=", ".join(map(_short, FLOATS)),
-        fix="use the weights as they were trained: the toolkit quantizes them itself, with `int8=True`",
+        fix="use the weights as they were trained; `int8=True` quantizes them at export",
     )
 
 

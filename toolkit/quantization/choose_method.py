@@ -15,7 +15,9 @@ from toolkit.calibration.ranges import Observation, observation_from_images, rec
 from toolkit.calibration.record import Record
 from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Preprocessing, UInt8
+from toolkit.documents import Document
 from toolkit.errors import CalibrationError
+from toolkit.hints import Flat, Maybe
 from toolkit.quantization.held_out import held_out, logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
@@ -28,18 +30,16 @@ Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A method and how far its quantized graph is from fp32; `refused` says why it has no ranges."""
+class Candidate(Document):
+    """A method, and how far its quantized graph is from fp32 on images held out of those that calibrate.
+
+    Attributes:
+        refused: why it has no ranges.
+    """
 
     method: str
-    parity: UnlabeledParity | None
-    refused: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        if self.parity is None:
-            return {"method": self.method, "refused": self.refused}
-        return {"method": self.method, **self.parity.as_dict()}
+    parity: Flat[UnlabeledParity | None]
+    refused: Maybe[str] = None
 
 
 @dataclass(frozen=True)

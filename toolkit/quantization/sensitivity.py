@@ -17,7 +17,7 @@ from toolkit.contracts import Float32, UInt8
 from toolkit.documents import Document
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import layers_in_graph
-from toolkit.hints import Count, Flat, Maybe, Percent, Sha256
+from toolkit.hints import Apart, Count, Flat, Maybe, Percent, Sha256
 from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
 
@@ -76,12 +76,18 @@ class Point(Document):
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The fewest convolutions to keep out of INT8, and every share that was measured, all INT8 last."""
+class Budget(Document):
+    """The fewest convolutions to keep out of INT8, and what was measured to find them; an entry of the manifest.
 
-    keep_float: frozenset[str]
+    Attributes:
+        layers: each convolution alone in INT8.
+        curve: every share of INT8 that was measured, all INT8 last.
+        keep_float: names of the convolutions; in memory only.
+    """
+
     layers: tuple[Sensitivity, ...]
     curve: tuple[Point, ...]
+    keep_float: Apart[frozenset[str]] = frozenset()
 
 
 def sensitivities_of_layers(
@@ -143,7 +149,7 @@ def keep_float_within(
     for step in range(CURVE_POINTS):
         point(round(step * (len(names) - 1) / (CURVE_POINTS - 1)))
     curve = tuple(points[kept] for kept in sorted(points, reverse=True))
-    return Budget(frozenset(names[:low]), layers, curve)
+    return Budget(layers, curve, frozenset(names[:low]))
 
 
 def _point(

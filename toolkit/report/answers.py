@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import math
+import struct
+import zlib
+
+import numpy as np
+
+from toolkit.compare.flips import Flip
+from toolkit.contracts import UInt8
 from toolkit.report.drawing import figure
 from toolkit.report.evidence import Evidence
-from toolkit.report.facts import Accuracy, Flip
 from toolkit.report.markup import Markup, element, joined, paragraph, table
-from toolkit.report.thumbnails import url_of_image
 from toolkit.report.words import MINUS, chosen, exponent, signed
+from toolkit.verification.result import Pair
 
 MOST_PICTURES = 24  # of each runner: the surest flips say most, and a page stays a page
 MOST_BYTES = 600_000  # of all pictures together: the page is to be mailed
 MOST_CLASSES = 40
+LARGEST_SIDE = 96  # pixels of a side; larger images are thinned, a flip is seen at that size
 
 
 def flips_section(evidence: Evidence) -> Markup:
     """The images that each runner answers otherwise than fp32, surest first."""
-    if not evidence.accuracies:
+    if not evidence.pairs:
         return paragraph("No flips: there is no document of toolkit verify.", class_="absent")
-    flipping = [found for found in evidence.accuracies if found.flips]
+    flipping = [pair for pair in evidence.pairs if pair.parity.flips]
     if not flipping:
-        same = f"Every runner gave fp32's answer for every one of {evidence.accuracies[0].images:,} images: no flips."
-        return joined([paragraph(same), _counts(evidence.accuracies), _sources(evidence)])
+        same = f"Every runner gave fp32's answer for every one of {evidence.pairs[0].score.images:,} images: no flips."
+        return joined([paragraph(same), _counts(evidence.pairs), _sources(evidence)])
     room = MOST_BYTES // len(flipping)
     words = paragraph(
         "An image flips when the top answer is not that of fp32. The margin is how sure fp32 was, its best logit minus "
@@ -30,28 +39,28 @@ def flips_section(evidence: Evidence) -> Markup:
     return joined(
         [
             words,
-            _counts(evidence.accuracies),
+            _counts(evidence.pairs),
             _sources(evidence),
-            *(_of_runner(evidence, found, room) for found in flipping),
+            *(_of_runner(evidence, pair, room) for pair in flipping),
         ]
     )
 
 
-def _counts(accuracies: tuple[Accuracy, ...]) -> Markup:
+def _counts(pairs: tuple[Pair, ...]) -> Markup:
     rows = [
         (
-            found.runner,
+            found.candidate,
             f"{found.flips}",
             f"{found.lost}",
             f"{found.gained}",
-            f"{found.flips - found.lost - found.gained}",
+            f"{found.changed}",
             f"{found.mcnemar_p:.2g}",
             exponent(found.relative_l2),
         )
-        for found in accuracies
+        for found in (pair.parity for pair in pairs)
     ]
     columns = ("runner", "flips", "lost", "gained", "wrong both times", "McNemar's p", "rel. L2 of logits")
-    return table(f"Against {accuracies[0].reference}, on {accuracies[0].images:,} images", columns, rows)
+    return table(f"Against {pairs[0].parity.reference}, on {pairs[0].score.images:,} images", columns, rows)
 
 
 def _sources(evidence: Evidence) -> Markup:
@@ -60,11 +69,11 @@ def _sources(evidence: Evidence) -> Markup:
         return Markup("")
     rows = [
         (
-            f"{source.before} \u2192 {source.after}",
+            f"{source.parity.reference} \u2192 {source.parity.candidate}",
             source.kind,
-            f"{source.flips}",
-            exponent(source.relative_l2),
-            "\u2013" if source.max_abs_dlogit is None else f"{source.max_abs_dlogit:.2g}",
+            f"{source.parity.flips}",
+            exponent(source.parity.relative_l2),
+            f"{source.parity.max_abs_dlogit:.2g}" if math.isfinite(source.parity.max_abs_dlogit) else "\u2013",
         )
         for source in evidence.sources
     ]
@@ -72,22 +81,21 @@ def _sources(evidence: Evidence) -> Markup:
     return table("One step at a time: the error of quantization and that of the backend apart", columns, rows)
 
 
-def _of_runner(evidence: Evidence, found: Accuracy, room: int) -> Markup:
-    title = f"{found.runner}: {chosen(found.flips, 'flip', 'flips')}"
-    if not found.flipped:
-        return paragraph(f"{title}; the document does not say which images.", class_="absent")
+def _of_runner(evidence: Evidence, pair: Pair, room: int) -> Markup:
+    title = f"{pair.runner}: {chosen(pair.parity.flips, 'flip', 'flips')}"
     if evidence.pixels_nhwc is None:
         note = "The images that were judged are not at hand here, so there are no pictures."
-        return joined([element("h3", title), paragraph(note, class_="absent"), _list(evidence, found)])
-    cards = _cards(evidence, found, room)
-    caption = f"The {len(cards)} surest of {found.flips}." if len(cards) < found.flips else ""
+        return joined([element("h3", title), paragraph(note, class_="absent"), _list(evidence, pair)])
+    cards = _cards(evidence, pair, room)
+    most = pair.parity.flips
+    caption = f"The {len(cards)} surest of {most}." if len(cards) < most else ""
     return figure(title, caption, element("ul", *cards, class_="flips"))
 
 
-def _cards(evidence: Evidence, found: Accuracy, room: int) -> list[Markup]:
+def _cards(evidence: Evidence, pair: Pair, room: int) -> list[Markup]:
     """As many of the surest flips as fit into `room` bytes."""
     cards: list[Markup] = []
-    for flip in found.flipped[:MOST_PICTURES]:
+    for flip in pair.flips.flipped[:MOST_PICTURES]:
         card = _card(evidence, flip)
         room -= len(card)
         if room < 0 and cards:
@@ -109,7 +117,7 @@ def _card(evidence: Evidence, flip: Flip) -> Markup:
     if pixels is not None and 0 <= flip.index < len(pixels):
         says = f"image {flip.index}, {label}"
         picture = element("img", src=url_of_image(pixels[flip.index]), alt=says, width=72, height=72)
-    margin = Markup("") if flip.margin is None else element("p", f"margin {flip.margin:.2f}", class_="margin")
+    margin = element("p", f"margin {flip.margin:.2f}", class_="margin")
     return element(
         "li",
         picture,
@@ -129,35 +137,35 @@ def _answer(who: str, answer: str, right: bool) -> Markup:
     return element("p", element("span", who, class_="who"), " ", mark, " ", answer, said)
 
 
-def _list(evidence: Evidence, found: Accuracy) -> Markup:
+def _list(evidence: Evidence, pair: Pair) -> Markup:
     rows = [
         (
             f"{flip.index}",
             _name(evidence, flip.label),
             _name(evidence, flip.reference_answer),
             _name(evidence, flip.candidate_answer),
-            "\u2013" if flip.margin is None else f"{flip.margin:.2f}",
+            f"{flip.margin:.2f}",
         )
-        for flip in found.flipped[:MOST_PICTURES]
+        for flip in pair.flips.flipped[:MOST_PICTURES]
     ]
-    return table(f"Flips of {found.runner}", ("image", "label<", "fp32<", "here<", "margin"), rows)
+    return table(f"Flips of {pair.runner}", ("image", "label<", "fp32<", "here<", "margin"), rows)
 
 
 def classes_section(evidence: Evidence) -> Markup:
     """Right answers that each class lost and gained in each runner, as a table whose cells are tinted."""
-    known = [found for found in evidence.accuracies if found.per_class and found.runner != found.reference]
+    known = [pair for pair in evidence.pairs if pair.runner != pair.parity.reference]
     if not known:
-        return paragraph("No figures by class: the document of toolkit verify holds none.", class_="absent")
-    labels = range(len(known[0].per_class))
-    changed = [c for c in labels if any(f.per_class[c].lost or f.per_class[c].gained for f in known)]
+        return paragraph("No figures by class: no runner was compared with fp32.", class_="absent")
+    labels = range(len(known[0].flips.per_class))
+    changed = [c for c in labels if any(f.flips.per_class[c].lost or f.flips.per_class[c].gained for f in known)]
     if not changed:
         return paragraph("No class lost or gained a right answer in any runner.")
-    order = sorted(changed, key=lambda c: -max(f.per_class[c].lost + f.per_class[c].gained for f in known))
+    order = sorted(changed, key=lambda c: -max(f.flips.per_class[c].lost + f.flips.per_class[c].gained for f in known))
     shown = sorted(order[:MOST_CLASSES])
     rows = [
         (
-            _name(evidence, known[0].per_class[c].label),
-            f"{known[0].per_class[c].images:,}",
+            _name(evidence, known[0].flips.per_class[c].label),
+            f"{known[0].flips.per_class[c].images:,}",
             *(_cell(found, c) for found in known),
         )
         for c in shown
@@ -173,12 +181,12 @@ def classes_section(evidence: Evidence) -> Markup:
     return joined([words, grid])
 
 
-def _any(known: list[Accuracy]) -> bool:
-    return any(row.moved for found in known for row in found.per_class)
+def _any(known: list[Pair]) -> bool:
+    return any(row.moved for found in known for row in found.flips.per_class)
 
 
-def _cell(found: Accuracy, label: int) -> Markup:
-    row = found.per_class[label]
+def _cell(found: Pair, label: int) -> Markup:
+    row = found.flips.per_class[label]
     net = row.gained - row.lost
     if not row.lost and not row.gained:
         return element("td", "0", class_="number quiet")
@@ -187,3 +195,23 @@ def _cell(found: Accuracy, label: int) -> Markup:
     tint = f"{'gain' if net > 0 else 'loss'}-{depth}" if depth else ""
     both = element("small", f" {MINUS}{row.lost} +{row.gained}")
     return element("td", signed(net, 0), both, class_=f"number {tint}{' moved' if row.moved else ''}".strip())
+
+
+def png_of_image(image_hwc: UInt8) -> bytes:
+    """A PNG of uint8 (H, W, C), gray for C 1 and RGB for C 3."""
+    height, width, channels = image_hwc.shape
+    rows = np.ascontiguousarray(image_hwc).reshape(height, width * channels)
+    filtered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)  # filter type 0 before each row
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+    data = zlib.compress(filtered.tobytes(), 9)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def url_of_image(image_hwc: UInt8) -> str:
+    """A `data:` URL of an image uint8 (H, W, C), at most `LARGEST_SIDE` pixels a side."""
+    step = max(1, -(-max(image_hwc.shape[:2]) // LARGEST_SIDE))
+    return "data:image/png;base64," + base64.b64encode(png_of_image(image_hwc[::step, ::step])).decode()

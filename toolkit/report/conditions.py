@@ -5,74 +5,59 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from toolkit.benchmarking.result import Benchmark
 from toolkit.report.evidence import Evidence
 from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table
 from toolkit.report.words import percent, size
+from toolkit.verification.result import Verification
 
 
 def conditions_section(evidence: Evidence) -> Markup:
     """Host, runners, images, warnings; what could not run, with its reason."""
-    bench, verify = evidence.bench or {}, evidence.verify or {}
-    parts = [_warnings([*_texts(bench.get("warnings")), *_texts(verify.get("warnings"))])]
-    pairs = _machine(bench)
-    if pairs:
-        parts.append(element("h3", "The machine that measured latency"))
-        parts.append(definitions(pairs))
-    else:
-        parts.append(paragraph("The machine is not known: there is no document of toolkit bench.", class_="absent"))
-    images = verify.get("images") or {}
-    if images:
-        parts.append(element("h3", "The images that judged"))
-        parts.append(definitions(_images(images, verify)))
-    unchecked = [(str(what), str(why)) for what, why in (verify.get("not_checked") or {}).items()]
-    if unchecked:
-        parts.append(table("What verify could not look at", ("what", "reason<"), unchecked))
-    described = (bench.get("runners") or verify.get("runners") or {}).items()
-    if described:
-        parts.append(table("What ran", ("runner", "engine<"), [(name, _described(text)) for name, text in described]))
+    parts = [_of_bench(evidence.bench), _of_verify(evidence.verify)]
+    if evidence.bench:
+        parts.append(table("What ran", ("runner", "engine<"), list(evidence.bench.runners.items())))
     if evidence.unavailable:
         rows = list(evidence.unavailable.items())
         parts.append(table("What did not run, and why", ("backend", "reason<"), rows))
     return joined(parts)
 
 
-def _machine(bench: dict[str, Any]) -> list[tuple[str, object]]:
+def _of_bench(bench: Benchmark | None) -> Markup:
+    if bench is None:
+        return paragraph("The machine is not known: there is no document of toolkit bench.", class_="absent")
+    texts = [f"{warned.about}: {warned.text}" if warned.about else warned.text for warned in bench.warnings]
+    head = element("h3", "The machine that measured latency")
+    return joined([_warnings(list(dict.fromkeys(texts))), head, definitions(_machine(bench))])
+
+
+def _of_verify(verify: Verification | None) -> Markup:
+    if verify is None:
+        return Markup("")
+    parts = [element("h3", "The images that judged"), definitions(_images(verify))]
+    if verify.not_checked:
+        parts.append(table("What verify could not look at", ("what", "reason<"), list(verify.not_checked.items())))
+    return joined(parts)
+
+
+def _machine(bench: Benchmark) -> list[tuple[str, object]]:
     """Host, device, what happened meanwhile, and how it was measured; each entry once."""
-    conditions = dict(bench.get("conditions") or {})
-    host = bench.get("host") or conditions.get("host") or {}
-    absent = {str(what): f"none, {why}" for what, why in (conditions.get("absent") or {}).items()}
+    conditions, host = bench.conditions.as_dict(), bench.host.as_dict()
+    absent = {what: f"none, {why}" for what, why in bench.conditions.absent.items()}
     rest = {key: value for key, value in conditions.items() if key not in ("host", "absent") and value is not None}
-    device = {key: value for key, value in (bench.get("device") or {}).items() if key not in host and value}
-    settings = {f"measured with {key}": value for key, value in (bench.get("settings") or {}).items()}
+    device = {key: value for key, value in bench.device.as_dict().items() if key not in host and value}
+    settings = {f"measured with {key}": value for key, value in bench.settings.as_dict().items()}
     return _flat({**host, **device, **absent, **rest, **settings})
 
 
-def _described(text: Any) -> str:
-    return str(text.get("description", text)) if isinstance(text, dict) else str(text)
-
-
-def _images(images: dict[str, Any], verify: dict[str, Any]) -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = [
-        ("Source", images.get("source", "not known")),
-        ("Number", f"{int(images.get('count', 0)):,}"),
-        ("sha256", element("code", images.get("sha256", "not known"), class_="hash")),
+def _images(verify: Verification) -> list[tuple[str, object]]:
+    gate = percent(verify.gate_percent, 1)
+    return [
+        ("Source", verify.images.source),
+        ("Number", f"{verify.images.count:,}"),
+        ("sha256", element("code", verify.images.sha256, class_="hash")),
+        ("Gate", f"at least {gate} of the right answers of fp32"),
     ]
-    if verify.get("gate_percent") is not None:
-        gate = percent(float(verify["gate_percent"]), 1)
-        pairs.append(("Gate", f"at least {gate} of the right answers of fp32"))
-    return pairs
-
-
-def _texts(found: Any) -> list[str]:
-    """Warnings as sentences, whether a document lists them as text or with what they are about."""
-    texts = []
-    for entry in found or ():
-        if isinstance(entry, dict):
-            about, said = entry.get("about"), entry.get("text") or entry
-            texts.append(f"{about}: {said}" if about else str(said))
-        else:
-            texts.append(str(entry))
-    return list(dict.fromkeys(texts))
 
 
 def _warnings(texts: list[str]) -> Markup:
@@ -128,29 +113,22 @@ def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
 
 
 def _verify(evidence: Evidence, folder: str) -> tuple[str, str]:
-    document = evidence.verify or {}
+    found, what = evidence.verify, "compare every file with fp32"
     options = [evidence.images_options] if evidence.images_options else []
-    gate = document.get("gate_percent")
-    options += [f"--gate {gate:g}"] if isinstance(gate, int | float) else []
-    options += ["--strict"] if document.get("strict") else []
-    source = (document.get("images") or {}).get("source")
-    what = "compare every file with fp32"
-    what += f", with the --data that gave {source}" if source and evidence.images_options is None else ""
+    if found is not None:
+        options += [f"--gate {found.gate_percent:g}", *(["--strict"] if found.strict else [])]
+        what += f", with the --data that gave {found.images.source}" if evidence.images_options is None else ""
     return what, " ".join(["toolkit verify", folder, *options, "> verify.json"])
 
 
 def _bench(evidence: Evidence, folder: str) -> tuple[str, str]:
-    settings = (evidence.bench or {}).get("settings") or {}
-    batches = ",".join(str(batch) for batch in sorted({latency.batch for latency in evidence.latencies}))
-    options = [f"--batch {batches}"] if batches else []
-    for name, option in (
-        ("seconds", "--seconds"),
-        ("threads", "--threads"),
-        ("rate_hz", "--rate"),
-        ("graph", "--graph"),
-    ):
-        value = settings.get(name)
-        options += [f"{option} {shlex.quote(f'{value}')}"] if value not in (None, 1, "on") else []
+    options = []
+    if evidence.bench is not None:
+        asked = evidence.bench.settings
+        options = [f"--batch {','.join(str(batch) for batch in sorted(asked.batches))}", f"--seconds {asked.seconds}"]
+        options += [f"--threads {asked.threads}"] if asked.threads != 1 else []
+        options += [f"--rate {asked.rate_hz}"] if asked.rate_hz is not None else []
+        options += [f"--graph {asked.graph}"] if asked.graph != "on" else []
     return "measure latency", " ".join(["toolkit bench", folder, *options, "> bench.json"])
 
 

@@ -1,45 +1,36 @@
-"""Charts as inline SVG: a frame, axes with round numbers, text; colors are classes of the style sheet."""
+"""Charts as inline SVG, drawn once for every width: x in percent, y and text in pixels, colors of the style sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from toolkit.report.markup import Markup, element, joined
 from toolkit.report.scales import Scale
 from toolkit.report.words import MINUS
 
-WIDE, NARROW = 880.0, 352.0  # drawn for a desk and for a phone; neither is shrunk until its text is unreadable
-LETTER = 6.6  # the width of a letter in a label of 12 units, on the generous side for system fonts
+LETTER = 6.6  # pixels of a letter in a label, on the generous side for system fonts
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The inside of a chart, between its axes."""
+    """The inside of a chart, between its axes.
 
-    left: float
+    Attributes:
+        top, bottom: in pixels from the chart's upper edge.
+        left, right: pixels beside it that labels may take.
+    """
+
     top: float
-    right: float
     bottom: float
+    left: int = 0
+    right: int = 0
 
 
-def chart(width: float, height: float, says: str, *children: object, class_: str | None = None) -> Markup:
-    """An SVG of its own; `says` is read aloud instead of it."""
-    return element(
-        "svg",
-        *children,
-        viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
-        aria_label=says,
-        class_=class_,
-    )
-
-
-def for_desk_and_phone(draw: Callable[[float], Markup]) -> Markup:
-    """The same chart for both widths; the style sheet shows one of them."""
-    return joined(
-        [element("div", draw(WIDE), class_="desk"), element("div", draw(NARROW), class_="phone")],
-    )
+def chart(frame: Frame, height: float, says: str, *children: object) -> Markup:
+    """An SVG as wide as the page leaves it, between the margins of its frame; `says` is read aloud instead of it."""
+    style = f"height: {height:g}px; --left: {frame.left}px; --right: {frame.right}px"
+    return element("svg", *children, role="img", aria_label=says, class_="chart", style=style)
 
 
 def figure(title: str, caption: object, *children: object, class_: str | None = None) -> Markup:
@@ -48,14 +39,30 @@ def figure(title: str, caption: object, *children: object, class_: str | None = 
     return element("figure", head, *children, element("figcaption", caption) if caption else "", class_=class_)
 
 
-def words(x: float, y: float, text: object, *, anchor: str | None = None, class_: str | None = None) -> Markup:
-    """Text at a place; `anchor` "middle" or "end"."""
-    return element("text", text, x=x, y=y, text_anchor=anchor, class_=class_)
+def words(
+    x: float, y: float, text: object, *, dx: float = 0, anchor: str | None = None, class_: str | None = None
+) -> Markup:
+    """Text at a place, `dx` pixels beside it; `anchor` "middle" or "end"."""
+    return element("text", text, x=_percent(x), y=y, dx=dx or None, text_anchor=anchor, class_=class_)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     """A straight line."""
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+    return element("line", x1=_percent(x1), y1=y1, x2=_percent(x2), y2=y2, class_=class_)
+
+
+def lines(points: list[tuple[float, float]], class_: str) -> Markup:
+    """Straight pieces through points: a path knows no percent."""
+    return joined(line(*a, *b, class_) for a, b in pairwise(points))
+
+
+def circle(x: float, y: float, radius: float, *children: object, class_: str = "dot") -> Markup:
+    """A point with its radius in pixels."""
+    return element("circle", *children, cx=_percent(x), cy=y, r=radius, class_=class_)
+
+
+def _percent(x: float) -> str:
+    return f"{x:.2f}".rstrip("0").rstrip(".") + "%"
 
 
 def tip(text: str) -> Markup:
@@ -64,26 +71,25 @@ def tip(text: str) -> Markup:
 
 
 def bottom_axis(frame: Frame, scale: Scale, title: str) -> Markup:
-    """Grid lines, numbers below, and the title below those."""
-    ticks = scale.ticks(min(9, max(3, int((frame.right - frame.left) / 70))))
+    """Grid lines, numbers below, and the title below those: few enough for a phone."""
+    ticks = scale.ticks(5)
     parts = [line(scale(v), frame.top, scale(v), frame.bottom, "grid") for v in ticks]
     parts += [
         words(scale(value), frame.bottom + 16, text, anchor="middle", class_="tick")
         for value, text in zip(ticks, _numbers(ticks, scale), strict=True)
     ]
-    middle = (frame.left + frame.right) / 2
-    return joined([*parts, words(middle, frame.bottom + 36, title, anchor="middle", class_="axis")])
+    return joined([*parts, words(50, frame.bottom + 36, title, anchor="middle", class_="axis")])
 
 
 def left_axis(frame: Frame, scale: Scale, title: str) -> Markup:
     """Grid lines, numbers to their left, and the title above."""
     ticks = scale.ticks()
-    parts = [line(frame.left, scale(v), frame.right, scale(v), "grid") for v in ticks]
+    parts = [line(0, scale(v), 100, scale(v), "grid") for v in ticks]
     parts += [
-        words(frame.left - 8, scale(value) + 4, text, anchor="end", class_="tick")
+        words(0, scale(value) + 4, text, dx=-8, anchor="end", class_="tick")
         for value, text in zip(ticks, _numbers(ticks, scale), strict=True)
     ]
-    return joined([*parts, words(0, frame.top - 14, title, class_="axis")])
+    return joined([*parts, words(0, frame.top - 14, title, dx=-frame.left, class_="axis")])
 
 
 def _numbers(values: list[float], scale: Scale) -> list[str]:
@@ -95,7 +101,14 @@ def _numbers(values: list[float], scale: Scale) -> list[str]:
     return [f"{value:,.{decimals}f}".replace("-", MINUS) for value in values]
 
 
-def path(points: list[tuple[float, float]], *, closed: bool = False, class_: str) -> Markup:
-    """Straight pieces through points."""
-    steps = " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(points))
-    return element("path", d=steps + (" Z" if closed else ""), class_=class_)
+def spread(places: list[float], apart: float, low: float, high: float) -> list[float]:
+    """Places near to these, in the same order and `apart` from one another; within the ends where all fit there."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    found = [0.0] * len(places)
+    last = low - apart
+    for index in order:
+        last = found[index] = max(places[index], last + apart)
+    last = high + apart
+    for index in reversed(order):
+        last = found[index] = min(found[index], last - apart)
+    return found

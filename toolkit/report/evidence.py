@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
+from toolkit.benchmarking.result import Benchmark
+from toolkit.calibration.record import Record
 from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
-from toolkit.report.facts import (
-    Accuracy,
-    Latency,
-    Source,
-    accuracies_from_document,
-    causes_from_document,
-    latencies_from_document,
-    sources_from_document,
-)
+from toolkit.quantization.sensitivity import Budget, Sensitivities
 from toolkit.runtime.runner_id import FIRST, RunnerId
+from toolkit.timing.latency import Latency
 from toolkit.verification.hypotheses import Cause
+from toolkit.verification.result import Pair, Source, Verification
 
-Read = TypeVar("Read")
 BACKENDS = {
     "torch": "PyTorch",
     "ort": "ONNX Runtime",
@@ -41,7 +35,7 @@ class Evidence:
         files: the ONNX file of each precision.
         record: `record.json`, where the bundle is calibrated.
         sidecars: each engine's JSON, by the engine's file.
-        verify, bench, sensitivity: documents; None where there is none.
+        verify, bench, sensitivity: what was measured, now or when a document was saved; None where nothing was.
         pixels_nhwc: the images that verify judged, in its order; None where they are not at hand.
         images_options: the options of toolkit verify that draw those; None where they are not known.
     """
@@ -50,22 +44,22 @@ class Evidence:
     manifest: dict[str, Any]
     manifest_sha256: str
     files: dict[str, str]
-    record: dict[str, Any] | None = None
+    record: Record | None = None
     sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
-    verify: dict[str, Any] | None = None
-    bench: dict[str, Any] | None = None
-    sensitivity: dict[str, Any] | None = None
+    verify: Verification | None = None
+    bench: Benchmark | None = None
+    sensitivity: Sensitivities | None = None
     pixels_nhwc: UInt8 | None = None
     images_options: str | None = None
 
     def __post_init__(self) -> None:
-        for name, document in (("verify", self.verify), ("bench", self.bench)):
-            if document is not None:
-                _require_of_bundle(name, document, self.manifest_sha256)
-        if self.verify is not None and self.verify.get("other") is not None:
+        for name, found in (("verify", self.verify), ("bench", self.bench)):
+            if found is not None and found.manifest_sha256 != self.manifest_sha256:
+                raise _of_another_bundle(name, found.manifest_sha256, self.manifest_sha256)
+        if self.verify is not None and self.verify.other is not None:
             raise ToolkitError(
                 "this document of toolkit verify compares two bundles",
-                found=self.verify["other"],
+                found=self.verify.other,
                 allowed="a document of one bundle",
                 fix="toolkit verify BUNDLE > verify.json",
             )
@@ -80,30 +74,36 @@ class Evidence:
         """Of the classes, in the order of the logits."""
         return [str(label) for label in self.manifest["labels"]]
 
-    @cached_property
-    def accuracies(self) -> tuple[Accuracy, ...]:
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
         """Each runner that verify compared."""
-        return _read("verify", lambda: accuracies_from_document(self.verify))
+        return self.verify.parity if self.verify else ()
 
-    @cached_property
+    @property
     def sources(self) -> tuple[Source, ...]:
         """The steps that verify took apart."""
-        return _read("verify", lambda: sources_from_document(self.verify))
+        return self.verify.sources if self.verify else ()
 
-    @cached_property
+    @property
     def causes(self) -> tuple[Cause, ...]:
         """The faults that verify named."""
-        return _read("verify", lambda: causes_from_document(self.verify))
+        return self.verify.likely_causes if self.verify else ()
 
-    @cached_property
+    @property
     def latencies(self) -> tuple[Latency, ...]:
         """Each runner and batch size that bench measured."""
-        return _read("bench", lambda: latencies_from_document(self.bench))
+        return self.bench.latency if self.bench else ()
 
     @cached_property
-    def accuracy_of(self) -> dict[str, Accuracy]:
+    def pair_of(self) -> dict[str, Pair]:
         """By runner."""
-        return {found.runner: found for found in self.accuracies}
+        return {pair.runner: pair for pair in self.pairs}
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """What was measured to meet a budget of INT8, where export was given one."""
+        found = self.manifest.get("budget")
+        return None if found is None else Budget.from_dict(found, "the entry budget of manifest.json")
 
     @property
     def smallest_batch(self) -> int | None:
@@ -118,15 +118,13 @@ class Evidence:
     @property
     def runners(self) -> list[str]:
         """Every runner that either document names, in their order."""
-        return list(dict.fromkeys([*self.accuracy_of, *(found.runner for found in self.latencies)]))
+        return list(dict.fromkeys([*self.pair_of, *(found.runner for found in self.latencies)]))
 
     @property
     def unavailable(self) -> dict[str, str]:
         """What could not run here, and why."""
-        found: dict[str, str] = {}
-        for document in (self.verify, self.bench):
-            found |= {str(name): str(reason) for name, reason in ((document or {}).get("unavailable") or {}).items()}
-        return found
+        verified, benched = self.verify, self.bench
+        return (verified.unavailable if verified else {}) | (benched.unavailable if benched else {})
 
     def file_of(self, runner: str) -> str | None:
         """The file in the bundle that a runner reads; None for one that reads none of it."""
@@ -149,23 +147,10 @@ def backend_of(runner: str) -> str:
     return RunnerId.from_name(runner).backend
 
 
-def _read(name: str, reading: Callable[[], tuple[Read, ...]]) -> tuple[Read, ...]:
-    try:
-        return reading()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ToolkitError(
-            f"the document of toolkit {name} lacks an entry or has a wrong one",
-            found=f"{type(error).__name__}: {error}",
-            fix=f"toolkit {name} > {name}.json, without changing it",
-        ) from error
-
-
-def _require_of_bundle(name: str, document: dict[str, Any], manifest_sha256: str) -> None:
-    found = document.get("manifest_sha256")
-    if found != manifest_sha256:
-        raise ToolkitError(
-            f"this document of toolkit {name} was measured on another bundle, or on this one before it changed",
-            found=f"manifest sha256 {found}" if found else f"no manifest_sha256, of {document.get('bundle')}",
-            allowed=f"manifest sha256 {manifest_sha256}",
-            fix=f"toolkit {name} > {name}.json on this bundle, or leave --{name} out: it is measured then",
-        )
+def _of_another_bundle(name: str, found: str, wanted: str) -> ToolkitError:
+    return ToolkitError(
+        f"this document of toolkit {name} was measured on another bundle, or on this one before it changed",
+        found=f"manifest sha256 {found}",
+        allowed=f"manifest sha256 {wanted}",
+        fix=f"toolkit {name} > {name}.json on this bundle, or leave --{name} out: it is measured then",
+    )

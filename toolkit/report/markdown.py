@@ -44,34 +44,32 @@ def _grid(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _accuracy(evidence: Evidence) -> str:
-    if not evidence.accuracies:
+    if not evidence.pairs:
         return "Not verified."
     rows = [
         (
             found.runner,
             evidence.file_of(found.runner) or "\u2013",
             size(evidence.bytes_of(found.runner)) if evidence.bytes_of(found.runner) else "\u2013",
-            percent(found.top1_percent),
-            between(found.low_percent, found.high_percent),
-            signed(found.change_points),
-            f"{found.flips} ({found.lost} lost, {found.gained} gained)",
-            found.gate or "not judged",
+            percent(found.score.top1_percent),
+            between(found.score.low_percent, found.score.high_percent),
+            signed(found.parity.change_points),
+            f"{found.parity.flips} ({found.parity.lost} lost, {found.parity.gained} gained)",
+            found.verdict.word,
         )
-        for found in evidence.accuracies
+        for found in evidence.pairs
     ]
     return _grid(("runner", "file", "size", "top-1", "95 %", "change", "flips", "gate"), rows)
 
 
 def _latency(evidence: Evidence) -> str:
-    if not evidence.latencies:
+    if evidence.bench is None:
         return "Not measured."
-    host = (evidence.bench or {}).get("host") or {}
-    rows = []
-    for found in evidence.latencies:
-        late = dict(found.percentiles_ms).get("p99")
-        rate = "\u2013" if found.images_per_s is None else f"{found.images_per_s:,.0f}"
-        rows.append((found.runner, f"{found.batch}", milliseconds(found.p50_ms), milliseconds(late), rate))
-    where = f"Whole Python calls on {plain(host.get('cpu') or 'an unnamed machine')}.\n\n"
+    rows = [
+        (row.runner, f"{row.batch}", milliseconds(row.p50_ms), milliseconds(row.p99_ms), f"{row.images_per_s:,.0f}")
+        for row in evidence.latencies
+    ]
+    where = f"Whole Python calls on {plain(evidence.bench.host.cpu or 'an unnamed machine')}.\n\n"
     return where + _grid(("runner", "batch", "p50", "p99", "images/s"), rows)
 
 

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from toolkit.report.drawing import (
     LETTER,
-    NARROW,
     Frame,
     bottom_axis,
     chart,
+    circle,
     figure,
-    for_desk_and_phone,
     left_axis,
     line,
-    path,
+    lines,
+    spread,
     tip,
     words,
 )
 from toolkit.report.evidence import BACKENDS, Evidence, backend_of
 from toolkit.report.markup import Markup, element, joined, paragraph, table
-from toolkit.report.placement import Box, places_of_labels
 from toolkit.report.scales import Scale, scale_of
 from toolkit.report.words import between, listed, milliseconds, percent, signed, size
+from toolkit.verification.result import Pair
 
-SMALLEST_DOT, LARGEST_DOT = 4.0, 17.0
-LABEL_HEIGHT = 15.0
+SMALLEST_DOT, LARGEST_DOT = 4.0, 14.0
+LABEL_HEIGHT = 16.0
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,24 @@ def points_from_evidence(evidence: Evidence) -> list[Point]:
     """Every runner whose accuracy and latency are both known, at the smallest batch size."""
     points = []
     for name, latency in evidence.latency_of.items():
-        accuracy = evidence.accuracy_of.get(name)
-        if accuracy is None or latency.p50_ms <= 0:
-            continue
-        interval = None if name == accuracy.reference else accuracy.change_interval
-        low, high = accuracy.low_percent, accuracy.high_percent
-        if interval is not None:
-            low, high = (accuracy.reference_top1_percent + part for part in interval)
-        elif name == accuracy.reference and accuracy.change_interval is not None:
-            low = high = accuracy.top1_percent  # against itself there is nothing uncertain
-        points.append(
-            Point(name, latency.p50_ms, accuracy.top1_percent, low, min(high, 100.0), evidence.bytes_of(name))
-        )
+        pair = evidence.pair_of.get(name)
+        if pair is not None:
+            low, high = _reach(pair)
+            points.append(
+                Point(name, latency.p50_ms, pair.score.top1_percent, low, min(high, 100.0), evidence.bytes_of(name))
+            )
     return points
+
+
+def _reach(pair: Pair) -> tuple[float, float]:
+    """The paired interval of the difference from fp32, at fp32's top-1; of fp32 itself nothing is uncertain."""
+    interval, score = pair.parity.change_interval_points, pair.score
+    if interval is None:
+        return score.low_percent, score.high_percent
+    if pair.runner == pair.parity.reference:
+        return score.top1_percent, score.top1_percent
+    before = pair.parity.reference_score.top1_percent
+    return before + interval[0], before + interval[1]
 
 
 def frontier(points: list[Point]) -> list[Point]:
@@ -78,14 +83,12 @@ def pareto_section(evidence: Evidence) -> Markup:
     """The chart with its table; a sentence where accuracy or latency is missing."""
     points = points_from_evidence(evidence)
     if not points:
-        missing = [
-            name for name, found in (("verify", evidence.accuracies), ("bench", evidence.latencies)) if not found
-        ]
+        missing = [name for name, found in (("verify", evidence.pairs), ("bench", evidence.latencies)) if not found]
         reason = f"there is no document of toolkit {listed(missing)}" if missing else "no runner is in both documents"
         return joined(
             [paragraph(f"No chart of accuracy against latency: {reason}.", class_="absent"), _table(evidence)]
         )
-    paired = any(evidence.accuracy_of[p.runner].change_interval for p in points)
+    paired = any(evidence.pair_of[p.runner].parity.change_interval_points for p in points)
     bars = (
         "Vertical lines: the paired 95 % interval of the difference from fp32, on the same images."
         if paired
@@ -93,9 +96,8 @@ def pareto_section(evidence: Evidence) -> Markup:
     )
     front = "The dashed line joins what nothing else beats in both. " if len(frontier(points)) > 1 else ""
     caption = f"{bars} {front}The area of a point is the size of its file; a ring reads no file of the bundle."
-    legend = _legend(points)
-    drawn = for_desk_and_phone(lambda width: _chart(points, width, evidence.smallest_batch or 1))
-    return joined([figure("Accuracy against latency", caption, legend, drawn), _table(evidence)])
+    drawn = _chart(points, evidence.smallest_batch or 1)
+    return joined([figure("Accuracy against latency", caption, _legend(points), drawn), _table(evidence)])
 
 
 def _legend(points: list[Point]) -> Markup:
@@ -104,27 +106,28 @@ def _legend(points: list[Point]) -> Markup:
     return element("ul", *entries, class_="legend")
 
 
-def _chart(points: list[Point], width: float, batch: int) -> Markup:
-    height = 420.0
-    frame = Frame(52, 34, width - 14, height - 48)
-    x = scale_of([p.latency_ms for p in points], frame.left, frame.right, log=True, spare=0.18)
+def _chart(points: list[Point], batch: int) -> Markup:
+    inside = max(338.0, LABEL_HEIGHT * len(points))
+    widest = max(len(point.runner) for point in points)
+    frame = Frame(34, 34 + inside, left=52, right=int(LETTER * widest) + 20)
+    x = scale_of([p.latency_ms for p in points], 0, 100, log=True, spare=0.1)
     values = [value for p in points for value in (p.low, p.high, p.top1_percent)]
     y = scale_of(values, frame.bottom, frame.top, spare=0.08)
     y = Scale(y.low, max(min(y.high, 100.0), max(values) + 1e-9), y.start, y.end)
-    best, radii = frontier(points), _radii(points, width)
+    best, radii = frontier(points), _radii(points)
     says = "Top-1 in percent against median milliseconds a call: " + "; ".join(
         f"{p.runner} {p.top1_percent:.2f} % in {p.latency_ms:.3g} ms" for p in points
     )
     return chart(
-        width,
-        height,
+        frame,
+        frame.bottom + 48,
         says,
         left_axis(frame, y, "\u2191 better \u00b7 top-1, % right"),
         bottom_axis(frame, x, f"\u2190 faster \u00b7 median ms a call, batch {batch} (log)"),
+        _labels(points, x, y, frame),
         _steps(best, x, y) if len(best) > 1 else "",
         *(_bar(p, x, y) for p in points),
         *(_dot(p, radius, x, y) for p, radius in sorted(zip(points, radii, strict=True), key=lambda both: -both[1])),
-        _labels(points, radii, x, y, frame),
     )
 
 
@@ -134,7 +137,7 @@ def _steps(best: list[Point], x: Scale, y: Scale) -> Markup:
         if corners:
             corners.append((x(point.latency_ms), corners[-1][1]))
         corners.append((x(point.latency_ms), y(point.top1_percent)))
-    return path(corners, class_="frontier")
+    return lines(corners, "frontier")
 
 
 def _bar(point: Point, x: Scale, y: Scale) -> Markup:
@@ -142,12 +145,11 @@ def _bar(point: Point, x: Scale, y: Scale) -> Markup:
     return element("g", line(at, y(point.low), at, y(point.high), "interval"), class_=point.kind)
 
 
-def _radii(points: list[Point], width: float) -> list[float]:
-    """Areas in proportion to the files, the largest `LARGEST_DOT`, smaller on a phone."""
-    most = LARGEST_DOT if width > NARROW else 0.7 * LARGEST_DOT
+def _radii(points: list[Point]) -> list[float]:
+    """Areas in proportion to the files, the largest `LARGEST_DOT`."""
     largest = max((point.bytes or 0 for point in points), default=0) or 1
     return [
-        max(SMALLEST_DOT, most * math.sqrt(point.bytes / largest)) if point.bytes else SMALLEST_DOT + 2
+        max(SMALLEST_DOT, LARGEST_DOT * math.sqrt(point.bytes / largest)) if point.bytes else SMALLEST_DOT + 2
         for point in points
     ]
 
@@ -156,40 +158,19 @@ def _dot(point: Point, radius: float, x: Scale, y: Scale) -> Markup:
     says = f"{point.runner}: {percent(point.top1_percent)} right, {milliseconds(point.latency_ms)}, " + (
         size(point.bytes) if point.bytes else "no file of the bundle"
     )
-    return element(
-        "circle",
-        tip(says),
-        cx=x(point.latency_ms),
-        cy=y(point.top1_percent),
-        r=radius,
-        class_=f"dot {point.kind}" + ("" if point.bytes else " hollow"),
-    )
+    style = f"dot {point.kind}" + ("" if point.bytes else " hollow")
+    return circle(x(point.latency_ms), y(point.top1_percent), radius, tip(says), class_=style)
 
 
-def _labels(points: list[Point], radii: list[float], x: Scale, y: Scale, frame: Frame) -> Markup:
-    # A circle's corners are free: its square a fifth smaller.
-    places = [(x(p.latency_ms), y(p.top1_percent), 0.8 * radius) for p, radius in zip(points, radii, strict=True)]
-    sizes = [(len(p.runner) * LETTER + 4, LABEL_HEIGHT) for p in points]
-    boxes = places_of_labels(places, sizes, Box(frame.left + 2, frame.top + 2, frame.right, frame.bottom - 2))
+def _labels(points: list[Point], x: Scale, y: Scale, frame: Frame) -> Markup:
+    """Names in a column at the right, in the order of the points' heights, each with a thin line to its point."""
+    levels = [y(point.top1_percent) for point in points]
+    rows = spread(levels, LABEL_HEIGHT, frame.top + LABEL_HEIGHT / 2, frame.bottom - LABEL_HEIGHT / 2)
     drawn = []
-    for point, (at, level, radius), box in zip(points, places, boxes, strict=True):
-        if box is None:
-            continue  # no place is left: its figures are in the table below
-        drawn.append(_leader(at, level, radius, box))
-        drawn.append(
-            words((box.left + box.right) / 2, box.bottom - 4, point.runner, anchor="middle", class_="label halo")
-        )
+    for point, level, row in zip(points, levels, rows, strict=True):
+        leader = line(x(point.latency_ms), level, 100, row, "leader")
+        drawn.append(element("g", leader, words(100, row + 4, point.runner, dx=8, class_="label"), class_=point.kind))
     return joined(drawn)
-
-
-def _leader(x: float, y: float, radius: float, box: Box) -> Markup:
-    """A thin line to a label that had to move away from its point."""
-    near_x, near_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
-    distance = math.hypot(near_x - x, near_y - y)
-    if distance < radius + 9:
-        return Markup("")
-    part = radius / distance
-    return line(x + (near_x - x) * part, y + (near_y - y) * part, near_x, near_y, "leader")
 
 
 def _table(evidence: Evidence) -> Markup:
@@ -212,13 +193,12 @@ def _table(evidence: Evidence) -> Markup:
 
 
 def _accuracy_cells(evidence: Evidence, name: str) -> tuple[object, ...]:
-    found = evidence.accuracy_of.get(name)
-    if found is None:
+    pair = evidence.pair_of.get(name)
+    if pair is None:
         return ("\u2013", "\u2013", "\u2013", "not verified")
-    badge = {"pass": "pass", "fail": "fail", "undecided": "undecided"}.get(found.gate, "none")
     return (
-        percent(found.top1_percent),
-        between(found.low_percent, found.high_percent),
-        signed(found.change_points),
-        element("span", found.gate or "not judged", class_=f"badge {badge}"),
+        percent(pair.score.top1_percent),
+        between(pair.score.low_percent, pair.score.high_percent),
+        signed(pair.parity.change_points),
+        element("span", pair.verdict.word, class_=f"badge {pair.verdict.word}"),
     )

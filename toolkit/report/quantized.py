@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.bundle.manifest import VARIANTS
-from toolkit.report.drawing import (
-    Frame,
-    chart,
-    figure,
-    for_desk_and_phone,
-    left_axis,
-    line,
-    tip,
-    words,
-)
+from toolkit.report.drawing import Frame, chart, circle, figure, left_axis, line, tip, words
 from toolkit.report.evidence import Evidence
 from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table, unfolded
 from toolkit.report.scales import Scale, scale_of
@@ -31,27 +22,28 @@ def calibration_section(evidence: Evidence) -> Markup:
         [
             ("Method", entry.get("method", "not known")),
             ("Images", f"{int(entry.get('images', 0)):,}, none of them among those that judge"),
-            ("Key", element("code", record.get("key", "not known"), class_="hash")),
+            ("Key", element("code", record.key, class_="hash")),
             ("Network", element("code", entry.get("graph_sha256", "not known"), class_="hash")),
             ("Images' sha256", element("code", entry.get("images_sha256", "not known"), class_="hash")),
             ("Made by", f"toolkit {entry.get('tool', 'of unknown version')}"),
             *_notes(entry.get("notes") or {}),
         ]
     )
-    ranges = [
-        (str(n), float(v), float(record["largest"].get(n, v))) for n, v in record.get("amax", {}).items() if v > 0
-    ]
+    ranges = [(name, value, record.largest.get(name, value)) for name, value in record.amax.items() if value > 0]
     if not ranges:
         return joined([facts, paragraph("The record holds no ranges.", class_="absent")])
     caption = (
         "One column a tensor, in the order of the network. The dot is the range that int8 covers, the line above it "
         "reaches the largest value seen: what lies on the line is clipped."
     )
-    strip = for_desk_and_phone(lambda width: _strip(ranges, width))
     rows = [(n, three_digits(v), three_digits(most), percent(100 * v / most, 0)) for n, v, most in ranges]
     figures = table("Ranges", ("tensor", "int8 covers", "largest seen", "covered"), rows)
     return joined(
-        [facts, figure("Ranges of the activations", caption, strip), unfolded("The ranges as a table", figures)]
+        [
+            facts,
+            figure("Ranges of the activations", caption, _strip(ranges)),
+            unfolded("The ranges as a table", figures),
+        ]
     )
 
 
@@ -59,20 +51,20 @@ def _notes(notes: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(name).replace("_", " "), str(value)) for name, value in notes.items() if not isinstance(value, dict)]
 
 
-def _strip(ranges: list[tuple[str, float, float]], width: float) -> Markup:
-    frame = Frame(52, 26, width - 10, 176)
+def _strip(ranges: list[tuple[str, float, float]]) -> Markup:
+    frame = Frame(26, 176, left=52, right=10)
     y = scale_of([v for _, low, high in ranges for v in (low, high)], frame.bottom, frame.top, log=True, spare=0.1)
-    step = (frame.right - frame.left) / len(ranges)
-    columns = [_column(entry, y, frame.left + step * (index + 0.5)) for index, entry in enumerate(ranges)]
+    step = 100 / len(ranges)
+    columns = [_column(entry, y, step * (index + 0.5)) for index, entry in enumerate(ranges)]
     least, most = min(v for _, v, _ in ranges), max(v for _, v, _ in ranges)
     says = f"Ranges of {len(ranges)} tensors, from {least:.3g} to {most:.3g}"
     ends = joined(
         [
-            words(frame.left, frame.bottom + 16, "input", class_="tick"),
-            words(frame.right, frame.bottom + 16, "output", anchor="end", class_="tick"),
+            words(0, frame.bottom + 16, "input", class_="tick"),
+            words(100, frame.bottom + 16, "output", anchor="end", class_="tick"),
         ]
     )
-    return chart(width, 200, says, left_axis(frame, y, "|x| (log)"), element("g", *columns, class_="is-ort"), ends)
+    return chart(frame, 200, says, left_axis(frame, y, "|x| (log)"), element("g", *columns, class_="is-ort"), ends)
 
 
 def _column(entry: tuple[str, float, float], y: Scale, x: float) -> Markup:
@@ -81,8 +73,8 @@ def _column(entry: tuple[str, float, float], y: Scale, x: float) -> Markup:
     return element(
         "g",
         line(x, y(covered), x, y(largest), "clipped"),
-        line(x - 3, y(largest), x + 3, y(largest), "clipped"),
-        element("circle", tip(says), cx=x, cy=y(covered), r=4, class_="dot"),
+        circle(x, y(largest), 1.8, class_="seen"),
+        circle(x, y(covered), 4, tip(says)),
     )
 
 

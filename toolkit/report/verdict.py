@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from toolkit.compare.gate import UNDECIDED
 from toolkit.report.evidence import BACKENDS, Evidence, backend_of
-from toolkit.report.facts import Accuracy, Latency
 from toolkit.report.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
 from toolkit.runtime.runner_id import RunnerId
+from toolkit.timing.latency import Latency
+from toolkit.verification.result import Pair
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class Choice:
 
     Attributes:
         runner: "backend precision".
-        accuracy, latency: its own, at the smallest batch size; None where that was not measured.
+        pair, latency: its own, at the smallest batch size; None where that was not measured.
         fp32: the fp32 runner of the same backend, which it is compared with; None where there is none, or it is that.
         tied: runners whose median cannot be told from its own.
     """
 
     runner: str
-    accuracy: Accuracy | None
+    pair: Pair | None
     latency: Latency | None
     fp32: str | None
     tied: tuple[str, ...] = ()
@@ -37,7 +38,8 @@ def choice_from_evidence(evidence: Evidence) -> Choice | None:
     """
     if evidence.causes:
         return None
-    good = [a.runner for a in evidence.accuracies if a.holds and evidence.file_of(a.runner)]
+    passed = evidence.verify.passed if evidence.verify else {}
+    good = [pair.runner for pair in evidence.pairs if passed.get(pair.runner) and evidence.file_of(pair.runner)]
     timed = [name for name in good if name in evidence.latency_of]
     if not good:
         return None
@@ -50,16 +52,14 @@ def choice_from_evidence(evidence: Evidence) -> Choice | None:
 
 
 def _cannot_tell(evidence: Evidence, one: str, other: str) -> bool:
-    a, b = evidence.latency_of[one].p50_interval_ms, evidence.latency_of[other].p50_interval_ms
+    a, b = evidence.latency_of[one].intervals_ms.p50, evidence.latency_of[other].intervals_ms.p50
     return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
 
 
 def _choice(evidence: Evidence, runner: str, tied: tuple[str, ...] = ()) -> Choice:
     fp32 = str(RunnerId(backend_of(runner), "fp32"))
-    known = fp32 != runner and (fp32 in evidence.accuracy_of or fp32 in evidence.latency_of)
-    return Choice(
-        runner, evidence.accuracy_of.get(runner), evidence.latency_of.get(runner), fp32 if known else None, tied
-    )
+    known = fp32 != runner and (fp32 in evidence.pair_of or fp32 in evidence.latency_of)
+    return Choice(runner, evidence.pair_of.get(runner), evidence.latency_of.get(runner), fp32 if known else None, tied)
 
 
 def speed_up(evidence: Evidence, choice: Choice) -> float | None:
@@ -73,7 +73,7 @@ def speed_up_interval(evidence: Evidence, choice: Choice) -> tuple[float, float]
     """The least and the most that the speed-up can be where both medians lie in their 95 % intervals."""
     if choice.fp32 is None or choice.latency is None or choice.fp32 not in evidence.latency_of:
         return None
-    own, before = choice.latency.p50_interval_ms, evidence.latency_of[choice.fp32].p50_interval_ms
+    own, before = choice.latency.intervals_ms.p50, evidence.latency_of[choice.fp32].intervals_ms.p50
     return None if own is None or before is None else (before[0] / own[1], before[1] / own[0])
 
 
@@ -91,8 +91,8 @@ def sentence(evidence: Evidence, choice: Choice | None) -> str:
         return f"Deploy nothing yet: {_why_nothing(evidence)}."
     backend = backend_of(choice.runner)
     parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
-    if choice.accuracy is not None:
-        parts.append(f": {_cost(choice.accuracy, choice.fp32)}")
+    if choice.pair is not None:
+        parts.append(f": {_cost(choice.pair, choice.fp32)}")
     parts.append(_gain(evidence, choice))
     return "".join(parts) + "."
 
@@ -101,16 +101,16 @@ def _why_nothing(evidence: Evidence) -> str:
     if evidence.causes:
         named = listed([f"{cause.name} ({cause.where})" if cause.where else cause.name for cause in evidence.causes])
         return f"toolkit verify found a fault, {named}"
-    return "no file passed the gate" if evidence.accuracies else "nothing was verified"
+    return "no file passed the gate" if evidence.pairs else "nothing was verified"
 
 
-def _cost(found: Accuracy, fp32: str | None) -> str:
-    right = f"it answers {percent(found.top1_percent)} of {chosen(found.images, 'test image', 'test images')} right"
+def _cost(pair: Pair, fp32: str | None) -> str:
+    score, interval = pair.score, pair.parity.change_interval_points
+    right = f"it answers {percent(score.top1_percent)} of {chosen(score.images, 'test image', 'test images')} right"
     if fp32 is None:
-        return f"{right} (95{THIN}%: {between(found.low_percent, found.high_percent)})"
-    interval = found.change_interval
+        return f"{right} (95{THIN}%: {between(score.low_percent, score.high_percent)})"
     inside = f"; 95{THIN}%: {signed(interval[0])} to {signed(interval[1])}" if interval else ""
-    return f"{right} ({signed(found.change_points)} points against fp32{inside})"
+    return f"{right} ({signed(pair.parity.change_points)} points against fp32{inside})"
 
 
 def _gain(evidence: Evidence, choice: Choice) -> str:
@@ -136,9 +136,11 @@ def _speed(evidence: Evidence, choice: Choice) -> str:
 
 
 def _machine(evidence: Evidence) -> str | None:
-    host = (evidence.bench or {}).get("host") or {}
-    parts = [str(host["cpu"])] if host.get("cpu") else []
-    parts += [chosen(int(host["cores"]), "core", "cores")] if host.get("cores") else []
+    if evidence.bench is None:
+        return None
+    host = evidence.bench.host
+    parts = [host.cpu] if host.cpu else []
+    parts += [chosen(host.cores, "core", "cores")] if host.cores else []
     return ", ".join(parts) or None
 
 
@@ -154,10 +156,10 @@ def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
             f"The timings {whose} were unsteady while they were measured: read them as an order of "
             "magnitude, and measure again on an idle machine."
         )
-    if choice and choice.accuracy and choice.accuracy.gate == UNDECIDED:
-        needed = choice.accuracy.images_needed
+    if choice and choice.pair and choice.pair.verdict.word == UNDECIDED:
+        needed = choice.pair.verdict.images_needed
         found.append(
-            f"{chosen(choice.accuracy.images, 'image is', 'images are')} too few to decide the gate for certain"
+            f"{chosen(choice.pair.score.images, 'image is', 'images are')} too few to decide the gate for certain"
             + (f"; about {needed:,} would do." if needed else ".")
         )
     if choice and choice.tied:
@@ -181,19 +183,14 @@ def _not_measured(evidence: Evidence, name: str, reason: str) -> str:
 def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, str]]:
     """The figures beside the sentence: (name, value, what it is compared with)."""
     found = []
-    if choice.accuracy is not None:
-        accuracy = choice.accuracy
-        found.append(
-            (
-                "Right answers",
-                percent(accuracy.top1_percent),
-                f"95{THIN}%: {between(accuracy.low_percent, accuracy.high_percent)}",
-            )
-        )
-        interval = accuracy.change_interval
+    if choice.pair is not None:
+        score, parity = choice.pair.score, choice.pair.parity
+        inside = f"95{THIN}%: {between(score.low_percent, score.high_percent)}"
+        found.append(("Right answers", percent(score.top1_percent), inside))
+        interval = parity.change_interval_points
         inside = f"points, 95{THIN}%: {signed(interval[0])} to {signed(interval[1])}" if interval else "points of top-1"
         if choice.fp32 is not None:
-            found.append(("Against fp32", signed(accuracy.change_points), inside))
+            found.append(("Against fp32", signed(parity.change_points), inside))
     if choice.latency is not None:
         name = f"Median call, batch {choice.latency.batch}"
         found.append((name, milliseconds(choice.latency.p50_ms), _compared(evidence, choice)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 MINUS = "\u2212"
 THIN = "\u202f"  # between a number and its unit, so that a line never breaks there
 
@@ -38,7 +40,7 @@ def three_digits(value: float) -> str:
 
 def exponent(value: float | None) -> str:
     """Two digits and a power of ten: "1.9e-02", "0", a dash for what is not finite."""
-    return "\u2013" if value is None else f"{value:.1e}" if value else "0"
+    return "\u2013" if value is None or not math.isfinite(value) else f"{value:.1e}" if value else "0"
 
 
 def size(count: int | None) -> str:

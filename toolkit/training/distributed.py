@@ -171,7 +171,7 @@ def world_from_environment(environment: Mapping[str, str] = os.environ) -> World
             "WORLD_SIZE asks for several processes, and the rest of their environment is not there",
             found=found,
             allowed="what torchrun sets: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT",
-            fix="start it with torchrun, or unset WORLD_SIZE",
+            fix="start it with torchrun --nproc-per-node 2 PROGRAM ..., or unset WORLD_SIZE",
         )
     return World(int(text["RANK"]), int(text["WORLD_SIZE"]), int(text["LOCAL_RANK"]))
 

@@ -38,8 +38,8 @@ from toolkit.training.logbook import (
     require_plotting,
     text_from_lines,
 )
+from toolkit.training.loop import Progress, Recipe, Trained, Trainer, logits_of, train
 from toolkit.training.qat import FakeQuantization, fake_quantized, float_weights, qat_scales_of, refreshed
-from toolkit.training.train import Progress, Recipe, Trained, Trainer, logits_of, train
 from toolkit.version import __version__
 
 

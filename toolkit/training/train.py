@@ -1,335 +1,225 @@
-"""One short modern recipe: SGD with Nesterov momentum, warm-up and cosine, label smoothing, averaged weights.
-
-Sources: cosine schedule, Loshchilov and Hutter 2017 (SGDR); label smoothing, Szegedy et al. 2016; no weight decay on
-norms and biases, He et al. 2019 ("Bag of Tricks"); averaged weights, Polyak and Juditsky 1992.
-The test images are looked at once, at the end; the best epoch is chosen on images held out of the training part.
-"""
+"""`toolkit.train`: images become a model with a card, and the images that will calibrate and judge it."""
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from toolkit.calibration.record import RECORD
+from toolkit.contracts import Dataset
+from toolkit.data import dataset_from_spec, summary, without_test_images
+from toolkit.data.model_images import ModelImages, images_from_dataset, write_images
+from toolkit.data.model_images import Recipe as ImageRecipe
+from toolkit.errors import ToolkitError
+from toolkit.files import write_json
+from toolkit.lazy import needs
+from toolkit.training.options import PathLike, TrainOptions
+from toolkit.training.recipe import FROM_NOTHING, fine_tuning_defaults
+from toolkit.training.result import TrainingResult
+from toolkit.workspace import require_name, workspace
 
-from toolkit.contracts import Dataset, LabeledImages, Preprocessing
-from toolkit.errors import DataError, ModelError, ToolkitError
-from toolkit.training.augment import augment
-from toolkit.training.devices import channels_last, computes_bf16, deterministic, device_from_name
-from toolkit.training.distributed import ALONE, PeerLost, World, lost_peers
-from toolkit.training.logbook import EpochLine
-from toolkit.training.norms import shared_norms
-from toolkit.training.recipe import Recipe, learning_rate
+if TYPE_CHECKING:
+    import torch
 
-__all__ = [
-    "Progress",
-    "Recipe",
-    "Trained",
-    "Trainer",
-    "augment",
-    "channels_last",
-    "computes_bf16",
-    "device_from_name",
-    "learning_rate",
-    "logits_of",
-    "top1_of",
-    "train",
-]
+    from toolkit.models.checkpoint import LoadedModel
+    from toolkit.training.distributed import World
+    from toolkit.training.loop import Progress
+    from toolkit.training.session import Outcome, Plan
+
+FASHION = "fashion-mnist"
+MOST_EVALUATION = 2000
+Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands, after each step; `holdout_top1` is None until the epoch ends.
+class TrainingData:
+    """What a run is about to learn from.
 
     Attributes:
-        loss: of the step, on this process's images; of an epoch's last step: the mean of the epoch, over all processes.
+        facts: counts, hashes, duplicates, mean and std, as `toolkit.data.summary` gives them.
+        dropped: training images left out because they are also test images.
+        skipped: damaged files that were left out, each with the reason.
     """
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    holdout_top1: float | None
-    images_per_s: float
-    seconds: float
+    facts: dict[str, Any]
+    dropped: int
+    skipped: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The averaged weights of the best epoch, and how they came about.
-
-    Attributes:
-        log: every epoch since the start, those before a resume included.
-        lost: another process ended, and that is why this one was interrupted.
-    """
-
-    weights: dict[str, Tensor]
-    best_epoch: int
-    holdout_top1: float
-    epochs_done: int
-    seconds: float
-    images_per_s: float
-    device: str
-    amp: str
-    interrupted: bool
-    log: tuple[EpochLine, ...]
-    lost: bool = False
-
-
-def logits_of(model: nn.Module, images_nhwc: Tensor, batch: int = 500) -> Tensor:
-    """Float32 logits (N, classes) on the images' device; leaves the model in evaluation mode."""
-    model.eval()
-    with torch.inference_mode():
-        return torch.cat([model(part).float() for part in torch.split(images_nhwc, batch)])
-
-
-def top1_of(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Part of the images, 0..1, whose largest logit is their label's."""
-    return float((logits_of(model, images).argmax(1) == labels).float().mean())
-
-
-class Trainer:
-    """A run that can stop after any epoch and go on later, bit for bit the same on the CPU.
-
-    Args:
-        classifier: uint8 (N, H, W, C) to logits; trained in place.
-        train: its training images; some are held out, see `Recipe.holdout`.
-        world: the processes that share every batch. Use the trainer within `shared_norms` where there are several.
-    """
-
-    def __init__(
-        self,
-        classifier: nn.Module,
-        train: LabeledImages,
-        recipe: Recipe,
-        device: torch.device,
-        world: World = ALONE,
-    ) -> None:
-        self.recipe, self.device, self.world = recipe, device, world
-        if recipe.amp == "bf16" and not computes_bf16(device):
-            raise ToolkitError(
-                "bfloat16 was asked for and this device does not compute it natively",
-                found=str(device),
-                fix="`amp='off'`",
-            )
-        self.amp = "bf16" if recipe.amp != "off" and computes_bf16(device) else "off"
-        self.model = channels_last(classifier).to(device)
-        self.averaged = copy.deepcopy(self.model)
-        self.pairs = _pairs(self.averaged, self.model)
-        order = np.random.default_rng(recipe.seed).permutation(len(train))
-        held = min(recipe.holdout, len(train) // 5)
-        if held < 1 or len(train) - held < 2:
-            raise DataError("too few training images", found=len(train), allowed="at least 5")
-        self.images, self.labels = self._on_device(train, order[held:])
-        self.held_images, self.held_labels = self._on_device(train, order[:held])
-        self.batch = min(recipe.batch, len(self.images))
-        self.shard = world.shard(self.batch)
-        self.steps_per_epoch = max(1, len(self.images) // self.batch)
-        self.parallel = world.parallel(self.model, device)
-        self.log: list[EpochLine] = []
-        self.epoch = 0
-        self.best: dict[str, Tensor] = {}
-        self.best_epoch, self.best_top1 = 0, -1.0
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-        )
-
-    def _on_device(self, images: LabeledImages, rows: Any) -> tuple[Tensor, Tensor]:
-        return (
-            torch.from_numpy(images.images_nhwc[rows]).to(self.device),
-            torch.from_numpy(images.labels[rows]).to(self.device),
-        )
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.amp == "bf16" else nullcontext()
-
-    def _average(self, step: int) -> None:
-        # The first steps would hold the average at the random start: the decay grows with the step.
-        decay = min(self.recipe.ema, (1 + step) / (10 + step))
-        averages, values, counters, counts = self.pairs
-        get_ema_multi_avg_fn(decay)(averages, values, step)  # type: ignore[no-untyped-call]
-        for counter, count in zip(counters, counts, strict=True):
-            counter.copy_(count)
-
-    def _step(self, rows: Tensor, number: int, steps: int, draws: torch.Generator) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, number, steps)
-        mine = rows[self.shard]
-        images = augment(
-            self.images[mine], self.recipe.crop, self.recipe.flip, draws, part=self.shard, of=len(rows)
-        )  # fmt: skip
-        with self._autocast():
-            loss = nn.functional.cross_entropy(
-                self.parallel(images), self.labels[mine], label_smoothing=self.recipe.label_smoothing
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._average(number)
-        return loss.detach()
-
-    def epochs(self) -> Iterator[Progress]:
-        """Trains from where the run stands to its end; one `Progress` a step, epochs closed by a measured one."""
-        steps = self.recipe.epochs * self.steps_per_epoch
-        started, seen = time.monotonic(), 0
-        while self.epoch < self.recipe.epochs:
-            draws = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(len(self.images), generator=draws).to(self.device)
-            self.model.train()
-            # Added up on the device: asking for the loss of every step would make a GPU wait for Python.
-            total, began = torch.zeros((), device=self.device), time.monotonic()
-            for index in range(self.steps_per_epoch):
-                number = self.epoch * self.steps_per_epoch + index
-                with lost_peers() if self.world.size > 1 else nullcontext():
-                    loss = self._step(order[index * self.batch : (index + 1) * self.batch], number, steps, draws)
-                total += loss
-                seen += self.batch
-                if index + 1 == self.steps_per_epoch:
-                    line = self._close_epoch(total / self.steps_per_epoch, began)
-                    seconds = time.monotonic() - started
-                    yield Progress(
-                        self.epoch, self.recipe.epochs, number + 1, steps, line.loss, line.holdout_top1,
-                        seen / seconds, seconds,
-                    )  # fmt: skip
-                elif self.device.type == "cpu" or index % 20 == 0:  # float(loss) waits for the device
-                    seconds = time.monotonic() - started
-                    yield Progress(
-                        self.epoch + 1, self.recipe.epochs, number + 1, steps, float(loss), None,
-                        seen / seconds, seconds,
-                    )  # fmt: skip
-
-    def _close_epoch(self, mean_loss: Tensor, began: float) -> EpochLine:
-        """Judges the averaged weights; the loss of an epoch is not a number if one step's was not."""
-        loss = float(self.world.mean(mean_loss))
-        if not math.isfinite(loss):
-            raise ModelError(
-                "training diverged: the loss is not a number",
-                found=f"loss {loss} in epoch {self.epoch + 1}",
-                fix=f"`lr={self.recipe.lr / 10:g}`",
-            )
-        trained_for = time.monotonic() - began
-        top1 = self.world.from_first(lambda: top1_of(self.averaged, self.held_images, self.held_labels))
-        self.epoch += 1
-        line = EpochLine(
-            self.epoch, loss, top1, self.optimizer.param_groups[0]["lr"],
-            self.steps_per_epoch * self.batch / trained_for, time.monotonic() - began,
-        )  # fmt: skip
-        self.log.append(line)
-        if top1 >= self.best_top1:
-            self.best_top1, self.best_epoch = top1, self.epoch
-            self.best = {k: v.detach().cpu().contiguous().clone() for k, v in self.averaged.state_dict().items()}
-        return line
-
-    def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on, as tensors: weights, averages, momentum, the best so far."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        for name, parameter in self.model.named_parameters():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{name}"] = buffer
-        tensors["progress"] = torch.tensor([self.epoch, self.best_epoch, self.best_top1], dtype=torch.float64)
-        # Clones: on the CPU the tensors of the next epoch would shine through.
-        return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes back to a `state`; the next epoch is the one that would have followed it."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(part("model."))
-        self.averaged.load_state_dict(part("averaged."))
-        self.best = part("best.")
-        momentum = part("momentum.")
-        for name, parameter in self.model.named_parameters():
-            if name in momentum:
-                buffer = torch.empty_like(parameter).copy_(momentum[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        epoch, best_epoch, self.best_top1 = state["progress"].tolist()
-        self.epoch, self.best_epoch = int(epoch), int(best_epoch)
-
-
-def _pairs(averaged: nn.Module, model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-    """What is averaged and its source, what is copied and its source: gathered once, because lists of tensors take one
-    kernel a step on a GPU where single ones take a hundred.
-    """
-    both = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
-    floats = [pair for pair in both if pair[0].is_floating_point()]
-    counts = [pair for pair in both if not pair[0].is_floating_point()]
-    return [a for a, _ in floats], [m for _, m in floats], [a for a, _ in counts], [m for _, m in counts]
+class SaidByAnother(ToolkitError):
+    """A fault of a run of several processes, which rank 0 raises as it is."""
 
 
 def train(
-    classifier: nn.Module,
-    data: Dataset,
-    preprocessing: Preprocessing,
-    recipe: Recipe,
-    device: torch.device,
+    name: str | None = None,
+    data: PathLike = FASHION,
+    options: TrainOptions = TrainOptions(),
     *,
+    command: str | None = None,
+    on_step: Step = lambda what, done, total: None,
+    on_data: Callable[[TrainingData], None] = lambda found: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    on_epoch: Callable[[Trainer], None] = lambda trainer: None,
-    resume: dict[str, Tensor] | None = None,
-    log: Sequence[EpochLine] = (),
-    world: World = ALONE,
-) -> Trained:
-    """Trains `classifier` and returns the averaged weights of the epoch that was best on the held-out images.
+) -> TrainingResult:
+    """Trains a ResNet for small images and writes models/NAME: card, weights, training.jsonl and training.png.
 
-    Ctrl-C ends it early: the best epoch so far is returned with `interrupted` set; before the first epoch has
-    ended there is none, and KeyboardInterrupt goes on. A process that lost its peers ends in the same way.
+    Ctrl-C leaves the best epoch so far. The test images are looked at once, at the end. Under torchrun the processes
+    share every batch; rank 0 alone writes and calls back.
 
     Args:
-        log: the epochs before `resume`.
+        name: of the model in models/; None is made of architecture and data.
+        data: a named set, a folder of class folders, or an .npz.
+        command: what the card says that it was made with; None is this call.
+        on_step: called with (what is being done, done, total) while the images are read.
+        on_data: called with what is in the images, before the first epoch.
+        on_progress: called with `toolkit.training.loop.Progress` after steps.
+
+    Raises:
+        ToolkitError: the images, the model to start from or the options cannot be used. MissingPackage: no PyTorch.
     """
-    torch.manual_seed(recipe.seed)
-    if data.train.images_nhwc.shape[1:] != preprocessing.shape:
-        raise DataError("images and preprocessing differ in shape", found=data.train.images_nhwc.shape[1:])
-    progress: Progress | None = None
-    interrupted = lost = False
-    channels_last(classifier).to(device)  # before the norms are shared: a move would part their buffers
-    with deterministic(recipe.deterministic), shared_norms(classifier, world, device):
-        trainer = Trainer(classifier, data.train, recipe, device, world)
-        if resume is not None:
-            trainer.restore(resume)
-        trainer.log = list(log)
+    with needs("train"):
+        from toolkit.training.devices import device_from_name
+        from toolkit.training.distributed import joined, world_from_environment
+        from toolkit.training.session import run_training
+
+    world = world_from_environment()
+    with joined(world, device_from_name(options.device)) as device:
         try:
-            for progress in trainer.epochs():
-                if progress.holdout_top1 is not None:
-                    on_epoch(trainer)  # first: an epoch that people see can be resumed after
-                on_progress(progress)
-        except KeyboardInterrupt:
-            if not trainer.best:
+            call = _Call(name, os.fspath(data), options, command, on_step, on_data)
+            plan, images, facts = world.together(
+                lambda: _prepared(call if world.first else call.quiet(), device, world)
+            )
+            outcome = run_training(plan, resume=options.resume, on_progress=on_progress)
+            if world.first:
+                _write_images(outcome, plan, images)
+        except ToolkitError as error:
+            if world.first:
                 raise
-            interrupted = True
-        except PeerLost:
-            if not trainer.best:
-                raise
-            interrupted = lost = True
-    return Trained(
-        weights=trainer.best,
-        best_epoch=trainer.best_epoch,
-        holdout_top1=trainer.best_top1,
-        epochs_done=trainer.epoch,
-        seconds=progress.seconds if progress else 0.0,
-        images_per_s=progress.images_per_s if progress else 0.0,
-        device=str(device),
-        amp=trainer.amp,
-        interrupted=interrupted,
-        log=tuple(trainer.log),
-        lost=lost,
+            raise SaidByAnother(error.what, found=error.found, allowed=error.allowed, fix=error.fix) from error
+    trained = outcome.trained
+    return TrainingResult(
+        ok=not trained.interrupted,
+        model=outcome.folder.resolve(),
+        accuracy=outcome.card.accuracy,
+        holdout_top1_percent=round(100 * trained.holdout_top1, 3),
+        best_epoch=trained.best_epoch,
+        epochs_done=trained.epochs_done,
+        images_per_s=round(trained.images_per_s, 1),
+        seconds=round(trained.seconds, 1),
+        interrupted=trained.interrupted,
+        data=facts,
+        lost=trained.lost,
     )
+
+
+@dataclass(frozen=True)
+class _Call:
+    name: str | None
+    data: str
+    options: TrainOptions
+    command: str | None
+    on_step: Step
+    on_data: Callable[[TrainingData], None]
+
+    def quiet(self) -> _Call:
+        """The same without callbacks."""
+        return _Call(
+            self.name, self.data, self.options, self.command, lambda what, done, total: None, lambda found: None
+        )
+
+    def said(self) -> str:
+        """For the card."""
+        return self.command or f"toolkit.train({self.name!r}, {self.data!r}, {self.options.said()})"
+
+
+def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, ModelImages, dict[str, Any]]:
+    """A plan, the images that will calibrate and judge its model, and what is in the data."""
+    from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.training.session import Plan
+
+    options, data = call.options, call.data
+    start = None if options.start is None else load_model(folder_of_model(os.fspath(options.start)))
+    arch = options.arch or (start.card.name if start is not None else "resnet32x32")
+    name = require_name(call.name or f"{arch}-{Path(data).stem if data != FASHION else 'fashion'}")
+    whole = _dataset(call, start)
+    facts = summary(whole)
+    dataset, dropped = without_test_images(whole, facts["test_images_also_in_train"])
+    if options.qat:
+        _require_classes(start, dataset.train.classes)
+    recipe = options.recipe(FROM_NOTHING if start is None else fine_tuning_defaults(len(dataset.train)))
+    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped)))
+    different = len({image.tobytes() for image in dataset.train.images_nhwc})
+    images = images_from_dataset(
+        dataset, ImageRecipe(data, min(options.images, different), options.seed), most_evaluation=MOST_EVALUATION
+    )
+    qat = None
+    if start is not None and options.qat:
+        from toolkit.training.qat_scales import fake_quantization_of_model
+
+        qat = fake_quantization_of_model(start, images.calibration)
+    said = _for_the_card(options, data)
+    said |= {"arch": None if start is not None else arch, "epochs": recipe.epochs, "batch": recipe.batch}
+    said |= {"lr": recipe.lr}
+    plan = Plan(
+        name, arch, options.network(), dataset, recipe, device, workspace() / "models" / name, call.said(),
+        start=start, world=world, tensorboard=options.tensorboard, dropped=dropped, qat=qat, options=said,
+    )  # fmt: skip
+    return plan, images, facts | {"training_images_dropped": dropped}
+
+
+def _dataset(call: _Call, start: LoadedModel | None) -> Dataset:
+    options = call.options
+    return dataset_from_spec(
+        call.data,
+        seed=options.seed,
+        shape=options.shape() if start is None else start.card.preprocessing.shape,
+        convert=options.convert,
+        skip_bad=options.skip_bad,
+        download=options.download,
+        on_progress=lambda done, total: call.on_step("read images", done, total),
+    )
+
+
+def _require_classes(start: LoadedModel | None, classes: tuple[str, ...]) -> None:
+    """Fake quantization keeps the head, so the classes are those of the model."""
+    assert start is not None
+    if classes != start.card.labels:
+        raise ToolkitError(
+            "`qat=True` needs the classes that the model was trained on, in their order",
+            found=", ".join(classes),
+            allowed=", ".join(start.card.labels),
+            fix="fine-tune with `start=` alone first",
+        )
+
+
+def _for_the_card(options: TrainOptions, data: str) -> dict[str, Any]:
+    """Every option by its name on the command line, which `toolkit train --config` reads."""
+    said: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name == "resume":
+            continue
+        if isinstance(value, tuple):
+            value = ("x" if field.name == "size" else ",").join(map(str, value))
+        said["from" if field.name == "start" else field.name.replace("_", "-")] = (
+            os.fspath(value) if isinstance(value, os.PathLike) else value
+        )
+        if field.name == "arch":
+            said["data"] = data
+    return said
+
+
+def _write_images(outcome: Outcome, plan: Plan, images: ModelImages) -> None:
+    """Recipe and images of the model; learned scales as a record beside them: where `toolkit.export` looks."""
+    folder = workspace() / "calibration" / plan.name
+    write_images(folder, images)
+    if not outcome.qat_scales:
+        return
+    from toolkit.models.checkpoint import load_model
+    from toolkit.training.qat_scales import record_of_scales
+
+    notes = {"learned": "fake quantization, by toolkit.train", "from": plan.start.card.name if plan.start else None}
+    record = record_of_scales(load_model(outcome.folder), images.calibration, outcome.qat_scales, notes)
+    write_json(folder / RECORD, record.as_dict())

@@ -158,7 +158,7 @@ def _logits_with(bundle: Bundle, mean: tuple[float, ...], std: tuple[float, ...]
         from toolkit.graph.preprocessing import renormalized
 
     right = bundle.preprocessing
-    model = renormalized(read_onnx(bundle.onnx_file("fp32")), replace(right, mean=mean, std=std))
+    model = renormalized(read_onnx(bundle.onnx("fp32")), replace(right, mean=mean, std=std))
     if model is None:
         return None
     with OrtRunner(model.SerializeToString(), label="the fp32 file, normalizing otherwise") as runner:
@@ -171,7 +171,7 @@ def _not_finite(evidence: Evidence, name: RunnerId) -> list[Cause]:
     if name.variant not in bundle.precisions:
         return []
     bad = ~np.isfinite(evidence.answers[name]).all(axis=1)
-    return not_finite(bundle.onnx_file(name.variant), VARIANTS[name.variant], evidence.images.images_nhwc[bad])
+    return not_finite(bundle.onnx(name.variant), VARIANTS[name.variant], evidence.images.images_nhwc[bad])
 
 
 def _short(values: tuple[float, ...]) -> str:

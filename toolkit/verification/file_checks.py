@@ -17,12 +17,12 @@ from toolkit.calibration.record import (
     NAMES,
     RECORD,
     Record,
-    record_from_file,
+    record_from_content,
     sha256_of_graph,
     sha256_of_preprocessing,
 )
 from toolkit.contracts import Float32, UInt8
-from toolkit.files import read_onnx
+from toolkit.files import Content, read_onnx
 from toolkit.graph.cpu_placement import cpu_placement
 from toolkit.graph.edit import arrays_of
 from toolkit.graph.int8_layers import weights_of_layers
@@ -53,20 +53,20 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     Raises:
         MissingPackage: onnx cannot be imported here. CalibrationError: the record cannot be read.
     """
-    fp32 = read_onnx(bundle.onnx_file("fp32"))
-    record = record_from_file(bundle.folder / RECORD) if (bundle.folder / RECORD).is_file() else None
+    fp32 = read_onnx(bundle.onnx("fp32"))
+    record = record_from_content(bundle.files.content(RECORD)) if RECORD in bundle.files else None
     whole = with_whole_pixels(fp32)[0] if any(VARIANTS[precision].is_int8 for precision in precisions) else fp32
     causes = [] if record is None else _stale(bundle, record, fp32)
     for precision in precisions:
-        variant, path = VARIANTS[precision], bundle.onnx_file(precision)
-        graph = fp32 if precision == "fp32" else read_onnx(path)
+        variant, content = VARIANTS[precision], bundle.onnx(precision)
+        path, graph = content.path, fp32 if precision == "fp32" else read_onnx(content)
         # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, variant, graph)
         if variant.is_int8:
             causes += _scales(path, variant, graph, record, (fp32, whole))
         if variant.half:
-            causes += _overflow(path, graph, record) or not_finite(path, variant, images_nhwc)
+            causes += _overflow(path, graph, record) or not_finite(content, variant, images_nhwc)
     return tuple(causes)
 
 
@@ -197,17 +197,17 @@ def _overflows(path: Path, evidence: str) -> Cause:
     return Cause("FP16 overflows", str(path), evidence, "use fp32 or int8, whose other layers are float32")
 
 
-def not_finite(path: Path, variant: Variant, images_nhwc: UInt8) -> list[Cause]:
+def not_finite(file: Content, variant: Variant, images_nhwc: UInt8) -> list[Cause]:
     """The first node whose output is not finite when each is stored in its own type.
 
     ONNX Runtime's CPU provider computes FP16 files in float32 and keeps it up between nodes; an exposed tensor is FP16
     all the same, as it is in a TensorRT engine.
     """
-    found = first_nonfinite(path, images_nhwc)
+    found = first_nonfinite(file, images_nhwc)
     if found is None:
         return []
     node, largest = found
     evidence = f"'{node}' is the first node with NaN or infinity; what it reads reaches {largest:.4g}"
     if variant.half:
-        return [_overflows(path, evidence)]
-    return [Cause("an activation is not finite", str(path), evidence, "`toolkit.verify(layers=True)`")]
+        return [_overflows(file.path, evidence)]
+    return [Cause("an activation is not finite", str(file.path), evidence, "`toolkit.verify(layers=True)`")]

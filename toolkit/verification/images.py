@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from toolkit.bundle.reading import Bundle
-from toolkit.calibration.record import RECORD, record_from_file
+from toolkit.calibration.record import RECORD, record_from_content
 from toolkit.contracts import LabeledImages, require_images, sha256_of_each
 from toolkit.data import dataset_from_spec, sample
 from toolkit.data.fit import SQUASH
@@ -91,11 +91,11 @@ def _own_images(bundle: Bundle) -> LabeledImages:
 
 def without_calibration_images(bundle: Bundle, images: LabeledImages) -> LabeledImages:
     """Leaves out images whose pixels were measured for the ranges, by the hashes in the record."""
-    if not (bundle.folder / RECORD).is_file():
+    if RECORD not in bundle.files:
         return images
     import numpy as np
 
-    measured = set(record_from_file(bundle.folder / RECORD).images)
+    measured = set(record_from_content(bundle.files.content(RECORD)).images)
     kept = [i for i, d in enumerate(sha256_of_each(images.images_nhwc)) if d.hex()[:16] not in measured]
     if len(kept) == len(images):
         return images

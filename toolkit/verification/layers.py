@@ -17,7 +17,7 @@ from toolkit.bundle.manifest import VARIANTS
 from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Float32, UInt8
 from toolkit.documents import Document
-from toolkit.files import read_onnx
+from toolkit.files import Content, read_onnx
 from toolkit.hints import Count
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -66,8 +66,8 @@ class Layers(Document):
 
 
 def layers_of_files(
-    reference: Path,
-    candidate: Path,
+    reference: Path | Content,
+    candidate: Path | Content,
     images_nhwc: UInt8,
     precision: str,
     on_progress: Progress = lambda done, total: None,
@@ -91,7 +91,7 @@ def layers_of_files(
 
 
 def layers_of_optimized(
-    path: Path, images_nhwc: UInt8, precision: str, on_progress: Progress = lambda done, total: None
+    path: Path | Content, images_nhwc: UInt8, precision: str, on_progress: Progress = lambda done, total: None
 ) -> Layers:
     """One file as it stands, against itself with ONNX Runtime's optimizations.
 
@@ -117,7 +117,7 @@ def layers_of_optimized(
     return _compared(model, expected, got, *words, len(images), _floor(precision))
 
 
-def first_nonfinite(path: Path, images_nhwc: UInt8) -> tuple[str, float] | None:
+def first_nonfinite(path: Path | Content, images_nhwc: UInt8) -> tuple[str, float] | None:
     """The first node of a file whose output holds NaN or infinity, with the largest finite |value| just before it."""
     model = read_onnx(path, "compare layers")
     names = [name for node in model.graph.node for name in node.output]

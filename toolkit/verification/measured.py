@@ -31,26 +31,30 @@ def measured_verdicts(bundle: Bundle, judged: LabeledImages, gate_percent: float
     return found
 
 
-def decided_verdict(here: Verdict, measured: Verdict | None, as_written: bool) -> Verdict:
+def decided_verdict(here: Verdict, measured: Verdict | None, as_written: bool | None) -> Verdict:
     """The verdict on a runner from the few images here and from export's many.
 
     Args:
         here: from the images at hand.
         measured: of the runner's file, at export.
-        as_written: the runner answers these images as the file did when it was written.
+        as_written: whether the runner answers the golden images as its file did when it was written; None where other
+            images are here.
 
     Returns:
-        Export's, unless the runner is at fault on the images here beyond what so few of them leave open.
+        Export's, unless the runner is at fault here in a way that so few images do not leave open: it answers the
+        golden images otherwise than its file, or other images decide against it.
     """
-    if measured is None or (here.word == FAIL and not as_written):
+    if measured is None:
         return here
-    return measured
+    if as_written is False:
+        return here if measured.reaches or not here.reaches else measured
+    return here if as_written is None and here.word == FAIL else measured
 
 
-def answers_as_written(bundle: Bundle, name: RunnerId, got: Float32, judged: LabeledImages) -> bool:
-    """Whether a runner answers the golden images as its file did; False for other images."""
+def answers_as_written(bundle: Bundle, name: RunnerId, got: Float32, judged: LabeledImages) -> bool | None:
+    """Whether a runner answers the golden images as its file did; None for other images."""
     golden, logits = bundle.golden()
-    if golden.sha256 != judged.sha256 or name.variant not in logits or not len(got):
-        return False
+    if golden.sha256 != judged.sha256 or name.variant not in logits:
+        return None
     flips = flips_between(answers_of(logits[name.variant]), answers_of(got))
     return flips <= VARIANTS[name.variant].golden_flips * len(got)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from toolkit.compare.flips import Flips
 from toolkit.compare.gate import UNDECIDED, Verdict, Word
-from toolkit.compare.parity import Parity
+from toolkit.compare.parity import Parity, Score
 from toolkit.contracts import LabeledImages
 from toolkit.documents import Document
 from toolkit.hints import Apart, Flat, Items, Limits, Maybe, Percent, Sha256
@@ -38,12 +38,40 @@ def judging(images: LabeledImages) -> JudgingImages:
 
 
 @dataclass(frozen=True)
+class ModelVerification(Document):
+    """What toolkit verify MODEL prints: whether a model folder still gives the accuracy that its card claims.
+
+    Attributes:
+        ok: it does, or these are not the card's images.
+        model: its folder.
+        card_top1_percent: what the card claims of these very images; null where they are others.
+    """
+
+    SCHEMA = "toolkit/verify-model/1"
+    ok: bool
+    model: Path
+    images: JudgingImages
+    score: Score
+    card_top1_percent: Percent | None
+
+
+@dataclass(frozen=True)
 class Pair(Document):
     """A candidate against its reference on the same images, judged."""
 
     parity: Flat[Parity]
     flips: Flat[Flips]
     verdict: Verdict
+
+    @property
+    def runner(self) -> str:
+        """The candidate's name."""
+        return self.parity.candidate
+
+    @property
+    def score(self) -> Score:
+        """The candidate's top-1."""
+        return self.parity.candidate_score
 
 
 @dataclass(frozen=True)

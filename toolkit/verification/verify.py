@@ -213,7 +213,7 @@ def _decided(
     found = {}
     for name, pair in pairs.items():
         of_file = None if pair.parity.nonfinite or name.side else measured.get(name.variant)
-        as_written = of_file is not None and answers_as_written(bundle, name, answers[name], judged)
+        as_written = None if of_file is None else answers_as_written(bundle, name, answers[name], judged)
         found[name] = replace(pair, verdict=decided_verdict(pair.verdict, of_file, as_written))
     return found
 
@@ -262,15 +262,15 @@ def _layers(
     images, found = judged.images_nhwc, []
     if other is not None and second is None:
         on = partial(on_step, "layers")
-        return (layers_of_files(first.onnx_file("fp32"), Path(other), images, "fp32", on),)
+        return (layers_of_files(first.onnx("fp32"), Path(other), images, "fp32", on),)
     for precision in precisions:
-        path, on = first.onnx_file(precision), partial(on_step, f"layers of {precision}")
+        path, on = first.onnx(precision), partial(on_step, f"layers of {precision}")
         if second is not None:
             if precision in second.precisions:
-                found.append(layers_of_files(path, second.onnx_file(precision), images, precision, on))
+                found.append(layers_of_files(path, second.onnx(precision), images, precision, on))
             continue
         if precision != "fp32":
-            found.append(layers_of_files(first.onnx_file("fp32"), path, images, precision, on))
+            found.append(layers_of_files(first.onnx("fp32"), path, images, precision, on))
         if VARIANTS[precision].optimize:
             found.append(
                 layers_of_optimized(path, images, precision, partial(on_step, f"layers of {precision}, fused"))

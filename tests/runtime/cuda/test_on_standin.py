@@ -27,7 +27,11 @@ def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library.parent
 
 
-@pytest.mark.parametrize("claims", sorted(path.name for path in (HERE / "inside").glob("test_*.py")))
+CLAIMS = sorted(path.name for path in (HERE / "inside").glob("test_*.py"))
+FAST = "test_seam.py"
+
+
+@pytest.mark.parametrize("claims", [pytest.param(n, marks=[] if n == FAST else [pytest.mark.slow]) for n in CLAIMS])
 def test_claims_hold_on_a_libcuda_on_host_memory(libcuda: Path, claims: str) -> None:
     environment = {**os.environ, "TOOLKIT_STANDIN": str(libcuda), "PYTHONPATH": str(ROOT)}
     environment["LD_LIBRARY_PATH"] = f"{libcuda}:{os.environ.get('LD_LIBRARY_PATH', '')}"

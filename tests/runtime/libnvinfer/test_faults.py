@@ -118,6 +118,7 @@ with toolkit.load({str(bundle)!r}) as net:
     assert "cannot start CUDA" in passed_over["trt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["verify", "bench"])
 def test_a_command_says_that_tensorrt_cannot_start_cuda_and_what_to_do(
     command: str, variables: dict[str, str], bundle: Path
@@ -162,6 +163,7 @@ while min(calls) < 20:
 """
 
 
+@pytest.mark.slow
 def test_daemon_threads_may_call_on_until_the_very_end(version: str, variables: dict[str, str], bundle: Path) -> None:
     if version == "1.7":
         pytest.skip("TensorRT-RTX replays its own graphs: a call goes through the bindings, and not through CUDA alone")
@@ -171,6 +173,7 @@ def test_daemon_threads_may_call_on_until_the_very_end(version: str, variables: 
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_daemon_threads_that_are_inside_of_tensorrt_do_not_abort_the_end(
     variables: dict[str, str], bundle: Path
 ) -> None:
@@ -181,6 +184,7 @@ def test_daemon_threads_that_are_inside_of_tensorrt_do_not_abort_the_end(
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_program_that_forgets_to_close_ends_well(variables: dict[str, str], bundle: Path) -> None:
     text = f"""
 import numpy, toolkit

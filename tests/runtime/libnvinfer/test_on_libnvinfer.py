@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claims", sorted(path.name for path in (HERE / "inside").glob("test_*.py")))
 def test_claims_hold_on_the_real_bindings(version: str, claims: str, variables: dict[str, str]) -> None:
     variables = {**variables, "PYTHONPATH": os.pathsep.join([str(ROOT), variables["PYTHONPATH"]])}

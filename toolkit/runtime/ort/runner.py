@@ -15,6 +15,7 @@ import numpy as np
 
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.files import Content
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort.profile import CPU, Node, nodes_from_profile, obstacle_to_trusting, placement_in_words, short
@@ -36,7 +37,7 @@ class OrtRunner(ClosesItself):
     refused if the CPU computed a part of it; see `toolkit.runtime.ort.profile` for the rule.
 
     Args:
-        model: a path, or the bytes of an ONNX file.
+        model: a path, a file that was read, or the bytes of an ONNX file.
         provider: "CPUExecutionProvider", "CUDAExecutionProvider" or "TensorrtExecutionProvider"; it runs there or the
             runner is not made. What TensorRT does not take may run on CUDA; the description names it.
         provider_options: of that provider.
@@ -55,7 +56,7 @@ class OrtRunner(ClosesItself):
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: Path | Content | bytes,
         *,
         provider: str = CPU,
         provider_options: dict[str, str] | None = None,
@@ -74,7 +75,7 @@ class OrtRunner(ClosesItself):
         keep_float_biases(options)
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        label = label or (model.name if isinstance(model, Path) else "a graph in memory")
+        label = label or (model.name if isinstance(model, Path | Content) else "a graph in memory")
         providers: list[Any] = [(provider, provider_options or {})] + ([CUDA] if provider == TENSORRT else [])
         with tempfile.TemporaryDirectory(prefix="toolkit-ort-") as folder:
             if provider != CPU:
@@ -183,9 +184,9 @@ def _load_libraries(onnxruntime: Any) -> None:
         onnxruntime.preload_dlls()  # since 1.21; its lines of text go to stdout, which is for JSON
 
 
-def _session(onnxruntime: Any, model: Path | bytes, options: Any, providers: list[Any], label: str) -> Any:
+def _session(onnxruntime: Any, model: Path | Content | bytes, options: Any, providers: list[Any], label: str) -> Any:
     """A session that does not try the CPU where its provider fails (`enable_fallback`)."""
-    source: Any = model
+    source: Any = model.data if isinstance(model, Content) else model
     if isinstance(model, Path):  # onnxruntime takes no path that is not UTF-8
         source = str(model) if _is_utf8(str(model)) else model.read_bytes()
     try:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import os_errors, sha256_of_file
+from toolkit.files import Content, os_errors
 from toolkit.folders import make_private
 from toolkit.lazy import needs
 
@@ -31,7 +31,7 @@ def tensorrt_of_provider(package: Path) -> int | None:
 
 
 def tensorrt_options(
-    model: Path, types: tuple[str, ...], batch: tuple[int, int, int], cache: Path, device: str
+    model: Content, types: tuple[str, ...], batch: tuple[int, int, int], cache: Path, device: str
 ) -> dict[str, str]:
     """Provider options for one ONNX file.
 
@@ -54,8 +54,8 @@ def tensorrt_options(
     flags = types if major is not None and major < TYPES_IN_THE_FILE else ()
     options = {f"trt_{flag.lower()}_enable": "True" for flag in flags} | _profile(onnxruntime, model, batch)
     version = f"onnxruntime {onnxruntime.__version__}, tensorrt {major}, {device}"
-    key = hashlib.sha256(json.dumps([sha256_of_file(model), version, options], sort_keys=True).encode()).hexdigest()
-    engines = cache / f"{model.stem}-{key[:16]}"
+    key = hashlib.sha256(json.dumps([model.sha256, version, options], sort_keys=True).encode()).hexdigest()
+    engines = cache / f"{model.path.stem}-{key[:16]}"
     timings = cache / f"timings-{hashlib.sha256(version.encode()).hexdigest()[:16]}"
     for folder in (engines, timings):
         with os_errors(folder):
@@ -68,12 +68,12 @@ def tensorrt_options(
     }
 
 
-def _profile(onnxruntime: Any, model: Path, batch: tuple[int, int, int]) -> dict[str, str]:
+def _profile(onnxruntime: Any, model: Content, batch: tuple[int, int, int]) -> dict[str, str]:
     """The range of the first input's batch, as `name:1x32x32x3`; none where its batch is fixed."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.data, settings, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     first, *rest = entry.shape
     if isinstance(first, int):

@@ -6,7 +6,6 @@ is looked for by name and not by version.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from numpy.typing import NDArray
 
 from toolkit.contracts import UInt8
 from toolkit.errors import EngineError
-from toolkit.files import os_errors
 from toolkit.runtime.cuda import Cuda, open_cuda
 from toolkit.runtime.cuda.libcuda import choose_wait, keep_primary_context
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.causes import OUT_OF_MEMORY, cause_of
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, ONE_AT_A_TIME, Log, TensorRT, require_cuda_starts
-from toolkit.runtime.trt.preflight import require_runs_here, sidecar_of_plan, tensorrt_for_plan
+from toolkit.runtime.trt.preflight import Plan, plan_of_file, require_runs_here, tensorrt_for_plan
 
 # numpy's names by TensorRT's; trt.nptype fails on some versions and types. BF16 is read as bits.
 DTYPES = {
@@ -71,14 +69,15 @@ class LoadedEngine:
     """
 
     def __init__(
-        self, plan: Path, cuda: str = "auto", rebuild: str = "`toolkit.build(BUNDLE)`", wait: str = "auto"
+        self, plan: Path | Plan, cuda: str = "auto", rebuild: str = "`toolkit.build(BUNDLE)`", wait: str = "auto"
     ) -> None:
         driver = probe_driver()
-        sidecar = sidecar_of_plan(plan, rebuild)
+        checked = plan if isinstance(plan, Plan) else plan_of_file(plan, rebuild)
+        sidecar, data = checked.sidecar, checked.data
         self.tensorrt: TensorRT = tensorrt_for_plan(sidecar, driver)
-        require_runs_here(plan, sidecar, self.tensorrt, driver, rebuild)
-        data = _bytes_of_plan(plan, sidecar)
-        self.plan, self.rebuild, self.device = plan, rebuild, driver.devices[0].name
+        require_runs_here(checked.path, sidecar, self.tensorrt, driver, rebuild)
+        self.plan, self.rebuild, self.device = checked.path, rebuild, driver.devices[0].name
+        self._sha256 = str(sidecar["plan"]["sha256"])
         self._choice, self._wait = cuda, wait
         self.wait = choose_wait(wait)
         self.flags: tuple[str, ...] = tuple(sidecar["flags"])
@@ -246,8 +245,15 @@ class LoadedEngine:
         return self
 
     def again(self) -> LoadedEngine:
-        """The plan deserialized once more, for an engine that has no room for another execution context."""
-        return LoadedEngine(self.plan, self._choice, self.rebuild, self._wait)
+        """The plan deserialized once more, for an engine that has no room for another execution context.
+
+        Raises:
+            EngineError: the file is another one by now.
+        """
+        plan = plan_of_file(self.plan, self.rebuild)
+        if plan.sidecar["plan"]["sha256"] != self._sha256:
+            raise EngineError(f"{self.plan} was replaced since it was loaded", fix="load the bundle again")
+        return LoadedEngine(plan, self._choice, self.rebuild, self._wait)
 
     def close(self) -> None:
         """One user less; the last one gives back engine, runtime and the primary context, in that order."""
@@ -261,12 +267,3 @@ class LoadedEngine:
                 self._runtime = None
             self.cuda.leave(entered)
             self.cuda.close()
-
-
-def _bytes_of_plan(plan: Path, sidecar: dict[str, Any]) -> bytes:
-    """The bytes that TensorRT will get, hashed themselves: the file may have been replaced since it was looked at."""
-    with os_errors(plan, "read"):
-        data = plan.read_bytes()
-    if hashlib.sha256(data).hexdigest() != sidecar["plan"]["sha256"]:
-        raise EngineError(f"{plan} changed while it was read", fix="wait until it is copied, and try again")
-    return data

@@ -7,11 +7,13 @@ an error of TensorRT's own, or in a crash where there is no driver; here it ends
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.files import os_errors, read_json, sha256_of_file
+from toolkit.files import Content, content_of, json_object, os_errors
+from toolkit.limits import DOCUMENT_BYTES, FILE_BYTES
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt, installed_tensorrts
 from toolkit.runtime.trt.sidecar import Sidecar
@@ -26,8 +28,17 @@ def sidecar_path(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.json")
 
 
-def sidecar_of_plan(plan: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> dict[str, Any]:
-    """The sidecar, whose hash is that of the plan's bytes.
+@dataclass(frozen=True)
+class Plan:
+    """A plan's bytes, where they lay, and the sidecar whose hash they have."""
+
+    path: Path
+    sidecar: dict[str, Any]
+    data: bytes
+
+
+def plan_of_file(path: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> Plan:
+    """A plan and the sidecar beside it.
 
     Args:
         rebuild: what to do where the plan cannot be used.
@@ -35,40 +46,58 @@ def sidecar_of_plan(plan: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> dic
     Raises:
         EngineError: there is no plan or no sidecar, it is of a newer format, or the plan was cut short or changed.
     """
-    with os_errors(plan, "read"):
-        there = plan.is_file()
+    with os_errors(path, "read"):
+        there = path.exists()
     if not there:
-        raise EngineError(f"there is no engine {plan}", fix=rebuild)
-    path = sidecar_path(plan)
-    if not path.is_file():
+        raise EngineError(f"there is no engine {path}", fix=rebuild)
+    beside = sidecar_path(path)
+    if not beside.exists():
         raise EngineError(
-            f"{plan} has no sidecar, so nothing says what built it for which GPU",
-            found=f"no {path.name} beside it",
+            f"{path} has no sidecar, so nothing says what built it for which GPU",
+            found=f"no {beside.name} beside it",
             fix=rebuild,
         )
-    sidecar = read_json(path, EngineError)
+    sidecar = content_of(beside, DOCUMENT_BYTES, EngineError)
+    return checked_plan(content_of(path, FILE_BYTES, EngineError), sidecar, rebuild)
+
+
+def sidecar_of_plan(plan: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> dict[str, Any]:
+    """The sidecar, whose hash is that of the plan's bytes; see `plan_of_file`."""
+    return plan_of_file(plan, rebuild).sidecar
+
+
+def checked_plan(plan: Content, sidecar: Content, rebuild: str) -> Plan:
+    """A plan that is the one of its sidecar.
+
+    Raises:
+        EngineError: the sidecar is none, or of a newer format; or the plan was cut short or changed.
+    """
+    found = _sidecar(sidecar, rebuild)
+    size, wanted = len(plan.data), found["plan"]
+    if size != wanted["bytes"]:
+        raise EngineError(
+            f"{plan.path} was cut short or replaced",
+            found=f"{size:,} bytes",
+            allowed=f"{wanted['bytes']:,} bytes, as its sidecar says",
+            fix=f"copy it again, or {rebuild}",
+        )
+    if plan.sha256 != wanted["sha256"]:
+        raise EngineError(
+            f"{plan.path} changed since it was built",
+            found=f"sha256 {plan.sha256[:16]}...",
+            allowed=f"{wanted['sha256'][:16]}..., as its sidecar says",
+            fix=f"copy it again, or {rebuild}",
+        )
+    return Plan(plan.path, found, plan.data)
+
+
+def _sidecar(content: Content, rebuild: str) -> dict[str, Any]:
+    sidecar, path = json_object(content, EngineError), content.path
     if sidecar.get("format") != SIDECAR_FORMAT:
         raise EngineError(
             f"{path} has a format that this version cannot read", found=sidecar.get("format"), allowed=SIDECAR_FORMAT
         )
     Sidecar.from_dict(sidecar, str(path), error=EngineError, fix=rebuild)
-    size, wanted = plan.stat().st_size, sidecar["plan"]
-    if size != wanted["bytes"]:
-        raise EngineError(
-            f"{plan} was cut short or replaced",
-            found=f"{size:,} bytes",
-            allowed=f"{wanted['bytes']:,} bytes, as its sidecar says",
-            fix=f"copy it again, or {rebuild}",
-        )
-    with os_errors(plan, "read"):
-        digest = sha256_of_file(plan)
-    if digest != wanted["sha256"]:
-        raise EngineError(
-            f"{plan} changed since it was built",
-            found=f"sha256 {digest[:16]}...",
-            allowed=f"{wanted['sha256'][:16]}..., as its sidecar says",
-            fix=f"copy it again, or {rebuild}",
-        )
     return sidecar
 
 

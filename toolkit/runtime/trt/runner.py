@@ -23,6 +23,7 @@ from toolkit.runtime.cuda.device_images import DeviceImages, device_images
 from toolkit.runtime.runner import ClosesItself, Phases
 from toolkit.runtime.trt.engine import LoadedEngine
 from toolkit.runtime.trt.graphs import graph_use
+from toolkit.runtime.trt.preflight import Plan
 from toolkit.runtime.trt.stream_slot import StreamSlot
 
 CONTEXTS = 4
@@ -37,7 +38,7 @@ class TrtRunner(ClosesItself):
     a second time is captured as a CUDA graph and replayed from then on.
 
     Args:
-        engine: a plan with its sidecar beside it, as `toolkit build` leaves them.
+        engine: a plan with its sidecar beside it, as `toolkit build` leaves them, or both as they were read.
         graph: use CUDA graphs.
         cuda: "cuda-python", "pycuda" (no CUDA graphs), or "auto": the first of them that is installed.
         contexts: calls that may run on the GPU at once; further threads wait. Made when they are needed.
@@ -57,7 +58,7 @@ class TrtRunner(ClosesItself):
 
     def __init__(
         self,
-        engine: Path,
+        engine: Path | Plan,
         *,
         graph: bool = True,
         cuda: str = "auto",
@@ -67,7 +68,8 @@ class TrtRunner(ClosesItself):
     ) -> None:
         if contexts < 1:
             raise ToolkitError("a runner needs a context", found=contexts, allowed="at least 1")
-        self._start(LoadedEngine(Path(engine), cuda, rebuild, wait), graph, contexts)
+        plan = engine if isinstance(engine, Plan) else Path(engine)
+        self._start(LoadedEngine(plan, cuda, rebuild, wait), graph, contexts)
 
     def _start(self, engine: LoadedEngine, graph: bool, contexts: int) -> None:
         self._engine, self._process = engine, os.getpid()

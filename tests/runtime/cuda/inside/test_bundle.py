@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import toolkit
+from tests.manifests import rehashed
 from tests.runtime import standin_tensorrt
 from tests.runtime.cuda.inside.conftest import TINY, OnDevice, Stub, sidecar
 from toolkit.bundle.manifest import VARIANTS
@@ -92,9 +93,7 @@ def test_a_foreign_engine_is_an_error_and_not_passed_over(tmp_path: Path) -> Non
     path = folder / "engines" / "model.engine.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"tensorrt": {"kind": "tensorrt", "version": "10.16.1"}}))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["engines/model.engine.json"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rehashed(folder)
     with pytest.raises(EngineError, match="not for this machine") as caught:
         toolkit.load(folder)
     assert caught.value.fix == f"`toolkit.build({str(folder)!r}, precisions='fp32')`"
@@ -133,9 +132,8 @@ def test_a_net_is_warmed_up_for_threads_and_sizes(tmp_path: Path, images: Any, e
 
 
 def test_golden_vectors_go_through_the_engines(tmp_path: Path, stub: Stub) -> None:
-    checks = {
-        c.what: c for c in selftest(bundle_from_folder(bundle_with_engines(tmp_path / "a", "fp32", "int8")), ("trt",))
-    }
+    folder = bundle_with_engines(tmp_path / "a", "fp32", "int8")
+    checks = {c.what: c for c in selftest(folder, backends="trt").checks}
     assert (checks["trt fp32"].verdict, checks["trt int8"].verdict) == ("ok", "ok")
     assert checks["engines/model.engine"].verdict == "ok"
     assert "trt int8-fp16" not in checks  # one TensorRT builds int8 or int8-fp16, and nobody asked for both
@@ -143,6 +141,6 @@ def test_golden_vectors_go_through_the_engines(tmp_path: Path, stub: Stub) -> No
 
 def test_an_engine_of_another_model_fails_the_golden_vectors(tmp_path: Path, stub: Stub) -> None:
     folder = bundle_with_engines(tmp_path / "b", "fp32", of="int8")
-    (check,) = [c for c in selftest(bundle_from_folder(folder), ("trt",)) if c.what == "trt fp32"]
+    (check,) = [c for c in selftest(folder, backends="trt").checks if c.what == "trt fp32"]
     assert check.verdict == "failed"
     assert "allowed" in check.found

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.calibration.methods import LEARNED
 from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
-from toolkit.calibration.record import RECORD, Record, record_from_file
+from toolkit.calibration.record import Record
 from toolkit.contracts import LabeledImages
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.choose_method import ranges_by_parity
 from toolkit.quantization.scales import LEVELS, activation_scale, weight_scales
-from toolkit.workspace import find_in_room
 
 if TYPE_CHECKING:
     from toolkit.models.checkpoint import LoadedModel
@@ -46,15 +45,6 @@ def record_of_scales(
     key = seen.record_key(LEARNED)
     between = {name: value for name, value in ranges_on_cpu(seen, "mse").items() if name in seen.between}
     return Record(amax, seen.largest, key.belongs_to, key.images, notes, between)
-
-
-def qat_record(name: str) -> Record | None:
-    """The record that `toolkit train --qat` left in `calibration/<name>/`; None for other models."""
-    folder = find_in_room("calibration", name)
-    if folder is None or not (folder / RECORD).is_file():
-        return None
-    record = record_from_file(folder / RECORD)
-    return record if record.from_qat else None
 
 
 def _path_of_tensor(name: str) -> str:

@@ -13,7 +13,7 @@ from toolkit.contracts import Dataset, Preprocessing
 from toolkit.errors import DataError, ModelError, ToolkitError
 from toolkit.models.checkpoint import classifier_from_config
 from toolkit.models.resnet import Classifier, ResNetConfig
-from toolkit.training.train import (
+from toolkit.training.loop import (
     Progress,
     Recipe,
     Trained,
@@ -244,7 +244,7 @@ def test_an_unknown_amp_or_device_is_refused() -> None:
 
 
 def test_bf16_is_refused_where_the_device_does_not_compute_it(run: _Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.training.train.computes_bf16", lambda device: False)
+    monkeypatch.setattr("toolkit.training.loop.computes_bf16", lambda device: False)
     with pytest.raises(ToolkitError, match="bfloat16 was asked for"):
         run(replace(RECIPE, amp="bf16"))
     assert run(replace(RECIPE, amp="auto", epochs=1)).amp == "off"

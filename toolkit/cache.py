@@ -1,0 +1,126 @@
+"""The cache: what can be had again, kept for this user alone; engines and timings in it are trusted, so it is private.
+
+A folder that another user owns or may write to is never read: then a temporary folder of this process takes its place,
+as where there is no home, no room or no right to write.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from toolkit.documents import Document
+from toolkit.errors import ToolkitError
+from toolkit.files import os_errors
+from toolkit.folders import make_private
+from toolkit.hints import Count
+from toolkit.workspace import cache_folder
+
+PRIVATE, WRITE_FOR_OTHERS = 0o700, 0o022
+UNPACKED, TAR = "unpacked tars", re.compile("[0-9a-f]{64}")
+
+
+def private_folder(name: str = "") -> Path:
+    """The cache, or a folder in it, which this user alone can read and write (mode 0700).
+
+    Raises:
+        ToolkitError: neither the cache nor a temporary folder can be written.
+    """
+    for root in (cache_folder, temporary_folder):
+        folder = _made_private(root())
+        if folder is not None and (not name or (folder := _made_private(folder / name)) is not None):
+            return folder
+    raise ToolkitError("there is no place for a cache", found=str(temporary_folder()), fix="set TOOLKIT_CACHE")
+
+
+@functools.cache
+def temporary_folder() -> Path:
+    """A private folder that goes with the process.
+
+    Raises:
+        ToolkitError: there is no place for one.
+    """
+    with os_errors(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="toolkit-"))
+    atexit.register(_remove_own, folder, os.getpid())
+    return folder
+
+
+def _remove_own(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # not a fork that ends before its parent
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made_private(folder: Path) -> Path | None:
+    """The folder, made or narrowed to mode 0700; None where it is not ours alone."""
+    try:
+        make_private(folder)
+        found = folder.stat()
+        if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & WRITE_FOR_OTHERS):
+            return None
+        if found.st_mode & 0o777 != PRIVATE:
+            folder.chmod(PRIVATE)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+@dataclass(frozen=True)
+class Cache(Document):
+    """What toolkit cache prints.
+
+    Attributes:
+        folder: where it lies, whether or not there is anything yet.
+        kept: bytes by the name of what is kept; unpacked tars are counted together.
+        bytes: all of it.
+        cleared: whether it was removed.
+    """
+
+    SCHEMA = "toolkit/cache/1"
+    ok: Literal[True]
+    folder: Path
+    kept: dict[str, Count]
+    bytes: Count
+    cleared: bool
+
+
+def inventory() -> Cache:
+    """What is in the cache.
+
+    Raises:
+        ToolkitError: it cannot be read.
+    """
+    found: dict[str, int] = {}
+    with os_errors(cache_folder(), "read"):
+        for entry in sorted(cache_folder().iterdir()) if cache_folder().is_dir() else ():
+            name = UNPACKED if TAR.fullmatch(entry.name) else entry.name
+            found[name] = found.get(name, 0) + _size(entry)
+    return Cache(True, cache_folder(), found, sum(found.values()), False)
+
+
+def cleared() -> Cache:
+    """Empties the cache and returns what it held; the folder itself stays.
+
+    Raises:
+        ToolkitError: something in it cannot be removed.
+    """
+    found = inventory()
+    for entry in list(found.folder.iterdir()) if found.folder.is_dir() else ():
+        with os_errors(entry, "remove"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    return replace(found, cleared=True)
+
+
+def _size(entry: Path) -> int:
+    paths = [*entry.rglob("*")] if entry.is_dir() and not entry.is_symlink() else [entry]
+    return sum(path.lstat().st_size for path in paths if not path.is_dir())
