@@ -35,12 +35,15 @@ def theirs(tmp_path: Path) -> Path:
     return tmp_path / "their net.onnx"
 
 
+UNTRAINED = ("--force",)  # random weights: export finds them at chance
 NUMBERS = ("--mean", "0.4,0.5,0.6", "--std", "0.2,0.25,0.3")
 
 
 def test_a_foreign_file_becomes_a_bundle_that_can_be_verified_and_measured(toolkit: Toolkit, theirs: Path) -> None:
     folder = theirs.parent / "bundle"
-    done = toolkit("export", theirs, "--data", theirs.parent / "set.npz", *NUMBERS, "--int8", "--fp16", "-o", folder)
+    done = toolkit(
+        "export", theirs, "--data", theirs.parent / "set.npz", *NUMBERS, *UNTRAINED, "--int8", "--fp16", "-o", folder
+    )
     assert done.code == 0, done.text
     assert "Softmax at the end stripped" in done.document["decided"]["repairs"]
     bundle = bundle_from_folder(folder)
@@ -90,7 +93,9 @@ def test_calibrate_and_sensitivity_take_what_export_takes_and_export_takes_their
     measured = toolkit("calibrate", theirs, *data, *NUMBERS, "--method", "mse", "-o", folder / "r")
     assert measured.code == 0, measured.text
     record = ("--record", folder / "r/record.json")
-    written = toolkit("export", theirs, *data, *NUMBERS, "--int8", *record, "--no-engines", "-o", folder / "b")
+    written = toolkit(
+        "export", theirs, *data, *NUMBERS, *UNTRAINED, "--int8", *record, "--no-engines", "-o", folder / "b"
+    )
     assert written.code == 0, written.text
     assert written.document["calibration"]["key"] == measured.document["key"]
     ranked = toolkit("sensitivity", theirs, *data, *NUMBERS, "-o", folder / "s")
@@ -120,7 +125,7 @@ def test_one_weight_one_pixel_or_the_mean_changed_are_three_refusals(toolkit: To
 
     def found(file: Path, images: Path, mean: str) -> str:
         words = ("--data", images, "--mean", mean, "--std", NUMBERS[3], "--record", folder / "r/record.json")
-        answer = toolkit("export", file, *words, "--int8", "--no-engines", "-o", folder / "b")
+        answer = toolkit("export", file, *words, *UNTRAINED, "--int8", "--no-engines", "-o", folder / "b")
         assert (answer.code, (folder / "b").exists()) == (1, False), answer.text
         return str(answer.document["found"])
 

@@ -81,8 +81,8 @@ def save(path: Path, net: torch.nn.Module) -> None:
 
 
 def export(toolkit: Toolkit, *words: str | Path) -> Any:
-    """Exports `own_net:Net`; later words win."""
-    given = ["--checkpoint", "w.pth", "--data", "set.npz", "--no-engines", "-o", "b"]
+    """Exports `own_net:Net`, whose weights are random, so that it takes --force; later words win."""
+    given = ["--checkpoint", "w.pth", "--data", "set.npz", "--no-engines", "--force", "-o", "b"]
     return toolkit("export", "own_net:Net", *given, *words)
 
 
@@ -260,7 +260,7 @@ def test_a_net_of_another_package_goes_the_whole_walk(toolkit: Toolkit, own: Pat
     save(own / "w.pth", calibrated(built, train[0]))
     answer = toolkit(
         "export", spec, "--checkpoint", "w.pth", "--data", "ten.npz", "--kwargs", '{"pretrained": false}',
-        "--int8", "--fp16", "--images", "32", "-o", "b",
+        "--int8", "--fp16", "--images", "32", "--force", "-o", "b",
     )  # fmt: skip
     assert answer.code == 0, answer.text
     assert bundle_from_folder(own / "b").model == net.partition(":")[2]

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from toolkit.compare.answers import LOGARITHMS, LOGITS, PROBABILITIES, SIGMOIDS, kind_of_answers, softmax
 from toolkit.contracts import Float32
-from toolkit.graph.answer_end import cut_to_logits
+from toolkit.graph.answer_end import cut_to_logits, ends_in_sigmoids
 from toolkit.runtime.ort.runner import OrtRunner
 
 CLASSES = 5
@@ -21,6 +21,7 @@ CONSTANTS: dict[str, Any] = {
     "one": np.array([1], np.int64), "axes": np.array([1, 2], np.int64), "row": np.array([0, -1], np.int64),
     "low": np.array(1e-7, np.float32), "high": np.array(1 - 1e-7, np.float32), "three": np.array(3, np.float32),
     "half": np.array(0.5, np.float32), "small": np.array(1e-9, np.float32), "percent": np.array(100, np.float32),
+    "unit": np.array(1, np.float32), "tiny": np.array(0.01, np.float32),
     "prior": np.linspace(-1, 1, CLASSES).astype(np.float32),
 }  # fmt: skip
 Node = tuple[str, list[str], str, dict[str, object]]
@@ -156,3 +157,24 @@ def test_answers_are_told_by_their_numbers(kind: str, make: Callable[[Float32], 
     if np.isneginf(found).any():  # what is left of a row must still sum to 1
         found -= np.log(np.exp(found).sum(axis=1, keepdims=True))
     assert kind_of_answers(found) == kind
+
+
+@pytest.mark.parametrize(
+    ("nodes", "is_sigmoid"),
+    [
+        ([("Sigmoid", ["z"], "y", {})], True),
+        ([("HardSigmoid", ["z"], "y", {})], True),
+        ([("Sigmoid", ["z"], "s", {}), ("Reshape", ["s", "row"], "y", {})], True),
+        (
+            [("Neg", ["z"], "n", {}), ("Exp", ["n"], "e", {}), ("Add", ["e", "unit"], "a", {}),
+             ("Reciprocal", ["a"], "y", {})],
+            True,
+        ),
+        ([("Abs", ["z"], "a", {}), ("Mul", ["a", "tiny"], "y", {})], False),
+        ([("Softmax", ["z"], "y", {})], False),
+    ],
+)  # fmt: skip
+def test_sigmoids_are_told_from_logits_that_are_all_between_0_and_1(
+    nodes: list[Node], is_sigmoid: bool, x: Float32
+) -> None:
+    assert ends_in_sigmoids(graph(nodes), [x]) is is_sigmoid

@@ -42,3 +42,9 @@ def log_softmax(logits: Float32) -> Float64:
     shifted: Float64 = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted
+
+
+def sigmoid(values: Float32) -> Float64:
+    """1 / (1 + exp(-x)), float64."""
+    result: Float64 = 0.5 * (1 + np.tanh(0.5 * values.astype(np.float64)))
+    return result

@@ -20,6 +20,7 @@ from toolkit.data import sample
 from toolkit.data.model_images import ModelImages
 from toolkit.errors import ExportError, ModelError
 from toolkit.exporting.readings import CARD, TORCH, Ask, Reading, readings_of, runner_asks
+from toolkit.graph.answer_end import ends_in_sigmoids
 from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SCREENED, FEWEST, CONFIRMED = 128, 24, 512  # images: for every reading, of a slow net, and for one that looks better
 MOST_CONFIRMED = 3
+SIGMOID_IMAGES = 16
 SECONDS = 20.0  # that all readings together may take
 Step = Callable[[str, int, int], None]
 
@@ -114,6 +116,8 @@ def fp32_of_graph(
         if bad:
             raise ExportError("the fp32 model answers with NaN or infinity", found=f"{bad} of {logits.size} logits")
         answers, kind = answers_of(logits), LOGITS if said.cut else kind_of_answers(logits)
+        if kind == SIGMOIDS and not ends_in_sigmoids(graph, [judged.images_nhwc[:SIGMOID_IMAGES]]):
+            kind = LOGITS  # cosines, say, of which all are positive
         doubts = _in_pixels(images.calibration, preprocessing, said) + _in_kind(kind, judged)
         tried: list[Reading] = []
         screened = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.compare.answers import LOGARITHMS, PROBABILITIES, kind_of_answers, log_softmax
+from toolkit.compare.answers import LOGARITHMS, PROBABILITIES, kind_of_answers, log_softmax, sigmoid
 from toolkit.contracts import Float32
 from toolkit.graph.edit import drop_unread_initializers, set_nodes, tensors_behind
 from toolkit.lazy import needs
@@ -50,6 +50,24 @@ def cut_to_logits(model: onnx.ModelProto, calls: Sequence[NDArray[Any]]) -> Cut:
     gone = _cut_once(model, calls, (PROBABILITIES, LOGARITHMS))
     more = _cut_once(model, calls, (LOGARITHMS,)) if gone else ""  # Exp of LogSoftmax; a softmax of a softmax stays
     return Cut(", ".join(part for part in (more, gone) if part))
+
+
+def ends_in_sigmoids(model: onnx.ModelProto, calls: Sequence[NDArray[Any]]) -> bool:
+    """Whether the answers are a sigmoid of some tensor before them, element by element, and no logits that are small.
+
+    Args:
+        calls: as of `cut_to_logits`.
+    """
+    before = _before(model.graph)
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    if makers.get(model.graph.output[0].name) == "HardSigmoid":
+        return True
+    answers, *others = _values(model, [model.graph.output[0].name, *before], calls)
+    rows = _rows(answers, None)
+    return rows is not None and any(
+        found is not None and np.allclose(sigmoid(found), rows, atol=SEEN)
+        for found in (_rows(value, rows.shape) for value in others)
+    )
 
 
 def _cut_once(model: onnx.ModelProto, calls: Sequence[NDArray[Any]], kinds: tuple[str, ...]) -> str:
