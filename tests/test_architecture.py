@@ -14,7 +14,7 @@ from toolkit.files import read_toml
 ROOT = Path(__file__).parent.parent
 PAGE, HEADING = ROOT / "docs" / "architecture.md", "## Every file\n"
 MOST_FILES = 12  # of a folder, so that it can be taken in at a glance
-LARGE = ("cli", "report")  # a verb a file, a section of the page a file
+LARGE = ("cli", "reporting")  # a verb a file, a section of the page a file
 
 
 def listing() -> str:

@@ -62,8 +62,8 @@ def test_the_wheel_has_the_default_model_its_images_and_targets(bare: Path, tmp_
         "from toolkit.target import target_from_name\n"
         "card = card_from_folder(find_in_room('models', DEFAULT_MODEL))\n"
         "images = images_from_folder(find_in_room('calibration', DEFAULT_MODEL))\n"
-        "import pathlib, toolkit.report\n"
-        "parts = {path.name for path in pathlib.Path(toolkit.report.__file__).parent.iterdir()}\n"
+        "import pathlib, toolkit.reporting\n"
+        "parts = {path.name for path in pathlib.Path(toolkit.reporting.__file__).parent.iterdir()}\n"
         "assert {'style.css', 'page.js'} <= parts, parts\n"
         "print(card.name, len(images.calibration), len(images.evaluation), target_from_name('rtx').name)\n"
     )

@@ -146,10 +146,10 @@ def _require_schema(schema: str, document: object, what: str, error: type[Toolki
         words = said(document)
     elif isinstance(document.get("what"), str) and document.get("ok") is False:
         words = f"a command that had failed: {document['what']}"
-    raise error(f"{what} is not a document of {_command(schema)}", found=words, allowed=f"schema '{schema}'", fix=fix)
+    raise error(f"{what} is not a document of {named(schema)}", found=words, allowed=f"schema '{schema}'", fix=fix)
 
 
-def _command(schema: str) -> str:
+def named(schema: str) -> str:
     """What printed it: toolkit verify for "toolkit/verify/1"."""
     return schema.rpartition("/")[0].replace("/", " ")
 

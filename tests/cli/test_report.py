@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Toolkit
-from tests.report.reading import rows_of, section, text_of, tree_of
+from tests.reporting.reading import rows_of, section, text_of, tree_of
 from toolkit.files import sha256_of_file
 from toolkit.quantization.sensitivity import Sensitivities
 

@@ -27,7 +27,7 @@ from toolkit.engine.planning import Plan
 from toolkit.exporting.calibrate import Calibrated
 from toolkit.exporting.result import Exported
 from toolkit.quantization.sensitivity import Sensitivities
-from toolkit.report.result import Reported
+from toolkit.reporting.result import Reported
 from toolkit.training.result import TrainingResult
 from toolkit.verification.result import ModelVerification, Verification
 from toolkit.workspace import NewWorkspace

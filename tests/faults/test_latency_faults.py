@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.report.documents import Made
+from tests.reporting.documents import Made
 from toolkit.benchmarking.baseline import (
     MACHINE,
     SLOWER,

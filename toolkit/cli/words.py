@@ -18,6 +18,7 @@ OPTIONS = {
     "precisions": "precision",
     "batches": "batch",
     "bundle": "output",
+    "page": "output",
     "start": "from",
     "dla_core": "dla",
     "optimization_level": "opt-level",
@@ -27,6 +28,9 @@ BETWEEN = {"size": "x", "batch": ":"}  # of several numbers; a comma elsewhere
 # What Python has no function for.
 COMMANDS = {
     "look at what works on this machine": "toolkit doctor",
+    "verify it again into": "toolkit verify >",
+    "bench it again into": "toolkit bench >",
+    "measure what each layer costs into": "toolkit sensitivity >",
     "measure what each layer costs": "toolkit sensitivity",
     "measure a new baseline into": "toolkit bench --save",
     "unpack the tar": "toolkit bundle unpack",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.compare.gate import UNDECIDED
-from toolkit.report.evidence import BACKENDS, Evidence, backend_of
-from toolkit.report.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
+from toolkit.reporting.evidence import BACKENDS, Evidence, backend_of
+from toolkit.reporting.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
 from toolkit.runtime.runner_id import RunnerId
 from toolkit.timing.latency import Latency
 from toolkit.verification.result import Pair

@@ -33,7 +33,7 @@ class WrittenFile(Document):
 
 @dataclass(frozen=True)
 class Reported(Document):
-    """What toolkit report prints.
+    """What `toolkit.report` returns, and toolkit report prints.
 
     Attributes:
         ok: the page was written; what it says of the bundle is in verdict and deploy.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from toolkit.report.drawing import Frame, bottom_axis, chart, circle, figure, line, tip, words
-from toolkit.report.evidence import Evidence, backend_of
-from toolkit.report.markup import Markup, element, joined, paragraph, table
-from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import milliseconds, three_digits
+from toolkit.reporting.drawing import Frame, bottom_axis, chart, circle, figure, line, tip, words
+from toolkit.reporting.evidence import Evidence, backend_of
+from toolkit.reporting.markup import Markup, element, joined, paragraph, table
+from toolkit.reporting.scales import Scale, scale_of
+from toolkit.reporting.words import milliseconds, three_digits
 from toolkit.timing.latency import PERCENTILES, Latency
 
 ROW, RIDGE = 64.0, 32.0  # pixels; RIDGE of each ROW is the curve, the rest its words

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.bundle.manifest import VARIANTS
-from toolkit.report.drawing import Frame, chart, circle, figure, left_axis, line, tip, words
-from toolkit.report.evidence import Evidence
-from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table, unfolded
-from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import percent, three_digits
+from toolkit.reporting.drawing import Frame, chart, circle, figure, left_axis, line, tip, words
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.markup import Markup, definitions, element, joined, paragraph, table, unfolded
+from toolkit.reporting.scales import Scale, scale_of
+from toolkit.reporting.words import percent, three_digits
 from toolkit.runtime.trt.layer_report import layer_report_from_dict, warnings_of_layer_report
 
 
@@ -89,7 +89,9 @@ def engines_section(evidence: Evidence) -> Markup:
     rows = [_engine_row(engine, evidence.sidecars.get(str(engine.get("file"))) or {}) for engine in engines]
     columns = ("engine", "TensorRT<", "built on<", "layers", "convolutions<", "conversions", "seconds")
     warned = [
-        element("li", element("strong", engine["file"]), ": ", text) for engine in engines for text in _warned(engine)
+        element("li", element("strong", engine["file"]), ": ", evidence.say(text))
+        for engine in engines
+        for text in _warned(engine)
     ]
     warnings = element("ul", *warned, class_="warnings") if warned else Markup("")
     types = [element("li", f"reads {name}", class_=f"key reads-{name}") for name in ("int8", "half", "float")]

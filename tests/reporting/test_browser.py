@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.browser import Browser, chromium
-from tests.report.documents import Made
+from tests.reporting.browser import Browser, chromium
+from tests.reporting.documents import Made
 from toolkit.compare.parity import UnlabeledParity
 from toolkit.quantization.sensitivity import Budget, Point, Sensitivity
-from toolkit.report.page import page_from_evidence
+from toolkit.reporting.page import page_from_evidence
 
 PROGRAM = chromium()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium here: apt-get install chromium")

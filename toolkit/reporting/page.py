@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.report.answers import classes_section, flips_section
-from toolkit.report.conditions import commands_section, conditions_section
-from toolkit.report.evidence import Evidence
-from toolkit.report.latencies import latency_section
-from toolkit.report.layers import layers_section
-from toolkit.report.markup import Markup, element, joined, paragraph
-from toolkit.report.pareto import pareto_section
-from toolkit.report.quantized import calibration_section, engines_section
-from toolkit.report.verdict import choice_from_evidence, facts_of_choice, reservations, sentence
+from toolkit.reporting.answers import classes_section, flips_section
+from toolkit.reporting.conditions import commands_section, conditions_section
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.latencies import latency_section
+from toolkit.reporting.layers import layers_section
+from toolkit.reporting.markup import Markup, element, joined, paragraph
+from toolkit.reporting.pareto import pareto_section
+from toolkit.reporting.quantized import calibration_section, engines_section
+from toolkit.reporting.verdict import choice_from_evidence, facts_of_choice, reservations, sentence
 from toolkit.version import __version__
 
 # Whatever slips into the page can load nothing and send nothing.
@@ -113,7 +113,11 @@ def _causes(evidence: Evidence) -> Markup:
     if not evidence.causes:
         return Markup("")
     items = [
-        element("li", element("strong", f"{cause.name}. "), f"{cause.where}: {cause.evidence}. Try: {cause.fix}")
+        element(
+            "li",
+            element("strong", f"{cause.name}. "),
+            f"{cause.where}: {cause.evidence}. Try: {evidence.say(cause.fix)}",
+        )
         for cause in evidence.causes
     ]
     return joined([element("h3", "What is wrong"), element("ul", *items, class_="open faults")])

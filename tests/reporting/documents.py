@@ -18,7 +18,7 @@ from toolkit.conditions.device import Device
 from toolkit.conditions.host import Disturbances, Host
 from toolkit.conditions.machine import Conditions
 from toolkit.deployment.runners import Opening
-from toolkit.report.evidence import Evidence
+from toolkit.reporting.evidence import Evidence
 from toolkit.runtime.trt.layer_report import LayerReport
 from toolkit.timing.latency import Intervals, Latency
 from toolkit.timing.percentiles import percentile_interval, quantiles_from_sorted

@@ -6,9 +6,9 @@ import shlex
 from typing import Any
 
 from toolkit.benchmarking.result import Benchmark
-from toolkit.report.evidence import Evidence
-from toolkit.report.markup import Markup, definitions, element, joined, paragraph, table
-from toolkit.report.words import percent, size
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.markup import Markup, definitions, element, joined, paragraph, table
+from toolkit.reporting.words import percent, size
 from toolkit.verification.result import Verification
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from toolkit.report.markup import Markup, element, joined
-from toolkit.report.scales import Scale
-from toolkit.report.words import MINUS
+from toolkit.reporting.markup import Markup, element, joined
+from toolkit.reporting.scales import Scale
+from toolkit.reporting.words import MINUS
 
 LETTER = 6.6  # pixels of a letter in a label, on the generous side for system fonts
 

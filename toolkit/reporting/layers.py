@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from toolkit.quantization.sensitivity import Point, Sensitivity
-from toolkit.report.drawing import Frame, bottom_axis, chart, circle, figure, left_axis, line, lines, tip, words
-from toolkit.report.evidence import Evidence
-from toolkit.report.markup import Markup, element, joined, paragraph, table
-from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import chosen, exponent, percent, three_digits
+from toolkit.reporting.drawing import Frame, bottom_axis, chart, circle, figure, left_axis, line, lines, tip, words
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.markup import Markup, element, joined, paragraph, table
+from toolkit.reporting.scales import Scale, scale_of
+from toolkit.reporting.words import chosen, exponent, percent, three_digits
 
 MOST_LAYERS = 24
 LONGEST_NAME = 44

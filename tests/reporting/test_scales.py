@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from toolkit.report.latencies import BINS, density
-from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import listed, milliseconds, signed, size, three_digits, times
+from toolkit.reporting.latencies import BINS, density
+from toolkit.reporting.scales import Scale, scale_of
+from toolkit.reporting.words import listed, milliseconds, signed, size, three_digits, times
 
 POSITIVE = st.floats(1e-4, 1e6)
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from toolkit.compare.flips import Flip
 from toolkit.contracts import UInt8
-from toolkit.report.drawing import figure
-from toolkit.report.evidence import Evidence
-from toolkit.report.markup import Markup, element, joined, paragraph, table
-from toolkit.report.words import MINUS, chosen, exponent, signed
+from toolkit.reporting.drawing import figure
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.markup import Markup, element, joined, paragraph, table
+from toolkit.reporting.words import MINUS, chosen, exponent, signed
 from toolkit.verification.result import Pair
 
 MOST_PICTURES = 24  # of each runner: the surest flips say most, and a page stays a page

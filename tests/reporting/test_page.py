@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.report.documents import SHA, Made
-from tests.report.reading import rows_of, section, text_of, tree_of
+from tests.reporting.documents import SHA, Made
+from tests.reporting.reading import rows_of, section, text_of, tree_of
 from toolkit.compare.parity import UnlabeledParity
 from toolkit.quantization.sensitivity import Budget, Point, Sensitivities, Sensitivity
-from toolkit.report.answers import png_of_image, url_of_image
-from toolkit.report.markdown import card_from_evidence
-from toolkit.report.page import POLICY, page_from_evidence
-from toolkit.report.quantized import _engine_row
+from toolkit.reporting.answers import png_of_image, url_of_image
+from toolkit.reporting.markdown import card_from_evidence
+from toolkit.reporting.page import POLICY, page_from_evidence
+from toolkit.reporting.quantized import _engine_row
 from toolkit.timing.latency import PhaseTimes
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layer, Layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,7 @@ class Evidence:
         verify, bench, sensitivity: what was measured, now or when a document was saved; None where nothing was.
         pixels_nhwc: the images that verify judged, in its order; None where they are not at hand.
         images_options: the options of toolkit verify that draw those; None where they are not known.
+        say: how the page says what the library advises.
     """
 
     folder: str
@@ -51,6 +53,7 @@ class Evidence:
     sensitivity: Sensitivities | None = None
     pixels_nhwc: UInt8 | None = None
     images_options: str | None = None
+    say: Callable[[str], str] = str
 
     def __post_init__(self) -> None:
         for name, found in (("verify", self.verify), ("bench", self.bench)):
@@ -58,10 +61,10 @@ class Evidence:
                 raise _of_another_bundle(name, found.manifest_sha256, self.manifest_sha256)
         if self.verify is not None and self.verify.other is not None:
             raise ToolkitError(
-                "this document of toolkit verify compares two bundles",
+                "what was verified compares two bundles",
                 found=self.verify.other,
                 allowed="a document of one bundle",
-                fix="toolkit verify BUNDLE > verify.json",
+                fix="`toolkit.verify(BUNDLE)`",
             )
 
     @property
@@ -124,7 +127,8 @@ class Evidence:
     def unavailable(self) -> dict[str, str]:
         """What could not run here, and why."""
         verified, benched = self.verify, self.bench
-        return (verified.unavailable if verified else {}) | (benched.unavailable if benched else {})
+        reasons = (verified.unavailable if verified else {}) | (benched.unavailable if benched else {})
+        return {name: self.say(reason) for name, reason in reasons.items()}
 
     def file_of(self, runner: str) -> str | None:
         """The file in the bundle that a runner reads; None for one that reads none of it."""

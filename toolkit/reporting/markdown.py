@@ -6,11 +6,11 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from toolkit.report.conditions import lines_of_commands
-from toolkit.report.evidence import Evidence
-from toolkit.report.markup import FORBIDDEN
-from toolkit.report.verdict import choice_from_evidence, reservations, sentence
-from toolkit.report.words import between, milliseconds, percent, signed, size
+from toolkit.reporting.conditions import lines_of_commands
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.markup import FORBIDDEN
+from toolkit.reporting.verdict import choice_from_evidence, reservations, sentence
+from toolkit.reporting.words import between, milliseconds, percent, signed, size
 from toolkit.version import __version__
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from toolkit.report.drawing import (
+from toolkit.reporting.drawing import (
     LETTER,
     Frame,
     bottom_axis,
@@ -19,10 +19,10 @@ from toolkit.report.drawing import (
     tip,
     words,
 )
-from toolkit.report.evidence import BACKENDS, Evidence, backend_of
-from toolkit.report.markup import Markup, element, joined, paragraph, table
-from toolkit.report.scales import Scale, scale_of
-from toolkit.report.words import between, listed, milliseconds, percent, signed, size
+from toolkit.reporting.evidence import BACKENDS, Evidence, backend_of
+from toolkit.reporting.markup import Markup, element, joined, paragraph, table
+from toolkit.reporting.scales import Scale, scale_of
+from toolkit.reporting.words import between, listed, milliseconds, percent, signed, size
 from toolkit.verification.result import Pair
 
 SMALLEST_DOT, LARGEST_DOT = 4.0, 14.0

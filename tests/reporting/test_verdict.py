@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.report.documents import SHA, Made
+from tests.reporting.documents import SHA, Made
 from toolkit.compare.gate import Word
 from toolkit.errors import ToolkitError
-from toolkit.report.evidence import Evidence
-from toolkit.report.verdict import choice_from_evidence, facts_of_choice, reservations, sentence, speed_up
+from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.verdict import choice_from_evidence, facts_of_choice, reservations, sentence, speed_up
 from toolkit.timing.latency import Intervals
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.result import Verification

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 MINUS = "\u2212"
 THIN = "\u202f"  # between a number and its unit, so that a line never breaks there
@@ -68,3 +69,9 @@ def chosen(count: int, one: str, many: str) -> str:
 def listed(names: list[str]) -> str:
     """Names as a sentence holds them: "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def options_that_draw(data: str | None, images: int | None) -> str:
+    """The options of toolkit verify that draw these images, as they are typed."""
+    parts = [f"--data {shlex.quote(data)}"] if data is not None else []
+    return " ".join([*parts, *([f"--images {images}"] if images is not None else [])])

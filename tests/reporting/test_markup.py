@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.report.drawing import spread
-from toolkit.report.markup import Markup, element, escaped, joined, table
+from toolkit.reporting.drawing import spread
+from toolkit.reporting.markup import Markup, element, escaped, joined, table
 
 TEXTS = st.text(st.characters(), max_size=40)
 

@@ -1,0 +1,146 @@
+"""What a report is made of: a bundle's files, and documents of verify and bench, saved or measured now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from toolkit.benchmarking.bench import bench
+from toolkit.benchmarking.result import Benchmark
+from toolkit.bundle.reading import Bundle
+from toolkit.calibration.record import RECORD, Record, record_from_content
+from toolkit.contracts import UInt8
+from toolkit.documents import Document, named
+from toolkit.errors import EngineError, ToolkitError
+from toolkit.files import from_json, json_object, os_errors
+from toolkit.quantization.sensitivity import Sensitivities
+from toolkit.reporting.words import options_that_draw
+from toolkit.runtime.trt.sidecar import Sidecar
+from toolkit.verification.images import evaluation_images
+from toolkit.verification.result import Verification
+from toolkit.verification.verify import GATE, verify
+from toolkit.workspace import workspace
+
+Read = TypeVar("Read", bound=Document)
+PathLike = str | os.PathLike[str]
+Step = Callable[[str, int, int], None]
+# By the class of a document: what measures it again.
+AGAIN = {
+    Verification: "verify it again into",
+    Benchmark: "bench it again into",
+    Sensitivities: "measure what each layer costs into",
+}
+
+
+def read_or_given(value: Read | PathLike | None, kind: type[Read]) -> Read | None:
+    """A document as a value, or from a file that holds one."""
+    return value if value is None or isinstance(value, kind) else document_from_file(Path(os.fspath(value)), kind)  # type: ignore[arg-type]
+
+
+def document_from_file(path: Path, kind: type[Read]) -> Read:
+    """A document alone, or what a command printed: the last line of its stdout.
+
+    Raises:
+        ToolkitError: the file cannot be read, is no such document, or the command had failed.
+    """
+    with os_errors(path, "read"):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    last = text if text.startswith("{") else "".join(text.splitlines()[-1:])
+    fix = f"{AGAIN[kind]} {path.name}"
+    try:
+        document = from_json(last)
+    except ValueError as error:
+        raise ToolkitError(f"{path} is not a document of {named(kind.SCHEMA)}", found=error, fix=fix) from error
+    return kind.from_dict(document, str(path), fix=fix)
+
+
+def sensitivity_of_model(given: Sensitivities | PathLike | None, bundle: Bundle) -> Sensitivities | None:
+    """What INT8 costs in each layer of the bundle's network; where nothing is given what the workspace has, if it fits.
+
+    Raises:
+        ToolkitError: what is given belongs to another calibration.
+    """
+    lying = workspace() / "calibration" / f"{bundle.model}.sensitivity" / "sensitivity.json"
+    if given is None and not lying.is_file():
+        return None
+    found = read_or_given(lying if given is None else given, Sensitivities)
+    assert found is not None
+    key = (bundle.manifest.get("calibration") or {}).get("key")
+    if found.key == key:
+        return found
+    if given is None:
+        return None  # of another calibration of this model: it says nothing about this bundle
+    what = "this sensitivity" if isinstance(given, Sensitivities) else os.fspath(given)
+    raise ToolkitError(
+        f"{what} was measured with another calibration than this bundle's",
+        found=f"key {found.key}",
+        allowed=f"key {key}",
+        fix=f"measure what each layer costs {bundle.model}",
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The images that a document of verify judged, uint8 (N, H, W, C) in its order, and the options that draw them."""
+
+    pixels_nhwc: UInt8
+    options: str
+
+
+def judged_images(bundle: Bundle, verified: Verification, data: str | None, images: int | None) -> Judged | None:
+    """Draws the images that a document of verify judged again; None where they are not at hand.
+
+    Raises:
+        ToolkitError: `data` or `images` was given, and the document judged others.
+    """
+    wanted = verified.images
+    asked = data is not None or images is not None
+    for count in (images,) if images is not None else (None, wanted.count):
+        try:
+            found = evaluation_images(bundle, data, count)
+        except ToolkitError:
+            if asked:
+                raise
+            continue  # the images have gone, or were never here: the page says so
+        if found.sha256 == wanted.sha256:
+            return Judged(found.images_nhwc, options_that_draw(data, count))
+    if not asked:
+        return None
+    raise ToolkitError(
+        "these are not the images that `toolkit.verify` judged",
+        found=f"`data={data!r}, images={images}`",
+        allowed=f"{wanted.count} images of {wanted.source}, sha256 {wanted.sha256}",
+        fix="the same `data=` and `images=` as for `toolkit.verify`",
+    )
+
+
+def sidecars_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """Each engine's JSON sidecar, by the engine's file."""
+    found = {}
+    for engine in bundle.engines():
+        name = str(engine["file"])
+        content = bundle.files.content(f"{name}.json")
+        found[name] = json_object(content, EngineError)
+        rebuild = f"`toolkit.build({str(bundle.folder)!r})`"
+        Sidecar.from_dict(found[name], str(content.path), error=EngineError, fix=rebuild)
+    return found
+
+
+def record_of(bundle: Bundle) -> Record | None:
+    """The calibration record, checked; None where the bundle has none."""
+    return record_from_content(bundle.files.content(RECORD)) if RECORD in bundle.files else None
+
+
+def verified_now(
+    bundle: Bundle, data: str | None, images: int | None, gate: float | None, on_step: Step
+) -> Verification:
+    """What `toolkit.verify` finds on every backend here."""
+    return verify(bundle, data=data, images=images, gate=GATE if gate is None else gate, on_step=on_step)
+
+
+def benched_now(bundle: Bundle, on_step: Step) -> Benchmark:
+    """What `toolkit.bench` finds."""
+    return bench(bundle, on_progress=lambda done, total: on_step("measure", done, total))
