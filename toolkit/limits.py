@@ -12,5 +12,6 @@ BUNDLE_FILES = 256  # each is held open while a bundle is; a default one has 12,
 KEY_BYTES = 64 << 10  # a key as PEM, a signature
 GOLDEN_BYTES = 256 << 20  # arrays of golden.npz together, unpacked; those of the default model are 200 KiB
 IMAGES_BYTES, IMAGES_PACKED = 1 << 30, 50  # a user's set, unpacked: so much, or so many times its file
+IMAGE_BYTES, PIXELS = 256 << 20, 50_000_000  # of one image file; cameras have 12 to 48 million pixels
 ONNX_FIELDS = 4_000_000  # protobuf fields that are looked at in an ONNX file; that of the default has 3,000
 ONNX_DEPTH = 32  # graphs, functions and types inside one another

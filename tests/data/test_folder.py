@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import shutil
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data import dataset_from_spec, summary
+from toolkit.data.image_files import Unreadable, read_image
 from toolkit.errors import DataError, ToolkitError
 
 RNG = np.random.default_rng(1)
@@ -399,3 +402,21 @@ def test_progress_counts_every_file_once(folder: Path) -> None:
 def test_an_unreadable_file_is_named(folder: Path) -> None:
     (folder / "cat" / "0.png").chmod(0)
     refused(folder, "0.png", "Permission denied")
+
+
+def test_a_pipe_a_device_and_a_picture_of_80_million_pixels_are_named_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    rows = zlib.compress(bytes(8001), 9)  # one row; the header is what counts
+    head = struct.pack(">IIBBBBB", 64000, 10000, 1, 0, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+    )
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    for name in ("pipe.png", "zero.png", "large.png"):
+        with pytest.raises(Unreadable):
+            read_image(tmp_path / name)
+    assert time.monotonic() - started < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10

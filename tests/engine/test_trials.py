@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.manifests import rehashed
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.engine.engine_from_onnx import Engine
 from toolkit.engine.failure import log_path
@@ -97,6 +98,7 @@ def test_where_none_passes_none_is_left(bundle: Bundle, error: float) -> None:
 def test_a_precision_without_golden_logits_cannot_be_judged(bundle: Bundle) -> None:
     images, golden = bundle.golden()
     np.savez(bundle.folder / "golden.npz", images=images.images_nhwc, labels=images.labels, logits_x=golden["fp32"])
+    bundle = bundle_from_folder(rehashed(bundle.folder))
     engine = Engine(bundle.folder / "x.engine", {"build_seconds": 1.0, "profile": {"i": [[1], [1], [1]]}}, None)
     trials = Trials(1, open_engine=lambda plan: Draw(bundle, 0.0, 0.0))
     with pytest.raises(EngineError, match="no golden logits of fp32"):

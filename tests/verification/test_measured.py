@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.faults.conftest import CLASSES, Healthy, colors_and_stripes, healthy
+from tests.manifests import rehashed
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.compare.gate import Verdict, verdict_from_counts
 from toolkit.contracts import Dataset, LabeledImages, sha256_of_each
@@ -53,7 +54,7 @@ def _said(bundle: Path, **changes: Any) -> None:
     entry = manifest["accuracy"]["int8"]
     entry.update({key: value for key, value in changes.items() if key != "correct"})
     entry["candidate_score"]["correct"] = changes["correct"]
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    rehashed(bundle, accuracy=manifest["accuracy"])
 
 
 def test_the_images_of_export_judge_again_where_they_are_still_the_same(bundle: Path) -> None:

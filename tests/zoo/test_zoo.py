@@ -66,7 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _answers(model: onnx.ModelProto, optimize: bool = True) -> Float32:
     with OrtRunner(model.SerializeToString(), optimize=optimize) as runner:
-        return runner.logits(images())
+        logits: Float32 = runner.logits(images())
+    return logits
 
 
 @pytest.mark.parametrize(("net", "way"), MATRIX)

@@ -144,7 +144,9 @@ class NextBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.deep(x).permute(0, 2, 3, 1))
-        return x + (self.gamma * self.narrow(F.gelu(self.wide(y)))).permute(0, 3, 1, 2)
+        y = (self.gamma * self.narrow(F.gelu(self.wide(y)))).permute(0, 3, 1, 2)
+        out: Tensor = x + y
+        return out
 
 
 def convnext() -> nn.Module:
@@ -178,7 +180,8 @@ class Standardized(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         mean, std = self.weight.mean((1, 2, 3), keepdim=True), self.weight.std((1, 2, 3), keepdim=True)
-        return self._conv_forward(input, (self.weight - mean) / (std + 1e-5) * 0.3, self.bias)
+        out: Tensor = self._conv_forward(input, (self.weight - mean) / (std + 1e-5) * 0.3, self.bias)
+        return out
 
 
 def weight_standardized() -> nn.Module:

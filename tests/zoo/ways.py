@@ -84,6 +84,7 @@ def settled(name: str) -> Settled:
         heads = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d) and len(m.weight) == plain.CLASSES]
         before = net(x)
         for head in heads:  # logits about zero, as far apart as those of a trained network
+            assert head.bias is not None
             head.bias.copy_((head.bias - before.mean(0)) / before.std())
             head.weight.div_(before.std())
         answers: Float32 = net(x).numpy()

@@ -66,14 +66,18 @@ def command(
     """
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.cli.console import note, say, steps
-    from toolkit.cli.verify_model import is_model, require_only_torch, verify_model
-    from toolkit.cli.verify_tables import show
+    from toolkit.cli.verify_tables import show, show_card
+    from toolkit.verification.card import is_model, verify_card
     from toolkit.verification.contact_sheet import write_contact_sheets
     from toolkit.verification.verify import verify
 
+    judging: Any = {"data": data, "images": images, "convert": convert, "resize": resize, "skip_bad": skip_bad}
     if bundle is not None and is_model(bundle):
-        require_only_torch(str(bundle), backend, precision, other)
-        return verify_model(str(bundle), data, images, convert, skip_bad)
+        _require_only_torch(str(bundle), backend, precision, other)
+        with steps() as step:
+            true = verify_card(bundle, **judging, on_step=step)
+        show_card(true)
+        return true.as_dict()
     opened = bundle_from_folder(bundle)
     note(f"bundle: {opened.folder}")
     with steps() as step:
@@ -82,14 +86,10 @@ def command(
             other,
             backends=backend,
             precisions=precision,
-            data=data,
-            images=images,
+            **judging,
             gate=gate,
             strict=strict,
             layers=layers,
-            convert=convert or resize is not None,
-            resize=resize,
-            skip_bad=skip_bad,
             run_builder=run_builder,
             on_step=step,
         )
@@ -98,3 +98,21 @@ def command(
     for sheet in sheets:
         say(f"{sheet}: the images that flipped, surest first")
     return replace(found, sheets=tuple(sheet.resolve() for sheet in sheets)).as_dict()
+
+
+def _require_only_torch(model: str, backend: str, precision: str, other: Path | None) -> None:
+    """A model is no bundle: it runs on PyTorch in fp32, and is compared with its card alone."""
+    from toolkit.errors import ToolkitError
+
+    if other is not None:
+        raise ToolkitError(
+            f"'{model}' is a model, and only bundles are compared with each other",
+            found=other,
+            fix=f"toolkit export {model}, then toolkit verify bundles/{model} {other}",
+        )
+    if backend not in ("all", "torch") or precision not in ("all", "fp32"):
+        raise ToolkitError(
+            f"'{model}' is a model, not a bundle: it runs on torch in fp32 only",
+            found=f"--backend {backend} --precision {precision}",
+            fix=f"toolkit export {model} --int8 --fp16, then toolkit verify bundles/{model} --backend {backend}",
+        )

@@ -8,7 +8,7 @@ from toolkit.cli.console import note, plain, say, table
 from toolkit.compare.gate import FAIL, PASS, UNDECIDED
 from toolkit.compare.parity import Parity, Score
 from toolkit.verification.layers import Layers
-from toolkit.verification.result import Pair, Verification
+from toolkit.verification.result import ModelVerification, Pair, Verification
 
 COLORS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
 MOST_CONFUSIONS = 3
@@ -28,6 +28,20 @@ def show(found: Verification) -> None:
     _measured(found)
     _undecided(found)
     _conclusion(found)
+
+
+def show_card(found: ModelVerification) -> None:
+    """Whether a model's card is true."""
+    score, claimed = found.score, found.card_top1_percent
+    said = "other images" if claimed is None else f"{claimed:.2f} %"
+    row = (
+        found.model.name, f"{score.top1_percent:.2f} %", f"{score.low_percent:.2f} - {score.high_percent:.2f}", said,
+        "" if claimed is None else "[green]true[/green]" if found.ok else "[red]NOT TRUE[/red]",
+    )  # fmt: skip
+    title = f"{found.model} on {found.images.count:,} images of {found.images.source}"
+    table(title, ("model", "top-1", "95 %", "card says", "<"), [row])
+    if not found.ok:
+        say("[red]The card claims another accuracy than these weights have.[/red] Train again, or restore the folder.")
 
 
 def _pairs(found: Verification) -> None:

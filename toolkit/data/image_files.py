@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.contracts import UInt8
-from toolkit.errors import DataError
+from toolkit.errors import DataError, ToolkitError
+from toolkit.files import open_regular, require_size
 from toolkit.lazy import needs
+from toolkit.limits import IMAGE_BYTES, PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,22 +41,28 @@ def read_image(path: Path, convert: bool = False) -> UInt8:
 
     Raises:
         DataError: animated, or of a kind that is refused.
-        Unreadable: missing, truncated, or not what its name says.
+        Unreadable: missing, truncated, not what its name says, no regular file, or larger than `toolkit.limits` allows.
     """
     with needs("read image files"):
         from PIL import Image, ImageOps
     try:
-        data = path.read_bytes()
+        with open_regular(path) as stream:
+            require_size(path, os.fstat(stream.fileno()).st_size, IMAGE_BYTES)
+            data = stream.read()
         with warnings.catch_warnings():
             # Pillow warns of broken metadata, which we do not use; of a bomb we want to hear before it is unpacked
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _refuse_animated(image, path)
+                if image.width * image.height > PIXELS:
+                    raise Unreadable(f"{image.width:,} x {image.height:,} pixels, more than {PIXELS:,}")
                 image.load()
                 return _pixels(ImageOps.exif_transpose(image), _has_sixteen_bits(data), convert, path)
-    except DataError:
+    except (DataError, Unreadable):
         raise
+    except ToolkitError as error:  # a pipe, a device, or larger than any image
+        raise Unreadable(f"{error.found}; allowed is {error.allowed}") from error
     except OSError as error:
         raise Unreadable(error.strerror or _short(error)) from error
     except Exception as error:  # decoders raise SyntaxError, struct.error, IndexError and more on damaged bytes

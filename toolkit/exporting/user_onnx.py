@@ -94,10 +94,6 @@ class Opened:
                 if not self.form.batch:
                     raise
                 raise _baked_in(self, error.found) from error
-            except ModelError:
-                raise
-            except Exception as error:  # onnxruntime raises types of its own where a size does not fit
-                raise _baked_in(self, " ".join(str(error).split())[:200]) from error
 
 
 def _runner(opened: Opened) -> OrtRunner:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.contracts import Float32, UInt8
-from toolkit.errors import ExportError
+from toolkit.errors import ExportError, ToolkitError
 from toolkit.runtime.runner import Runner
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def require_same_answers(reference: Runner, candidate: Runner, images_nhwc: UInt
     worst = {}
     for batch in BATCHES:
         images = np.resize(images_nhwc, (batch, *images_nhwc.shape[1:]))
-        expected, got = reference.logits(images), candidate.logits(images)
+        expected, got = _answers(reference, images), _answers(candidate, images)
         worst[str(batch)] = relative_difference(expected, got)
         if not worst[str(batch)] <= RELATIVE_TOLERANCE:
             raise ExportError(
@@ -100,6 +100,21 @@ def require_same_answers(reference: Runner, candidate: Runner, images_nhwc: UInt
                 fix="this is a bug in an exporter or engine: nothing was written, please report it with the model",
             )
     return {"relative_difference_by_batch": worst, "tolerance": RELATIVE_TOLERANCE}
+
+
+def _answers(runner: Runner, images: UInt8) -> Float32:
+    """Logits; what an engine or a module raises of a batch becomes an error that names it."""
+    try:
+        return runner.logits(images)
+    except ToolkitError:
+        raise
+    except Exception as error:  # onnxruntime raises types of its own, PyTorch RuntimeError
+        raise ExportError(
+            f"{runner.description} cannot answer a batch of {len(images)}",
+            found=" ".join(str(error).split())[:200],
+            allowed="any batch",
+            fix="write x.shape[0] where the batch is meant, not a number",
+        ) from error
 
 
 def relative_difference(expected: Float32, got: Float32) -> float:

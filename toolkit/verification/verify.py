@@ -82,7 +82,7 @@ def verify(
     with ExitStack() as stack:
         opened = open_runners(first, names, wanted, run_builder, by_name, slow=True)
         stack.callback(opened.close)
-        judged = evaluation_images(first, data, images, convert, skip_bad, resize)
+        judged = evaluation_images(first, data, images, convert or resize is not None, skip_bad, resize)
         judged = judged if second is None else without_calibration_images(second, judged)
         reference, every = _with_reference(first, dict(opened.runners), stack)
         found = None

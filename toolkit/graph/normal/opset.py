@@ -15,6 +15,9 @@ from toolkit.graph.normal.folding import STANDARD
 if TYPE_CHECKING:
     import onnx
 
+# What a reduction over no axes still does.
+UNREDUCED = {"ReduceMean": "Identity", "ReduceMax": "Identity", "ReduceMin": "Identity", "ReduceProd": "Identity",
+             "ReduceSum": "Identity", "ReduceL1": "Abs", "ReduceL2": "Abs"}  # fmt: skip
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
 IR_VERSION = 8  # the one of opset 17; TensorRT 8 reads no newer
 
@@ -94,21 +97,23 @@ def _constant(node: Any, place: int, known: _Known) -> Any:
 
 
 def _axes_as_attribute(node: Any, known: _Known) -> None:
-    """Reduce* have had their axes as an input since 18, ReduceSum since 13. Without axes `noop` copies."""
+    """Reduce* have had their axes as an input since 18, ReduceSum since 13; `noop` without axes reduces nothing."""
     from onnx import helper
 
-    noop, axes = attributes(node).get("noop_with_empty_axes", 0), _constant(node, 1, known)
-    if noop and (axes is None or not axes.size) and (len(node.input) < 2 or not node.input[1] or axes is not None):
-        node.op_type = "Identity"
-        del node.attribute[:]
-        del node.input[1:]
-    if node.op_type in ("ReduceSum", "Identity"):
+    given = len(node.input) > 1 and bool(node.input[1])
+    axes = _constant(node, 1, known)
+    some = axes.size > 0 if axes is not None else given
+    if attributes(node).get("noop_with_empty_axes") and not some and node.op_type in UNREDUCED:
+        node.op_type = UNREDUCED[node.op_type]
+        del node.attribute[:], node.input[1:]
+    if not node.op_type.startswith("Reduce") or node.op_type == "ReduceSum" or (given and axes is None):
         return
-    drop_attribute(node, "noop_with_empty_axes")
-    if axes is not None or len(node.input) < 2 or not node.input[1]:
-        del node.input[1:]
-        if axes is not None and axes.size:
-            node.attribute.append(helper.make_attribute("axes", axes.tolist()))
+    if some:
+        drop_attribute(node, "noop_with_empty_axes")
+        node.attribute.append(helper.make_attribute("axes", axes.tolist()))
+    elif not attributes(node).get("noop_with_empty_axes"):
+        drop_attribute(node, "noop_with_empty_axes")
+    del node.input[1:]
 
 
 def _pads_of_every_axis(node: Any, known: _Known) -> None:

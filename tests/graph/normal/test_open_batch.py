@@ -1,0 +1,91 @@
+"""Claims about the batch: what depends on it is found by folding a graph for two, and nothing else changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from toolkit.errors import ModelError
+from toolkit.graph.edit import arrays_of
+from toolkit.graph.normal.folding import folded_at_batch
+from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
+from toolkit.runtime.ort.runner import OrtRunner
+
+WEIGHTS = {"w": np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)}
+
+
+def graph(*nodes: onnx.NodeProto, **constants: Any) -> onnx.ModelProto:
+    """X (n, 3, 2, 2) through a convolution to `c` (n, 4, 2, 2), and on by `nodes` to `y`."""
+    tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in {**WEIGHTS, **constants}.items()]
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 2, 2])]
+    out = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    made = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["c"]), *nodes], "g", ends, out, tensors)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def op(kind: str, inputs: str, output: str, **facts: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], **facts)
+
+
+BATCH_OF = (op("Shape", "c", "shape"), op("Gather", "shape zero", "n"), op("Unsqueeze", "n first", "row"))
+INDICES = {"zero": np.array(0), "first": np.array([0])}
+FORMS: dict[str, tuple[onnx.ModelProto, set[str]]] = {
+    "x.view(n, -1)": (
+        graph(
+            *BATCH_OF, op("Concat", "row rest", "s", axis=0), op("Reshape", "c s", "y"), rest=np.array([-1]), **INDICES,
+        ),
+        {"Conv", "Flatten"},
+    ),
+    "x.view(n * 4, 4)": (
+        graph(
+            *BATCH_OF, op("Mul", "row four", "m"), op("Concat", "m four", "s", axis=0), op("Reshape", "c s", "y"),
+            four=np.array([4]), **INDICES,
+        ),
+        {"Conv", "Reshape"},
+    ),
+    "zeros of the batch in a sum": (
+        graph(op("Shape", "c", "s"), op("ConstantOfShape", "s", "z"), op("Add", "c z", "y")),
+        {"Conv", "Add"},
+    ),
+    "a token for each image": (
+        graph(
+            *BATCH_OF, op("Concat", "row one one", "s", axis=0), op("Expand", "token s", "t"),
+            op("Reshape", "c flat", "f"), op("Concat", "t f", "y", axis=1),
+            one=np.array([1]), flat=np.array([0, 4, 4]), token=np.ones((1, 1, 4), np.float32), **INDICES,
+        ),
+        {"Conv", "Shape", "Slice", "Mul", "Add", "Expand", "Reshape", "Concat"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_batch_is_open_whatever_was_computed_from_it(form: str) -> None:
+    model, operators = FORMS[form]
+    opened = with_open_batch([folded_at_batch(model, batch, "it") for batch in BATCHES], "it")
+    onnx.checker.check_model(opened, full_check=True)
+    assert {node.op_type for node in opened.graph.node} == operators
+    assert opened.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    for batch in (1, 2, 7):
+        x = np.random.default_rng(batch).normal(size=(batch, 3, 2, 2)).astype(np.float32)
+        answers = []
+        for each in (model, opened):
+            with OrtRunner(each.SerializeToString()) as runner:
+                answers.append(runner.session.run(None, {"x": x})[0])
+        assert np.array_equal(*answers)
+
+
+def test_a_graph_without_the_batch_keeps_its_constants() -> None:
+    model = graph(op("Reshape", "c s", "y"), s=np.array([0, 16]))
+    opened = with_open_batch([folded_at_batch(model, batch, "it") for batch in BATCHES], "it")
+    assert arrays_of(opened.graph)["s"].tolist() == [0, 16]
+
+
+def test_a_network_that_counts_its_images_is_refused_with_the_reason() -> None:
+    one, other = (graph(op("Mul", "c m", "y"), m=np.array(value, np.float32)) for value in (1 / 3, 1 / 5))
+    with pytest.raises(ModelError, match="another batch") as found:
+        with_open_batch([one, other], "it")
+    assert "x.shape[0]" in str(found.value.fix)
