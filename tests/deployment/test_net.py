@@ -56,6 +56,12 @@ def test_a_bundle_of_the_first_format_still_answers_its_golden_logits(
             assert distance < (1e-4 if precision == "fp32" else 0.05), precision
 
 
+def test_a_net_says_what_it_is(bundle_folder: Path) -> None:
+    with toolkit.load(bundle_folder, backend="ort") as net:
+        assert repr(net) == f"<toolkit.Net '{net.model}': int8-cpu on ort, CPU; uint8 (N, 16, 16, 3) to 3 classes>"
+    assert repr(net).endswith("3 classes, closed>")
+
+
 def test_a_newer_format_is_refused_in_words(bundle_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_folder, tmp_path / "b")
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())

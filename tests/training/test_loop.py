@@ -230,8 +230,8 @@ def _shifted(image: Tensor, down: int, right: int, crop: int) -> Tensor:
 @pytest.mark.parametrize(
     "changes", [{"epochs": 0}, {"batch": 1}, {"lr": 0}, {"lr": float("nan")}, {"warmup": 1}, {"seed": -1}, {"crop": -1}]
 )
-def test_a_recipe_out_of_range_names_its_option(changes: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=f"--{next(iter(changes))} out of range"):
+def test_a_recipe_out_of_range_names_its_argument(changes: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"`{next(iter(changes))}=` out of range"):
         Recipe(**changes)
 
 

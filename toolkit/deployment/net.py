@@ -39,10 +39,12 @@ class Net:
     """A loaded classifier. Safe to call from several threads; made by `load`, closed by `with` or `close`.
 
     Attributes:
+        model: its name.
         backend: "trt" or "ort", the one that answers.
         precision: the file that answers, such as "int8-cpu".
         labels: one a logit, in order.
         preprocessing: size and channels that `classify` takes; the normalization is in the graph.
+        device: the GPU's name, or "CPU".
         passed_over: backends before it in the order of "auto", each with the reason why it does not answer.
     """
 
@@ -52,12 +54,21 @@ class Net:
         self.backend, self.precision, self.passed_over = backend, precision, passed_over
         self.labels: tuple[str, ...] = bundle.labels
         self.preprocessing: Preprocessing = bundle.preprocessing
+        self.model, self.device = bundle.model, str(getattr(runner, "device", "CPU"))
         self._who = f"model '{bundle.model}'"
         self._shape = bundle.preprocessing.shape
         self._softmax = bundle.manifest.get("output", {}).get("kind", LOGITS) not in (PROBABILITIES, SIGMOIDS)
         self._ones = np.ones(len(bundle.labels), np.float32)
         self._runner: Runner | None = runner
         self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self._shape))
+        closed = ", closed" if self._runner is None else ""
+        return (
+            f"<toolkit.Net '{self.model}': {self.precision} on {self.backend}, {self.device}; "
+            f"uint8 (N, {shape}) to {len(self.labels)} classes{closed}>"
+        )
 
     @property
     def description(self) -> str:

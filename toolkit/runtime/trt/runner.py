@@ -94,6 +94,11 @@ class TrtRunner(ClosesItself):
         return str(self._graphs)
 
     @property
+    def device(self) -> str:
+        """The GPU's name."""
+        return self._engine.device
+
+    @property
     def description(self) -> str:
         """For people and logs."""
         engine = self._engine
