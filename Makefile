@@ -50,7 +50,7 @@ release-check: $(INSTALLED)  ## What must hold before a tag: wheel, sdist, a bar
 	TOOLKIT_RELEASE=yes $(PYTEST) -n 0 tests/test_packaging.py tests/test_release.py
 
 picture: $(INSTALLED)  ## docs/report.png anew, from the page of the demo (needs chromium)
-	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1250 \
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1480 \
 		--screenshot=docs/report.png $(CURDIR)/$(DEMO)/report.html
 	$(BIN)/python -c "import PIL.Image as I; p = 'docs/report.png'; I.open(p).convert('P', palette=1, colors=64).save(p, optimize=True)"
 
