@@ -12,8 +12,8 @@ import pytest
 
 import toolkit
 from toolkit.errors import ToolkitError
-from toolkit.files import read_toml
 from toolkit.runtime.trt.module import MODULES
+from toolkit.storage.files import read_toml
 
 HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", "matplotlib", "cuda", "pycuda", "pandas", "scipy"}
 ROOT = Path(toolkit.__file__).parents[1]

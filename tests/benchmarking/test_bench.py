@@ -31,9 +31,9 @@ from toolkit.conditions.nvml import GpuState
 from toolkit.contracts import Float32, UInt8
 from toolkit.deployment.runners import OPENERS
 from toolkit.errors import ToolkitError
-from toolkit.files import write_json
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
+from toolkit.storage.files import write_json
 from toolkit.timing.latency import bench as measure
 from toolkit.timing.rank_tests import Ratio
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.cli.conftest import Toolkit
 from tests.reporting.reading import rows_of, section, text_of, tree_of
-from toolkit.files import sha256_of_file
 from toolkit.quantization.sensitivity import Sensitivities
+from toolkit.storage.files import sha256_of_file
 
 Saved = dict[str, Path]
 

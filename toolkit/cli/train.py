@@ -66,7 +66,7 @@ def options_of_train() -> dict[str, Option]:
 
 
 def _document(file: str) -> dict[str, Any]:
-    from toolkit.files import read_toml
+    from toolkit.storage.files import read_toml
 
     return read_toml(Path(file), ToolkitError, 'lines such as lr = 0.05 or amp = "off"')
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
-from toolkit.cache import private_folder
 from toolkit.errors import BackendUnavailable, MissingPackage
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
+from toolkit.storage.cache import private_folder
 from toolkit.target import DEFAULT_TARGET, target_from_name
 
 

@@ -11,12 +11,12 @@ from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.deployment.ort_on_gpu import open_ort_cuda, open_ort_trt
-from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.hints import NotNegative
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
 from toolkit.runtime.trt.preflight import Plan, checked_plan
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import NotNegative
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
 

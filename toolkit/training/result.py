@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.documents import Document
-from toolkit.hints import Apart, Count, Maybe, NotNegative, Percent
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Apart, Count, Maybe, NotNegative, Percent
 
 
 @dataclass(frozen=True)
