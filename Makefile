@@ -12,10 +12,10 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo check test gpu lint format wheel clean help
+.PHONY: demo check test release-check picture gpu lint format wheel clean help
 
 help:  ## This list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -45,6 +45,14 @@ test: $(INSTALLED)  ## Run every test
 gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/gpu.md)
 	@$(PYTHON) benchmarks/gpu_inputs.py || echo 'without the real nets: the tiny one is checked' >&2
 	@$(PYTHON) benchmarks/gpu_check.py --out bundles/gpu-results
+
+release-check: $(INSTALLED)  ## What must hold before a tag: wheel, sdist, a bare install, the tag, the changelog
+	TOOLKIT_RELEASE=yes $(PYTEST) -n 0 tests/test_packaging.py tests/test_release.py
+
+picture: $(INSTALLED)  ## docs/report.png anew, from the page of the demo (needs chromium)
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1480 \
+		--screenshot=docs/report.png $(CURDIR)/$(DEMO)/report.html
+	$(BIN)/python -c "import PIL.Image as I; p = 'docs/report.png'; I.open(p).convert('P', palette=1, colors=64).save(p, optimize=True)"
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@
     python benchmarks/gpu_tables.py docs/gpu-results/X.json later.tar.gz --save --pages
 
 Later figures take the place of earlier ones of the same key. `--save` writes docs/gpu-results/<card>-<date>.json, one
-a card; `--pages` writes anew what stands between this command and `<!-- end -->` in README.md and docs/. Above the
+a card; `--pages` writes anew what stands between this command and `<!-- end -->` in docs/. Above the
 tables stand the card, the driver, TensorRT and the clocks. A figure that was not measured is a dash.
 """
 
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="batch 1 and the largest, beside PyTorch, alone")
     parser.add_argument("--save", action="store_true", help="write docs/gpu-results/<card>-<date>.json")
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "gpu-results", help="where --save writes")
-    parser.add_argument("--pages", action="store_true", help="write the tables in README.md and docs/ anew")
+    parser.add_argument("--pages", action="store_true", help="write the tables in docs/ anew")
     options = parser.parse_args()
     try:
         documents = by_card([read(path) for path in options.results])
@@ -240,7 +240,7 @@ def main() -> None:
         print(short_table(found) if options.short else tables(found), end="")
         if options.save:
             print(f"written: {save(found, options.to)}", file=sys.stderr)
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if options.pages else ():
+    for page in sorted((ROOT / "docs").glob("*.md")) if options.pages else ():
         page.write_text(page_with_tables(page.read_text(), options.to))
 
 

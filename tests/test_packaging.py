@@ -1,4 +1,4 @@
-"""The wheel in a bare venv: what a device gets, and what it says about what it lacks."""
+"""Wheel and sdist, and the wheel in a bare venv: what a device gets, and what it says about what it lacks."""
 
 from __future__ import annotations
 
@@ -6,28 +6,38 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from toolkit.errors import ToolkitError
 from toolkit.files import read_toml
+from toolkit.version import __version__
 
 pytestmark = pytest.mark.slow  # pip builds, resolves and installs
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a venv with the wheel and its plain dependencies only."""
-    folder = tmp_path_factory.mktemp("bare")
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True)
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    [sdist], [wheel] = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def bare(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a venv with the wheel and its plain dependencies only."""
+    folder, wheel = tmp_path_factory.mktemp("bare"), built[1]
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv/bin/python"
-    [wheel] = folder.glob("*.whl")
     done = subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return python
@@ -41,6 +51,25 @@ def toolkit(python: Path, folder: Path, *words: str) -> subprocess.CompletedProc
     )
 
 
+def test_the_wheel_holds_the_package_its_types_and_its_rooms_and_no_tests(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = set(wheel.namelist())
+    shipped = {f"toolkit/{file.relative_to(ROOT / 'toolkit')}" for file in (ROOT / "toolkit").rglob("*.py")}
+    for room in ("models", "calibration", "export"):
+        tracked = subprocess.run(["git", "ls-files", room], cwd=ROOT, capture_output=True, text=True).stdout.split()
+        shipped |= {f"toolkit/shipped/{name}" for name in tracked}
+    assert shipped | {"toolkit/py.typed", "toolkit/report/style.css", "toolkit/report/page.js"} <= names
+    assert {name.split("/")[0] for name in names} == {"toolkit", f"trt_edge_toolkit-{__version__}.dist-info"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_sdist_holds_what_builds_the_wheel_and_the_pages(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "docs/measured.md"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "bundles/", ".venv/"))]
+
+
 def test_a_device_gets_numpy_and_typer_and_nothing_heavy(bare: Path) -> None:
     done = subprocess.run([bare, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
     names = {entry["name"].lower().replace("_", "-") for entry in json.loads(done.stdout)}
@@ -48,10 +77,20 @@ def test_a_device_gets_numpy_and_typer_and_nothing_heavy(bare: Path) -> None:
     assert not names & {"torch", "onnx", "onnxruntime", "safetensors", "pillow", "tensorrt"}
 
 
-def test_help_works_in_a_bare_venv(bare: Path, tmp_path: Path) -> None:
+def test_help_and_version_work_in_a_bare_venv(bare: Path, tmp_path: Path) -> None:
     done = toolkit(bare, tmp_path, "--help")
     assert done.returncode == 0
     assert "export" in done.stdout
+    assert toolkit(bare, tmp_path, "--version").stdout.strip() == __version__
+
+
+def test_a_bundle_without_a_backend_says_what_each_of_them_lacks(bare: Path, tmp_path: Path) -> None:
+    bundle = ROOT / "tests/bundle/format-1"
+    code = f"import toolkit\ntry: toolkit.load({str(bundle)!r})\nexcept toolkit.ToolkitError as error: print(error)"
+    done = subprocess.run([bare, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime" in done.stdout
+    assert "pip install" in done.stdout
 
 
 def test_the_wheel_has_the_default_model_its_images_and_targets(bare: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every command of the README runs, in its order, in a workspace of its own."""
+"""Every command of README.md and of docs/bundle.md runs once: the demo's in the demo, the others in a copy of it."""
 
 from __future__ import annotations
 
@@ -6,60 +6,76 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.demo import RESULTS
+from toolkit.workspace import DEFAULT_MODEL
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-LINES = [
-    line.partition("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+README, BUNDLE = ((ROOT / name).read_text() for name in ("README.md", "docs/bundle.md"))
+MAKEFILE = (ROOT / "Makefile").read_text()
 
 
-def test_the_readme_has_commands_and_all_are_of_a_known_kind() -> None:
-    assert {line.split()[0] for line in LINES} == {"make", ".", "toolkit"}
+def lines_of(page: str) -> list[str]:
+    """The lines of a page's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    return [words for block in blocks for line in block.splitlines() if (words := line.partition("#")[0].strip())]
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make")])
-def test_a_make_target_exists(line: str) -> None:
-    done = subprocess.run(
-        ["make", "--dry-run", *line.split()[1:]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={"PATH": os.environ["PATH"]},
-    )
+LINES = lines_of(README)
+DEMO = [line.replace("$(DEMO)/", "") for line in re.findall(r"^\t\$\(BIN\)/(toolkit .*)", MAKEFILE, re.MULTILINE)]
+OTHERS = [line for line in LINES if not line.startswith("make") and line not in DEMO]
+
+
+def test_the_readme_says_what_the_demo_does() -> None:
+    assert [line for line in LINES if line in DEMO] == DEMO
+    assert {line.split()[0] for line in OTHERS} == {"toolkit"}
+
+
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"\bmake ([\w-]+)", README + (ROOT / "CONTRIBUTING.md").read_text())))
+)
+def test_a_make_target_that_is_named_exists(target: str) -> None:
+    alone = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, env=alone)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the repository's images, where the README's commands may write."""
+def clone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the demo's bundle and the repository's images, where further commands may write."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / "calibration").mkdir()
-    name = "resnet32x32-fashion"
-    (folder / "calibration" / name).symlink_to(ROOT / "calibration" / name)
+    (folder / "calibration" / DEFAULT_MODEL).symlink_to(ROOT / "calibration" / DEFAULT_MODEL)
+    shutil.copytree(demo / "bundles" / DEFAULT_MODEL, folder / "bundles" / DEFAULT_MODEL)
     return folder
 
 
-def test_every_toolkit_command_does_what_it_says(clone: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "TOOLKIT_WORKSPACE"}
-    for line in LINES:
-        if not line.startswith("toolkit"):
-            continue
-        done = subprocess.run(
-            [sys.executable, "-m", *shlex.split(line)], cwd=clone, env=environment, capture_output=True, text=True
-        )
+@pytest.mark.slow
+def test_the_demo_did_what_its_lines_say(demo: Path) -> None:
+    for line in DEMO:
+        assert json.loads((demo / RESULTS / f"{line.split()[1]}.json").read_text())["ok"] is True, line
+    assert (demo / RESULTS / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [OTHERS, lines_of(BUNDLE)], ids=["README.md", "docs/bundle.md"])
+def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) -> None:
+    ours = ("OMP_NUM_THREADS", "TOOLKIT_WORKSPACE")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    for line in lines:
+        words = [sys.executable, "-m", *shlex.split(line)]
+        done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert json.loads(done.stdout.splitlines()[-1])["ok"] is True
 
 
+@pytest.mark.slow
 def test_the_program_of_the_readme_runs(clone: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     lines = [
@@ -85,10 +101,24 @@ def test_every_command_of_the_table_exists_and_every_command_is_in_the_table() -
             assert set(verbs.split("\\|")) == wanted
 
 
-def test_every_file_that_the_readme_names_is_written_by_export(clone: Path) -> None:
-    rows = re.search(r"## What is in a bundle\n(.*?)\n## ", README, re.DOTALL)
-    assert rows is not None
-    for name in re.findall(r"^\| `([^`]+)`", rows[1], re.MULTILINE):
+@pytest.mark.slow
+def test_every_file_that_the_page_of_the_bundle_names_is_written_by_export(demo: Path) -> None:
+    for name in re.findall(r"^\| `([^`]+)`", BUNDLE, re.MULTILINE):
         if name == "engines/":
             pytest.importorskip("tensorrt_rtx_bindings", reason="engines need the TensorRT-RTX wheels (extra rtx)")
-        assert (clone / "bundles/resnet32x32-fashion" / name).exists(), name
+        assert (demo / "bundles" / DEFAULT_MODEL / name).exists(), name
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            assert file.exists(), f"{page.name}: {target}"
+            headings = re.findall(r"^#+ (.*)", file.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in [_anchor(heading) for heading in headings], f"{page.name}: {target}"
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -260,7 +260,7 @@ def from_json(data: bytes | str) -> Any:
         raise ValueError("an empty file")
     try:
         document = json.loads(data, parse_constant=_no_such_number, object_pairs_hook=_each_key_once)
-        json.dumps(document, ensure_ascii=False).encode()
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as fault:
         raise ValueError("brackets nested too deeply") from fault
     return document

@@ -70,7 +70,7 @@ def test_what_no_tensor_can_have_is_refused_though_the_key_is_right(tmp_path: Pa
     if part == "largest" and value == 0 and value is not True:
         return  # of a ReLU that never answers
     (tmp_path / "record.json").write_text(json.dumps(forged.as_dict()).replace("Infinity", "1e400"))
-    with pytest.raises(CalibrationError, match="is not a calibration record"):
+    with pytest.raises(CalibrationError, match=r"is not a calibration record|is not JSON"):
         record_from_file(tmp_path / "record.json")
 
 

@@ -150,7 +150,7 @@ def test_verify_runs_ones_own_python_only_when_it_is_told_to(toolkit: Toolkit, o
     refused(toolkit("verify", "b", "--backend", "torch"), "not in models/", "--run-builder")
     answer = toolkit("verify", "b", "--backend", "torch,ort", "--run-builder")
     assert answer.code == 0
-    assert set(answer.document["passed"]) == {"torch fp32", "ort fp32", "ort int8", "ort int8-cpu"}
+    assert set(answer.document["passed"]) == {"torch fp32", "ort fp32", "ort int8", "ort int8-fp16", "ort int8-cpu"}
     assert [p["flips"] for p in answer.document["parity"]][:2] == [0, 0]
     answer = toolkit("bench", "b", "--run-builder", "--backend", "torch", "--batch", "1", "--seconds", "0.05")
     assert answer.code == 0

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from tests.faults.conftest import SIZE, Healthy, Plant, named, written
 from tests.manifests import rehashed
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.contracts import Float32, LabeledImages, UInt8, preprocessing_from_dict
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.verification.verify import verify
@@ -43,7 +44,7 @@ def test_a_healthy_bundle_has_no_fault_in_any_precision(healthy: Healthy) -> Non
     assert found.ok
     assert found.likely_causes == ()
     assert found.not_checked == {}
-    assert set(found.pairs) == {"ort fp32", "ort fp16", "ort int8", "ort int8-cpu"}
+    assert set(found.pairs) == {f"ort {name}" for name in VARIANTS}
     assert found.pairs["ort fp32"].parity.reference_score.top1_percent > 90
 
 
