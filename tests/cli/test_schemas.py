@@ -28,7 +28,7 @@ from toolkit.quantization.sensitivity import Sensitivities
 from toolkit.reporting.result import Reported
 from toolkit.storage.cache import Cache
 from toolkit.storage.documents import Document, Failure
-from toolkit.training.result import TrainingResult
+from toolkit.training.options import TrainingResult
 from toolkit.verification.result import ModelVerification, Verification
 from toolkit.workspace import NewWorkspace
 
