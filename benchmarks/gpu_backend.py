@@ -109,7 +109,7 @@ def pytorch(name: str, device: str, compiled: bool = False) -> Iterator[Candidat
 
 def onnxruntime(bundle: Bundle, device: str, backend: str) -> Iterator[Candidate]:
     """The bundle's files with one provider; it does not say the GPU's own time."""
-    from toolkit.deployment.runners import OPENERS
+    from toolkit.deployment.openers import OPENERS
 
     for precision in ("fp32", "fp16", "int8"):
         if precision in bundle.precisions:

@@ -130,8 +130,30 @@ def test_the_wheel_lives_beside_an_apps_own_models(bare: Path, tmp_path: Path) -
 
 
 PROGRAM = """
+from pathlib import Path
+
 import numpy as np
 import toolkit
+from toolkit import BuildOptions, CalibrateOptions, ExportOptions, TrainOptions, UserModel
+
+
+def at(what: str, done: int, total: int) -> None:
+    print(what, done, total)
+
+
+def walk(folder: Path) -> bool:
+    trained: toolkit.TrainingResult = toolkit.train("net", folder / "set.npz", TrainOptions(epochs=2), on_step=at)
+    ranges = toolkit.calibrate("net", np.zeros((64, 32, 32, 3), np.uint8), CalibrateOptions(method="mse"))
+    options = ExportOptions(int8=True, record=ranges.record, batch=(1, 8, 64))
+    made: toolkit.Exported = toolkit.export(trained.model, folder / "bundle", options, on_step=at)
+    user = UserModel(checkpoint=folder / "weights.pth", mean=[0.5], labels=["a", "b"])
+    toolkit.export("package.module:build", options=ExportOptions(data="photos/"), user=user)
+    built = toolkit.build(made.bundle, ["int8"], "rtx", BuildOptions(verify=True, repeats=3))
+    judged, timed = toolkit.verify(built.bundle, gate=99.9), toolkit.bench(built.bundle, batches=(1,))
+    page = toolkit.report(built.bundle, folder / "page.html", verify=judged, bench=timed, markdown="CARD.md")
+    print(page.verdict, timed.latency[0].p50_ms, judged.as_dict())
+    return toolkit.selftest(built.bundle, backends=("ort", "trt"), record=True).ok
+
 
 with toolkit.load("bundle", wait="spin") as net:
     net.warm_up((1, 8), streams=2)
@@ -139,22 +161,27 @@ with toolkit.load("bundle", wait="spin") as net:
     first: str = labels[0]
     print(net.backend, first, float(probabilities[0, 0]), net.passed_over)
 try:
-    print(toolkit.verify("bundle").as_dict(), toolkit.bench("bundle", batches=(1,)).latency[0].p50_ms)
+    print(walk(Path("here")), dir(toolkit), toolkit.__version__)
 except toolkit.ToolkitError as error:
     print(error.what, error.fix)
 """
+WRONG = {
+    "misspelled.py": ("net.classify", "net.clasify", "has no attribute"),
+    "mistyped.py": ('wait="spin"', "wait=3", "arg-type"),
+    "option.py": ("ExportOptions(int8=True", "ExportOptions(int7=True", "call-arg"),
+    "result.py": ("page.verdict", "page.verdikt", "has no attribute"),
+}
 
 
 def test_a_users_program_is_type_checked_against_the_wheel(bare: Path, tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(PROGRAM)
-    (tmp_path / "misspelled.py").write_text(PROGRAM.replace("net.classify", "net.clasify"))
-    (tmp_path / "mistyped.py").write_text(PROGRAM.replace('wait="spin"', "wait=3"))
+    for name, (right, wrong, _) in WRONG.items():
+        (tmp_path / name).write_text(PROGRAM.replace(right, wrong, 1))
     files = sorted(path.name for path in tmp_path.glob("*.py"))
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(bare), *files]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"MYPYPATH": ""})
     said = {file: "".join(line for line in done.stdout.splitlines() if line.startswith(file)) for file in files}
-    assert "has no attribute" in said["misspelled.py"]
-    assert "arg-type" in said["mistyped.py"]
+    assert {name: words for name, (_, _, words) in WRONG.items() if words not in said[name]} == {}
     assert not said["right.py"], done.stdout
 
 

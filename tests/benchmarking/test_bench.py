@@ -29,7 +29,7 @@ from toolkit.conditions.jetson import JetsonState
 from toolkit.conditions.machine import MachineState
 from toolkit.conditions.nvml import GpuState
 from toolkit.contracts import Float32, UInt8
-from toolkit.deployment.runners import OPENERS
+from toolkit.deployment.openers import OPENERS
 from toolkit.errors import ToolkitError
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner

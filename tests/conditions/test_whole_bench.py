@@ -16,7 +16,7 @@ from tests.conditions.test_jetson import ORIN_NANO, plant
 from toolkit.conditions.machine import MachineState
 from toolkit.conditions.nvml import gpu_here
 from toolkit.contracts import Float32, UInt8
-from toolkit.deployment.runners import OPENERS
+from toolkit.deployment.openers import OPENERS
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
 

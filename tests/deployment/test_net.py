@@ -20,7 +20,7 @@ from toolkit.bundle.reading import bundle_from_folder
 from toolkit.contracts import LabeledImages
 from toolkit.deployment import net as net_module
 from toolkit.deployment.net import Net
-from toolkit.deployment.runners import OPENERS
+from toolkit.deployment.openers import OPENERS
 from toolkit.errors import BackendUnavailable, BundleError, DataError, EngineError, ModelError, ToolkitError
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from toolkit.bundle.reading import Bundle, bundle_from_folder
-from toolkit.deployment import ort_on_gpu
+from toolkit.deployment import openers
 from toolkit.deployment.runners import BACKENDS, open_runners, require_backends
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.driver import Device, Driver
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, TENSORRT])
     monkeypatch.setattr("toolkit.runtime.ort.runner.probe_driver", lambda: gpu)
     monkeypatch.setattr("toolkit.runtime.ort.runner._load_libraries", lambda _: None)
-    monkeypatch.setattr(ort_on_gpu, "probe_driver", lambda: gpu)
+    monkeypatch.setattr(openers, "probe_driver", lambda: gpu)
     monkeypatch.setattr("toolkit.runtime.ort.runner.OrtRunner", runner)
     return calls
 

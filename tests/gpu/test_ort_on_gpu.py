@@ -10,7 +10,7 @@ import pytest
 
 from tests.gpu.conftest import Inputs, in_batches, top1_percent
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.deployment.runners import OPENERS
+from toolkit.deployment.openers import OPENERS
 from toolkit.errors import BackendUnavailable
 from toolkit.runtime.driver import Device
 

@@ -18,7 +18,7 @@ from toolkit.errors import ToolkitError
 from toolkit.storage.cache import cache_folder, cleared, inventory, private_folder, temporary_folder
 from toolkit.storage.folders import folder_replaced
 
-SOURCE = Path(__file__).parent / "bundle/format-1"
+SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from toolkit.bundle.manifest import best_first
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.compare.answers import LOGITS, PROBABILITIES, SIGMOIDS
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
-from toolkit.deployment.runners import OPENERS, open_ort
+from toolkit.deployment.openers import OPENERS, open_ort
 from toolkit.errors import BackendUnavailable, DataError, ModelError, ToolkitError
 from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.cuda.device_images import device_images

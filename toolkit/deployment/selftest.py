@@ -23,7 +23,8 @@ from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle
 from toolkit.compare.parity import parity_from_logits
 from toolkit.conditions.device import Device, device_fingerprint
 from toolkit.contracts import LabeledImages, UInt8
-from toolkit.deployment.runners import BACKENDS, Opened, open_runners, plan_of_bundle, require_backends
+from toolkit.deployment.openers import plan_of_bundle
+from toolkit.deployment.runners import BACKENDS, Opened, open_runners, require_backends
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.runner import Runner

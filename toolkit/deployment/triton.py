@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
-from toolkit.deployment.runners import plan_of_bundle
+from toolkit.deployment.openers import plan_of_bundle
 from toolkit.errors import BundleError, EngineError
 from toolkit.storage.documents import Document
 from toolkit.storage.files import json_text

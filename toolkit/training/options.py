@@ -1,4 +1,4 @@
-"""What `toolkit.train` is told and what it returns, a value each. Needs no PyTorch."""
+"""What `toolkit.train` is told, and what it returns, each as one value. Needs no PyTorch."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts, verdict_of_itself
 from toolkit.compare.parity import logits_in_batches, parity_from_logits
 from toolkit.contracts import Float32, LabeledImages
-from toolkit.deployment.runners import open_ort, open_runners, require_backends
+from toolkit.deployment.openers import open_ort
+from toolkit.deployment.runners import open_runners, require_backends
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.runner import Runner
