@@ -48,6 +48,7 @@ def test_every_check_gives_one_finding_and_whatever_fails_says_why() -> None:
     assert all(finding.fix for finding in findings if finding.ok is False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module"),
     [
