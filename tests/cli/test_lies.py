@@ -265,7 +265,7 @@ def _two_pages_or_none(tool: Toolkit, words: list[str]) -> None:
     refused(tool("report", "b", *words, "-o", "half.html", "--markdown", "folder"), "folder", "it is a folder")
     assert not Path("half.html").exists()
     before = Path("v.json").read_bytes()
-    refused(tool("report", "b", *words, "-o", "v.json"), "v.json", "choose another -o")
+    refused(tool("report", "b", *words, "-o", "v.json"), "v.json", "choose another --output")
     refused(tool("report", "b", *words, "-o", "x.html", "--markdown", "x.html"), "x.html", "choose another --markdown")
     assert Path("v.json").read_bytes() == before
 
