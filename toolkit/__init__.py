@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from toolkit.exporting.result import Exported as Exported
     from toolkit.reporting.report import report as report
     from toolkit.reporting.result import Reported as Reported
-    from toolkit.training.options import TrainOptions as TrainOptions
+    from toolkit.training.recipe import TrainOptions as TrainOptions
     from toolkit.training.result import TrainingResult as TrainingResult
     from toolkit.training.train import train as train
     from toolkit.verification.result import Verification as Verification
@@ -43,7 +43,7 @@ _LIES_IN = {
     "load": "toolkit.deployment.net",
     "report": "toolkit.reporting.report",
     "selftest": "toolkit.deployment.selftest",
-    "TrainOptions": "toolkit.training.options",
+    "TrainOptions": "toolkit.training.recipe",
     "CalibrateOptions": "toolkit.exporting.options",
     "ExportOptions": "toolkit.exporting.options",
     "UserModel": "toolkit.exporting.options",

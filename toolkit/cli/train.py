@@ -169,7 +169,7 @@ def command(
     from toolkit.cli.console import steps
     from toolkit.cli.options import numbers_within, size_from_text
     from toolkit.cli.train_tables import Bars, show_data, show_trained
-    from toolkit.training.options import TrainOptions
+    from toolkit.training.recipe import TrainOptions
     from toolkit.training.train import SaidByAnother, train
     from toolkit.workspace import workspace
 

@@ -16,8 +16,7 @@ from toolkit.data.model_images import Recipe as ImageRecipe
 from toolkit.errors import ToolkitError
 from toolkit.files import write_json
 from toolkit.lazy import needs
-from toolkit.training.options import PathLike, TrainOptions
-from toolkit.training.recipe import FROM_NOTHING, fine_tuning_defaults
+from toolkit.training.recipe import FROM_NOTHING, PathLike, TrainOptions, fine_tuning_defaults
 from toolkit.training.result import TrainingResult
 from toolkit.workspace import require_name, workspace
 
