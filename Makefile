@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo check test release-check picture gpu lint format wheel clean help
+.PHONY: demo check fast test release-check picture gpu lint format wheel clean help
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,10 @@ demo: $(INSTALLED)  ## Install, then export, verify, bench and report the embedd
 	@echo "Next: . $(BIN)/activate && toolkit train my-net --help   (your own images)"
 	@echo "      copy the bundle to the device                      (see README.md)"
 
-check: lint  ## Lint, types, the import rule and every test that is not slow
+check: $(INSTALLED)  ## Lint, types, the import rule and every test that is not slow, side by side
+	@$(MAKE) --no-print-directory -j2 lint fast
+
+fast: $(INSTALLED)
 	$(PYTEST) -m 'not slow'
 
 test: $(INSTALLED)  ## Run every test

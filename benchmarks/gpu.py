@@ -28,8 +28,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from toolkit.files import write_json  # noqa: E402
 from toolkit.runtime.driver import probe_driver  # noqa: E402
+from toolkit.storage.files import write_json  # noqa: E402
 
 FACTOR, EXTRA_MS, SPEEDUP = 1.15, 0.015, 8.0
 BACKENDS = {"cuda": ("trt", "torch", "compile", "ort-cuda", "ort-trt"), "cpu": ("torch", "compile", "ort")}

@@ -23,7 +23,7 @@ from toolkit.errors import EngineError, ToolkitError
 from toolkit.runtime.trt.layer_report import layer_report_from_text
 from toolkit.runtime.trt.module import Log, require_can_run
 from toolkit.runtime.trt.preflight import sidecar_of_plan
-from toolkit.workspace import cache_folder
+from toolkit.storage.cache import cache_folder
 
 SOURCES = ("int8-fp16", "int8", "fp16", "fp32")
 

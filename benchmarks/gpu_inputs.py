@@ -27,8 +27,8 @@ from toolkit.compare.parity import logits_in_batches, score_from_logits  # noqa:
 from toolkit.contracts import LabeledImages  # noqa: E402
 from toolkit.data import dataset_from_spec  # noqa: E402
 from toolkit.errors import DataError, ToolkitError  # noqa: E402
-from toolkit.files import write_json  # noqa: E402
 from toolkit.runtime.ort.runner import OrtRunner  # noqa: E402
+from toolkit.storage.files import write_json  # noqa: E402
 from toolkit.verification.images import evaluation_images  # noqa: E402
 
 CIFAR10 = {"resnet32x32": "resnet32x32-cifar10", "resnet20": "resnet20-cifar10"}

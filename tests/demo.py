@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.folders import locked
+from toolkit.storage.folders import locked
 
 ROOT = Path(__file__).parent.parent
 RESULTS = "bundles/demo-results"

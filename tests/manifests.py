@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bundle.sealing import manifest_text
-from toolkit.files import sha256_of_file
+from toolkit.storage.files import sha256_of_file
 
 
 def rehashed(folder: Path, **changes: Any) -> Path:

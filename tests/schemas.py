@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from toolkit.documents import Document
-from toolkit.hints import FIGURE, FLAT, LEFT_OUT, Items, Limits, Pattern, entries_of, split, without_null
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import FIGURE, FLAT, LEFT_OUT, Items, Limits, Pattern, entries_of, split, without_null
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schema"
 TYPES = {str: "string", Path: "string", int: "integer", float: "number", bool: "boolean"}

@@ -9,7 +9,7 @@ import ast
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
-from toolkit.files import read_toml
+from toolkit.storage.files import read_toml
 
 ROOT = Path(__file__).parent.parent
 PAGE, HEADING = ROOT / "docs" / "architecture.md", "## Every file\n"

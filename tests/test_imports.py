@@ -12,8 +12,8 @@ import pytest
 
 import toolkit
 from toolkit.errors import ToolkitError
-from toolkit.files import read_toml
 from toolkit.runtime.trt.module import MODULES
+from toolkit.storage.files import read_toml
 
 HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", "matplotlib", "cuda", "pycuda", "pandas", "scipy"}
 ROOT = Path(toolkit.__file__).parents[1]
@@ -68,6 +68,7 @@ def test_the_command_line_alone_imports_neither_numpy_nor_rich() -> None:
     assert _heavy(found) | (found & {"numpy", "rich"}) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["toolkit.models.resnet", "toolkit.training.session"])
 def test_the_room_of_models_is_pytorch_and_needs_no_onnx(name: str) -> None:
     found = _imported_with(name)
@@ -75,6 +76,7 @@ def test_the_room_of_models_is_pytorch_and_needs_no_onnx(name: str) -> None:
     assert found & {"onnx", "onnxruntime", "PIL"} == set()
 
 
+@pytest.mark.slow
 def test_every_benchmark_imports_what_the_package_has() -> None:
     names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
     assert "walk" in names

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import ToolkitError
-from toolkit.files import read_toml
+from toolkit.storage.files import read_toml
 from toolkit.version import __version__
 
 pytestmark = pytest.mark.slow  # pip builds, resolves and installs

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.folders import make_private
-from toolkit.workspace import cache_folder
+from toolkit.storage.cache import cache_folder
+from toolkit.storage.folders import make_private
 
 
 @pytest.mark.parametrize(

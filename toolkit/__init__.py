@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from toolkit.exporting.result import Exported as Exported
     from toolkit.reporting.report import report as report
     from toolkit.reporting.result import Reported as Reported
-    from toolkit.training.recipe import TrainOptions as TrainOptions
-    from toolkit.training.result import TrainingResult as TrainingResult
+    from toolkit.training.options import TrainingResult as TrainingResult
+    from toolkit.training.options import TrainOptions as TrainOptions
     from toolkit.training.train import train as train
     from toolkit.verification.result import Verification as Verification
     from toolkit.verification.verify import verify as verify
@@ -43,12 +43,12 @@ _LIES_IN = {
     "load": "toolkit.deployment.net",
     "report": "toolkit.reporting.report",
     "selftest": "toolkit.deployment.selftest",
-    "TrainOptions": "toolkit.training.recipe",
+    "TrainOptions": "toolkit.training.options",
     "CalibrateOptions": "toolkit.exporting.options",
     "ExportOptions": "toolkit.exporting.options",
     "UserModel": "toolkit.exporting.options",
     "BuildOptions": "toolkit.engine.planning",
-    "TrainingResult": "toolkit.training.result",
+    "TrainingResult": "toolkit.training.options",
     "Calibration": "toolkit.exporting.calibrate",
     "Exported": "toolkit.exporting.result",
     "Built": "toolkit.engine.bundle_engines",

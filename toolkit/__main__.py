@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from toolkit.documents import failure_of
 from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
+from toolkit.storage.documents import failure_of
 
 
 def main() -> None:

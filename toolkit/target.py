@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import EngineError
-from toolkit.files import read_toml
+from toolkit.storage.files import read_toml
 from toolkit.workspace import find_in_room, shipped, workspace
 
 DEFAULT_TARGET = "default"

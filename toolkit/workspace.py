@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from toolkit.documents import Document
 from toolkit.errors import BundleError, ToolkitError
+from toolkit.storage.documents import Document
 
 DEFAULT_MODEL = "resnet32x32-fashion"
 ROOMS = ("models", "calibration", "export")
@@ -33,24 +32,6 @@ class NewWorkspace(Document):
 def workspace() -> Path:
     """The folder that holds the user's rooms: `TOOLKIT_WORKSPACE`, or the current folder."""
     return Path(os.environ.get("TOOLKIT_WORKSPACE") or Path.cwd())
-
-
-def cache_folder() -> Path:
-    """Where all that can be had again is kept for this user: downloads, unpacked tars, engines and timings.
-
-    `TOOLKIT_CACHE`, or `trt-edge-toolkit` in $XDG_CACHE_HOME, else in ~/.cache. A relative $XDG_CACHE_HOME is ignored,
-    as the XDG base directory specification asks. Without a home it lies where temporary files do, under the user's
-    number. `toolkit.cache.private_folder` says whether it can be trusted.
-    """
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        if chosen := os.environ.get("TOOLKIT_CACHE"):
-            return Path(chosen).expanduser()
-        base = configured if configured.is_absolute() else Path("~/.cache").expanduser()
-    except RuntimeError:  # neither $HOME nor an entry of this user in the system's list
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        return Path(tempfile.gettempdir()) / f"trt-edge-toolkit-{user}"
-    return base / "trt-edge-toolkit"
 
 
 def shipped() -> Path:

@@ -31,9 +31,9 @@ from toolkit.conditions.nvml import GpuState
 from toolkit.contracts import Float32, UInt8
 from toolkit.deployment.openers import OPENERS
 from toolkit.errors import ToolkitError
-from toolkit.files import write_json
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
+from toolkit.storage.files import write_json
 from toolkit.timing.latency import bench as measure
 from toolkit.timing.rank_tests import Ratio
 
@@ -202,6 +202,7 @@ def test_a_saved_run_of_this_device_is_compared_and_any_other_is_refused(on_ort:
     assert "only here: trt int8 at batch 1" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_comparison_with_a_saved_run_goes_through_the_whole_of_bench(on_ort: Benchmark, tmp_path: Path) -> None:
     path = tmp_path / "before.json"
     document = json.loads(json.dumps(on_ort.as_dict()))

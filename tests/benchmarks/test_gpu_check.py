@@ -102,6 +102,7 @@ def test_a_place_that_takes_no_results_is_refused_before_anything_is_done(tmp_pa
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
     if probe_driver().available:
         pytest.skip("this machine has a GPU")

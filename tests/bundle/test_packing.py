@@ -26,8 +26,8 @@ from toolkit.bundle.signing import new_key, require_signature, sign, signature_p
 from toolkit.bundle.stripping import manifest_bytes
 from toolkit.bundle.unpacking import folder_in_cache, unpack
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import Content, content_of, json_text
-from toolkit.limits import TAR_BYTES
+from toolkit.storage.files import Content, content_of, json_text
+from toolkit.storage.limits import TAR_BYTES
 
 SOURCE = Path(__file__).parent / "format-1"
 MANIFEST = (SOURCE / "manifest.json").read_bytes()

@@ -32,8 +32,8 @@ from toolkit.bundle.sealing import digest_of, manifest_text
 from toolkit.bundle.signing import new_key, sign, signature_path
 from toolkit.bundle.unpacking import unpack
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import Content, content_of
-from toolkit.limits import TAR_BYTES
+from toolkit.storage.files import Content, content_of
+from toolkit.storage.limits import TAR_BYTES
 
 SOURCE = Path(__file__).parent / "format-1"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
@@ -49,7 +49,7 @@ SWAPPER = """
 EXCHANGER = """
     import sys
     from pathlib import Path
-    from toolkit.folders import _exchanged
+    from toolkit.storage.folders import _exchanged
     print("swapping", flush=True)
     while _exchanged(Path(sys.argv[1]), Path(sys.argv[2])):
         pass

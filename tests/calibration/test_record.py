@@ -12,7 +12,7 @@ import pytest
 from toolkit.calibration.record import NAMES, Record, record_from_content, record_from_file, write_record
 from toolkit.calibration.record import RECORD as FILE
 from toolkit.errors import CalibrationError
-from toolkit.files import content_of, write_json
+from toolkit.storage.files import content_of, write_json
 
 BELONGS = {part: f"value of {part}" for part in NAMES}
 RECORD = Record(

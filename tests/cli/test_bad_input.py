@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.cli.conftest import Answer, Toolkit, structured_set
 from tests.manifests import rehashed
-from toolkit.files import sha256_of_file
+from toolkit.storage.files import sha256_of_file
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from tests.cli.conftest import Toolkit
-from toolkit.files import write_json
 from toolkit.runtime.driver import probe_driver
+from toolkit.storage.files import write_json
 
 SCHEMA = Path(__file__).parents[2] / "docs/schema/bench.v1.json"
 SHORT = ("--backend", "ort", "--precision", "fp32", "--batch", "1", "--seconds", "0.1")

@@ -48,6 +48,7 @@ def test_sign_check_unpack_and_self_test(toolkit: Toolkit, tar: Path, tmp_path: 
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_device_take_the_tar(toolkit: Toolkit, tar: Path) -> None:
     assert toolkit("selftest", tar, "--seconds", "0.02").code == 0
     assert toolkit("verify", tar, "--backend", "ort", "--gate", "50").document["ok"] is True

@@ -74,6 +74,7 @@ def test_a_record_of_other_images_weights_or_preprocessing_is_refused_by_part(to
     assert "the calibration images" not in answer.document["found"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["calibrate", "sensitivity", "export --int8 --no-engines"])
 def test_noise_is_refused_and_forced_into_the_record(toolkit: Toolkit, tmp_path: Path, verb: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 1), dtype=np.uint8)
@@ -103,6 +104,7 @@ def test_sensitivity_ranks_every_convolution_in_table_json_and_png(toolkit: Tool
     assert (tmp_path / "s/sensitivity.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_budget_is_met_and_its_curve_is_in_the_bundle(toolkit: Toolkit, tmp_path: Path) -> None:
     answer = toolkit("export", "tiny", "--int8", "--max-drop", "50", "--no-engines", "-o", tmp_path / "b")
     assert answer.code == 0

@@ -20,8 +20,8 @@ from tests.manifests import rehashed
 from toolkit.bundle.signing import new_key
 from toolkit.compare.parity import UnlabeledParity
 from toolkit.errors import ToolkitError
-from toolkit.files import sha256_of_file, write_together
 from toolkit.quantization.sensitivity import Sensitivities, Sensitivity
+from toolkit.storage.files import sha256_of_file, write_together
 
 SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 ORT = ("--backend", "ort", "--precision", "int8-cpu")

@@ -11,8 +11,8 @@ import pytest
 
 from tests.cli.conftest import Toolkit
 from tests.reporting.reading import rows_of, section, text_of, tree_of
-from toolkit.files import sha256_of_file
 from toolkit.quantization.sensitivity import Sensitivities
+from toolkit.storage.files import sha256_of_file
 
 Saved = dict[str, Path]
 
@@ -81,6 +81,7 @@ def test_flips_of_a_real_document_have_their_pictures(toolkit: Toolkit, saved: S
     assert picture.get("alt") == "image 7, south"
 
 
+@pytest.mark.slow
 def test_without_documents_it_measures_by_itself(
     toolkit: Toolkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_sensitivity_of_another_calibration_is_refused(toolkit: Toolkit, saved
     assert "was measured with another calibration than this bundle's" in answer.document["what"]
 
 
+@pytest.mark.slow
 def test_a_budget_of_int8_is_in_the_manifest_and_becomes_a_curve(toolkit: Toolkit, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     assert toolkit("export", "tiny", "--int8", "--max-drop", "90", "--no-engines", "-o", folder).code == 0

@@ -15,20 +15,20 @@ from tests.cli.conftest import Toolkit
 from tests.schemas import FOLDER, name_of_schema, require_schema, text_of_schema
 from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.results import CheckedBundle, PackedBundle, ShownBundle, SignedBundle, UnpackedBundle
-from toolkit.cache import Cache
 from toolkit.cli import app, bundle
 from toolkit.deployment.inspection import Inspection
 from toolkit.deployment.selftest import Selftest
 from toolkit.deployment.triton import Repository
 from toolkit.doctor.checks import Doctor
-from toolkit.documents import Document, Failure
 from toolkit.engine.bundle_engines import Built
 from toolkit.engine.planning import Plan
 from toolkit.exporting.calibrate import Calibrated
 from toolkit.exporting.result import Exported
 from toolkit.quantization.sensitivity import Sensitivities
 from toolkit.reporting.result import Reported
-from toolkit.training.result import TrainingResult
+from toolkit.storage.cache import Cache
+from toolkit.storage.documents import Document, Failure
+from toolkit.training.options import TrainingResult
 from toolkit.verification.result import ModelVerification, Verification
 from toolkit.workspace import NewWorkspace
 

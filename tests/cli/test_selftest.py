@@ -102,6 +102,7 @@ def test_a_device_is_recorded_and_compared_with(toolkit: Toolkit, bundle: Path) 
     assert any(check["what"] == "speed of ort fp32" for check in answer.document["checks"])
 
 
+@pytest.mark.slow
 def test_a_slowdown_an_upgrade_and_a_lost_backend_are_named(toolkit: Toolkit, bundle: Path) -> None:
     toolkit("selftest", bundle, "--record", "--seconds", "0.02")
     path = record_of(bundle)
@@ -117,6 +118,7 @@ def test_a_slowdown_an_upgrade_and_a_lost_backend_are_named(toolkit: Toolkit, bu
     assert "onnxruntime 0.1 to " in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bindings", [name for name in MODULES if name.endswith("_bindings")])
 def test_an_upgrade_of_bindings_that_are_installed_alone_is_named(
     toolkit: Toolkit, bundle: Path, monkeypatch: pytest.MonkeyPatch, bindings: str
@@ -141,6 +143,7 @@ def test_bindings_and_the_front_that_wraps_them_are_one_version(monkeypatch: pyt
     assert alone["tensorrt"] == "10.6.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{}", '{"format": 9}', "[]", "no json"])
 def test_a_record_that_is_none_is_one_error(toolkit: Toolkit, bundle: Path, text: str) -> None:
     toolkit("selftest", bundle, "--record", "--seconds", "0.02")

@@ -39,6 +39,7 @@ UNTRAINED = ("--force",)  # random weights: export finds them at chance
 NUMBERS = ("--mean", "0.4,0.5,0.6", "--std", "0.2,0.25,0.3")
 
 
+@pytest.mark.slow
 def test_a_foreign_file_becomes_a_bundle_that_can_be_verified_and_measured(toolkit: Toolkit, theirs: Path) -> None:
     folder = theirs.parent / "bundle"
     done = toolkit(

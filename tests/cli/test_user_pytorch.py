@@ -18,8 +18,8 @@ from tests.cli.conftest import Toolkit, structured_set
 from tests.cli.test_bad_input import leftovers, refused
 from tests.manifests import rehashed
 from toolkit.bundle import bundle_from_folder
-from toolkit.files import sha256_of_file
 from toolkit.models.import_path import network_from_import_path
+from toolkit.storage.files import sha256_of_file
 
 OWN = """
 from torch import nn

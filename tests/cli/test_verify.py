@@ -56,6 +56,7 @@ def test_where_a_difference_comes_from_is_a_table_of_steps(toolkit: Toolkit) -> 
     jsonschema.Draft202012Validator(schema).validate(answer.document)
 
 
+@pytest.mark.slow
 def test_two_bundles_are_compared_runner_by_runner(toolkit: Toolkit, tiny_workspace: Path, tmp_path: Path) -> None:
     second = _broken(tiny_workspace, tmp_path / "second")
     answer = toolkit("verify", "bundles/tiny", second, "--backend", "ort", "--gate", "90")
@@ -79,6 +80,7 @@ def test_layers_name_the_node_where_two_files_part(toolkit: Toolkit, tiny_worksp
     assert "They part at 'fc/Gemm'" in answer.text
 
 
+@pytest.mark.slow
 def test_flips_are_saved_as_sheets_or_nothing_is(toolkit: Toolkit, tiny_workspace: Path, tmp_path: Path) -> None:
     broken = _broken(tiny_workspace, tmp_path / "broken")
     answer = toolkit("verify", broken, "--backend", "ort", "--save-worst", tmp_path / "flips")

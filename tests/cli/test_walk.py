@@ -70,6 +70,7 @@ def test_export_takes_a_model_folder_and_other_images(toolkit: Toolkit, tmp_path
     assert answer.document["calibration"]["method"] == "minmax"
 
 
+@pytest.mark.slow
 def test_the_same_export_twice_writes_the_same_bytes(toolkit: Toolkit, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert toolkit("export", "tiny", "--int8", "--fp16", "--no-engines", "-o", tmp_path / name).code == 0
@@ -148,6 +149,7 @@ def test_images_that_calibrated_never_evaluate(toolkit: Toolkit, tmp_path: Path,
     assert "10 calibration images left out" in " ".join(answer.text.split())
 
 
+@pytest.mark.slow
 def test_bench_prints_percentiles_of_every_runner(toolkit: Toolkit) -> None:
     answer = toolkit("bench", "--backend", "torch,ort", "--batch", "1,4", "--seconds", "0.05")
     assert answer.code == 0
@@ -224,6 +226,7 @@ def test_a_model_is_no_bundle(toolkit: Toolkit) -> None:
     assert "toolkit export tiny" in answer.text
 
 
+@pytest.mark.slow
 def test_a_jetpack_decides_the_version_of_the_calib_cache_and_its_engines_wait_for_the_device(
     toolkit: Toolkit, tmp_path: Path
 ) -> None:

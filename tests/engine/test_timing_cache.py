@@ -93,6 +93,7 @@ def test_what_another_build_wrote_meanwhile_is_merged(file: Path) -> None:
     assert kept(file) == {"mine", "theirs"}
 
 
+@pytest.mark.slow
 def test_two_processes_that_build_at_once_lose_nothing(file: Path) -> None:
     program = (
         "from pathlib import Path; import sys; from tests.engine.test_timing_cache import build\n"

@@ -111,6 +111,7 @@ def _against_a_saved_run(weather: Weather, factor: float, limit: float, seed: in
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weather", [LOCKED, SHARED])
 def test_an_identical_runner_in_the_same_rounds_is_not_called_slower(weather: Weather) -> None:
     found = [_in_one_run(weather, 1.0, 0.0, seed) for seed in range(TIMES)]

@@ -49,6 +49,7 @@ def test_the_winners_ranges_are_those_of_all_images_in_one_pass(
     assert (record.amax, record.largest, record.key) == (alone.amax, alone.largest, alone.key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_place", [False, True])
 def test_any_order_of_the_images_gives_the_same_choice(
     tiny_graph: onnx.ModelProto,

@@ -75,6 +75,7 @@ def test_a_budget_of_nothing_keeps_the_wrecked_layer_alone_in_float(
     assert budget.curve[-1].parity.flips > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rounds_by_place")
 def test_any_order_of_the_images_gives_the_same_layers_and_budget(
     wrecked: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing

@@ -132,6 +132,7 @@ def test_on_paper_it_is_light_open_and_no_wider_than_the_paper(browser: Browser,
     assert len(browser.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]) > 10_000
 
 
+@pytest.mark.slow
 def test_a_script_that_slipped_in_could_not_call_home(browser: Browser, page: Path, tmp_path: Path) -> None:
     """The policy of the page itself holds, whatever the text of it."""
     spoilt = tmp_path / "spoilt.html"

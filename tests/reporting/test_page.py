@@ -136,6 +136,7 @@ def test_every_picture_and_chart_says_what_it_shows(page: str) -> None:
     assert all(after <= before + 2 for before, after in pairwise(levels))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.text(max_size=30), min_size=4, max_size=4), st.text(min_size=1, max_size=30))
 def test_no_label_and_no_name_becomes_markup(labels: list[str], model: str) -> None:

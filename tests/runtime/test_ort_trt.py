@@ -11,10 +11,10 @@ import pytest
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.errors import ToolkitError
-from toolkit.files import Content, content_of
-from toolkit.limits import FILE_BYTES
 from toolkit.runtime.ort import tensorrt_options as ort_trt
 from toolkit.runtime.ort.tensorrt_options import LIBRARY, tensorrt_of_provider, tensorrt_options
+from toolkit.storage.files import Content, content_of
+from toolkit.storage.limits import FILE_BYTES
 
 BATCH = (1, 8, 64)
 

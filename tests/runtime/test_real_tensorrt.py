@@ -71,6 +71,7 @@ def tensorrt() -> Path:
     pytest.fail(f"{told} has no lib/ and site/, nor has trt10/ or trt8/ in it")
 
 
+@pytest.mark.slow
 def test_a_driver_that_answers_while_tensorrt_cannot_start_cuda_is_an_error_in_words(
     tensorrt: Path, libcuda: Path, tmp_path: Path
 ) -> None:

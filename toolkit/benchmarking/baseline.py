@@ -10,7 +10,7 @@ from typing import Final
 from toolkit.benchmarking.result import Benchmark, Change, Comparison, Verdict
 from toolkit.conditions.device import Device
 from toolkit.errors import ToolkitError
-from toolkit.files import read_json
+from toolkit.storage.files import read_json
 from toolkit.timing.latency import Latency
 from toolkit.timing.rank_tests import Ratio, ratio_from_pairs, ratio_from_runs
 

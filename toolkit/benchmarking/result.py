@@ -10,8 +10,8 @@ from toolkit.conditions.device import Device
 from toolkit.conditions.host import Host
 from toolkit.conditions.machine import Conditions
 from toolkit.deployment.runners import Opening
-from toolkit.documents import Document
-from toolkit.hints import Items, Maybe, NotNegative, Positive, Sha256
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Items, Maybe, NotNegative, Positive, Sha256
 from toolkit.timing.latency import AtLeastOne, Latency
 
 Verdict = Literal["slower", "the machine is slower", "undecided", "within the limit"]

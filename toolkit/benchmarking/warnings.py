@@ -9,7 +9,7 @@ from typing import Literal
 from toolkit.conditions.host import Disturbances, Host
 from toolkit.conditions.jetson import JetsonState
 from toolkit.conditions.nvml import GpuState
-from toolkit.documents import Document
+from toolkit.storage.documents import Document
 from toolkit.timing.latency import Latency
 
 LAUNCH_BOUND = 0.8  # enqueueing over GPU time; trtexec warns at the same (sampleReporting.cpp)

@@ -7,8 +7,8 @@ anywhere. Protobuf says of each field its number, its kind and its length, so th
 from __future__ import annotations
 
 from toolkit.errors import BundleError
-from toolkit.files import Content
-from toolkit.limits import ONNX_DEPTH, ONNX_FIELDS
+from toolkit.storage.files import Content
+from toolkit.storage.limits import ONNX_DEPTH, ONNX_FIELDS
 
 # Which numbered field of a message holds which message, of all that can hold a tensor (onnx.proto, IR version 13).
 MESSAGES = {

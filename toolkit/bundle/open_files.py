@@ -10,8 +10,8 @@ from typing import Any
 
 from toolkit.bundle.onnx_bytes import require_self_contained
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import Content, open_regular, os_errors, require_size
-from toolkit.limits import FILE_BYTES
+from toolkit.storage.files import Content, open_regular, os_errors, require_size
+from toolkit.storage.limits import FILE_BYTES
 
 CHUNK = 1 << 20
 AGAIN = "copy the bundle again, or export again"

@@ -22,8 +22,8 @@ from toolkit.bundle.reading import Bundle
 from toolkit.bundle.sealing import manifest_of
 from toolkit.bundle.signing import require_signature
 from toolkit.errors import BundleError
-from toolkit.files import Content, content_of, open_regular, os_errors, require_size
-from toolkit.limits import MANIFEST_BYTES, TAR_BYTES
+from toolkit.storage.files import Content, content_of, open_regular, os_errors, require_size
+from toolkit.storage.limits import MANIFEST_BYTES, TAR_BYTES
 from toolkit.workspace import MANIFEST
 
 SUFFIX = ".tar"

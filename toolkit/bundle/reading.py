@@ -16,10 +16,10 @@ from toolkit.bundle.open_files import OpenFiles
 from toolkit.bundle.sealing import manifest_of
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import Content, content_of, os_errors
-from toolkit.folders import restored
-from toolkit.limits import GOLDEN_BYTES, MANIFEST_BYTES
-from toolkit.npz import arrays_of_npz
+from toolkit.storage.files import Content, content_of, os_errors
+from toolkit.storage.folders import restored
+from toolkit.storage.limits import GOLDEN_BYTES, MANIFEST_BYTES
+from toolkit.storage.npz import arrays_of_npz
 from toolkit.workspace import MANIFEST, newest_bundle
 
 REPLACED_AT_MOST = 5  # times while it is opened

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.bundle.entries import FileEntry
-from toolkit.documents import Document
-from toolkit.hints import Count, Maybe, Sha256
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Count, Maybe, Sha256
 
 Signature = Literal["signed with this key", "not signed", "signed; not checked without a key"]
 

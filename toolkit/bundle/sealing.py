@@ -15,8 +15,8 @@ from typing import Any
 from toolkit.bundle.entries import Manifest
 from toolkit.bundle.manifest import FORMAT, VARIANTS, WITHOUT_DIGEST
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import Content, json_object, json_text
-from toolkit.limits import BUNDLE_FILES
+from toolkit.storage.files import Content, json_object, json_text
+from toolkit.storage.limits import BUNDLE_FILES
 from toolkit.workspace import MANIFEST, require_name
 
 DIGEST = "digest"

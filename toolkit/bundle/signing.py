@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.files import Content, content_of, write_bytes, write_new
 from toolkit.lazy import needs
-from toolkit.limits import KEY_BYTES
+from toolkit.storage.files import Content, content_of, write_bytes, write_new
+from toolkit.storage.limits import KEY_BYTES
 
 SIGNATURE_BYTES = 64
 

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
-from toolkit.cache import private_folder, temporary_folder
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.folders import folder_replaced
+from toolkit.storage.cache import private_folder, temporary_folder
+from toolkit.storage.folders import folder_replaced
 from toolkit.workspace import MANIFEST
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.methods import LEARNED
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
-from toolkit.files import Content, content_of, json_object, json_text
-from toolkit.folders import folder_replaced
-from toolkit.limits import DOCUMENT_BYTES
+from toolkit.storage.files import Content, content_of, json_object, json_text
+from toolkit.storage.folders import folder_replaced
+from toolkit.storage.limits import DOCUMENT_BYTES
 
 if TYPE_CHECKING:
     import onnx

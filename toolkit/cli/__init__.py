@@ -29,10 +29,10 @@ from toolkit.cli import (
     verify,
 )
 from toolkit.cli.words import typed, typed_document
-from toolkit.documents import Failure, failure_of
 from toolkit.errors import ToolkitError
-from toolkit.files import os_errors
 from toolkit.lazy import needs
+from toolkit.storage.documents import Failure, failure_of
+from toolkit.storage.files import os_errors
 from toolkit.version import __version__
 
 app = typer.Typer(

@@ -69,7 +69,7 @@ def command(
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.cli.console import note, plain, say, steps
     from toolkit.cli.options import numbers_within
-    from toolkit.files import write_json
+    from toolkit.storage.files import write_json
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle)

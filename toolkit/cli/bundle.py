@@ -39,7 +39,7 @@ def pack(
     from toolkit.bundle.results import PackedBundle
     from toolkit.bundle.stripping import manifest_bytes
     from toolkit.cli.console import say
-    from toolkit.files import write_bytes
+    from toolkit.storage.files import write_bytes
 
     opened = bundle_from_folder(bundle)
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)

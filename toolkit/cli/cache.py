@@ -17,8 +17,8 @@ def command(clear: bool = typer.Option(False, "--clear", help="Remove all of it;
 
       toolkit cache --clear
     """
-    from toolkit.cache import cleared, inventory
     from toolkit.cli.console import plain, say, table
+    from toolkit.storage.cache import cleared, inventory
 
     found = cleared() if clear else inventory()
     rows = [(plain(name), f"{size / 2**20:,.1f} MiB") for name, size in found.kept.items()]

@@ -16,7 +16,7 @@ def command(
     Example: toolkit init my-project
     """
     from toolkit.cli.console import say
-    from toolkit.files import os_errors, write_bytes
+    from toolkit.storage.files import os_errors, write_bytes
     from toolkit.workspace import ROOMS, NewWorkspace
 
     with os_errors(folder, "make"):

@@ -66,7 +66,7 @@ def options_of_train() -> dict[str, Option]:
 
 
 def _document(file: str) -> dict[str, Any]:
-    from toolkit.files import read_toml
+    from toolkit.storage.files import read_toml
 
     return read_toml(Path(file), ToolkitError, 'lines such as lr = 0.05 or amp = "off"')
 
@@ -169,7 +169,7 @@ def command(
     from toolkit.cli.console import steps
     from toolkit.cli.options import numbers_within, size_from_text
     from toolkit.cli.train_tables import Bars, show_data, show_trained
-    from toolkit.training.recipe import TrainOptions
+    from toolkit.training.options import TrainOptions
     from toolkit.training.train import SaidByAnother, train
     from toolkit.workspace import workspace
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from toolkit.training.loop import Progress
-    from toolkit.training.result import TrainingResult
+    from toolkit.training.options import TrainingResult
     from toolkit.training.train import TrainingData
 
 MOST_CLASSES = 12

@@ -11,8 +11,8 @@ import numpy as np
 from toolkit.compare.parity import answers_of
 from toolkit.compare.proportions import holm_adjusted, mcnemar_exact_p
 from toolkit.contracts import Float32, Float64, Int64
-from toolkit.documents import Document
-from toolkit.hints import Count, Items, Limits, NotNegative, Probability
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Count, Items, Limits, NotNegative, Probability
 
 MOST_LISTED = 200  # flips in a document: enough for pictures, and it stays small where everything flips
 MOST_CONFUSIONS = 10

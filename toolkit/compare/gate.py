@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from toolkit.compare.proportions import paired_ratio_interval
-from toolkit.documents import Document
-from toolkit.hints import Figure, Maybe, Percent
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Figure, Maybe, Percent
 
 Word = Literal["pass", "fail", "undecided"]
 PASS: Final = "pass"

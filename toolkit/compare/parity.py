@@ -11,10 +11,10 @@ import numpy as np
 
 from toolkit.compare.proportions import mcnemar_exact_p, paired_ratio_interval, wilson_interval
 from toolkit.contracts import Float32, Float64, Int64, UInt8
-from toolkit.documents import Document
-from toolkit.hints import Count, Figure, Limits, Percent, Probability
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Count, Figure, Limits, Percent, Probability
 
 BATCH = 64
 

@@ -6,8 +6,8 @@ import platform
 from dataclasses import dataclass
 
 from toolkit.conditions.host import cpu_name
-from toolkit.documents import Document
 from toolkit.runtime.driver import Driver
+from toolkit.storage.documents import Document
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.documents import Document
-from toolkit.hints import NotNegative
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import NotNegative
 
 ROOT = Path("/")
 TICK_S = 0.01  # USER_HZ is 100 on every Linux that Python runs on here

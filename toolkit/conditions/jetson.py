@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.conditions.host import ROOT, number_of, text_of
-from toolkit.documents import Document
-from toolkit.hints import NotNegative
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import NotNegative
 
 # Rails that together are what the module draws; the first set that a board has whole is taken. VDD_IN is the module's
 # input. AGX boards have no such rail. On the Orin, VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0 and must not be counted twice.

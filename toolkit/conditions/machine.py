@@ -20,8 +20,8 @@ from toolkit.conditions.host import (
 )
 from toolkit.conditions.jetson import JetsonState
 from toolkit.conditions.nvml import Gpu, GpuState, Refused, gpu_here
-from toolkit.documents import Document
-from toolkit.hints import NotNegative
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import NotNegative
 
 LOOK_EVERY_S = 0.5  # a look at NVML takes a millisecond, one at a Jetson's rails some
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.documents import Document
-from toolkit.hints import NotNegative
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import NotNegative
 
 LIBRARY = "libnvidia-ml.so.1"
 SM, MEMORY = 1, 2  # nvmlClockType_t

@@ -20,9 +20,10 @@ import numpy as np
 from toolkit.contracts import Dataset, LabeledImages, UInt8
 from toolkit.data.download import Progress, fetch
 from toolkit.errors import DataError
-from toolkit.files import os_errors
-from toolkit.folders import folder_replaced
-from toolkit.workspace import cache_folder, configured_home, listed
+from toolkit.storage.cache import cache_folder
+from toolkit.storage.files import os_errors
+from toolkit.storage.folders import folder_replaced
+from toolkit.workspace import configured_home, listed
 
 
 class _DType:

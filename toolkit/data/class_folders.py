@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolkit.data.image_files import OTHER_IMAGES, SUFFIXES
 from toolkit.errors import DataError
-from toolkit.files import os_errors
+from toolkit.storage.files import os_errors
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that exists is used
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import DataError
-from toolkit.files import os_errors
+from toolkit.storage.files import os_errors
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse

@@ -12,9 +12,9 @@ import numpy as np
 
 from toolkit.contracts import UInt8
 from toolkit.errors import DataError, ToolkitError
-from toolkit.files import open_regular, require_size
 from toolkit.lazy import needs
-from toolkit.limits import IMAGE_BYTES, PIXELS
+from toolkit.storage.files import open_regular, require_size
+from toolkit.storage.limits import IMAGE_BYTES, PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ def read_image(path: Path, convert: bool = False) -> UInt8:
 
     Raises:
         DataError: animated, or of a kind that is refused.
-        Unreadable: missing, truncated, not what its name says, no regular file, or larger than `toolkit.limits` allows.
+        Unreadable: missing, truncated, not what its name says, no regular file, or larger than the limits.
     """
     with needs("read image files"):
         from PIL import Image, ImageOps

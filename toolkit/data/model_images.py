@@ -15,10 +15,10 @@ from toolkit.data import dataset_from_spec, require_disjoint, sample, without_sh
 from toolkit.data.fit import SQUASH
 from toolkit.data.source import NAMED
 from toolkit.errors import CalibrationError, DataError
-from toolkit.files import content_of, read_toml
-from toolkit.folders import folder_replaced
-from toolkit.limits import FILE_BYTES
-from toolkit.npz import arrays_of_npz, most_of_images
+from toolkit.storage.files import content_of, read_toml
+from toolkit.storage.folders import folder_replaced
+from toolkit.storage.limits import FILE_BYTES
+from toolkit.storage.npz import arrays_of_npz, most_of_images
 from toolkit.workspace import find_in_room
 
 RECIPE = "recipe.toml"

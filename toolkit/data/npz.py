@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from toolkit.contracts import Dataset, Int64, LabeledImages, UInt8
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
-from toolkit.files import open_regular, os_errors
-from toolkit.npz import most_of_images, require_arrays_fit
+from toolkit.storage.files import open_regular, os_errors
+from toolkit.storage.npz import most_of_images, require_arrays_fit
 
 WHOLE = ("images", "labels")
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")

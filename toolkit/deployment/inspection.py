@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.bundle.manifest import variant_of_file
-from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable
-from toolkit.hints import Apart, Count
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.layer_report import LayerReport, layer_report_from_dict, warnings_of_layer_report
 from toolkit.runtime.trt.module import find_tensorrt
 from toolkit.runtime.trt.preflight import obstacle_to_running, sidecar_of_plan
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Apart, Count
 
 
 @dataclass(frozen=True)

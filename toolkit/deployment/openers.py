@@ -7,12 +7,12 @@ from typing import Any
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
-from toolkit.cache import private_folder
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.trt.preflight import Plan, checked_plan
+from toolkit.storage.cache import private_folder
 from toolkit.target import DEFAULT_TARGET, target_from_name
 
 

@@ -10,11 +10,11 @@ from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
 from toolkit.deployment.openers import OPENERS, NoEngine, is_user_model, open_builder
-from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.hints import NotNegative
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import NotNegative
 
 BACKENDS = ("torch", "ort", "trt", "ort-cuda", "ort-trt")
 

@@ -25,15 +25,15 @@ from toolkit.conditions.device import Device, device_fingerprint
 from toolkit.contracts import LabeledImages, UInt8
 from toolkit.deployment.openers import plan_of_bundle
 from toolkit.deployment.runners import BACKENDS, Opened, open_runners, require_backends
-from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
-from toolkit.files import read_json, write_json
-from toolkit.hints import Positive, Sha256
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
 from toolkit.runtime.trt.module import MODULES
 from toolkit.runtime.trt.preflight import obstacle_to_running, tensorrt_for_plan
+from toolkit.storage.documents import Document
+from toolkit.storage.files import read_json, write_json
+from toolkit.storage.hints import Positive, Sha256
 from toolkit.timing.latency import Latency, bench
 from toolkit.version import __version__
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
 from toolkit.deployment.openers import plan_of_bundle
-from toolkit.documents import Document
 from toolkit.errors import BundleError, EngineError
-from toolkit.files import json_text
-from toolkit.folders import folder_replaced
-from toolkit.hints import Apart
+from toolkit.storage.documents import Document
+from toolkit.storage.files import json_text
+from toolkit.storage.folders import folder_replaced
+from toolkit.storage.hints import Apart
 from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from toolkit.doctor import gpu, machine, packages
 from toolkit.doctor.machine import Absent, Answer
-from toolkit.documents import Document
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
 from toolkit.runtime.trt.module import CudaDoesNotStart
+from toolkit.storage.documents import Document
 
 TIMEOUT_S = 120  # a cold import of torch on an SD card takes most of a minute
 

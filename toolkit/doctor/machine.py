@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from toolkit.cache import inventory, private_folder
+from toolkit.storage.cache import inventory, private_folder
 
 NEEDED_FREE_GIB = 1.0
 CPU_FEATURES = {

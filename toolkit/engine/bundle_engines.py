@@ -14,8 +14,6 @@ from typing import Any, Literal
 from toolkit.bundle.manifest import RECORDS, VARIANTS
 from toolkit.bundle.reading import Bundle, bundle_from_folder, names_of, opened_bundle
 from toolkit.bundle.sealing import manifest_text
-from toolkit.cache import private_folder
-from toolkit.documents import Document
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
@@ -25,11 +23,13 @@ from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
 from toolkit.errors import EngineError
-from toolkit.files import os_errors, sha256_of_file
-from toolkit.folders import folder_replaced, locked
-from toolkit.hints import Apart
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt
+from toolkit.storage.cache import private_folder
+from toolkit.storage.documents import Document
+from toolkit.storage.files import os_errors, sha256_of_file
+from toolkit.storage.folders import folder_replaced, locked
+from toolkit.storage.hints import Apart
 from toolkit.target import DEFAULT_TARGET, Target, target_from_name
 from toolkit.workspace import MANIFEST
 

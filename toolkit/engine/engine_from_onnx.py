@@ -21,11 +21,11 @@ from toolkit.engine.requirements import (
     require_compatible,
 )
 from toolkit.errors import EngineError
-from toolkit.files import sha256_of_file, write_bytes, write_json
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.layer_report import LayerReport
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, Log, TensorRT, find_tensorrt
 from toolkit.runtime.trt.preflight import SIDECAR_FORMAT, sidecar_path
+from toolkit.storage.files import sha256_of_file, write_bytes, write_json
 
 
 @dataclass(frozen=True)

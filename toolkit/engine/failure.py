@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.files import write_bytes
 from toolkit.runtime.trt.causes import cause_of
 from toolkit.runtime.trt.module import Log
+from toolkit.storage.files import write_bytes
 
 MOST_LOG_BYTES = 1 << 20  # full TensorRT's warnings about a big network can fill an SD card
 SHOWN = 3  # of TensorRT's messages, in an error

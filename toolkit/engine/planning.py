@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
-from toolkit.documents import Document
 from toolkit.engine.dla import Dla
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved, resolve, resolve_for_dla
 from toolkit.errors import BackendUnavailable, CalibrationError, EngineError
-from toolkit.files import Content
-from toolkit.hints import Apart
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.module import TensorRT, described, find_tensorrt, installed_tensorrts
+from toolkit.storage.documents import Document
+from toolkit.storage.files import Content
+from toolkit.storage.hints import Apart
 from toolkit.target import Target, require_batch
 
 CALIB_CACHE = "calib.cache"  # as `toolkit.quantization.calib_cache` names it, which a device need not import

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.files import os_errors
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT
+from toolkit.storage.files import os_errors
 
 COMPATIBLE = ("version", "hardware")
 MOST_WORKSPACE_MIB = 1 << 20  # TensorRT takes bytes in 64 bits; no GPU has 1 TiB

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.bundle.manifest import PRECISIONS, VARIANTS
-from toolkit.documents import Document
 from toolkit.engine.dla import IMPLICIT, dla_form, why_no_dla
 from toolkit.engine.network import has_strong_typing
 from toolkit.errors import EngineError
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT
+from toolkit.storage.documents import Document
 
 WEAK_OPSET_LIMIT = 17  # TensorRT 8 reduces over all axes where opset 18's axes input names some, without a word
 

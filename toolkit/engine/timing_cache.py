@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
-from toolkit.files import os_errors, write_bytes
-from toolkit.folders import locked, make_private
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, Log, TensorRT
+from toolkit.storage.files import os_errors, write_bytes
+from toolkit.storage.folders import locked, make_private
 
 
 def timing_cache_file(folder: Path, tensorrt: TensorRT, driver: Driver) -> Path:

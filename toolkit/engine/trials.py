@@ -22,12 +22,12 @@ from toolkit.compare.parity import parity_from_logits
 from toolkit.engine.engine_from_onnx import Engine
 from toolkit.engine.failure import log_path
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.files import os_errors, write_json
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.trt.module import TensorRT
 from toolkit.runtime.trt.preflight import sidecar_path
 from toolkit.runtime.trt.runner import TrtRunner
+from toolkit.storage.files import os_errors, write_json
 from toolkit.timing.latency import bench
 
 MOST_REPEATS = 50

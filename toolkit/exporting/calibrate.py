@@ -9,17 +9,17 @@ from typing import Any, Literal
 from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.record import RECORD, Record, write_record
 from toolkit.contracts import UInt8
-from toolkit.documents import Document
 from toolkit.errors import CalibrationError
 from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
 from toolkit.exporting.subject import Subject, subject_of
-from toolkit.files import json_text
-from toolkit.folders import folder_replaced
-from toolkit.hints import Count, Sha256
 from toolkit.quantization.charts import png_of_bars
 from toolkit.quantization.choose_method import Candidate, Choice, ranges_by_parity
 from toolkit.quantization.held_out import held_out
 from toolkit.quantization.sensitivity import Sensitivities, sensitivities_of_layers
+from toolkit.storage.documents import Document
+from toolkit.storage.files import json_text
+from toolkit.storage.folders import folder_replaced
+from toolkit.storage.hints import Count, Sha256
 from toolkit.workspace import workspace
 
 SENSITIVITY = "sensitivity.json"

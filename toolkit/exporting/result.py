@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from toolkit.bundle.entries import FileEntry
 from toolkit.compare.parity import Parity, Score
-from toolkit.documents import Document
 from toolkit.exporting.artifacts import Graphs
-from toolkit.hints import Apart, Count, Flat, Percent
 from toolkit.quantization.sensitivity import Point
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Apart, Count, Flat, Percent
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.exporting.options import PathLike, UserModel
 from toolkit.exporting.user_onnx import OnnxModel, model_from_onnx
 from toolkit.exporting.user_torch import model_from_builder
-from toolkit.files import os_errors, read_json
 from toolkit.lazy import needs
+from toolkit.storage.files import os_errors, read_json
 from toolkit.workspace import MANIFEST
 
 if TYPE_CHECKING:

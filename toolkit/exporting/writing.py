@@ -22,13 +22,13 @@ from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
 from toolkit.exporting.result import Exported, judged
-from toolkit.files import json_text
-from toolkit.folders import folder_replaced
 from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner_id import RunnerId
+from toolkit.storage.files import json_text
+from toolkit.storage.folders import folder_replaced
 from toolkit.version import __version__
 from toolkit.workspace import MANIFEST
 

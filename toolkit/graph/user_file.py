@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.external_data import take_in
-from toolkit.files import content_of
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
 from toolkit.lazy import needs
-from toolkit.limits import FILE_BYTES
+from toolkit.storage.external_data import take_in
+from toolkit.storage.files import content_of
+from toolkit.storage.limits import FILE_BYTES
 
 if TYPE_CHECKING:
     import onnx

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.contracts import Preprocessing, preprocessing_from_dict
 from toolkit.errors import ModelError
-from toolkit.files import json_text, read_json
+from toolkit.storage.files import json_text, read_json
 from toolkit.workspace import is_name, require_name
 
 CARD = "card.json"

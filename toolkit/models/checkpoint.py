@@ -13,11 +13,11 @@ from torch import Tensor
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
-from toolkit.files import os_errors, sha256_of_file
-from toolkit.folders import folder_replaced
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
+from toolkit.storage.files import os_errors, sha256_of_file
+from toolkit.storage.folders import folder_replaced
 from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room
 
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
-from toolkit.files import os_errors, sha256_of_file
 from toolkit.models.import_path import network_from_import_path
 from toolkit.models.resnet import Classifier
 from toolkit.models.user_weights import Found, load_user_weights, weights_from_checkpoint
+from toolkit.storage.files import os_errors, sha256_of_file
 
 FAMILY = "python"
 

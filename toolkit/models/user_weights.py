@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from toolkit.errors import ModelError
-from toolkit.files import os_errors
 from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
 from toolkit.models.renaming import HARMLESS, renaming_to
 from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
+from toolkit.storage.files import os_errors
 
 CONVERT = (
     'where you trust the file, once, in the project that wrote it: python -c "import torch; '

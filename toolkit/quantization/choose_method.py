@@ -15,11 +15,11 @@ from toolkit.calibration.ranges import Observation, observation_from_images, rec
 from toolkit.calibration.record import Record
 from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Preprocessing, UInt8
-from toolkit.documents import Document
 from toolkit.errors import CalibrationError
-from toolkit.hints import Flat, Maybe
 from toolkit.quantization.held_out import held_out, logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Flat, Maybe
 
 if TYPE_CHECKING:
     import onnx

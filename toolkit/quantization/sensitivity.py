@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from toolkit.calibration.record import Record
 from toolkit.compare.parity import UnlabeledParity, parity_without_labels
 from toolkit.contracts import Float32, UInt8
-from toolkit.documents import Document
 from toolkit.errors import CalibrationError
 from toolkit.graph.qdq_placement import layers_in_graph
-from toolkit.hints import Apart, Count, Flat, Maybe, Percent, Sha256
 from toolkit.quantization.held_out import logits_of
 from toolkit.quantization.qdq import qdq_from_ranges
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Apart, Count, Flat, Maybe, Percent, Sha256
 
 if TYPE_CHECKING:
     import onnx

@@ -13,12 +13,12 @@ from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.record import RECORD, Record, record_from_content
 from toolkit.contracts import UInt8
-from toolkit.documents import Document, named
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.files import from_json, json_object, os_errors
 from toolkit.quantization.sensitivity import Sensitivities
 from toolkit.reporting.words import options_that_draw
 from toolkit.runtime.trt.sidecar import Sidecar
+from toolkit.storage.documents import Document, named
+from toolkit.storage.files import from_json, json_object, os_errors
 from toolkit.verification.images import evaluation_images
 from toolkit.verification.result import Verification
 from toolkit.verification.verify import GATE, verify

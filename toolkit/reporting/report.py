@@ -11,7 +11,6 @@ from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle, opened_bundle, require_apart
 from toolkit.errors import ToolkitError
-from toolkit.files import write_together
 from toolkit.quantization.sensitivity import Sensitivities
 from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.gathering import (
@@ -29,6 +28,7 @@ from toolkit.reporting.markdown import card_from_evidence
 from toolkit.reporting.page import page_from_evidence
 from toolkit.reporting.result import Deploy, Reported, WrittenFile
 from toolkit.reporting.verdict import choice_from_evidence, reservations, sentence
+from toolkit.storage.files import write_together
 from toolkit.verification.result import Verification
 from toolkit.version import __version__
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from toolkit.documents import Document
-from toolkit.hints import Items, Limits, Sha256
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Items, Limits, Sha256
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Annotated, cast
 import numpy as np
 
 from toolkit.contracts import Float64, UInt8
-from toolkit.documents import Document
-from toolkit.hints import Items, Limits, Maybe, NotNegative, Positive
 from toolkit.runtime.runner import Runner, TimesPhases, WarmsUp
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Items, Limits, Maybe, NotNegative, Positive
 from toolkit.timing.calls import Clock, Turn, back_to_back, from_threads, on_schedule
 from toolkit.timing.percentiles import (
     fewest_for,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import MissingPackage, ModelError
-from toolkit.files import os_errors
 from toolkit.lazy import needs
+from toolkit.storage.files import os_errors
 
 LOG, CURVE, TENSORBOARD = "training.jsonl", "training.png", "tensorboard"
 

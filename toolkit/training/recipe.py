@@ -1,16 +1,12 @@
-"""What a training run is told, and its recipe: limits, defaults, the learning rate at each step. Needs no PyTorch."""
+"""Every choice of a training run as one value, its limits, its learning rate at each step, and where it starts from."""
 
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from toolkit.errors import ModelError, ToolkitError
-
-PathLike = str | os.PathLike[str]
-OF_THE_NETWORK = ("arch", "widths", "blocks", "strides", "stem_kernel", "size")
+from toolkit.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -81,120 +77,6 @@ def fine_tuning_defaults(images: int) -> Defaults:
     a folder of 200 with one step an epoch.
     """
     return Defaults(epochs=10, lr=0.01, batch=Recipe.batch if images >= 20 * Recipe.batch else 16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How a model is trained; None takes a default.
-
-    Attributes:
-        arch: "resnet32x32", or "resnet20" and the others of depth 6n + 2.
-        start: the model to fine-tune: its weights, architecture and input, with a new head.
-        qat: fine-tune `start` with fake quantization; `toolkit.export` then takes its scales.
-        epochs: passes over the training images; 20, with `start` 10.
-        device: "auto", "cpu" or "cuda".
-        seed: of weights, order, augmentation and draws of images.
-        batch: images a step, of all processes; 128, with `start` and under 2,560 images 16.
-        lr: peak learning rate; 0.1, with `start` 0.01.
-        weight_decay: on weights; norms and biases have none.
-        label_smoothing: 0 to 0.9.
-        warmup: part of the steps, 0 to 0.9, in which the rate rises; then a cosine.
-        crop: pixels of a random shift; 0 turns it off.
-        flip: mirror half of the images.
-        ema: decay of the averaged weights, a step.
-        holdout: training images kept back to choose the best epoch.
-        amp: bfloat16: "auto" (where the device has it), "bf16" or "off".
-        deterministic: only operations that repeat bit for bit, on a GPU too; slower there.
-        widths, blocks, strides: channels, blocks and stride of each stage.
-        stem_kernel: 3 or 1.
-        images: training images kept for calibration.
-        download: fetch a named set that is not installed, and verify it.
-        size: (H, W, C); None takes the images', with `convert` (32, 32, 3).
-        convert: resize and convert images that do not fit.
-        skip_bad: leave damaged files of a folder out.
-        tensorboard: write scalars for TensorBoard too.
-        resume: go on with an interrupted run of the same name.
-
-    Raises:
-        ToolkitError: a network beside `start`, which has one; `qat` without `start` or in bfloat16.
-        ModelError: a number out of range.
-    """
-
-    arch: str | None = None
-    start: PathLike | None = None
-    qat: bool = False
-    epochs: int | None = None
-    device: str = "auto"
-    seed: int = 0
-    batch: int | None = None
-    lr: float | None = None
-    weight_decay: float = Recipe.weight_decay
-    label_smoothing: float = Recipe.label_smoothing
-    warmup: float = Recipe.warmup
-    crop: int = Recipe.crop
-    flip: bool = Recipe.flip
-    ema: float = Recipe.ema
-    holdout: int = Recipe.holdout
-    amp: str = Recipe.amp
-    deterministic: bool = Recipe.deterministic
-    widths: tuple[int, ...] | None = None
-    blocks: tuple[int, ...] | None = None
-    strides: tuple[int, ...] | None = None
-    stem_kernel: int | None = None
-    images: int = 512
-    download: bool = False
-    size: tuple[int, int, int] | None = None
-    convert: bool = False
-    skip_bad: bool = False
-    tensorboard: bool = False
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        self.recipe()
-        given = [f"`{name}=`" for name in OF_THE_NETWORK if getattr(self, name) is not None]
-        if self.start is not None and given:
-            raise ToolkitError(
-                "`start=` brings its own architecture",
-                found=f"`start={os.fspath(self.start)!r}` {' '.join(given)}",
-                fix=f"leave {' and '.join(given)} out, or leave `start=` out to train from nothing",
-            )
-        if self.qat and self.start is None:
-            raise ToolkitError(
-                "`qat=True` fine-tunes a trained model",
-                found="no `start=`",
-                fix="train without `qat=True` first, then add `start='MODEL'`",
-            )
-        if self.qat and self.amp == "bf16":
-            raise ToolkitError("`qat=True` computes in float32", found="`amp='bf16'`", fix="leave `amp=` out")
-
-    def recipe(self, defaults: Defaults = FROM_NOTHING) -> Recipe:
-        """How to train, with `defaults` where nothing was said.
-
-        Fake quantization takes few epochs at a hundredth of the first rate, and no bfloat16, which rounds more
-        coarsely than int8.
-
-        Raises:
-            ModelError: a number out of range.
-        """
-        values = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
-        learned = {"epochs": 4, "lr": 0.001} if self.qat else {}
-        taken = {**vars(defaults), **learned}
-        values |= {name: taken[name] for name in vars(defaults) if values[name] is None}
-        return Recipe(**{**values, "amp": "off" if self.qat else self.amp})
-
-    def network(self) -> dict[str, Any]:
-        """The entries of the network that differ from the named architecture."""
-        changes = {name: getattr(self, name) for name in ("widths", "blocks", "strides", "stem_kernel")}
-        return {name: value for name, value in changes.items() if value is not None}
-
-    def shape(self) -> tuple[int, int, int] | None:
-        """What images are brought to where there is no `start`; None takes them as they are."""
-        return self.size or ((32, 32, 3) if self.convert else None)
-
-    def said(self) -> str:
-        """The call of the class, with what differs from the defaults."""
-        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        return f"TrainOptions({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -14,7 +14,6 @@ import torch
 from toolkit.compare.proportions import wilson_interval
 from toolkit.contracts import Dataset, Preprocessing, preprocessing_from_images
 from toolkit.errors import DataError, ModelError
-from toolkit.files import write_bytes
 from toolkit.lazy import needs
 from toolkit.models.card import Card
 from toolkit.models.checkpoint import (
@@ -25,6 +24,7 @@ from toolkit.models.checkpoint import (
     tensors_from_file,
 )
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_name
+from toolkit.storage.files import write_bytes
 from toolkit.training.devices import keep_freed_memory
 from toolkit.training.distributed import ALONE, World
 from toolkit.training.logbook import (

@@ -14,10 +14,10 @@ from toolkit.data import dataset_from_spec, summary, without_test_images
 from toolkit.data.model_images import ModelImages, images_from_dataset, write_images
 from toolkit.data.model_images import Recipe as ImageRecipe
 from toolkit.errors import ToolkitError
-from toolkit.files import write_json
 from toolkit.lazy import needs
-from toolkit.training.recipe import FROM_NOTHING, PathLike, TrainOptions, fine_tuning_defaults
-from toolkit.training.result import TrainingResult
+from toolkit.storage.files import write_json
+from toolkit.training.options import PathLike, TrainingResult, TrainOptions
+from toolkit.training.recipe import FROM_NOTHING, fine_tuning_defaults
 from toolkit.workspace import require_name, workspace
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from toolkit.bundle.reading import Bundle
 from toolkit.compare.parity import BATCH, logits_in_batches
 from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import MissingPackage
-from toolkit.files import read_onnx
 from toolkit.lazy import needs
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import SECOND, RunnerId
+from toolkit.storage.files import read_onnx
 from toolkit.verification.file_checks import causes_in_files, not_finite
 from toolkit.verification.hypotheses import (
     TRIED,

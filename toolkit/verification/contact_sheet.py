@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.compare.flips import MOST_LISTED, Flip
-from toolkit.files import json_text
-from toolkit.folders import folder_replaced
 from toolkit.lazy import needs
+from toolkit.storage.files import json_text
+from toolkit.storage.folders import folder_replaced
 from toolkit.verification.result import Verification
 
 LISTED = "flips.json"  # says whose folder it is, so that no other is ever replaced

@@ -22,13 +22,13 @@ from toolkit.calibration.record import (
     sha256_of_preprocessing,
 )
 from toolkit.contracts import Float32, UInt8
-from toolkit.files import Content, read_onnx
 from toolkit.graph.cpu_placement import cpu_placement
 from toolkit.graph.edit import arrays_of
 from toolkit.graph.int8_layers import weights_of_layers
 from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.scales import scales_of_pairs
 from toolkit.quantization.whole_pixels import BYTE_PADS, with_whole_pixels
+from toolkit.storage.files import Content, read_onnx
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import first_nonfinite
 

@@ -15,7 +15,7 @@ from toolkit.compare.parity import BATCH, answers_of, relative_l2
 from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
 from toolkit.compare.readings import hypotheses_for, order_between, order_in_words
 from toolkit.contracts import Float32, Int64, UInt8
-from toolkit.documents import Document
+from toolkit.storage.documents import Document
 
 Ask = Callable[[UInt8], Float32]
 TRIED = 256  # images: a difference that fails a gate shows on far fewer

@@ -16,10 +16,10 @@ import numpy as np
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Float32, UInt8
-from toolkit.documents import Document
-from toolkit.files import Content, read_onnx
-from toolkit.hints import Count
 from toolkit.runtime.ort.runner import OrtRunner
+from toolkit.storage.documents import Document
+from toolkit.storage.files import Content, read_onnx
+from toolkit.storage.hints import Count
 
 if TYPE_CHECKING:
     import onnx

@@ -10,8 +10,8 @@ from toolkit.compare.flips import Flips
 from toolkit.compare.gate import UNDECIDED, Verdict, Word
 from toolkit.compare.parity import Parity, Score
 from toolkit.contracts import LabeledImages
-from toolkit.documents import Document
-from toolkit.hints import Apart, Flat, Items, Limits, Maybe, Percent, Sha256
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Apart, Flat, Items, Limits, Maybe, Percent, Sha256
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layers
 

@@ -84,6 +84,7 @@ def test_a_builder_that_cannot_start_cuda_is_a_type_error_or_the_end(version: st
         assert ("WARNING" if version == "8.6" else "ERROR") + " " in done.stdout
 
 
+@pytest.mark.slow
 def test_a_taken_profile_raises_or_ends_the_process(version: str, variables: dict[str, str], bundle: Path) -> None:
     plan = next((bundle / "engines").glob("*.engine"))
     text = f"""
@@ -131,6 +132,7 @@ def test_a_command_says_that_tensorrt_cannot_start_cuda_and_what_to_do(
     assert "update the NVIDIA driver" in said
 
 
+@pytest.mark.slow
 def test_a_build_says_that_tensorrt_cannot_start_cuda(version: str, variables: dict[str, str], tmp_path: Path) -> None:
     if version == "1.7":
         pytest.skip("TensorRT-RTX builds without CUDA")

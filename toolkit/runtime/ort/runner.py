@@ -15,12 +15,12 @@ import numpy as np
 
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.files import Content
 from toolkit.lazy import needs
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort.profile import CPU, Node, nodes_from_profile, obstacle_to_trusting, placement_in_words, short
 from toolkit.runtime.ort.quirks import keep_float_biases
 from toolkit.runtime.runner import ClosesItself
+from toolkit.storage.files import Content
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {CUDA: "ort-cuda", TENSORRT: "ort-trt"}

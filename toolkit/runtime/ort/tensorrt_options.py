@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import Content, os_errors
-from toolkit.folders import make_private
 from toolkit.lazy import needs
+from toolkit.storage.files import Content, os_errors
+from toolkit.storage.folders import make_private
 
 LIBRARY = "libonnxruntime_providers_tensorrt.so"
 TYPES_IN_THE_FILE = 11  # from this TensorRT on there are no FP16 and INT8 flags

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BackendUnavailable, EngineError
-from toolkit.files import Content, content_of, json_object, os_errors
-from toolkit.limits import DOCUMENT_BYTES, FILE_BYTES
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT, find_tensorrt, installed_tensorrts
 from toolkit.runtime.trt.sidecar import Sidecar
+from toolkit.storage.files import Content, content_of, json_object, os_errors
+from toolkit.storage.limits import DOCUMENT_BYTES, FILE_BYTES
 
 SIDECAR_FORMAT = 1
 # Of the ComputeCapability enum of TensorRT-RTX 1.7.1; Jetsons and data-center GPUs have others.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.documents import Document
-from toolkit.hints import Maybe
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Maybe
 
 
 @dataclass(frozen=True)

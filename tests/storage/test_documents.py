@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.schemas import schema_of_document
-from toolkit.documents import Document, Failure, failure_of
 from toolkit.errors import BundleError, ToolkitError
-from toolkit.hints import Apart, Count, Figure, Flat, Items, Limits, Maybe, Percent, Positive, Sha256
+from toolkit.storage.documents import Document, Failure, failure_of
+from toolkit.storage.hints import Apart, Count, Figure, Flat, Items, Limits, Maybe, Percent, Positive, Sha256
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
-from toolkit.limits import DOCUMENT_BYTES, FILE_BYTES
-from toolkit.parts import new_part
+from toolkit.storage.limits import DOCUMENT_BYTES, FILE_BYTES
+from toolkit.storage.parts import new_part
 
 if TYPE_CHECKING:
     import onnx
@@ -126,7 +126,7 @@ def open_regular(
 
 
 def require_size(path: Path, size: int, most: int, error: type[ToolkitError] = ToolkitError) -> int:
-    """The size, unless it is above a limit of `toolkit.limits`."""
+    """The size, unless it is above a limit of `toolkit.storage.limits`."""
     if size > most:
         raise error(f"{path} is too large to be read", found=f"{size:,} bytes", allowed=f"{most:,}")
     return size

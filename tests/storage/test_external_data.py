@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.errors import ToolkitError
-from toolkit.external_data import take_in
+from toolkit.storage.external_data import take_in
 
 Change = Callable[[Path, onnx.ModelProto], Any]
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -115,8 +115,6 @@ def test_whatever_else_it_names_is_refused_at_once_and_not_allocated(kind: str, 
 
 def test_a_device_is_not_read() -> None:
     """In a process of its own, which would never end."""
-    code = (
-        "import sys; from toolkit.files import content_of; from pathlib import Path; content_of(Path('/dev/zero'), 1)"
-    )
+    code = "from pathlib import Path; from toolkit.storage.files import content_of; content_of(Path('/dev/zero'), 1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert "no regular file" in done.stderr

@@ -12,11 +12,11 @@ from textwrap import dedent
 import pytest
 
 import toolkit
-from toolkit import folders
 from toolkit.errors import ToolkitError
-from toolkit.files import write_bytes
-from toolkit.folders import folder_replaced
-from toolkit.parts import new_part
+from toolkit.storage import folders
+from toolkit.storage.files import write_bytes
+from toolkit.storage.folders import folder_replaced
+from toolkit.storage.parts import new_part
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
 OWNER = "card.json"
@@ -103,7 +103,7 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 WRITER = """
     import sys
     from pathlib import Path
-    from toolkit.folders import folder_replaced
+    from toolkit.storage.folders import folder_replaced
     for turn in range(int(sys.argv[3])):
         with folder_replaced(Path(sys.argv[1]), "card.json") as fresh:
             for name in ("card.json", "a", "b", "c"):
@@ -135,7 +135,7 @@ def test_three_processes_at_once_leave_one_whole_folder_and_no_litter(tmp_path: 
 KILLED = """
     import itertools, json, os, shutil, signal, sys
     from pathlib import Path
-    from toolkit import folders
+    from toolkit.storage import folders
     root, exchanges = Path(sys.argv[1]), sys.argv[2] == "exchange"
     target = root / "target"
 
@@ -221,7 +221,7 @@ def test_a_file_that_a_dead_process_left_half_written_goes_with_the_next_one(tmp
     code = """
         import os, signal, sys
         from pathlib import Path
-        from toolkit.files import write_bytes
+        from toolkit.storage.files import write_bytes
         os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
         write_bytes(Path(sys.argv[1]), b"half")
     """

@@ -14,12 +14,11 @@ import pytest
 import toolkit
 from toolkit.bundle.packing import tar_of_bundle
 from toolkit.bundle.reading import bundle_from_folder
-from toolkit.cache import cleared, inventory, private_folder, temporary_folder
 from toolkit.errors import ToolkitError
-from toolkit.folders import folder_replaced
-from toolkit.workspace import cache_folder
+from toolkit.storage.cache import cache_folder, cleared, inventory, private_folder, temporary_folder
+from toolkit.storage.folders import folder_replaced
 
-SOURCE = Path(__file__).parent / "bundle/format-1"
+SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +79,7 @@ def test_without_a_home_and_with_a_user_that_no_list_has_there_is_one_all_the_sa
             raise KeyError(number)
 
         pwd.getpwuid = unknown  # as in a container that runs as a number
-        from toolkit.cache import private_folder
+        from toolkit.storage.cache import private_folder
         print(private_folder(), oct(private_folder().stat().st_mode))
         with toolkit.load({str(packed(tmp_path / "b.tar"))!r}, backend="ort") as net:
             print(len(net.classify(numpy.zeros((2, 16, 16, 3), numpy.uint8)).labels))

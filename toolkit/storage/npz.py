@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ToolkitError
-from toolkit.files import Content
-from toolkit.limits import IMAGES_BYTES, IMAGES_PACKED
+from toolkit.storage.files import Content
+from toolkit.storage.limits import IMAGES_BYTES, IMAGES_PACKED
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

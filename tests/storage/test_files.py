@@ -14,7 +14,7 @@ import pytest
 
 import toolkit
 from toolkit.errors import ModelError, ToolkitError
-from toolkit.files import json_text, os_errors, read_json, sha256_of_file, write_bytes, write_json
+from toolkit.storage.files import json_text, os_errors, read_json, sha256_of_file, write_bytes, write_json
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
 
@@ -90,8 +90,8 @@ IN_A_MOUNT = """
     import json, os, sys
     from pathlib import Path
     from toolkit.errors import ToolkitError
-    from toolkit.files import write_bytes
-    from toolkit.folders import folder_replaced
+    from toolkit.storage.files import write_bytes
+    from toolkit.storage.folders import folder_replaced
     root, found = Path(sys.argv[1]), []
     def attempt(action):
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from toolkit.errors import ToolkitError
-from toolkit.hints import (
+from toolkit.storage.hints import (
     FIGURE,
     FLAT,
     LEFT_OUT,

@@ -15,8 +15,8 @@ import pytest
 
 from toolkit.data.npz import dataset_from_npz
 from toolkit.errors import DataError, ToolkitError
-from toolkit.files import Content
-from toolkit.npz import arrays_of_npz
+from toolkit.storage.files import Content
+from toolkit.storage.npz import arrays_of_npz
 
 MOST = 1 << 20
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.files import Content, content_of
-from toolkit.limits import FILE_BYTES
+from toolkit.storage.files import Content, content_of
+from toolkit.storage.limits import FILE_BYTES
 
 if TYPE_CHECKING:
     import onnx

@@ -16,15 +16,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from toolkit.documents import Document
 from toolkit.errors import ToolkitError
-from toolkit.files import os_errors
-from toolkit.folders import make_private
-from toolkit.hints import Count
-from toolkit.workspace import cache_folder
+from toolkit.storage.documents import Document
+from toolkit.storage.files import os_errors
+from toolkit.storage.folders import make_private
+from toolkit.storage.hints import Count
 
 PRIVATE, WRITE_FOR_OTHERS = 0o700, 0o022
 UNPACKED, TAR = "unpacked tars", re.compile("[0-9a-f]{64}")
+
+
+def cache_folder() -> Path:
+    """Where all that can be had again is kept for this user: downloads, unpacked tars, engines and timings.
+
+    `TOOLKIT_CACHE`, or `trt-edge-toolkit` in $XDG_CACHE_HOME, else in ~/.cache. A relative $XDG_CACHE_HOME is ignored,
+    as the XDG base directory specification asks. Without a home it lies where temporary files do, under the user's
+    number. `private_folder` says whether it can be trusted.
+    """
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        if chosen := os.environ.get("TOOLKIT_CACHE"):
+            return Path(chosen).expanduser()
+        base = configured if configured.is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError:  # neither $HOME nor an entry of this user in the system's list
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir()) / f"trt-edge-toolkit-{user}"
+    return base / "trt-edge-toolkit"
 
 
 def private_folder(name: str = "") -> Path:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from toolkit.errors import ToolkitError
-from toolkit.files import os_errors, sync_folder
-from toolkit.parts import OLD, leftovers, new_part
+from toolkit.storage.files import os_errors, sync_folder
+from toolkit.storage.parts import OLD, leftovers, new_part
 
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # linux/fs.h, linux/fcntl.h
 NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # of this kernel, or of this file system
