@@ -107,6 +107,7 @@ def _stripes_told_apart() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = structured_set(320, 4, seed=0), structured_set(120, 4, seed=1)
     np.savez(

@@ -10,7 +10,8 @@ class ToolkitError(Exception):
         what: one sentence naming the thing that is wrong.
         found: what was there instead.
         allowed: what would have been right.
-        fix: what to type or do next.
+        fix: what to do next. Arguments and functions of the toolkit stand in backticks, as in Python: `convert=True`,
+            `toolkit.build`; the command line prints them as they are typed.
     """
 
     def __init__(self, what: str, *, found: object = None, allowed: object = None, fix: str | None = None) -> None:
