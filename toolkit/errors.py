@@ -6,12 +6,17 @@ from __future__ import annotations
 class ToolkitError(Exception):
     """A fault that its user can mend. The command line prints it and exits 1; it is never a traceback.
 
+    Attributes:
+        kinds: names of what is wrong, for programs, where several things may be.
+
     Args:
         what: one sentence naming the thing that is wrong.
         found: what was there instead.
         allowed: what would have been right.
         fix: what to type or do next.
     """
+
+    kinds: tuple[str, ...] = ()
 
     def __init__(self, what: str, *, found: object = None, allowed: object = None, fix: str | None = None) -> None:
         self.what = what
