@@ -6,6 +6,9 @@ from __future__ import annotations
 class ToolkitError(Exception):
     """A fault that its user can mend. The command line prints it and exits 1; it is never a traceback.
 
+    Attributes:
+        kinds: names of what is wrong, for programs, where several things may be.
+
     Args:
         what: one sentence naming the thing that is wrong.
         found: what was there instead.
@@ -13,6 +16,8 @@ class ToolkitError(Exception):
         fix: what to do next. Arguments and functions of the toolkit stand in backticks, as in Python: `convert=True`,
             `toolkit.build`; the command line prints them as they are typed.
     """
+
+    kinds: tuple[str, ...] = ()
 
     def __init__(self, what: str, *, found: object = None, allowed: object = None, fix: str | None = None) -> None:
         self.what = what

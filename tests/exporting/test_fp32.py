@@ -17,6 +17,7 @@ from toolkit.data.model_images import ModelImages, Recipe
 from toolkit.exporting.fp32 import DoubtfulModel, Fp32, Said, fp32_of_graph, require_right
 from toolkit.exporting.readings import CARD, ONNX, TORCH
 from toolkit.graph.preprocessing import with_preprocessing
+from toolkit.storage.documents import failure_of
 
 SIDE, CLASSES = 8, 12
 NAMES = tuple(sorted(map(str, range(CLASSES))))  # "0", "1", "10", "11", "2", ...
@@ -214,9 +215,9 @@ def test_probabilities_that_no_softmax_explains_are_carried_as_such() -> None:
     assert (found.kind, found.doubts) == ("probabilities", ())
 
 
-def test_the_error_has_its_doubts_for_machines() -> None:
+def test_the_error_names_its_kinds_for_machines() -> None:
     with pytest.raises(DoubtfulModel) as caught:
         require_right(judged(trained(replace(RIGHT, bgr=True)).graph(RIGHT)), force=False)
-    (first, *_) = caught.value.as_dict()["doubts"]
-    assert first["kind"] == "reading"
-    assert first["fix"] == "`bgr=True`"
+    assert failure_of(caught.value).as_dict()["kinds"] == ["reading"]
+    (doubt,) = caught.value.doubts
+    assert doubt.fix == "`bgr=True`"

@@ -41,7 +41,7 @@ class DoubtfulModel(ModelError):
     """
 
     def __init__(self, doubts: tuple[Doubt, ...]) -> None:
-        self.doubts = doubts
+        self.doubts, self.kinds = doubts, tuple(dict.fromkeys(doubt.kind for doubt in doubts))
         fixes = list(dict.fromkeys(doubt.fix for doubt in doubts if doubt.fix))[:2]
         super().__init__(
             "fp32 itself looks wrong on these images, and every other file would be as wrong",
@@ -49,10 +49,6 @@ class DoubtfulModel(ModelError):
             allowed="answers of a model that reads images and labels as it was trained",
             fix=" or ".join([*fixes, "`force=True` to go on all the same"]),
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """With the doubts, for machines."""
-        return {**super().as_dict(), "doubts": [doubt.as_dict() for doubt in self.doubts]}
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def fp32_of_graph(
         answers, kind = answers_of(logits), LOGITS if said.cut else kind_of_answers(logits)
         if kind == SIGMOIDS and not ends_in_sigmoids(graph, [judged.images_nhwc[:SIGMOID_IMAGES]]):
             kind = LOGITS  # cosines, say, of which all are positive
-        doubts = _in_pixels(images.calibration, preprocessing, said) + _in_kind(kind, judged)
+        doubts = _in_kind(kind, judged)
         tried: list[Reading] = []
         screened = 0
         if could_be_better(answers, judged.labels):
@@ -126,6 +122,7 @@ def fp32_of_graph(
             screened = int(np.clip(SECONDS / (len(tried) * max(seconds, 1e-6)), FEWEST, SCREENED))
             doubts += _better(runner, tried, judged, screened, on_step)
             doubts += _in_labels(answers, judged, said)
+    doubts += _in_pixels(images.calibration, preprocessing, said)
     doubts += doubts_in_answers(answers, judged.labels, judged.classes, said.expected)
     return Fp32(logits, kind, _with_fixes(doubts, said), len(tried), min(screened, len(judged)))
 

@@ -24,6 +24,7 @@ from toolkit.storage.hints import (
     NAMES,
     Items,
     Limits,
+    Maybe,
     Pattern,
     allowed_of,
     entries_of,
@@ -88,6 +89,7 @@ class Failure(Document):
         found: what was there instead.
         allowed: what would have been right.
         fix: what to type or do next.
+        kinds: names of what is wrong, where several things may be.
     """
 
     SCHEMA = "toolkit/error/1"
@@ -97,11 +99,12 @@ class Failure(Document):
     found: str | None = None
     allowed: str | None = None
     fix: str | None = None
+    kinds: Maybe[tuple[str, ...]] = None
 
 
 def failure_of(error: ToolkitError) -> Failure:
     """An error as it is printed."""
-    return Failure(False, type(error).__name__, error.what, error.found, error.allowed, error.fix)
+    return Failure(False, type(error).__name__, error.what, error.found, error.allowed, error.fix, error.kinds or None)
 
 
 def _entries_of(value: Any) -> dict[str, Any]:
