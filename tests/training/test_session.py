@@ -100,6 +100,7 @@ def _without_time(card: Card) -> Card:
     return replace(card, training={key: value for key, value in card.training.items() if key != "seconds"})
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_that_goes_on_ends_like_one_that_was_not(plan: Plan, tmp_path: Path) -> None:
     run_training(plan, resume=False, on_progress=_interrupted_in_epoch_2)
     steps: list[int] = []
