@@ -31,9 +31,9 @@ from toolkit.runtime.cuda import wait_for_gpu_by
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
-from toolkit.timing.latency import Latency, Load, phases_of, times_phases
+from toolkit.timing.latency import Latency, Load, Timed, phases_of, times_phases
 from toolkit.timing.latency import bench as measure
-from toolkit.timing.reference_work import Machine
+from toolkit.timing.reference_work import NAME, reference_work
 from toolkit.version import __version__
 
 BATCHES = (1, 8, 64)
@@ -106,13 +106,13 @@ def bench(
         images = opened.golden()[0].images_nhwc
         looks = _and_look(on_progress, state)
         named = {str(name): name for name in lineup.runners}
-        fixed: dict[str, Runner] = {Machine.name: Machine()} if compared and against is None else {}
-        measured = {name: lineup.runners[one] for name, one in named.items()} | fixed
-        found = measure(measured, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
+        fixed: dict[str, Timed] = {NAME: reference_work} if compared and against is None else {}
+        measured: dict[str, Timed] = {name: lineup.runners[one] for name, one in named.items()}
+        found = measure(measured | fixed, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
         conditions = state.conditions()
         machine = [row for row in found if row.runner in fixed]
         rows = [
-            _with_device(row, named[row.runner], measured[row.runner], images, state, energy)
+            _with_device(row, named[row.runner], lineup.runners[named[row.runner]], images, state, energy)
             for row in found
             if row.runner not in fixed
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Annotated, cast
 
@@ -19,7 +19,7 @@ from toolkit.contracts import Float64, UInt8
 from toolkit.runtime.runner import Runner, TimesPhases, WarmsUp
 from toolkit.storage.documents import Document
 from toolkit.storage.hints import Items, Limits, Maybe, NotNegative, Positive
-from toolkit.timing.calls import Clock, Turn, back_to_back, from_threads, on_schedule
+from toolkit.timing.calls import Call, Clock, Turn, back_to_back, from_threads, on_schedule
 from toolkit.timing.percentiles import (
     fewest_for,
     percentile_interval,
@@ -45,6 +45,7 @@ PHASE_CALLS = 50
 HELD = 0.01  # of the schedule's length that the last call may be late
 Interval = tuple[Positive, Positive]
 AtLeastOne = Annotated[int, Limits(least=1)]
+Timed = Runner | Call
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class _Series:
 
 
 def bench(
-    runners: dict[str, Runner],
+    runners: Mapping[str, Timed],
     images_nhwc: UInt8,
     batches: tuple[int, ...],
     *,
@@ -172,7 +173,7 @@ def bench(
     when its median is known to 1 % (`converged`) or its time is up; `paired` ones go on together until then.
 
     Args:
-        runners: by the name to print.
+        runners: by the name to print; a function that takes images and is no runner is timed like one.
         images_nhwc: uint8 (N, H, W, C); repeated where a batch needs more.
         seconds: most measuring time of one runner at one batch size, warm-up not counted; one call a round at least.
         load: threads and arrivals.
@@ -204,14 +205,14 @@ def bench(
     return results
 
 
-def _warm_up(runner: Runner, images: UInt8, round_s: float, clock: Clock) -> _Series:
+def _warm_up(runner: Timed, images: UInt8, round_s: float, clock: Clock) -> _Series:
     """Calls until a window of calls is no longer clearly faster than the one before; two windows at least."""
     least, most = (clock() + int(1e9 * limit) for limit in (ON_DEVICE_S if times_phases(runner) else ON_HOST_S))
-    first_ms, before, took, calls = 0.0, math.inf, 0.0, 0
+    call, first_ms, before, took, calls = _call_of(runner), 0.0, math.inf, 0.0, 0
     while calls < 2 * WARMUP_WINDOW or clock() < most:
         started = clock()
         for _ in range(WARMUP_WINDOW):
-            runner.logits(images)
+            call(images)
             first_ms = first_ms or (clock() - started) / 1e6
         took, calls = float(clock() - started), calls + WARMUP_WINDOW
         if took * STEADY >= before and clock() >= least:
@@ -221,7 +222,7 @@ def _warm_up(runner: Runner, images: UInt8, round_s: float, clock: Clock) -> _Se
 
 
 def _turn(
-    runner: Runner,
+    runner: Timed,
     images: UInt8,
     length_ns: int,
     load: Load,
@@ -229,7 +230,7 @@ def _turn(
     clock: Clock,
     sleep: Callable[[float], None],
 ) -> Turn:
-    call = runner.logits
+    call = _call_of(runner)
     if settle:
         call(images)
     if load.rate_hz is not None:
@@ -237,6 +238,10 @@ def _turn(
     if load.threads > 1:
         return from_threads(call, images, length_ns, load.threads, clock)
     return back_to_back(call, images, length_ns, clock)
+
+
+def _call_of(timed: Timed) -> Call:
+    return cast(Call, getattr(timed, "logits", timed))
 
 
 def _rounds(seconds: float, load: Load, paired: bool) -> tuple[float, int]:
@@ -325,7 +330,7 @@ def _why_null(intervals: dict[str, tuple[float, float] | None], calls: int) -> d
     return reasons
 
 
-def times_phases(runner: Runner) -> TimesPhases | None:
+def times_phases(runner: Timed) -> TimesPhases | None:
     """The runner, where it runs on a device and can time a call's parts there."""
     return cast(TimesPhases, runner) if hasattr(runner, "phases") and hasattr(runner, "without_graph") else None
 
