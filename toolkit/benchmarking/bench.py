@@ -78,7 +78,7 @@ def bench(
         baseline: a document that an earlier run saved, of the same device and model.
         against: another bundle, measured in the same rounds, for each runner that both have.
         max_regression: 0.03 lets a median be 3 % longer.
-        run_builder: import the Python that built a network of somebody's own.
+        run_builder: import the Python that built a user's network.
 
     Raises:
         ToolkitError: an unknown name; a baseline of another device, model, load or set of runners.

@@ -50,7 +50,7 @@ BGR = typer.Option(
 def user_model(
     *, mean: str | None, std: str | None, size: str | None, labels: str | None, kwargs: str | None = None, **others: Any
 ) -> UserModel | None:
-    """What was typed about a network of somebody's own; None where nothing was.
+    """What was typed about a user's network; None where nothing was.
 
     Raises:
         ToolkitError: a text that cannot be read.

@@ -74,7 +74,7 @@ def open_runners(
     """Opens every runner that can run here.
 
     Args:
-        run_builder: import and call the Python that a bundle of somebody's own network names. A bundle may come from
+        run_builder: import and call the Python that the bundle of a user's network names. A bundle may come from
             anybody, so this is never done unasked.
         by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
         device_mib: reads how much of the GPU's memory is used now.

@@ -1,4 +1,4 @@
-"""Somebody else's classifier made ready for a bundle: network, weights, images, labels and normalization agree."""
+"""A user's classifier made ready for a bundle: network, weights, images, labels and normalization agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody else's network: imported by path, called, and asked with real images whether it is a classifier."""
+"""A user's network: imported by path, called, and asked with real images whether it is a classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that somebody else wrote, with its weights: where both come from, and the two put together."""
+"""A user's network, with its weights: where both come from, and the two put together."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
 
 def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
     arch = evidence.manifest["model"].get("arch") or {}
-    own = arch.get("file") or arch.get("builder")  # somebody's ONNX file, or Python that builds the network
+    own = arch.get("file") or arch.get("builder")  # a user's ONNX file, or Python that builds the network
     precisions = {name for name, file in evidence.files.items() if file in evidence.manifest["files"]}
     flags = [flag for flag, name in (("--int8", "int8"), ("--fp16", "fp16")) if name in precisions]
     method = (evidence.manifest.get("calibration") or {}).get("method")

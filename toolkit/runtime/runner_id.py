@@ -18,7 +18,7 @@ class RunnerId:
     """One runner among those that are opened together. Documents and tables have `str` of it, as "ort int8 (against)".
 
     Attributes:
-        backend: such as "trt"; for a runner or file of somebody's own what they call it.
+        backend: such as "trt"; for a runner or file of the user's what they call it.
         variant: of its file, a key of `toolkit.bundle.manifest.VARIANTS`; "" for a backend as a whole, and where it is
             not known.
         side: the bundle that it is of.
@@ -37,7 +37,7 @@ class RunnerId:
 
     @classmethod
     def from_name(cls, name: str) -> RunnerId:
-        """Reads the name of a saved document, or what somebody calls a runner; `str` gives any text back as it was."""
+        """Reads the name of a saved document, or what a user calls a runner; `str` gives any text back as it was."""
         side: Side = AGAINST if name.endswith(_AGAINST) else SECOND if name.startswith(_SECOND) else FIRST
         name = {FIRST: name, AGAINST: name.removesuffix(_AGAINST), SECOND: name.removeprefix(_SECOND)}[side]
         bare = name.removesuffix(_WITHOUT_GRAPH)

@@ -60,7 +60,7 @@ def causes_in_files(bundle: Bundle, precisions: tuple[str, ...], images_nhwc: UI
     for precision in precisions:
         variant, content = VARIANTS[precision], bundle.onnx(precision)
         path, graph = content.path, fp32 if precision == "fp32" else read_onnx(content)
-        # Somebody's own ONNX file may hold float16 tensors of its own in what is the fp32 file here.
+        # A user's ONNX file may hold float16 tensors of its own in what is the fp32 file here.
         if precision != "fp32" or bundle.manifest["model"].get("arch", {}).get("family") != "onnx":
             causes += _passed_off(path, variant, graph)
         if variant.is_int8:

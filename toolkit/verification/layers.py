@@ -163,7 +163,7 @@ def _compared(
     for node in model.graph.node:
         name = node.output[0]
         if name in differ:
-            # A tensor that somebody else's file has under another name is unknown, and so is what came of it.
+            # A tensor that a user's file has under another name is unknown, and so is what came of it.
             read = [differ.get(tensor, np.inf) for tensor in map(_plain, node.input) if tensor in made]
             bad = int((~np.isfinite(got[name])).sum())
             rows.append(Layer(node.name, node.op_type, _json(max(read, default=0.0)), _json(differ[name]), bad))

@@ -152,7 +152,7 @@ def _against(
     """For each candidate the runner that it is held against.
 
     Raises:
-        ToolkitError: somebody's own runner has the name of one that is there already.
+        ToolkitError: a user's runner has the name of one that is there already.
     """
     if isinstance(candidates, Other):
         held = {name: against or reference for name, against in candidates.against.items()}
@@ -190,7 +190,7 @@ def _no_answer(name: RunnerId, found: str, bundle: Bundle) -> ToolkitError:
         f"'{name}' does not answer these images as this model does",
         found=found,
         allowed=f"uint8 (N, {height}, {width}, {channels}) to float32 (N, {len(bundle.labels)})",
-        fix="`toolkit.export('FILE.onnx')` puts the preprocessing into somebody's file",
+        fix="`toolkit.export('FILE.onnx')` puts the preprocessing into a user's file",
     )
 
 
