@@ -17,7 +17,7 @@ from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
 
 PRECISIONS = {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
-ON_ORT = PRECISIONS - {"int8-fp16"}  # by default: that file is for a TensorRT
+ON_ORT = PRECISIONS - {"int8-fp16"}  # what bench takes by default: that file is for a TensorRT
 
 
 def test_training_wrote_card_weights_and_disjoint_images(tiny_workspace: Path) -> None:
@@ -82,7 +82,7 @@ def test_verify_takes_the_newest_bundle_and_says_which(toolkit: Toolkit) -> None
     answer = toolkit("verify")
     assert answer.code == 0
     assert "bundles/tiny" in answer.text
-    assert set(answer.document["passed"]) == {"torch fp32"} | {f"ort {precision}" for precision in ON_ORT}
+    assert set(answer.document["passed"]) == {"torch fp32"} | {f"ort {precision}" for precision in PRECISIONS}
     assert all(answer.document["passed"].values())
     assert "trt" in answer.document["unavailable"]
 
@@ -97,7 +97,7 @@ def test_verify_fails_below_the_gate(toolkit: Toolkit, tmp_path: Path, tiny_work
     rehashed(broken)
     answer = toolkit("verify", broken, "--backend", "ort")
     assert answer.code == 1
-    assert answer.document["passed"] == {f"ort {precision}": precision != "int8" for precision in ON_ORT}
+    assert answer.document["passed"] == {f"ort {precision}": precision != "int8" for precision in PRECISIONS}
     assert "Below the gate: ort int8" in answer.text
 
 
@@ -105,7 +105,7 @@ def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Tool
     answer = toolkit("verify", "--backend", "ort,trt")
     assert answer.code == 1
     assert answer.document["ok"] is False
-    assert set(answer.document["passed"]) == {f"ort {precision}" for precision in ON_ORT}
+    assert set(answer.document["passed"]) == {f"ort {precision}" for precision in PRECISIONS}
     assert "trt" in answer.text
 
 

@@ -144,7 +144,8 @@ def _terminate(number: int, frame: object) -> None:
 def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
     try:
         with os_errors(None, "use"), needs("run this command"):  # what no command had looked at more closely
-            answer = app(args=arguments, standalone_mode=False, prog_name="toolkit")
+            words = sys.argv[1:] if arguments is None else arguments
+            answer = app(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
     except ToolkitError as error:
         _tell(typed(f"\nerror: {error}"))
         return 1, typed_document(failure_of(error).as_dict())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import shlex
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +90,7 @@ def _value(file: str, key: str, value: Any, kind: str) -> Any:
 
 
 def command(
+    context: typer.Context,
     name: str | None = typer.Argument(None, help="The model's name in models/. (default: ARCH-DATA)"),
     arch: str | None = typer.Option(
         None, "--arch", help="resnet32x32, or resnet20, 32, 44, 56 (any depth 6n + 2). (default: resnet32x32)"
@@ -192,7 +192,9 @@ def command(
             show_data(found)
 
         try:
-            trained = train(name, data, options, command=_typed(), on_step=step, on_data=show, on_progress=bars)
+            trained = train(
+                name, data, options, command=_typed(context.obj), on_step=step, on_data=show, on_progress=bars
+            )
         except SaidByAnother:
             return 1
     from toolkit.training.distributed import world_from_environment
@@ -204,6 +206,6 @@ def command(
     return replace(trained, next=None if trained.interrupted else following).as_dict()
 
 
-def _typed() -> str:
+def _typed(words: list[str]) -> str:
     """The command line, for the card; what only goes on with a run is no part of it."""
-    return shlex.join(["toolkit", *(word for word in sys.argv[1:] if word != "--resume")])
+    return shlex.join(["toolkit", *(word for word in words if word != "--resume")])
