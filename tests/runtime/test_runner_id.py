@@ -61,9 +61,9 @@ def test_who_computes_on_a_device_is_known_by_the_backend_on_either_side() -> No
 
 ROOMS = (
     "runtime", "bundle", "compare", "timing", "engine",
-    "deployment", "exporting", "verification", "benchmarking", "report", "cli",
+    "deployment", "exporting", "verification", "benchmarking", "reporting", "cli",
 )  # fmt: skip
-READERS = {"verification/verify.py", "report/evidence.py"}  # names that a user gives; saved documents
+READERS = {"verification/verify.py", "reporting/evidence.py"}  # names that a user gives; saved documents
 PARTS = {"split", "rsplit", "partition", "rpartition", "startswith", "endswith", "removeprefix", "removesuffix"}
 NAMES = {"name", "runner", "reference", "candidate"}
 AFFIXES = {" (against)", " without graph", "B ", *(f"{backend} " for backend in BACKENDS)}
