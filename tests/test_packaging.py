@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_rooms_and_no_tests(built:
     for room in ("models", "calibration", "export"):
         tracked = subprocess.run(["git", "ls-files", room], cwd=ROOT, capture_output=True, text=True).stdout.split()
         shipped |= {f"toolkit/shipped/{name}" for name in tracked}
-    assert shipped | {"toolkit/py.typed", "toolkit/report/style.css", "toolkit/report/page.js"} <= names
+    assert shipped | {"toolkit/py.typed", "toolkit/reporting/style.css", "toolkit/reporting/page.js"} <= names
     assert {name.split("/")[0] for name in names} == {"toolkit", f"trt_edge_toolkit-{__version__}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
