@@ -60,7 +60,7 @@ def clone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_did_what_its_lines_say(demo: Path) -> None:
     for line in DEMO:
         assert json.loads((demo / RESULTS / f"{line.split()[1]}.json").read_text())["ok"] is True, line
-    assert (demo / RESULTS / "report.html").read_text().startswith("<!doctype html>")
+    assert (demo / RESULTS / "report.html").read_text().lower().startswith("<!doctype html>")
 
 
 @pytest.mark.slow
@@ -70,8 +70,15 @@ def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) ->
     for line in lines:
         words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
+        document = json.loads(done.stdout.splitlines()[-1])
+        if line.endswith("--record") and "did not settle" in done.stderr:  # a busy machine: it is told so, and exits 1
+            failed = [check["what"] for check in document["checks"] if check["verdict"] == "failed"]
+            assert done.returncode == 1
+            assert failed
+            assert all(name.startswith("speed of ") for name in failed)
+            continue
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-        assert json.loads(done.stdout.splitlines()[-1])["ok"] is True
+        assert document["ok"] is True
 
 
 @pytest.mark.slow

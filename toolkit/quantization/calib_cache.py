@@ -45,8 +45,8 @@ def cache_from_ranges(model: onnx.ModelProto, record: Record, tensorrt: tuple[in
     """
     record.require_belongs_to({"graph_sha256": sha256_of_graph(model)})
     amax: dict[str, float] = {}
-    for node in reversed(model.graph.node):
-        name = node.output[0]
+    outputs = [(node, name) for node in model.graph.node for name in node.output if name]  # a Split has several
+    for node, name in reversed(outputs):
         readers = [other for other in model.graph.node if name in other.input]
         if name in record.amax:
             amax[name] = record.amax[name]
