@@ -60,7 +60,7 @@ def clone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_did_what_its_lines_say(demo: Path) -> None:
     for line in DEMO:
         assert json.loads((demo / RESULTS / f"{line.split()[1]}.json").read_text())["ok"] is True, line
-    assert (demo / RESULTS / "report.html").read_text().startswith("<!doctype html>")
+    assert (demo / RESULTS / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.slow
