@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests.zoo.made import Made, answers_of, form_of, made_of
+from tests.zoo.readers import READ_ALIKE, UNREADABLE, readings_of
+from tests.zoo.walk import walked
 from tests.zoo.ways import NETS, REFUSED, WAYS, graph_of, images, settled
 from toolkit.compare.parity import relative_l2
 from toolkit.engine.engine_from_onnx import engine_from_onnx
@@ -54,6 +56,7 @@ def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
             seen.add(form)
             found = made(net) if way == "module" else made_of(graph)
             _require_right(net, way, found)
+            _require_read_alike(net, way, found)
             if RTX:  # what another exporter words otherwise is in the file with every kind of node
                 _require_builds(found, tmp_path, PRECISIONS if way == "module" else PRECISIONS[-1:])
 
@@ -75,6 +78,16 @@ def _require_right(net: str, way: str, found: Made) -> None:
     plain, fused = (answers_of(found.files["int8"], optimize) for optimize in (False, True))
     assert relative_l2(plain, fused) < 0.01, way
     assert set(scales_from_cache(cache_from_ranges(found.files["fp32"], found.record))) >= set(found.record.amax)
+
+
+def _require_read_alike(net: str, way: str, found: Made) -> None:
+    for precision, model in found.files.items():
+        plain = answers_of(model, optimize=False)
+        for name, reading in readings_of(model, images(), plain).items():
+            if reading.failed:
+                assert (net, precision) in UNREADABLE, f"{way} {precision}: {name} fails in {reading.failed}"
+            else:
+                assert reading.within(READ_ALIKE[precision]), f"{way} {precision}: {name} {reading}"
 
 
 def _require_builds(found: Made, folder: Path, precisions: tuple[str, ...]) -> None:
@@ -107,3 +120,10 @@ def test_sensitivity_measures_every_layer_alone(net: str) -> None:
 def test_the_zoo_has_thirty_families_whose_images_get_different_answers() -> None:
     assert len(NETS) >= 30
     assert all(len(set(settled(net).answers.argmax(1))) >= 5 for net in ("vgg", "vit", "mlp", "gru", "odds"))
+
+
+@pytest.mark.parametrize("net", ["shufflenet-v2", pytest.param("vit", marks=pytest.mark.slow)])
+def test_calibrate_export_and_verify_end_well(net: str, workspace: Path) -> None:
+    judged = walked(net, workspace)
+    assert judged.ok, judged.likely_causes
+    assert len(judged.passed) == len(LIMITS)

@@ -140,3 +140,8 @@ def graph_of(name: str, way: str, folder: Path) -> onnx.ModelProto:
     opened = opened_from_file(folder / "theirs.onnx", Pixels(MEAN, STD))
     opened.require_same(images())
     return opened.graph
+
+
+def net_of(name: str) -> nn.Module:
+    """The network before it is settled, as the import path `tests.zoo.ways:net_of` builds it."""
+    return NETS[name]()
