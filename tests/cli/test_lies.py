@@ -66,6 +66,7 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -374,6 +375,7 @@ def test_two_builds_at_once_keep_each_others_engines(tool: Toolkit) -> None:
     assert {path.name for path in Path().iterdir()} <= {"b", "cache"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirected", "code", "says"),
     [
