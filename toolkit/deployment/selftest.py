@@ -262,7 +262,7 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
 
 
 def _against_saved(path: Path, versions: dict[str, str], medians: dict[str, float], max_slowdown: float) -> list[Check]:
-    """Changed versions and slower runners since this device's figures were saved; one that is far faster doubts them."""
+    """Versions that changed and runners slower than what was saved; one that is far faster doubts that."""
     if not path.is_file():
         return [Check("speed", NOT_RUN, "no figures of this device yet", "`toolkit.selftest(save=True)`")]
     before = _read_saved(path)
