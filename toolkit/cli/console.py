@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from toolkit.cli.output import WANTED
 from toolkit.cli.words import typed
 
 if TYPE_CHECKING:
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
 Step = Callable[[str, int, int], None]
 
 
-@cache
 def console() -> Console:
-    """The console on stderr; 100 columns where stderr is no terminal, so that logs read alike everywhere."""
+    """The console on stderr, silent with --quiet."""
+    found = _console()
+    found.quiet = WANTED.quiet
+    return found
+
+
+@cache
+def _console() -> Console:
+    """100 columns where stderr is no terminal, so that logs read alike everywhere."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 100)
+    wide = None if sys.stderr.isatty() else 100
+    return Console(stderr=True, highlight=False, width=wide)
 
 
 def say(text: str) -> None:
