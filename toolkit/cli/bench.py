@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import options
+
 if TYPE_CHECKING:
     from toolkit.benchmarking.result import Benchmark, Comparison
 
@@ -46,6 +48,8 @@ def command(
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Measure whole Python calls, copies included: warmed up, in interleaved rounds, as percentiles with intervals.
 
@@ -67,12 +71,13 @@ def command(
     """
     from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
+    from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, plain, say, steps
     from toolkit.cli.options import numbers_within
     from toolkit.storage.files import write_json
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
     note(f"bundle: {opened.folder}")

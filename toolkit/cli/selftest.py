@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from toolkit.cli import options
+
 COLORS = {"ok": "green", "failed": "red", "not run": "yellow"}
 
 
@@ -20,6 +22,8 @@ def command(
         1.5, "--max-slowdown", min=1.0, help="Times the recorded median that a runner may take."
     ),
     record: bool = typer.Option(False, "--record", help="Keep versions and speed of this device in the bundle."),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Check a bundle on the device that runs it: hashes, golden vectors, engines, and speed since --record.
 
@@ -34,10 +38,11 @@ def command(
       toolkit selftest bundles/my-net --backend trt --max-slowdown 1.2
     """
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, plain, say, table
     from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
 
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")
     found = selftest(opened, backends=backend, seconds=seconds, max_slowdown=max_slowdown, record=record)
     rows = [
