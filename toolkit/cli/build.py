@@ -98,18 +98,18 @@ def _explained(plan: Plan, target: str, notes: tuple[str, ...]) -> dict[str, Any
 
 def _show_reasons(resolved: tuple[Resolved, ...], facts: tuple[str, ...]) -> None:
     from toolkit.bundle.manifest import VARIANTS
-    from toolkit.cli.console import note, say
+    from toolkit.cli.console import bold, note, say
 
     for fact in facts:
         note(fact)
     for answer in resolved:
-        say(f"[bold]{answer.precision}[/bold] from {VARIANTS[answer.source].file}")
+        say(bold(answer.precision), f" from {VARIANTS[answer.source].file}")
         for reason in answer.reasons:
             note(f"  {reason}")
 
 
 def _show(folder: Path, built: Built) -> None:
-    from toolkit.cli.console import note, say, table
+    from toolkit.cli.console import bold, note, say, table
 
     rows = []
     for entry in built.engines:
@@ -126,4 +126,4 @@ def _show(folder: Path, built: Built) -> None:
     for sentence in built.notes:
         note(sentence)
     note(f"TensorRT's words: {folder / 'engines'}/*.log")
-    say("Next: [bold]toolkit inspect[/bold] an engine, and [bold]toolkit verify[/bold] on the device.")
+    say("Next: ", bold("toolkit inspect"), " an engine, and ", bold("toolkit verify"), " on the device.")

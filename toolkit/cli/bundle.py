@@ -73,7 +73,7 @@ def unpack(
     from toolkit.bundle.requirements import NOTHING, requirement
     from toolkit.bundle.results import UnpackedBundle
     from toolkit.bundle.unpacking import unpack as unpack_tar
-    from toolkit.cli.console import say
+    from toolkit.cli.console import bold, say
     from toolkit.errors import ToolkitError
 
     target = output or tar.with_suffix("")
@@ -84,7 +84,7 @@ def unpack(
     bundle_from_folder(target, wanted=NOTHING)  # the tar was asked for its signature
     signature = _signature(tar, packed.signed)
     say(f"{target}: {len(packed.places) + 1} files, {signature}")
-    say(f"Next: [bold]toolkit selftest {target}[/bold]")
+    say("Next: ", bold(f"toolkit selftest {target}"))
     return UnpackedBundle(True, target.resolve(), len(packed.places) + 1, signature, packed.signed).as_dict()
 
 
@@ -199,7 +199,7 @@ def _in_words(signed: Signed) -> str:
 
 
 def _show(manifest: dict[str, Any], where: Path) -> None:
-    from toolkit.cli.console import note, say, table
+    from toolkit.cli.console import bold, note, say, table
 
     shape = "x".join(str(manifest["preprocessing"][name]) for name in ("height", "width", "channels"))
     note(f"{where}: {manifest['model']['name']}, uint8 images of {shape}, {len(manifest['labels'])} classes")
@@ -226,4 +226,4 @@ def _show(manifest: dict[str, Any], where: Path) -> None:
     if engines:
         table("Engines", ("engine", "target<", "built with<"), engines)
     else:
-        say("No engines: [bold]toolkit build[/bold] on the device makes them.")
+        say("No engines: ", bold("toolkit build"), " on the device makes them.")

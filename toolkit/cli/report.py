@@ -42,7 +42,7 @@ def command(
     """
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.bundle.requirements import requirement
-    from toolkit.cli.console import note, plain, say, steps
+    from toolkit.cli.console import note, say, steps
     from toolkit.cli.words import typed
     from toolkit.reporting.report import report
 
@@ -53,5 +53,5 @@ def command(
             opened, output, verify=verify, bench=bench, sensitivity=sensitivity, markdown=markdown, data=data,
             images=images, gate=gate, say=typed, on_step=step,
         )  # fmt: skip
-    say(plain(f"{output}: {written.verdict}"))
+    say(f"{output}: {written.verdict}")
     return written.as_dict()

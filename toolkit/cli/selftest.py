@@ -39,20 +39,16 @@ def command(
     """
     from toolkit.bundle.reading import bundle_from_folder
     from toolkit.bundle.requirements import requirement
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import Styled, note, red, say, table
     from toolkit.deployment.selftest import FAILED, NOT_RUN, selftest
 
     opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")
     found = selftest(opened, backends=backend, seconds=seconds, max_slowdown=max_slowdown, record=record)
-    rows = [
-        (check.what, f"[{COLORS[check.verdict]}]{check.verdict}[/{COLORS[check.verdict]}]", plain(check.found))
-        for check in found.checks
-    ]
+    rows = [(check.what, Styled(check.verdict, COLORS[check.verdict]), check.found) for check in found.checks]
     table(f"{opened.model} on this device", ("check", "verdict<", "found<"), rows)
     for check in found.checks:
         if check.fix and check.verdict != NOT_RUN:
-            color = "red" if check.verdict == FAILED else "yellow"
-            say(f"[{color}]{plain(check.what)}[/{color}]: {plain(check.fix)}")
-    say("Still the same model." if found.ok else "[red]Not fit for use as it is.[/red]")
+            say(Styled(check.what, "red" if check.verdict == FAILED else "yellow"), f": {check.fix}")
+    say("Still the same model." if found.ok else red("Not fit for use as it is."))
     return found.as_dict()

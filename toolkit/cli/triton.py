@@ -33,7 +33,7 @@ def command(
     """
     from toolkit.bundle.reading import bundle_from_folder, require_precisions
     from toolkit.bundle.requirements import requirement
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import note, say, table, yellow
     from toolkit.deployment.triton import Serving, repository_from_bundle
 
     opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
@@ -43,6 +43,6 @@ def command(
     rows = [(model.name, model.backend, model.source, model.needs) for model in made.written]
     table(f"{output}", ("model", "backend<", "from<", "needs<"), rows)
     for file, reason in made.left_out.items():
-        say(f"[yellow]left out: {plain(file)}[/yellow]: {plain(reason)}")
+        say(yellow(f"left out: {file}"), f": {reason}")
     note("Only a running server can show " + "; ".join(made.only_a_server_can_show))
     return made.as_dict()
