@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -29,7 +30,8 @@ from toolkit.cli import (
     triton,
     verify,
 )
-from toolkit.cli.words import typed, typed_document
+from toolkit.cli.console import shown
+from toolkit.cli.words import typed_document
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
 from toolkit.storage.documents import Failure, failure_of
@@ -135,7 +137,7 @@ def _line(document: dict[str, Any]) -> str:
 def _tell(text: str) -> None:
     """A line for people, where stderr takes one."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(shown(text), file=sys.stderr)
 
 
 def _leave_the_others(code: int) -> None:
@@ -165,10 +167,11 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
             words = sys.argv[1:] if arguments is None else arguments
             answer = app(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
     except ToolkitError as error:
-        _tell(typed(f"\nerror: {error}"))
+        _tell(f"\nerror: {error}")
         return 1, typed_document(failure_of(error).as_dict())
     except UsageError as error:
-        error.show()
+        error.show(said := io.StringIO())
+        _tell(said.getvalue().rstrip())
         return 2, Failure(False, "UsageError", error.format_message()).as_dict()
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()

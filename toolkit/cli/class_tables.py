@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from toolkit.cli.console import note, plain, say, table
+from toolkit.cli.console import note, red, say, table
 from toolkit.compare.classes import Classes, ClassScore
 
 MOST_CLASSES = 12  # of more, the worst
@@ -14,9 +14,9 @@ MOST_MISTAKES = 3
 def show_warnings(classes: Classes | None, vanished: Mapping[str, Sequence[str]] | None = None) -> None:
     """The first line where there is something that top-1 hides."""
     for sentence in classes.warnings if classes is not None else ():
-        say(f"[red]{plain(sentence)}[/red]")
+        say(red(sentence))
     for name, sentences in (vanished or {}).items():
-        say(f"[red]{plain(name)} never finds what fp32 finds[/red]: {plain('; '.join(sentences))}")
+        say(red(f"{name} never finds what fp32 finds"), f": {'; '.join(sentences)}")
 
 
 def show_classes(title: str, classes: Classes | None, others: Mapping[str, Classes] | None = None) -> None:
@@ -28,7 +28,7 @@ def show_classes(title: str, classes: Classes | None, others: Mapping[str, Class
     columns = ["class", "images", "recall", "precision", *(["lowest recall elsewhere<"] if others else [])]
     rows = [
         (
-            plain(score.name), f"{score.images:,}", _percent(score.recall_percent), _percent(score.precision_percent),
+            score.name, f"{score.images:,}", _percent(score.recall_percent), _percent(score.precision_percent),
             *([_lowest(others, c)] if others else []),
         )
         for c, score in ((c, classes.per_class[c]) for c in shown)
@@ -62,4 +62,4 @@ def _lowest(others: Mapping[str, Classes], index: int) -> str:
     if not known:
         return "-"
     name = min(known, key=lambda name: known[name])
-    return plain(f"{known[name]:.1f} %  {name}")
+    return f"{known[name]:.1f} %  {name}"
