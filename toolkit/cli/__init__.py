@@ -102,7 +102,7 @@ def _kept(document: dict[str, Any] | None) -> int:
     try:
         write_json(output.WANTED.file, document)
     except ToolkitError as error:
-        _tell(typed(f"\nerror: {error}"))
+        _tell(f"\nerror: {error}")
         return 1
     return 0
 
