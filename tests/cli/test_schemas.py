@@ -16,7 +16,7 @@ from tests.schemas import FOLDER, name_of_schema, require_schema, text_of_schema
 from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.results import CheckedBundle, PackedBundle, ShownBundle, SignedBundle, UnpackedBundle
 from toolkit.cli import app, bundle
-from toolkit.data.inspection import DataReport
+from toolkit.data.source import DataReport
 from toolkit.deployment.inspection import Inspection
 from toolkit.deployment.inventory import Inventory
 from toolkit.deployment.predict import Predictions

@@ -35,7 +35,7 @@ def command(
     """
     from toolkit.cli.console import bold, say, steps, table, yellow
     from toolkit.cli.train_tables import show_data
-    from toolkit.data.inspection import inspect_data
+    from toolkit.data.source import inspect_data
     from toolkit.training.train import TrainingData
 
     with steps() as step:

@@ -9,7 +9,8 @@ import pytest
 
 from toolkit.contracts import Dataset, LabeledImages
 from toolkit.data import summary
-from toolkit.data.inspection import findings, inspect_data, similar
+from toolkit.data.describe import findings, similar
+from toolkit.data.source import inspect_data
 
 
 def part(labels: list[int], classes: tuple[str, ...], seed: int = 0) -> LabeledImages:
