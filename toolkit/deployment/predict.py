@@ -162,7 +162,7 @@ def _opened(source: Path, backend: str, precision: str, key: Path | None) -> tup
         raise ToolkitError(
             f"there is no bundle and no model '{source}'",
             found=f"nothing at {source.absolute()}, in bundles/ or in models/",
-            fix="`toolkit list` names those that are here",
+            fix="look at what there is",
         )
     if model is None or (bundle.exists() and not (bundle / CARD).is_file()):
         return "bundle", load(bundle, backend=backend, precision=precision, key=key)
