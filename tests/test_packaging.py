@@ -152,7 +152,7 @@ def walk(folder: Path) -> bool:
     judged, timed = toolkit.verify(built.bundle, gate=99.9), toolkit.bench(built.bundle, batches=(1,))
     page = toolkit.report(built.bundle, folder / "page.html", verify=judged, bench=timed, markdown="CARD.md")
     print(page.verdict, timed.latency[0].p50_ms, judged.as_dict())
-    return toolkit.selftest(built.bundle, backends=("ort", "trt"), record=True).ok
+    return toolkit.selftest(built.bundle, backends=("ort", "trt"), save=True).ok
 
 
 with toolkit.load("bundle", wait="spin") as net:
