@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tries import command
 
 TRAIN = (
     "train tiny --arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --data set.npz --epochs 3 --batch 16 --lr 0.05 "
@@ -17,7 +18,7 @@ ONE = "--backend ort --precision int8-cpu"
 PREPARED = [
     "init .", TRAIN, EXPORT, "calibrate tiny --method minmax --force", "bundle pack bundles/tiny -o tiny.tar",
     "bundle sign tiny.tar --key fresh.pem --new-key", "bundle unpack tiny.tar -o out",
-    "selftest bundles/tiny --backend ort --seconds 0.01 --record", "triton bundles/tiny -o repo",
+    "selftest bundles/tiny --backend ort --seconds 0.01 --save", "triton bundles/tiny -o repo",
 ]  # fmt: skip
 DOCUMENTS = {
     "v.json": f"verify bundles/tiny {ONE} --images 40 --gate 1",
@@ -73,12 +74,10 @@ def _record(workspace: Path) -> bool:
 
 
 def _signature(workspace: Path) -> bool:
-    from toolkit.bundle.packing import check_tar
-
     private, public = workspace / "fresh.pem", workspace / "fresh.pub"
     if not (workspace / "tiny.tar.sig").is_file() or not public.is_file():
         return all(path.read_bytes().endswith(b"-----\n") for path in (private, public) if path.is_file())
-    return check_tar(workspace / "tiny.tar", public) is not None
+    return command(workspace, "bundle check tiny.tar --key fresh.pub")() == 0
 
 
 def _page(workspace: Path) -> bool:
@@ -120,7 +119,7 @@ WRITERS = (
            ("tiny.tar.sig", "fresh.pem", "fresh.pub"), _signature, fresh=True),
     Writer("bundle unpack", "bundle unpack tiny.tar -o out", ("out",), _bundle("out")),
     Writer("build", "build out --target rtx --precision int8 --opt-level 0", ("out",), _bundle("out")),
-    Writer("selftest --record", "selftest bundles/tiny --backend ort --seconds 0.01 --record", ("bundles/tiny",),
+    Writer("selftest --save", "selftest bundles/tiny --backend ort --seconds 0.01 --save", ("bundles/tiny",),
            _json("bundles/tiny/*.json")),
     Writer("report", REPORT, ("page.html", "card.md"), _page),
     Writer("triton", "triton bundles/tiny -o repo", ("repo",), _json("repo/*.json")),
