@@ -20,6 +20,7 @@ PREPARED = [
     "bundle sign tiny.tar --key fresh.pem --new-key", "bundle unpack tiny.tar -o out",
     "selftest bundles/tiny --backend ort --seconds 0.01 --save", "triton bundles/tiny -o repo",
 ]  # fmt: skip
+PACKED = [line for line in PREPARED if line.startswith(("init", "bundle", "triton"))]  # of a bundle that is there
 DOCUMENTS = {
     "v.json": f"verify bundles/tiny {ONE} --images 40 --gate 1",
     "b.json": f"bench bundles/tiny {ONE} --batch 1 --seconds 0.05",

@@ -159,7 +159,7 @@ KINDS: dict[str, tuple[str, str, Callable[[Path], Files]]] = {
     "hostile cards": ("models/tiny/card.json", "export tiny --no-engines -o h/b",
                       lambda w: jsons((w / "models/tiny/card.json").read_text())),
     "hostile npz": ("h/x.npz", "train net --arch resnet8 --epochs 1 --images 8 --data h/x.npz", npzs),
-    "hostile images": ("h/set/train/a/x.png", "train net --arch resnet8 --epochs 1 --images 8 --data h/set", images),
+    "hostile images": ("h/set/a/x.png", "train net --arch resnet8 --epochs 1 --images 8 --data h/set", images),
     "hostile ONNX": ("h/x.onnx", "export h/x.onnx --data set.npz --pixels 0-1 --no-engines -o h/b", onnxs),
     "hostile checkpoints": ("h/x.pth", "export build:net --checkpoint h/x.pth --data set.npz --size 16x16x1 "
                             "--no-engines -o h/b", checkpoints),
@@ -211,7 +211,7 @@ def _beside(workspace: Path) -> None:
     from PIL import Image
 
     for name in "abcd":
-        folder = workspace / "h/set/train" / name
+        folder = workspace / "h/set" / name
         folder.mkdir(parents=True)
         for index in range(12):
             Image.new("L", (16, 16), 20 * index).save(folder / f"{index}.png")
