@@ -4,9 +4,9 @@
 
 The threads share a net and classify in batches of 1 to 64; twice a second the bundle is loaded anew and takes its
 place, and whoever leaves the old one last closes it. Answers are compared with the first ones, bit for bit. Prints a
-table on stderr (a line for each twentieth of the time) and one JSON document on stdout. Exits with 1 where an answer differed, a
-call failed, or resident memory, threads or descriptors are higher in the last quarter than in the second (memory by
-more than 1 % and 4 MiB; the others by more than 1: a net may be closing).
+table on stderr (a line for each twentieth of the time) and one JSON document on stdout. Exits with 1 where an answer
+differed, a call failed, or resident memory, threads or descriptors are higher in the last quarter than in the second
+(memory by more than 1 % and 4 MiB; the others by more than 1: a net may be closing).
 """
 
 from __future__ import annotations
