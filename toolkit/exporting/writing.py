@@ -22,6 +22,7 @@ from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, ten
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
+from toolkit.exporting.numbers import notes_of_weights
 from toolkit.exporting.result import Exported, judged
 from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
@@ -109,6 +110,7 @@ def bundle_from_model(
         }
         (fresh / MANIFEST).write_text(manifest_text(manifest))
     said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+    said += notes_of_weights(made.onnx["fp32"])
     notes = (*filter(None, said), *notes)
     return Exported(
         ok=True,
