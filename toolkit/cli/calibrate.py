@@ -53,7 +53,7 @@ def command(
 
       toolkit calibrate theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from toolkit.cli.console import say, steps
+    from toolkit.cli.console import bold, say, steps
     from toolkit.exporting.calibrate import calibrate
     from toolkit.exporting.options import CalibrateOptions
 
@@ -77,7 +77,7 @@ def command(
     show_choice(found)
     path, record = found.save(output), found.record
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
-    say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
+    say("Next: ", bold(f"toolkit export MODEL --int8 --record {path}"), " with the same images.")
     return found.saved_as(path).as_dict()
 
 

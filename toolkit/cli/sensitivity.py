@@ -48,7 +48,7 @@ def command(
 
       toolkit sensitivity theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from toolkit.cli.console import say, steps, table
+    from toolkit.cli.console import bold, say, steps, table
     from toolkit.exporting.calibrate import save_sensitivities, sensitivities_of_model, title_of
     from toolkit.exporting.options import CalibrateOptions
 
@@ -72,5 +72,5 @@ def command(
     table(title_of(found), ("convolution", "rel. L2", "flips"), rows)
     found = save_sensitivities(found, output)
     what = f"{model} " if model else ""
-    say(f"{output or found.folder}/sensitivity.png. Next: [bold]toolkit export {what}--int8 --max-drop 0.1[/bold]")
+    say(f"{output or found.folder}/sensitivity.png. Next: ", bold(f"toolkit export {what}--int8 --max-drop 0.1"))
     return found.as_dict()

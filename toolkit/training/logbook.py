@@ -14,7 +14,7 @@ from toolkit.errors import MissingPackage, ModelError
 from toolkit.lazy import needs
 from toolkit.storage.files import os_errors
 
-LOG, CURVE, TENSORBOARD = "training.jsonl", "training.png", "tensorboard"
+LOG, CURVE, CONFUSION, TENSORBOARD = "training.jsonl", "training.png", "confusion.png", "tensorboard"
 
 
 @dataclass(frozen=True)
