@@ -23,7 +23,7 @@ INTRODUCTION = """\
 # Every command
 
 What `--help` says, on one page. A command exits 0 (done), 1 (not what was asked, with the reason) or 2 (wrong command
-line). What people read goes to stderr; the last line of stdout is one JSON document ([schema/](schema/README.md)).
+line). What people read goes to stderr; stdout in a pipe or a file gets one JSON document ([schema/](schema/README.md)).
 """
 TAKES = {int: "a whole number", float: "a number", Path: "a path", bool: "", str: "text"}
 MARKS = re.compile(r"\[/?(?:bold|dim|italic)\]")  # what the terminal turns into colors
