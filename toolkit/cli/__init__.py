@@ -18,11 +18,13 @@ from toolkit.cli import (
     bundle,
     cache,
     calibrate,
+    data,
     doctor,
     export,
     init,
     inspect,
     output,
+    predict,
     report,
     selftest,
     sensitivity,
@@ -30,6 +32,7 @@ from toolkit.cli import (
     triton,
     verify,
 )
+from toolkit.cli import list as listing
 from toolkit.cli.console import shown
 from toolkit.cli.words import typed_document
 from toolkit.errors import ToolkitError
@@ -53,7 +56,8 @@ INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
 for verb in (
-    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, cache, init,
+    data, train, calibrate, sensitivity, export, build, inspect, verify, bench, report, predict, selftest, triton,
+    listing, doctor, cache, init,
 ):  # fmt: skip
     app.command(verb.__name__.rpartition(".")[2])(output.with_output(verb.command))
 for registered in bundle.app.registered_commands:
