@@ -65,7 +65,8 @@ def _section(words: str, command: Command) -> str:
 
 
 def _argument(name: str, info: ParameterInfo) -> str:
-    return (info.metavar or name).upper() if info.default is ... else f"[{(info.metavar or name).upper()}]"
+    word = (info.metavar or name.upper()).strip("[]")
+    return word if info.default is ... else f"[{word}]"
 
 
 def _row(name: str, hint: Any, info: ParameterInfo) -> str:
