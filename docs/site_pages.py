@@ -23,3 +23,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links up to these pages stay inside of the site."""
     return re.sub(r"\]\(\.\./(" + "|".join(map(re.escape, ABOVE)) + ")", r"](\1", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    r"""Takes the backslash of `\|` in a table away, which GitHub does in code too, and Python-Markdown does not."""
+    return re.sub(r"<t[dh].*?</t[dh]>", lambda cell: cell[0].replace(r"\|", "|"), html, flags=re.DOTALL)

@@ -25,7 +25,7 @@ INTRODUCTION = """\
 What `--help` says, on one page. A command exits 0 (done), 1 (not what was asked, with the reason) or 2 (wrong command
 line). What people read goes to stderr; stdout in a pipe or a file gets one JSON document ([schema/](schema/README.md)).
 """
-TAKES = {int: "a whole number", float: "a number", Path: "a path", bool: "", str: "text"}
+TAKES = {int: "NUMBER", float: "NUMBER", Path: "PATH", bool: "", str: "TEXT"}
 MARKS = re.compile(r"\[/?(?:bold|dim|italic)\]")  # what the terminal turns into colors
 
 Command = Callable[..., Any]
@@ -60,7 +60,7 @@ def _section(words: str, command: Command) -> str:
     parts = [f"## {words}", f"```text\n{' '.join([words, *named, '[OPTIONS]'])}\n```", _plain(text.strip())]
     parts += ["```sh\n" + "\n".join(examples) + "\n```"] if examples else []
     rows = [_row(*entry) for entry in parameters(command)]
-    parts += ["| | takes | |\n|---|---|---|\n" + "\n".join(rows)] if rows else []
+    parts += ["| | |\n|---|---|\n" + "\n".join(rows)] if rows else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,14 +72,20 @@ def _argument(name: str, info: ParameterInfo) -> str:
 def _row(name: str, hint: Any, info: ParameterInfo) -> str:
     words = [_argument(name, info)] if isinstance(info, ArgumentInfo) else list(info.param_decls or ())
     assert words, f"{name} has no name that is typed"
-    cells = ", ".join(f"`{word}`" for word in words), _takes(hint, info), _plain(info.help or "") + _default(info)
-    return "| " + " | ".join(cells) + " |"
+    takes = "" if isinstance(info, ArgumentInfo) else _takes(hint, info)
+    said = ", ".join(f"`{word}`" for word in [*words[:-1], f"{words[-1]} {takes}".rstrip()])
+    said = said.replace("|", "\\|")
+    return f"| {said} | {_plain(info.help or '')}{_limits(info)}{_default(info)} |"
 
 
 def _takes(hint: Any, info: ParameterInfo) -> str:
-    (kind, *_) = [part for part in (*typing.get_args(hint), hint) if part in TAKES]
-    low = "" if info.min is None else f" from {info.min:g}"
-    return TAKES[kind] + low + ("" if info.max is None else f" to {info.max:g}")
+    return info.metavar or next(TAKES[part] for part in (*typing.get_args(hint), hint) if part in TAKES)
+
+
+def _limits(info: ParameterInfo) -> str:
+    low = "" if info.min is None else f" from {info.min:,.12g}"
+    high = "" if info.max is None else f" to {info.max:,.12g}"
+    return f" ({(low + high).strip()})" if low or high else ""
 
 
 def _default(info: ParameterInfo) -> str:
