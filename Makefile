@@ -64,7 +64,7 @@ $(DOCS_VENV)/.installed: pyproject.toml constraints.txt
 
 docs: $(DOCS_VENV)/.installed  ## The pages as a site in build/docs/; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
-	@echo "open build/docs/index.html"
+	@echo "open build/docs/index.html; to search in it: python3 -m http.server --directory build/docs"
 
 picture: $(INSTALLED)  ## docs/report.png anew, from the page of the demo (needs chromium)
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1480 \
