@@ -17,7 +17,9 @@ PANEL = "For FILE.onnx"
 SKIP_BAD = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud.")
 CONVERT = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit.")
 RESIZE = typer.Option(
-    None, "--resize", help="How --convert treats other proportions: squash, crop or pad. (default: squash)"
+    None,
+    "--resize",
+    help="With other proportions: squash, crop or pad. (default: the model's own way, or squash)",
 )
 NAME = typer.Option(None, "--name", help="What to call it. (default: from FILE)", rich_help_panel=PANEL)
 LABELS = typer.Option(

@@ -41,6 +41,8 @@ def show_data(found: TrainingData) -> None:
         )
     for reason in found.skipped:
         note(f"left out: {reason}")
+    for what in found.notes:
+        say(f"[yellow]{what}[/yellow]")
 
 
 def _rows(train: dict[str, int], test: dict[str, int]) -> list[tuple[str, str, str, str]]:

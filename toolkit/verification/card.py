@@ -11,7 +11,6 @@ from typing import Any
 from toolkit.compare.parity import logits_in_batches, score_from_logits
 from toolkit.contracts import LabeledImages, require_images
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import images_of_model, labeled_as
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, Card
@@ -55,7 +54,7 @@ def verify_card(
     loaded = load_model(folder_of_model(os.fspath(model)))
     fitting: dict[str, Any] = {
         "convert": convert or resize is not None,
-        "resize": resize or SQUASH,
+        "resize": resize or loaded.card.resize,
         "skip_bad": skip_bad,
     }
     judged = _images(loaded.card, data, images, fitting)
