@@ -189,13 +189,14 @@ def save_model(
     """Writes card and weights together, or neither; returns the card with the weights' sha256 in it.
 
     Args:
-        beside: further files of the folder, by name.
+        beside: further files of the folder, by name. What else an older folder holds stays there.
     """
     with needs("write weights"):
         from safetensors.torch import save
     data = save({k: v.detach().cpu().contiguous() for k, v in net_weights.items()})
     card = replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
-    with folder_replaced(folder, owned_by=CARD) as fresh:
+    own = {WEIGHTS, CARD, *(beside or {})}
+    with folder_replaced(folder, CARD, lambda name: name in own or name.startswith("tensorboard/")) as fresh:
         (fresh / WEIGHTS).write_bytes(data)
         (fresh / CARD).write_text(card.text())
         for name, content in (beside or {}).items():
