@@ -16,7 +16,7 @@ from toolkit.errors import ModelError
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
-from toolkit.storage.files import os_errors, sha256_of_file
+from toolkit.storage.files import open_regular, os_errors, sha256_of_file
 from toolkit.storage.folders import folder_replaced
 from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room
 
@@ -74,6 +74,8 @@ def tensors_from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; a truncated or foreign file is a ModelError."""
     with needs("read weights"):
         from safetensors import SafetensorError, safe_open
+    with os_errors(path, "read"), open_regular(path, ModelError):
+        pass  # a pipe would be waited for
     try:
         with os_errors(path, "read"), safe_open(path, framework="pt") as stream:
             return {key: stream.get_tensor(key) for key in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
@@ -156,7 +158,9 @@ def require_float(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
     Raises:
         ModelError: by the name of the tensor and of its type.
     """
-    if value.is_quantized or value.layout != torch.strided:
+    if value.is_meta:
+        found = f"{_short(value.dtype)} on the device 'meta', a shape without numbers"
+    elif value.is_quantized or value.layout != torch.strided:
         found = f"{_short(value.dtype)}{'' if value.is_quantized else f', {value.layout}'}"
     elif not wanted.is_floating_point() or value.dtype in FLOATS:
         return
