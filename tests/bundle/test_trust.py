@@ -436,3 +436,4 @@ def test_a_key_pair_is_whole_or_not_at_all(tmp_path: Path) -> None:
         sign(content_of(tar, TAR_BYTES), "0" * 64, private)
         check_tar(tar, Requirement((public,)))
         assert private.stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.glob(".*.part")), "a copy of a private key was left"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir.passes.common  # noqa: F401 - takes seconds, and is no part of a refusal
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -24,6 +24,7 @@ from toolkit.exporting.user_onnx import Pixels, opened_from_file
 from toolkit.graph.stranger import trial
 from toolkit.graph.stranger.trial import require_runs
 
+importlib.import_module("onnx_ir.passes.common")  # takes seconds, and is no part of a refusal
 SHAPE = ("batch", 3, 8, 8)
 OPSET = [helper.make_opsetid("", 17)]
 

@@ -21,6 +21,7 @@ from toolkit.storage.documents import Document
 from toolkit.storage.files import Content, content_of, write_bytes, write_new
 from toolkit.storage.hints import Count
 from toolkit.storage.limits import KEY_BYTES
+from toolkit.storage.parts import sweep
 from toolkit.storage.replacing import require_replaceable
 
 RAW_BYTES = 64  # of the signature itself; a file of so many is of the first format
@@ -92,6 +93,8 @@ def sign(tar: Content, manifest_sha256: str, private: Path, version: int = 0) ->
         raise ToolkitError(
             "a bundle's version is a number that counts up", found=version, allowed=f"0 to {MOST_VERSION}"
         )
+    for half in (private, private.with_suffix(".pub")):
+        sweep(half)  # of a process that died while it made the pair: a copy of the key would lie there for ever
     key, path = _private_key(private), signature_path(tar.path)
     signed = Signed(_id_of(key.public_key()), version, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
     text = (

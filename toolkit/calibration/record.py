@@ -145,7 +145,7 @@ def record_from_content(content: Content) -> Record:
             _ranges(document.get("cpu", {}), "cpu"),
             int(document["format"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CalibrationError(
             f"{path} is not a calibration record", found=f"{type(error).__name__}: {error}"
         ) from error

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toolkit.cli.output import WANTED
 from toolkit.cli.words import typed
 
 if TYPE_CHECKING:
@@ -25,9 +26,16 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 Step = Callable[[str, int, int], None]
 
 
-@cache
 def console() -> Console:
-    """The console on stderr; 100 columns where stderr is no terminal, so that logs read alike everywhere."""
+    """The console on stderr, silent with --quiet."""
+    found = _console()
+    found.quiet = WANTED.quiet
+    return found
+
+
+@cache
+def _console() -> Console:
+    """100 columns where stderr is no terminal, so that logs read alike everywhere."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else 100)

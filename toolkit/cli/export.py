@@ -165,9 +165,11 @@ def _show_budget(budget: Budget) -> None:
 
 def _show(made: Exported) -> None:
     from toolkit.bundle.manifest import VARIANTS
+    from toolkit.cli.class_tables import show_classes, show_warnings
     from toolkit.cli.console import bold, note, say, table, yellow
 
     count = made.manifest["evaluation"]["images"]
+    show_warnings((made.classes or {}).get("fp32"), made.vanished)
     accuracy = {VARIANTS[precision].file: value for precision, value in made.parity.items()}
     rows = []
     for name, entry in made.manifest["files"].items():
@@ -184,6 +186,8 @@ def _show(made: Exported) -> None:
             )
         )
     table(f"{made.bundle}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    classes = made.classes or {}
+    show_classes("fp32", classes.get("fp32"), {name: one for name, one in classes.items() if name != "fp32"})
     for entry in made.engines:
         layers = entry["census"]
         if layers and entry["precision"] == "int8":

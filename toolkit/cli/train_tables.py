@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toolkit.cli.class_tables import show_classes, show_warnings
 from toolkit.cli.console import bold, console, note, say, table, yellow
+from toolkit.compare.classes import Classes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,10 +97,13 @@ def show_trained(trained: TrainingResult, folder: Path, following: str) -> None:
             f"{trained.best_epoch}, {trained.holdout_top1_percent:.2f} % on the held-out images. Go on with --resume.",
         )
         return
+    classes = Classes.from_dict(accuracy["classes"])
+    show_warnings(classes)
     low, high = accuracy["interval95_percent"]
     say(bold(f"{folder}"), f": top-1 {accuracy['top1_percent']:.2f} % ({low:.2f} to {high:.2f}) on "
         f"{accuracy['images']:,} test images, epoch {trained.best_epoch} of {trained.epochs_done}.")  # fmt: skip
-    say("training.png there is the learning curve, training.jsonl its numbers.")
+    show_classes(folder.name, classes)
+    say("training.png there is the learning curve, training.jsonl its numbers, confusion.png what was taken for what.")
     say("Next: ", bold(following))
 
 

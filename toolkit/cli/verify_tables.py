@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from toolkit.cli.class_tables import show_classes, show_warnings
 from toolkit.cli.console import Styled, bold, green, note, red, say, table, yellow
 from toolkit.compare.gate import FAIL, PASS, UNDECIDED
 from toolkit.compare.parity import Parity, Score
@@ -17,7 +18,11 @@ MOST_LAYERS = 5
 
 def show(found: Verification) -> None:
     """Prints tables and sentences to stderr."""
+    classes = found.classes or {}
+    show_warnings(classes.get(found.reference), found.vanished)
     _pairs(found)
+    others = {name: one for name, one in classes.items() if name != found.reference}
+    show_classes(found.reference, classes.get(found.reference), others)
     _sources(found)
     for name, pair in found.pairs.items():
         _flips(found, name, pair)
@@ -38,8 +43,10 @@ def show_card(found: ModelVerification) -> None:
         found.model.name, f"{score.top1_percent:.2f} %", f"{score.low_percent:.2f} - {score.high_percent:.2f}", said,
         "" if claimed is None else green("true") if found.ok else red("NOT TRUE"),
     )  # fmt: skip
+    show_warnings(found.classes)
     title = f"{found.model} on {found.images.count:,} images of {found.images.source}"
     table(title, ("model", "top-1", "95 %", "card says", "<"), [row])
+    show_classes(found.model.name, found.classes)
     if not found.ok:
         say(red("The card claims another accuracy than these weights have."), " Train again, or restore the folder.")
 

@@ -19,6 +19,7 @@ from toolkit.contracts import Float32, Int64, LabeledImages, Preprocessing
 from toolkit.data import sample
 from toolkit.data.model_images import ModelImages
 from toolkit.errors import ExportError, ModelError
+from toolkit.exporting.numbers import doubts_in_numbers
 from toolkit.exporting.readings import CARD, TORCH, Ask, Reading, readings_of, runner_asks
 from toolkit.graph.answer_end import ends_in_sigmoids
 from toolkit.runtime.ort.runner import OrtRunner
@@ -124,6 +125,7 @@ def fp32_of_graph(
             doubts += _in_labels(answers, judged, said)
     doubts += _in_pixels(images.calibration, preprocessing, said)
     doubts += doubts_in_answers(answers, judged.labels, judged.classes, said.expected)
+    doubts += doubts_in_numbers(logits)
     return Fp32(logits, kind, _with_fixes(doubts, said), len(tried), min(screened, len(judged)))
 
 

@@ -14,13 +14,15 @@ from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS, old_
 from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
-from toolkit.compare.parity import logits_in_batches, parity_from_logits
+from toolkit.compare.classes import classes_from_answers, classes_that_vanish
+from toolkit.compare.parity import answers_of, logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
 from toolkit.data.subsets import balanced
 from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, tensorrt_for_target
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
+from toolkit.exporting.numbers import notes_of_weights
 from toolkit.exporting.result import Exported, judged
 from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
@@ -71,6 +73,8 @@ def bundle_from_model(
         parity = {
             p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"], got, labels) for p, got in logits.items()
         }
+        classes = {p: classes_from_answers(answers_of(got), labels, model.card.labels) for p, got in logits.items()}
+        vanished = {p: tuple(classes_that_vanish(classes["fp32"], found)) for p, found in classes.items()}
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
         engines, no_engines, notes = _build_engines(fresh, built, options, on_step)
@@ -108,6 +112,7 @@ def bundle_from_model(
         (fresh / MANIFEST).write_text(manifest_text(manifest))
         replaced = old.said({entry["file"] for entry in engines})
     said = [replaced, f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+    said += notes_of_weights(made.onnx["fp32"])
     notes = (*filter(None, said), *notes)
     return Exported(
         ok=True,
@@ -126,6 +131,8 @@ def bundle_from_model(
         manifest=manifest,
         parity=parity,
         graphs=made,
+        classes=classes,
+        vanished={precision: sentences for precision, sentences in vanished.items() if sentences},
     )
 
 

@@ -80,6 +80,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     _require_known_operators(path, model, opset)
     _require_one_tensor(path, "input", model)
     _require_evaluation(path, model)
+    _require_numbers(path, model)
     _choose_output(path, model, output)
     _require_one_tensor(path, "output", model)
     try:
@@ -177,6 +178,17 @@ def _require_evaluation(path: Path, model: onnx.ModelProto) -> None:
                 found=f"'{node.name or node.op_type}' does something else in training",
                 allowed="a network in evaluation mode",
                 fix="call model.eval() before torch.onnx.export, and leave out training=",
+            )
+
+
+def _require_numbers(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses NaN in a weight; infinity is what masks are made of."""
+    for name, values in arrays_of(model.graph).items():
+        if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
+            raise ModelError(
+                f"weight '{name}' of {path} holds NaN",
+                found=f"{int(np.isnan(values).sum()):,} of {values.size:,} numbers",
+                fix="train again with a smaller learning rate, or take an earlier checkpoint",
             )
 
 

@@ -18,7 +18,7 @@ from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
 from toolkit.storage.files import open_regular, os_errors, sha256_of_file
 from toolkit.storage.folders import folder_replaced
-from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room
+from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room, nearest
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,11 @@ def folder_of_model(model: str | None) -> Path:
     folder = find_in_room("models", name)
     folder = folder or (Path(name) if Path(name).is_dir() else None)
     if folder is None:
+        meant = nearest(Path(name).name, names_in_room("models"))
         raise ModelError(
             f"there is no model '{name}'",
             allowed="a model folder, or one of: " + (", ".join(names_in_room("models")) or "(none yet)"),
-            fix=f"`toolkit.train({Path(name).name!r}, data='fashion-mnist')`",
+            fix=f"did you mean {meant}?" if meant else "check the path; look at what there is",
         )
     return folder
 
