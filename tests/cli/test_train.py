@@ -54,6 +54,26 @@ def test_a_config_gives_options_and_the_command_line_wins(toolkit: Toolkit, tmp_
     assert training["threads"] >= 1
 
 
+def test_photos_that_were_cropped_in_training_are_cropped_by_export_and_verify(
+    toolkit: Toolkit, tmp_path: Path
+) -> None:
+    images, labels = structured_set(160, 4, seed=6)
+    np.savez(
+        tmp_path / "wide.npz", images=np.concatenate([images[:, :, :8], images, images[:, :, 8:]], 2), labels=labels
+    )
+    words = ("--data", tmp_path / "wide.npz", "--size", "16x16x1", "--resize", "crop")
+    answer = toolkit("train", "cropped", *NET, *words, "--epochs", "1")
+    assert answer.code == 0, answer.text
+    assert "were cropped" in answer.text
+    assert card_of(Path.cwd(), "cropped")["training"]["options"]["resize"] == "crop"
+    again = toolkit("verify", "cropped", "--data", tmp_path / "wide.npz", "--convert")
+    assert again.document["card_top1_percent"] == answer.document["accuracy"]["top1_percent"]  # the very same images
+    exported = toolkit("export", "cropped", "--data", tmp_path / "wide.npz", "--convert", "--force", "-o", "cropped")
+    assert exported.code == 0, exported.text
+    manifest = json.loads(Path("cropped/manifest.json").read_text())
+    assert manifest["evaluation"]["read"]["resize"] == "crop"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
-from torch.onnx._internal._lazy_import import onnxscript_apis
+from torch.onnx._internal._lazy_import import onnxscript_apis  # type: ignore[attr-defined]
 
 from tests.zoo import mobile, plain, tokens
 from toolkit.contracts import Float32, Preprocessing, UInt8

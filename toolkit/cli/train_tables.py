@@ -44,6 +44,8 @@ def show_data(found: TrainingData) -> None:
         )
     for reason in found.skipped:
         note(f"left out: {reason}")
+    for what in found.notes:
+        say(yellow(what))
 
 
 def _rows(train: dict[str, int], test: dict[str, int]) -> list[tuple[str, str, str, str]]:

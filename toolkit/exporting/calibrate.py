@@ -11,6 +11,7 @@ from toolkit.calibration.plausibility import require_plausible
 from toolkit.calibration.record import RECORD, Record, record_from_file, write_record
 from toolkit.contracts import UInt8
 from toolkit.errors import CalibrationError, ToolkitError
+from toolkit.exporting.artifacts import require_layers
 from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
 from toolkit.exporting.subject import Subject, subject_of
 from toolkit.quantization.charts import png_of_bars
@@ -124,6 +125,7 @@ def calibrate(
 
 
 def _measured(subject: Subject, options: CalibrateOptions, on_step: Step) -> Choice:
+    require_layers(subject.graph, "export it without `int8=`: there is nothing to calibrate")
     pixels = subject.images.images_nhwc
     method, percentile = options.measuring(subject.recipe)
     return ranges_by_parity(
@@ -145,7 +147,7 @@ def sensitivities_of_model(
     user: UserModel | None = None,
     on_step: Step = lambda what, done, total: None,
 ) -> Sensitivities:
-    """What INT8 costs in each convolution alone, with the arguments of `calibrate`.
+    """What INT8 costs in each layer alone, with the arguments of `calibrate`.
 
     Raises:
         ToolkitError: as `calibrate`, or there are too few images to hold some out.
@@ -163,7 +165,7 @@ def sensitivities_of_model(
 
 def title_of(found: Sensitivities) -> str:
     """What its table and its chart show."""
-    return f"INT8 in one convolution alone, {found.method}, {found.images} held-out images"
+    return f"INT8 in one layer alone, {found.method}, {found.images} held-out images"
 
 
 def save_sensitivities(found: Sensitivities, folder: PathLike | None = None) -> Sensitivities:

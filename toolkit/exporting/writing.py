@@ -24,6 +24,7 @@ from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
 from toolkit.exporting.numbers import notes_of_weights
 from toolkit.exporting.result import Exported, judged
+from toolkit.graph.newer_exporter import EXPORTER
 from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
@@ -113,6 +114,7 @@ def bundle_from_model(
         replaced = old.said({entry["file"] for entry in engines})
     said = [replaced, f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
     said += notes_of_weights(made.onnx["fp32"])
+    said.append(_exporter_in_words(made))
     notes = (*filter(None, said), *notes)
     return Exported(
         ok=True,
@@ -139,6 +141,12 @@ def bundle_from_model(
 def _doubts_in_words(made: Graphs) -> list[str]:
     """What was exported in spite of, with --force."""
     return [f"In spite of a doubt: {doubt.what}." for doubt in made.fp32.doubts]
+
+
+def _exporter_in_words(made: Graphs) -> str:
+    """Where the usual exporter could not."""
+    properties = {entry.key: entry.value for entry in made.onnx["fp32"].metadata_props}
+    return f"{properties[EXPORTER]}." if EXPORTER in properties else ""
 
 
 def _output(made: Graphs, classes: int) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any
 from toolkit.benchmarking.result import Benchmark
 from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.markup import Markup, definitions, element, joined, paragraph, table
-from toolkit.reporting.words import percent, size
+from toolkit.reporting.words import percent, signed, size
 from toolkit.verification.result import Verification
 
 
 def conditions_section(evidence: Evidence) -> Markup:
     """Host, runners, images, warnings; what could not run, with its reason."""
-    parts = [_of_bench(evidence.bench), _of_verify(evidence.verify)]
+    parts = [_of_bench(evidence.bench), _of_verify(evidence.verify), _of_export(evidence)]
     if evidence.bench:
         parts.append(table("What ran", ("runner", "engine<"), list(evidence.bench.runners.items())))
     if evidence.unavailable:
@@ -38,6 +38,27 @@ def _of_verify(verify: Verification | None) -> Markup:
     if verify.not_checked:
         parts.append(table("What verify could not look at", ("what", "reason<"), list(verify.not_checked.items())))
     return joined(parts)
+
+
+def _of_export(evidence: Evidence) -> Markup:
+    """What the manifest says that each file did at export, and on which images."""
+    if not evidence.measured:
+        return Markup("")
+    rows = [
+        (
+            evidence.files.get(variant, variant),
+            f"{parity.candidate_score.images:,}",
+            percent(parity.candidate_score.top1_percent),
+            signed(parity.change_points),
+            f"{parity.flips:,}",
+        )
+        for variant, parity in evidence.measured.items()
+    ]
+    entry = evidence.manifest.get("evaluation") or {}
+    images = [("Source", entry.get("source")), ("sha256", element("code", entry.get("sha256"), class_="hash"))]
+    head = element("h3", "What export measured")
+    columns = ("file", "images", "top-1", "change", "flips")
+    return joined([head, table("Each file on the images of the export", columns, rows), definitions(images)])
 
 
 def _machine(bench: Benchmark) -> list[tuple[str, object]]:

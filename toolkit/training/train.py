@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration.record import RECORD
 from toolkit.contracts import Dataset
 from toolkit.data import dataset_from_spec, summary, without_test_images
+from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import RECIPE, ModelImages, images_from_dataset, write_images
 from toolkit.data.model_images import Recipe as ImageRecipe
 from toolkit.errors import ToolkitError
@@ -42,11 +43,13 @@ class TrainingData:
         facts: counts, hashes, duplicates, mean and std, as `toolkit.data.summary` gives them.
         dropped: training images left out because they are also test images.
         skipped: damaged files that were left out, each with the reason.
+        notes: what was done to the images, in sentences.
     """
 
     facts: dict[str, Any]
     dropped: int
     skipped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class SaidByAnother(ToolkitError):
@@ -152,7 +155,7 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
     if options.qat:
         _require_classes(start, dataset.train.classes)
     recipe = options.recipe(FROM_NOTHING if start is None else fine_tuning_defaults(len(dataset.train)))
-    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped)))
+    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped), whole.notes))
     different = len({image.tobytes() for image in dataset.train.images_nhwc})
     images = images_from_dataset(
         dataset, ImageRecipe(data, min(options.images, different), options.seed), most_evaluation=MOST_EVALUATION
@@ -164,7 +167,7 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
         qat = fake_quantization_of_model(start, images.calibration)
     said = _for_the_card(options, data)
     said |= {"arch": None if start is not None else arch, "epochs": recipe.epochs, "batch": recipe.batch}
-    said |= {"lr": recipe.lr}
+    said |= {"lr": recipe.lr, "resize": _resize(options, start)}
     plan = Plan(
         name, arch, options.network(), dataset, recipe, device, workspace() / "models" / name, call.said(),
         start=start, world=world, tensorboard=options.tensorboard, dropped=dropped, qat=qat, options=said,
@@ -209,11 +212,16 @@ def _dataset(call: _Call, start: LoadedModel | None) -> Dataset:
         call.data,
         seed=options.seed,
         shape=options.shape() if start is None else start.card.preprocessing.shape,
-        convert=options.convert,
+        convert=options.converts,
+        resize=_resize(options, start),
         skip_bad=options.skip_bad,
         download=options.download,
         on_progress=lambda done, total: call.on_step("read images", done, total),
     )
+
+
+def _resize(options: TrainOptions, start: LoadedModel | None) -> str:
+    return options.resize or (SQUASH if start is None else start.card.resize)
 
 
 def _require_classes(start: LoadedModel | None, classes: tuple[str, ...]) -> None:

@@ -12,7 +12,6 @@ from toolkit.compare.classes import classes_from_answers
 from toolkit.compare.parity import answers_of, logits_in_batches, score_from_logits
 from toolkit.contracts import LabeledImages, require_images
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import images_of_model, labeled_as
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, Card
@@ -57,7 +56,7 @@ def verify_card(
     loaded = load_model(folder_of_model(os.fspath(model)))
     fitting: dict[str, Any] = {
         "convert": convert or resize is not None,
-        "resize": resize or SQUASH,
+        "resize": resize or loaded.card.resize,
         "skip_bad": skip_bad,
     }
     judged = _images(loaded.card, data, images, fitting)
