@@ -78,11 +78,13 @@ def command(
     from toolkit.cli.console import note, red, say, show_unavailable, steps
     from toolkit.cli.options import numbers_within
     from toolkit.storage.files import write_json
+    from toolkit.storage.replacing import require_replaceable
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
+        require_replaceable(save, "run that toolkit bench saved", lambda data: b'"toolkit/bench/' in data, "save")
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = bench(

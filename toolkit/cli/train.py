@@ -149,6 +149,7 @@ def command(
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a folder out, aloud."),
     tensorboard: bool = typer.Option(False, "--tensorboard", help="Scalars in models/NAME/tensorboard/ too."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run of the same name."),
+    force: bool = typer.Option(False, "--force", help="Replace a model of the same name."),
 ) -> dict[str, Any] | int:
     """Train a ResNet for small images and write models/NAME: card, weights, training.jsonl and training.png.
 
@@ -184,7 +185,7 @@ def command(
         weight_decay=weight_decay, label_smoothing=label_smoothing, warmup=warmup, crop=crop, flip=flip, ema=ema,
         holdout=holdout, amp=amp, deterministic=deterministic, stem_kernel=stem_kernel, images=images,
         download=download, size=size_from_text(size), convert=convert, resize=resize, skip_bad=skip_bad,
-        tensorboard=tensorboard, resume=resume, **stages,
+        tensorboard=tensorboard, resume=resume, force=force, **stages,
     )  # fmt: skip
     with ExitStack() as reading, Bars() as bars:
         step = reading.enter_context(steps())
@@ -209,5 +210,5 @@ def command(
 
 
 def _typed(words: list[str]) -> str:
-    """The command line, for the card; what only goes on with a run is no part of it."""
-    return shlex.join(["toolkit", *(word for word in words if word != "--resume")])
+    """The command line, for the card; what only goes on with a run, or makes room for it, is no part of it."""
+    return shlex.join(["toolkit", *(word for word in words if word not in ("--resume", "--force"))])

@@ -28,6 +28,7 @@ from toolkit.workspace import find_in_room, workspace
 
 BATCH = 64
 Step = Callable[[str, int, int], None]
+HEADER = "file,label,probability"  # how a table of answers begins
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Predictions(Document):
         lines = csv.writer(text)
         most = max((len(image.top) for image in self.images), default=1)
         others = [name for i in range(2, most + 1) for name in (f"label {i}", f"probability {i}")]
-        lines.writerow(["file", "label", "probability", *others])
+        lines.writerow([*HEADER.split(","), *others])
         for image in self.images:
             guesses = [part for guess in image.top for part in (guess.label, f"{guess.probability:.6f}")]
             lines.writerow([str(image.file), *guesses])
