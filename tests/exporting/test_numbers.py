@@ -86,7 +86,7 @@ def test_numbers_that_make_another_model_are_refused_in_words(
 ) -> None:
     change, words = REFUSED[case]
     with pytest.raises(ToolkitError) as refused:
-        _exported(right, tmp_path, **change(right[1]))
+        _exported(right, tmp_path, True, **change(right[1]))
     assert words in f"{refused.value.what} {refused.value.found}"
     assert not (tmp_path / "b").exists()
 
