@@ -190,7 +190,9 @@ class Trainer:
         return (each * self.weights[labels]).mean()
 
     def _has_stopped_learning(self) -> bool:
-        return bool(self.recipe.patience) and self.epoch - self.best_epoch >= self.recipe.patience
+        """No epoch of the last `patience` was better than all before; as good is not better."""
+        patience, top1 = self.recipe.patience, [line.holdout_top1 for line in self.log]
+        return 0 < patience < len(top1) and max(top1[-patience:]) <= max(top1[:-patience])
 
     def epochs(self) -> Iterator[Progress]:
         """Trains from where the run stands to its end; one `Progress` a step, epochs closed by a measured one."""
