@@ -2,6 +2,7 @@
 # make check: what to run while working, in two minutes.
 PYTHON ?= python3
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := bundles/demo-results
@@ -16,8 +17,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo check fast test release-check picture gpu lint format wheel clean help faults fuzz soak constraints hashed \
-	audit licenses sbom
+.PHONY: demo check fast test release-check docs picture gpu lint format wheel clean help faults fuzz soak constraints \
+	hashed audit licenses sbom
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +59,17 @@ gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/g
 
 release-check: $(INSTALLED)  ## What must hold before a tag: wheel, sdist, a bare install, the tag, the changelog
 	TOOLKIT_RELEASE=yes $(PYTEST) -n 0 tests/test_packaging.py tests/test_release.py
+
+# The site has a venv of its own, without torch: nothing of it is imported by the package or its tests.
+$(DOCS_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(DOCS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed  ## The pages as a site in build/docs/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "open build/docs/index.html; to search in it: python3 -m http.server --directory build/docs"
 
 picture: $(INSTALLED)  ## docs/report.png anew, from the page of the demo (needs chromium)
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1480 \
@@ -111,4 +123,4 @@ wheel: $(INSTALLED)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:  ## Remove the venv and what was built
-	rm -rf $(VENV) bundles dist build
+	rm -rf $(VENV) $(DOCS_VENV) bundles dist build

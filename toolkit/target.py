@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.errors import EngineError
 from toolkit.storage.files import read_toml
-from toolkit.workspace import find_in_room, shipped, workspace
+from toolkit.workspace import find_in_room, nearest, shipped, workspace
 
 DEFAULT_TARGET = "default"
 ENTRIES = (
@@ -86,7 +86,12 @@ def target_from_name(name: str) -> Target:
     path = find_in_room("export", f"{name}.toml")
     if path is None:
         known = {p.stem for root in (workspace(), shipped()) for p in (root / "export").glob("*.toml")}
-        raise EngineError(f"there is no target '{name}'", allowed=", ".join(sorted(known)), fix="`target='default'`")
+        meant = nearest(name, known)
+        raise EngineError(
+            f"there is no target '{name}'",
+            allowed=", ".join(sorted(known)),
+            fix=f"did you mean `target={meant!r}`?" if meant else None,
+        )
     values = read_toml(path, EngineError)
     unknown = sorted(values.keys() - set(ENTRIES))
     if unknown:

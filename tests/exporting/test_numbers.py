@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
 from toolkit import Exported, ExportOptions, UserModel
-from toolkit.contracts import Float32, UInt8
+from toolkit.contracts import Float32, Int64, UInt8
 from toolkit.errors import ToolkitError
 
 SIDE, CLASSES, FILTERS = 16, 4, 12
 Weights = dict[str, Float32]
 
 
-def _pictures(count: int, seed: int) -> tuple[UInt8, np.ndarray]:  # type: ignore[type-arg]
+def _pictures(count: int, seed: int) -> tuple[UInt8, Int64]:
     """Waves whose length is the class: uint8 (count, 16, 16, 3), labels."""
     rng, labels = np.random.default_rng(seed), np.arange(count) % CLASSES
     at = np.arange(SIDE) * np.pi / (2 + labels[:, None])  # (count, 16)
@@ -67,7 +68,7 @@ def test_sound_numbers_are_exported_without_a_word(right: tuple[Path, Weights], 
     assert not [note for note in made.notes if "zero" in note]
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "constant logits": (lambda w: {"w": 0 * w["w"]}, "one class"),
     "one class only": (lambda w: {"b": w["b"] + 50 * np.eye(CLASSES)[2]}, "one class, '2'"),
     "dead ReLUs": (lambda w: {"kb": w["kb"] - 1e4}, "one class"),
@@ -85,7 +86,7 @@ def test_numbers_that_make_another_model_are_refused_in_words(
 ) -> None:
     change, words = REFUSED[case]
     with pytest.raises(ToolkitError) as refused:
-        _exported(right, tmp_path, **change(right[1]))
+        _exported(right, tmp_path, True, **change(right[1]))
     assert words in f"{refused.value.what} {refused.value.found}"
     assert not (tmp_path / "b").exists()
 

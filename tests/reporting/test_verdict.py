@@ -12,6 +12,8 @@ from tests.reporting.documents import SHA, Made
 from toolkit.compare.gate import Word
 from toolkit.errors import ToolkitError
 from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.markdown import card_from_evidence
+from toolkit.reporting.page import page_from_evidence
 from toolkit.reporting.verdict import choice_from_evidence, facts_of_choice, reservations, sentence, speed_up
 from toolkit.timing.latency import Intervals
 from toolkit.verification.hypotheses import Cause
@@ -140,3 +142,28 @@ def test_a_document_of_another_bundle_is_refused(name: str) -> None:
 def test_a_comparison_of_two_bundles_is_refused() -> None:
     with pytest.raises(ToolkitError, match="compares two bundles"):
         Made().evidence(verify=replace(Made().verified(), other=Path("/bundles/b")))
+
+
+def test_where_few_images_are_here_the_page_says_what_export_counted_and_on_which() -> None:
+    here, many = Made(images=64), Made(images=400, seed=3)
+    measured = {str(pair.runner).partition(" ")[2]: pair.parity.as_dict() for pair in many.verified().parity[1:]}
+    manifest = {**here.manifest(), "accuracy": measured}
+    manifest["evaluation"] = {"source": "photos/test", "images": 400, "sha256": SHA}
+    verify = here.verified()
+    pairs = [
+        replace(pair, verdict=replace(pair.verdict, word="pass", reaches=True, measured_images=400))
+        for pair in verify.parity
+    ]
+    evidence = here.evidence(manifest=manifest, verify=_passed(replace(verify, parity=tuple(pairs)), True))
+    choice = choice_from_evidence(evidence)
+    assert choice is not None
+    counted = f"{evidence.measured['int8-cpu'].candidate_score.top1_percent:.2f}\u202f%"
+    assert f"it answers {counted} of 400 test images right" in _said(evidence)
+    assert dict((name, value) for name, value, _ in facts_of_choice(evidence, choice))["Right answers"] == counted
+    said = "counted at export, on 400 images of photos/test: here are 64."
+    assert any(said in text for text in reservations(evidence, choice))
+    page, card = page_from_evidence(evidence), card_from_evidence(evidence)
+    assert "What export measured" in page
+    assert said in card
+    few = f"{evidence.pair_of['ort int8-cpu'].score.top1_percent:.2f}"
+    assert few not in card

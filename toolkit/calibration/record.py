@@ -103,12 +103,12 @@ class Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Writes `record.json` as all that is in a folder.
+    """Writes `record.json` into a folder of its own; what else is there stays.
 
     Raises:
         ToolkitError: the folder belongs to something else, or cannot be written.
     """
-    with folder_replaced(folder, owned_by=RECORD) as fresh:
+    with folder_replaced(folder, RECORD, lambda name: name == RECORD) as fresh:
         (fresh / RECORD).write_text(json_text(record.as_dict()))
 
 

@@ -17,7 +17,9 @@ PANEL = "For FILE.onnx"
 SKIP_BAD = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud.")
 CONVERT = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit.")
 RESIZE = typer.Option(
-    None, "--resize", help="How --convert treats other proportions: squash, crop or pad. (default: squash)"
+    None,
+    "--resize",
+    help="With other proportions: squash, crop or pad. (default: the model's own way, or squash)",
 )
 KEY = typer.Option(None, "--key", help="A public key that must have signed it. (default: as toolkit.toml says)")
 MIN_VERSION = typer.Option(None, "--min-version", min=1, help="The least version that its signature may say.")

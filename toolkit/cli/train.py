@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli.options import RESIZE
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
@@ -144,9 +145,11 @@ def command(
         None, "--size", help="Height x width x channels, as in 28x28x1. (default: the images'; with --convert 32x32x3)"
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert images that do not fit --size."),
+    resize: str | None = RESIZE,
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a folder out, aloud."),
     tensorboard: bool = typer.Option(False, "--tensorboard", help="Scalars in models/NAME/tensorboard/ too."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run of the same name."),
+    force: bool = typer.Option(False, "--force", help="Replace a model of the same name."),
 ) -> dict[str, Any] | int:
     """Train a ResNet for small images and write models/NAME: card, weights, training.jsonl and training.png.
 
@@ -181,8 +184,8 @@ def command(
         arch=arch, start=start, qat=qat, epochs=epochs, device=device, seed=seed, batch=batch, lr=lr,
         weight_decay=weight_decay, label_smoothing=label_smoothing, warmup=warmup, crop=crop, flip=flip, ema=ema,
         holdout=holdout, amp=amp, deterministic=deterministic, stem_kernel=stem_kernel, images=images,
-        download=download, size=size_from_text(size), convert=convert, skip_bad=skip_bad, tensorboard=tensorboard,
-        resume=resume, **stages,
+        download=download, size=size_from_text(size), convert=convert, resize=resize, skip_bad=skip_bad,
+        tensorboard=tensorboard, resume=resume, force=force, **stages,
     )  # fmt: skip
     with ExitStack() as reading, Bars() as bars:
         step = reading.enter_context(steps())
@@ -207,5 +210,5 @@ def command(
 
 
 def _typed(words: list[str]) -> str:
-    """The command line, for the card; what only goes on with a run is no part of it."""
-    return shlex.join(["toolkit", *(word for word in words if word != "--resume")])
+    """The command line, for the card; what only goes on with a run, or makes room for it, is no part of it."""
+    return shlex.join(["toolkit", *(word for word in words if word not in ("--resume", "--force"))])

@@ -12,6 +12,7 @@ import numpy as np
 from toolkit.errors import ModelError
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
+from toolkit.graph.stranger.bounds import require_bounded
 from toolkit.lazy import needs
 from toolkit.storage.external_data import take_in
 from toolkit.storage.files import content_of
@@ -64,6 +65,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
             raise ValueError("no nodes")
     except Exception as error:  # protobuf raises types of its own
         raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
+    require_bounded(path, model)
     digest = hashlib.sha256(content)
     for beside in take_in(path, model):
         digest.update(beside.data)

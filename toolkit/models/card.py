@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.contracts import Preprocessing, preprocessing_from_dict
+from toolkit.data.fit import SQUASH
 from toolkit.errors import ModelError
 from toolkit.lazy import requirement
 from toolkit.storage.files import json_text, read_json
@@ -41,6 +42,12 @@ class Card:
 
     def __post_init__(self) -> None:
         require_name(self.name)  # bundles and rooms are called after it
+
+    @property
+    def resize(self) -> str:
+        """How images of other proportions came to its size when it was trained here."""
+        options = (self.training or {}).get("options")
+        return str((options if isinstance(options, dict) else {}).get("resize") or SQUASH)
 
     def text(self) -> str:
         """The JSON of `card.json`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.compare.gate import UNDECIDED
+from toolkit.compare.parity import Parity
 from toolkit.reporting.evidence import BACKENDS, Evidence, backend_of
 from toolkit.reporting.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
 from toolkit.runtime.runner_id import RunnerId
@@ -92,7 +93,7 @@ def sentence(evidence: Evidence, choice: Choice | None) -> str:
     backend = backend_of(choice.runner)
     parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
     if choice.pair is not None:
-        parts.append(f": {_cost(choice.pair, choice.fp32)}")
+        parts.append(f": {_cost(evidence.parity_of(choice.pair), choice.fp32)}")
     parts.append(_gain(evidence, choice))
     return "".join(parts) + "."
 
@@ -104,13 +105,13 @@ def _why_nothing(evidence: Evidence) -> str:
     return "no file passed the gate" if evidence.pairs else "nothing was verified"
 
 
-def _cost(pair: Pair, fp32: str | None) -> str:
-    score, interval = pair.score, pair.parity.change_interval_points
+def _cost(parity: Parity, fp32: str | None) -> str:
+    score, interval = parity.candidate_score, parity.change_interval_points
     right = f"it answers {percent(score.top1_percent)} of {chosen(score.images, 'test image', 'test images')} right"
     if fp32 is None:
         return f"{right} (95{THIN}%: {between(score.low_percent, score.high_percent)})"
     inside = f"; 95{THIN}%: {signed(interval[0])} to {signed(interval[1])}" if interval else ""
-    return f"{right} ({signed(pair.parity.change_points)} points against fp32{inside})"
+    return f"{right} ({signed(parity.change_points)} points against fp32{inside})"
 
 
 def _gain(evidence: Evidence, choice: Choice) -> str:
@@ -156,15 +157,26 @@ def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
             f"The timings {whose} were unsteady while they were measured: read them as an order of "
             "magnitude, and measure again on an idle machine."
         )
+    if choice and choice.pair and choice.pair.verdict.measured_images is not None:
+        found.append(counted_at_export(evidence))
     if choice and choice.pair and choice.pair.verdict.word == UNDECIDED:
-        needed = choice.pair.verdict.images_needed
+        needed, judged = choice.pair.verdict.images_needed, evidence.parity_of(choice.pair).candidate_score.images
         found.append(
-            f"{chosen(choice.pair.score.images, 'image is', 'images are')} too few to decide the gate for certain"
+            f"{chosen(judged, 'image is', 'images are')} too few to decide the gate for certain"
             + (f"; about {needed:,} would do." if needed else ".")
         )
     if choice and choice.tied:
         found.append(f"Not told apart in speed: {listed([choice.runner, *choice.tied])}; the smallest file was taken.")
     return found
+
+
+def counted_at_export(evidence: Evidence) -> str:
+    """Where the answers of the bundle's files were counted, if few of those images are here."""
+    entry, here = evidence.manifest.get("evaluation") or {}, evidence.verify.images.count if evidence.verify else 0
+    return (
+        f"Answers of the bundle's files were counted at export, on {int(entry.get('images', 0)):,} images of "
+        f"{entry.get('source', 'a source that the manifest does not name')}: here are {here:,}."
+    )
 
 
 def _not_measured(evidence: Evidence, name: str, reason: str) -> str:
@@ -184,7 +196,8 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
     """The figures beside the sentence: (name, value, what it is compared with)."""
     found = []
     if choice.pair is not None:
-        score, parity = choice.pair.score, choice.pair.parity
+        parity = evidence.parity_of(choice.pair)
+        score = parity.candidate_score
         inside = f"95{THIN}%: {between(score.low_percent, score.high_percent)}"
         found.append(("Right answers", percent(score.top1_percent), inside))
         interval = parity.change_interval_points

@@ -44,9 +44,12 @@ class TrainOptions:
         download: fetch a named set that is not installed, and verify it.
         size: (H, W, C); None takes the images', with `convert` (32, 32, 3).
         convert: resize and convert images that do not fit.
+        resize: how images of other proportions come to that size: "squash", "crop" or "pad"; implies `convert`.
+            The card keeps it: export and verify read images in the same way. None takes that of `start`, else "squash".
         skip_bad: leave damaged files of a folder out.
         tensorboard: write scalars for TensorBoard too.
         resume: go on with an interrupted run of the same name.
+        force: replace a model of the same name.
 
     Raises:
         ToolkitError: a network beside `start`, which has one; `qat` without `start` or in bfloat16.
@@ -78,9 +81,11 @@ class TrainOptions:
     download: bool = False
     size: tuple[int, int, int] | None = None
     convert: bool = False
+    resize: str | None = None
     skip_bad: bool = False
     tensorboard: bool = False
     resume: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         self.recipe()
@@ -120,9 +125,14 @@ class TrainOptions:
         changes = {name: getattr(self, name) for name in ("widths", "blocks", "strides", "stem_kernel")}
         return {name: value for name, value in changes.items() if value is not None}
 
+    @property
+    def converts(self) -> bool:
+        """Whether images that do not fit are made to."""
+        return self.convert or self.resize is not None
+
     def shape(self) -> tuple[int, int, int] | None:
         """What images are brought to where there is no `start`; None takes them as they are."""
-        return self.size or ((32, 32, 3) if self.convert else None)
+        return self.size or ((32, 32, 3) if self.converts else None)
 
     def said(self) -> str:
         """The call of the class, with what differs from the defaults."""

@@ -271,7 +271,7 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, to
             f"the interrupted run of '{plan.name}' was another one",
             found=f"other {', '.join(changed)}",
             allowed="the same architecture, recipe, seed and images",
-            fix="repeat the options of that run, or leave `resume=` out to start anew",
+            fix="repeat the options of that run, or start anew with `force=True`",
         )
     return state, kept
 
