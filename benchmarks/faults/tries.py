@@ -63,8 +63,9 @@ class Done:
 
     @property
     def refused(self) -> bool:
-        """One clear error: exit 1, or 2 where the command line itself is wrong."""
-        return self.code in (1, 2) and not self.crashed and self.text.count("error:") + (self.code == 2) >= 1
+        """One clear error, or a check that failed: exit 1, or 2 where the command line itself is wrong."""
+        said = "error:" in self.text or "Not fit for use" in self.text or self.code == 2
+        return self.code in (1, 2) and not self.crashed and said
 
 
 Fault = Callable[[Any], None]  # given the shim, in the child

@@ -1,6 +1,6 @@
 """Files that nobody wrote, until one of them is neither taken nor refused in words.
 
-    python benchmarks/fuzz [--seconds 600] [--target manifest] [--seed 0] [--engine atheris|random]
+    python benchmarks/fuzz [--seconds 600] [--files N] [--target manifest] [--seed 0] [--engine atheris|random]
 
 Every target runs in a process of its own: first the corpus, then mutations of it and of sound files, guided by coverage
 where `atheris` is installed (`pip install atheris`; one target at a time). A finding is any exception but the toolkit's
@@ -60,11 +60,11 @@ def corpus_of(name: str) -> list[bytes]:
     return kept + TARGETS[name].seeds()
 
 
-def random_run(name: str, seconds: float, seed: int, folder: Path, last: Path) -> dict[str, Any]:
-    """Mutations until the time is over; every kind of finding once."""
+def random_run(name: str, seconds: float, files: int, seed: int, folder: Path, last: Path) -> dict[str, Any]:
+    """So many files, or as many as the time allows where that is 0; every kind of finding once."""
     target, seeds, draw = TARGETS[name], corpus_of(name), random.Random(seed)
     ends, tried, found = time.monotonic() + seconds, 0, {}
-    while time.monotonic() < ends or tried < len(seeds):
+    while tried < (files or len(seeds)) or (not files and time.monotonic() < ends):
         data = seeds[tried] if tried < len(seeds) else mutated(draw.choice(seeds), seeds, target.text, draw)
         data, tried = data[:MOST_BYTES], tried + 1
         last.write_bytes(data)  # what killed the process, if it does
@@ -115,7 +115,13 @@ def child(options: argparse.Namespace) -> None:
         if options.engine == "atheris":
             atheris_run(options.target, options.seconds, options.seed, Path(folder))
             return
-        print(json.dumps(random_run(options.target, options.seconds, options.seed, Path(folder), Path(options.last))))
+        print(
+            json.dumps(
+                random_run(
+                    options.target, options.seconds, options.files, options.seed, Path(folder), Path(options.last)
+                )
+            )
+        )
 
 
 def parent(options: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def parent(options: argparse.Namespace, name: str) -> dict[str, Any]:
         last = Path(folder) / "last"
         command = [
             sys.executable, str(Path(__file__).parent), "--child", "--target", name, "--seconds", str(options.seconds),
-            "--seed", str(options.seed), "--engine", options.engine, "--last", str(last),
+            "--files", str(options.files), "--seed", str(options.seed), "--engine", options.engine, "--last", str(last),
         ]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -147,6 +153,7 @@ def main() -> int:
     """Every target in turn."""
     parser = argparse.ArgumentParser(description="Reads mutated files with everything that reads files of strangers.")
     parser.add_argument("--seconds", type=float, default=600, help="for each target")
+    parser.add_argument("--files", type=int, default=0, help="so many for each target, whatever the time (random)")
     parser.add_argument("--target", default="", help=f"one of {', '.join(TARGETS)}; all without it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", default="random", choices=("atheris", "random"))
