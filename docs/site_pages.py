@@ -21,8 +21,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links up to these pages stay inside of the site."""
-    return re.sub(r"\]\(\.\./(" + "|".join(map(re.escape, ABOVE)) + ")", r"](\1", markdown)
+    """Links up to these pages stay inside of the site; a function's heading is short in the table of contents."""
+    inside = re.sub(r"\]\(\.\./(" + "|".join(map(re.escape, ABOVE)) + ")", r"](\1", markdown)
+    return re.sub(r"^(### `(toolkit\.\w+)\(.*`)$", r'\1 { data-toc-label="\2" }', inside, flags=re.MULTILINE)
 
 
 def on_page_content(html: str, **_: Any) -> str:
