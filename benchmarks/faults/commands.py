@@ -11,7 +11,7 @@ from tries import command
 
 TRAIN = (
     "train tiny --arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --data set.npz --epochs 3 --batch 16 --lr 0.05 "
-    "--crop 0 --no-flip --images 32 --holdout 40 --ema 0.9"
+    "--crop 0 --no-flip --images 32 --holdout 40 --ema 0.9 --force"
 )
 EXPORT = "export tiny --int8 --fp16 --method minmax --no-engines --force"
 ONE = "--backend ort --precision int8-cpu"
