@@ -14,7 +14,7 @@ import pytest
 
 import toolkit
 from toolkit.errors import ModelError, ToolkitError
-from toolkit.storage.files import json_text, os_errors, read_json, sha256_of_file, write_bytes, write_json
+from toolkit.storage.files import json_text, os_errors, read_json, read_toml, sha256_of_file, write_bytes, write_json
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
 
@@ -115,3 +115,9 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path) -> Non
 
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     assert _in_a_mount(tmp_path, "ro", IN_A_MOUNT) == ["the file system is read-only"] * 2 + ["there"]
+
+
+def test_a_toml_file_that_nobody_typed_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("[" + "a." * 50_000 + "a]\n")
+    with pytest.raises(ModelError, match="too large to be read"):
+        read_toml(tmp_path / "deep.toml", ModelError)
