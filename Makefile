@@ -42,8 +42,10 @@ check: $(INSTALLED)  ## Lint, types, the import rule and every test that is not 
 fast: $(INSTALLED)
 	$(PYTEST) -m 'not slow'
 
-test: $(INSTALLED)  ## Run every test
-	$(PYTEST)
+test: $(INSTALLED)  ## Run every test; what `make demo` wrote is looked at, or made again if anything is newer
+	TOOLKIT_DEMO=$$(test -e $(DEMO)/report.json && \
+		test -z "$$(find Makefile pyproject.toml toolkit models calibration -type f ! -name '*.pyc' -newer $(DEMO)/export.json)" && \
+		echo .) $(PYTEST)
 
 gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/gpu.md)
 	@$(PYTHON) benchmarks/gpu_inputs.py || echo 'without the real nets: the tiny one is checked' >&2

@@ -71,7 +71,7 @@ def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) ->
         words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
         document = json.loads(done.stdout.splitlines()[-1])
-        if line.endswith("--record") and "did not settle" in done.stderr:  # a busy machine: it is told so, and exits 1
+        if line.endswith("--save") and "did not settle" in done.stderr:  # a busy machine: it is told so, and exits 1
             failed = [check["what"] for check in document["checks"] if check["verdict"] == "failed"]
             assert done.returncode == 1
             assert failed

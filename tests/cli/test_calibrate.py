@@ -37,6 +37,7 @@ def test_auto_prints_every_candidate_and_the_record_names_the_winner(toolkit: To
     assert "its logits are nearest to fp32's" in " ".join(answer.text.split())
 
 
+@pytest.mark.slow
 def test_a_record_is_reused_by_export_and_gives_the_same_files(toolkit: Toolkit, tmp_path: Path) -> None:
     assert toolkit("calibrate", "tiny", "--method", "mse", "-o", tmp_path / "r").code == 0
     record = tmp_path / "r/record.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 FORMAT = 2
 WITHOUT_DIGEST = 1  # the format before it: a manifest without a digest over itself
 GOLDEN = "golden.npz"
-RECORDS = "selftest-"  # how the names of `toolkit selftest --record` begin: beside the manifest, not in it
+RECORDS = "selftest-"  # how the names of `toolkit selftest --save` begin: beside the manifest, not in it
 
 
 @dataclass(frozen=True)

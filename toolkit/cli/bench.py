@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import options
+
 if TYPE_CHECKING:
     from toolkit.benchmarking.result import Benchmark, Comparison
 
@@ -46,6 +48,8 @@ def command(
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Measure whole Python calls, copies included: warmed up, in interleaved rounds, as percentiles with intervals.
 
@@ -67,12 +71,13 @@ def command(
     """
     from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
-    from toolkit.cli.console import note, plain, say, steps
+    from toolkit.bundle.requirements import requirement
+    from toolkit.cli.console import note, red, say, steps, yellow
     from toolkit.cli.options import numbers_within
     from toolkit.storage.files import write_json
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
     note(f"bundle: {opened.folder}")
@@ -98,10 +103,10 @@ def command(
         )
     _show(found)
     for name, reason in found.unavailable.items():
-        say(f"[yellow]not run: {name}[/yellow]: {plain(reason)}")
+        say(yellow(f"not run: {name}"), f": {reason}")
     missing = bool(found.unavailable) and backend != "all"
     if missing:
-        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+        say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
     if found.comparison:
         _show_comparison(found.comparison)
     document = found.as_dict()
@@ -125,7 +130,7 @@ def _part_from_percent(text: str) -> float:
 
 
 def _show(found: Benchmark) -> None:
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import note, say, table, yellow
 
     rows = [
         (
@@ -138,7 +143,7 @@ def _show(found: Benchmark) -> None:
             "" if m.p99_9_ms is None else f"{m.p99_9_ms:.3f}",
             f"{m.images_per_s:,.0f}",
             f"{m.calls}",
-            "" if m.stable else "[yellow]unsteady[/yellow]",
+            "" if m.stable else yellow("unsteady"),
         )
         for m in found.latency
     ]
@@ -149,7 +154,7 @@ def _show(found: Benchmark) -> None:
     unsteady = [warned for warned in found.warnings if warned.kind == "unstable"]
     for warned in found.warnings:
         if warned.kind != "unstable":
-            say(f"[yellow]{plain(warned.about or warned.kind)}[/yellow]: {plain(warned.text)}")
+            say(yellow(warned.about or warned.kind), f": {warned.text}")
     if unsteady:
         note(f"unsteady: the medians of the rounds differ by more than 10 %; load here is {host.load_1min}.")
 
@@ -177,7 +182,7 @@ def _show_devices(found: Benchmark) -> None:
 
 def _show_comparison(comparison: Comparison) -> None:
     from toolkit.benchmarking.baseline import MACHINE, SLOWER
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import Styled, note, red, say, table
 
     colors = {SLOWER: "red", MACHINE: "red", "undecided": "yellow"}
     rows = [
@@ -186,16 +191,16 @@ def _show_comparison(comparison: Comparison) -> None:
             f"{c.batch}",
             f"{c.ratio:.3f}",
             "" if c.low is None or c.high is None else f"{c.low:.3f} to {c.high:.3f}",
-            f"[{colors.get(c.verdict, 'green')}]{c.verdict}[/]",
+            Styled(c.verdict, colors.get(c.verdict, "green")),
         )
         for c in comparison.changes
     ]
-    table(f"now over {plain(comparison.reference)}", ("runner", "batch", "ratio", "99.8 % interval", "<"), rows)
+    table(f"now over {comparison.reference}", ("runner", "batch", "ratio", "99.8 % interval", "<"), rows)
     if comparison.machine is not None:
         note(f"the machine itself, by a fixed piece of work: {comparison.machine:.3f} of the time it took then")
     if comparison.paired is False:
         note("two runs at two times: what the machine did in between is in the ratios; --against has no such part.")
     if any(c.verdict == MACHINE for c in comparison.changes):
-        say("[red]The machine is slower than then, which says nothing about the runners.[/red] Try --against.")
+        say(red("The machine is slower than then, which says nothing about the runners."), " Try --against.")
     if any(c.verdict == SLOWER for c in comparison.changes):
-        say(f"[red]Slower by more than {100 * comparison.max_regression:g} %.[/red]")
+        say(red(f"Slower by more than {100 * comparison.max_regression:g} %."))

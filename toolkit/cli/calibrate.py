@@ -79,7 +79,7 @@ def command(
     show_choice(found)
     path, record = found.save(output), found.record
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
-    say(next_export(model, context.obj, "--int8", "--record", str(path), without=("--method", "--percentile")))
+    say(*next_export(model, context.obj, "--int8", "--record", str(path), without=("--method", "--percentile")))
     return found.saved_as(path).as_dict()
 
 

@@ -15,7 +15,7 @@ def command(
 
     Example: toolkit init my-project
     """
-    from toolkit.cli.console import say
+    from toolkit.cli.console import bold, say
     from toolkit.storage.files import os_errors, write_bytes
     from toolkit.workspace import ROOMS, NewWorkspace
 
@@ -24,5 +24,5 @@ def command(
             (folder / room).mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
         write_bytes(folder / ".gitignore", b"bundles/\n*.part\n.*.lock\n")
-    say(f"[bold]{folder}[/bold] is a workspace. Next: toolkit train my-net --data fashion-mnist")
+    say(bold(f"{folder}"), " is a workspace. Next: toolkit train my-net --data fashion-mnist")
     return NewWorkspace(True, folder.resolve()).as_dict()

@@ -21,6 +21,8 @@ RESIZE = typer.Option(
     "--resize",
     help="With other proportions: squash, crop or pad. (default: the model's own way, or squash)",
 )
+KEY = typer.Option(None, "--key", help="A public key that must have signed it. (default: as toolkit.toml says)")
+MIN_VERSION = typer.Option(None, "--min-version", min=1, help="The least version that its signature may say.")
 NAME = typer.Option(None, "--name", help="What to call it. (default: from FILE)", rich_help_panel=PANEL)
 LABELS = typer.Option(
     None, "--labels", help="One a logit, with commas. (default: the images' classes)", rich_help_panel=PANEL

@@ -74,5 +74,5 @@ def command(
     table(title_of(found), ("layer", "rel. L2", "flips"), rows)
     found = save_sensitivities(found, output)
     say(f"{output or found.folder}/sensitivity.png")
-    say(next_export(model, context.obj, "--int8", "--max-drop", "0.1"))
+    say(*next_export(model, context.obj, "--int8", "--max-drop", "0.1"))
     return found.as_dict()

@@ -46,6 +46,8 @@ def command(
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Compare every backend and precision with the fp32 model on the same images; exit 1 below the gate.
 
@@ -65,6 +67,7 @@ def command(
       toolkit verify bundles/my-net theirs.onnx --layers
     """
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, say, steps
     from toolkit.cli.verify_tables import show, show_card
     from toolkit.verification.card import is_model, verify_card
@@ -78,7 +81,7 @@ def command(
             true = verify_card(bundle, **judging, on_step=step)
         show_card(true)
         return true.as_dict()
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = verify(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from toolkit.cli.console import note, plain, say, table
+from toolkit.cli.class_tables import show_classes, show_warnings
+from toolkit.cli.console import Styled, bold, green, note, red, say, table, yellow
 from toolkit.compare.gate import FAIL, PASS, UNDECIDED
 from toolkit.compare.parity import Parity, Score
 from toolkit.verification.layers import Layers
@@ -17,14 +18,18 @@ MOST_LAYERS = 5
 
 def show(found: Verification) -> None:
     """Prints tables and sentences to stderr."""
+    classes = found.classes or {}
+    show_warnings(classes.get(found.reference), found.vanished)
     _pairs(found)
+    others = {name: one for name, one in classes.items() if name != found.reference}
+    show_classes(found.reference, classes.get(found.reference), others)
     _sources(found)
     for name, pair in found.pairs.items():
         _flips(found, name, pair)
     for layers in found.layers:
         _layers(layers)
     for name, reason in {**found.unavailable, **found.not_checked}.items():
-        say(f"[yellow]not run: {plain(name)}[/yellow]: {plain(reason)}")
+        say(yellow(f"not run: {name}"), f": {reason}")
     _measured(found)
     _undecided(found)
     _conclusion(found)
@@ -36,19 +41,21 @@ def show_card(found: ModelVerification) -> None:
     said = "other images" if claimed is None else f"{claimed:.2f} %"
     row = (
         found.model.name, f"{score.top1_percent:.2f} %", f"{score.low_percent:.2f} - {score.high_percent:.2f}", said,
-        "" if claimed is None else "[green]true[/green]" if found.ok else "[red]NOT TRUE[/red]",
+        "" if claimed is None else green("true") if found.ok else red("NOT TRUE"),
     )  # fmt: skip
+    show_warnings(found.classes)
     title = f"{found.model} on {found.images.count:,} images of {found.images.source}"
     table(title, ("model", "top-1", "95 %", "card says", "<"), [row])
+    show_classes(found.model.name, found.classes)
     if not found.ok:
-        say("[red]The card claims another accuracy than these weights have.[/red] Train again, or restore the folder.")
+        say(red("The card claims another accuracy than these weights have."), " Train again, or restore the folder.")
 
 
 def _pairs(found: Verification) -> None:
     against = f"against {found.reference}" if found.other is None else f"{found.other} (B) against {found.bundle}"
-    rows = [
+    rows: list[tuple[str | Styled, ...]] = [
         (
-            plain(name),
+            name,
             f"{pair.parity.candidate_score.top1_percent:.2f} %",
             _interval(pair.parity.candidate_score),
             _flips_in_words(pair.parity),
@@ -56,7 +63,7 @@ def _pairs(found: Verification) -> None:
             *([] if found.other is None else [f"{pair.parity.relative_l2:.1e}"]),
             f"{pair.verdict.retention_percent:.2f} %",
             f"{pair.verdict.low_percent:.2f}-{pair.verdict.high_percent:.2f}",
-            f"[{COLORS[pair.verdict.word]}]{_word(found, name)}[/{COLORS[pair.verdict.word]}]",
+            Styled(_word(found, name), COLORS[pair.verdict.word]),
         )
         for name, pair in found.pairs.items()
     ]
@@ -122,8 +129,9 @@ def _flips(found: Verification, name: str, pair: Pair) -> None:
     for row in flips.per_class:
         if row.moved:
             say(
-                f"[red]{plain(name)}: {plain(found.labels[row.label])}[/red] {row.reference_correct} to "
-                f"{row.candidate_correct} right of {row.images}: more than noise (p {row.p_holm:.1g} over all classes)"
+                red(f"{name}: {found.labels[row.label]}"),
+                f" {row.reference_correct} to "
+                f"{row.candidate_correct} right of {row.images}: more than noise (p {row.p_holm:.1g} over all classes)",
             )
     if not flips.flipped:
         return
@@ -149,7 +157,7 @@ def _layers(layers: Layers) -> None:
         reverse=True,
     )
     rows = [
-        (plain(row.node), row.operator, _figure(row.input_l2, "unknown"), _figure(row.output_l2, "not finite"))
+        (row.node, row.operator, _figure(row.input_l2, "unknown"), _figure(row.output_l2, "not finite"))
         for row in grown[:MOST_LAYERS]
     ]
     columns = ("node", "operator<", "off before", "off after")
@@ -157,7 +165,7 @@ def _layers(layers: Layers) -> None:
     if layers.parted is None:
         note(f"They part nowhere: no node has {layers.rule}.")
     else:
-        say(f"[red]They part at '{plain(layers.parted)}'[/red], the first node with {layers.rule}.")
+        say(red(f"They part at '{layers.parted}'"), f", the first node with {layers.rule}.")
 
 
 def _growth(before: float | None, after: float | None) -> float:
@@ -178,21 +186,21 @@ def _undecided(found: Verification) -> None:
             if verdict.images_needed is None
             else f"about {verdict.images_needed:,} images would, if it goes on like this"
         )
-        say(f"[yellow]{plain(name)}: {found.images.count:,} images are too few to decide[/yellow] ({more}).")
+        say(yellow(f"{name}: {found.images.count:,} images are too few to decide"), f" ({more}).")
 
 
 def _conclusion(found: Verification) -> None:
     below = [name for name, good in found.passed.items() if not good]
     for cause in found.likely_causes:
-        say(f"[red]likely cause: {plain(cause.name)}[/red] ({plain(cause.where)}): {plain(cause.evidence)}")
-        say(f"  try: {plain(cause.fix)}")
+        say(red(f"likely cause: {cause.name}"), f" ({cause.where}): {cause.evidence}")
+        say(f"  try: {cause.fix}")
     if found.missing:
-        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+        say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
     elif below:
-        say(f"[red]Below the gate: {plain(', '.join(below))}[/red]")
+        say(red(f"Below the gate: {', '.join(below)}"))
     elif found.likely_causes:
-        say("[red]The answers are near enough, but not from what they should be.[/red]")
+        say(red("The answers are near enough, but not from what they should be."))
     elif found.undecided:
         say("What was measured reaches the gate; with --strict, undecided is no success.")
     else:
-        say("[green]Every runner is still the same model.[/green] Next: [bold]toolkit bench[/bold]")
+        say(green("Every runner is still the same model."), " Next: ", bold("toolkit bench"))

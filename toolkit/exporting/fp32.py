@@ -193,7 +193,7 @@ def _in_proportions(runner: OrtRunner, answers: Int64, images: ModelImages, on_s
     origin, judged = images.origin, images.evaluation
     if origin is None or not images.notes:
         return []
-    found = []
+    found: list[tuple[int, Doubt]] = []
     for resize in (way for way in RESIZES if way != origin.resize):
         on_step(f"read the images again, resize {resize}", len(found), len(RESIZES) - 1)
         again = images_from_origin(

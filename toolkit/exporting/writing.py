@@ -14,7 +14,8 @@ from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
 from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
-from toolkit.compare.parity import logits_in_batches, parity_from_logits
+from toolkit.compare.classes import classes_from_answers, classes_that_vanish
+from toolkit.compare.parity import answers_of, logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
 from toolkit.data.subsets import balanced
 from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, tensorrt_for_target
@@ -71,6 +72,8 @@ def bundle_from_model(
         parity = {
             p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"], got, labels) for p, got in logits.items()
         }
+        classes = {p: classes_from_answers(answers_of(got), labels, model.card.labels) for p, got in logits.items()}
+        vanished = {p: tuple(classes_that_vanish(classes["fp32"], found)) for p, found in classes.items()}
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
         engines, no_engines, notes = _build_engines(fresh, built, options, on_step)
@@ -126,6 +129,8 @@ def bundle_from_model(
         manifest=manifest,
         parity=parity,
         graphs=made,
+        classes=classes,
+        vanished={precision: sentences for precision, sentences in vanished.items() if sentences},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from toolkit.contracts import Preprocessing, preprocessing_from_dict
 from toolkit.data.fit import SQUASH
 from toolkit.errors import ModelError
+from toolkit.lazy import requirement
 from toolkit.storage.files import json_text, read_json
 from toolkit.workspace import is_name, require_name
 
@@ -85,7 +86,7 @@ def card_from_folder(folder: Path) -> Card:
             f"{folder / CARD} has a format that this version cannot read",
             found=document.get("format"),
             allowed=FORMAT,
-            fix="pip install -U trt-edge-toolkit",
+            fix=f"pip install -U {requirement()}",
         )
     if not is_name(str(document.get("name"))):
         raise ModelError(

@@ -118,7 +118,7 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
     if evidence.sensitivity:
         found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.model)}"))
     found.append(("draw this page", f"toolkit report {folder} --verify verify.json --bench bench.json -o report.html"))
-    found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --record"))
+    found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --save"))
     return found
 
 

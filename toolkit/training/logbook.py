@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import MissingPackage, ModelError
-from toolkit.lazy import needs
+from toolkit.lazy import needs, requirement
 from toolkit.storage.files import os_errors
 
-LOG, CURVE, TENSORBOARD = "training.jsonl", "training.png", "tensorboard"
+LOG, CURVE, CONFUSION, TENSORBOARD = "training.jsonl", "training.png", "confusion.png", "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class TensorBoard:
             raise MissingPackage(
                 "`tensorboard=True` needs the tensorboard package, which cannot be imported here",
                 found=error.found,
-                fix="pip install 'trt-edge-toolkit[tensorboard]', or leave `tensorboard=` out: "
+                fix=f"pip install {requirement('tensorboard')}, or leave `tensorboard=` out: "
                 f"{LOG} and {CURVE} are written in any case",
             ) from error
         self.folder = folder

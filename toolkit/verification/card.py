@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolkit.compare.parity import logits_in_batches, score_from_logits
+from toolkit.compare.classes import classes_from_answers
+from toolkit.compare.parity import answers_of, logits_in_batches, score_from_logits
 from toolkit.contracts import LabeledImages, require_images
 from toolkit.data import dataset_from_spec, sample
 from toolkit.data.model_images import images_of_model, labeled_as
@@ -62,7 +63,8 @@ def verify_card(
         logits = logits_in_batches(runner, judged.images_nhwc, partial(on_step, "run torch fp32"))
     score, claimed = score_from_logits(logits, judged.labels), _claim(loaded.card, judged)
     ok = claimed is None or abs(claimed - score.top1_percent) <= TOLERANCE_POINTS
-    return ModelVerification(ok, loaded.folder.resolve(), judging(judged), score, claimed)
+    classes = classes_from_answers(answers_of(logits), judged.labels, loaded.card.labels)
+    return ModelVerification(ok, loaded.folder.resolve(), judging(judged), score, claimed, classes)
 
 
 def _images(card: Card, data: str | None, count: int | None, fitting: dict[str, Any]) -> LabeledImages:

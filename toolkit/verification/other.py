@@ -43,7 +43,7 @@ def other_bundle(path: Path, first: Bundle) -> Bundle | None:
         if not path.is_file():
             raise ToolkitError(f"there is no file {path}", fix="check the path")
         return None
-    second = bundle_from_folder(path)
+    second = bundle_from_folder(path, wanted=first.wanted.of_any_version())
     if second.labels != first.labels or second.preprocessing.shape != first.preprocessing.shape:
         raise ToolkitError(
             f"{path} is no variant of {first.folder}: they take other images or have other labels",
