@@ -64,6 +64,27 @@ def test_the_wheel_holds_the_package_its_types_and_its_rooms_and_no_tests(built:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_two_builds_give_the_same_wheel_byte_for_byte(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """One from the sdist, one from the working tree, at another time and in another folder."""
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [again] = tmp_path.glob("*.whl")
+    assert again.name == built[1].name
+    with zipfile.ZipFile(again) as one, zipfile.ZipFile(built[1]) as other:
+        differ = [name for name in {*one.namelist(), *other.namelist()} if one.read(name) != other.read(name)]
+    assert not differ
+    assert again.read_bytes() == built[1].read_bytes()
+
+
+def test_ci_installs_what_constraints_name_each_with_a_hash() -> None:
+    text = (ROOT / "constraints-ci.txt").read_text()
+    entries = re.findall(r"^([\w.-]+)==(\S+)(.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^[\w.-]+==", text, re.MULTILINE)) > 80
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert {name: version for name, version, _ in entries if name in pinned} == pinned
+
+
 def test_the_sdist_holds_what_builds_the_wheel_and_the_pages(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}

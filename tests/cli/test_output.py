@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Toolkit
 from toolkit.cli import app, bundle
+from toolkit.cli.console import significant
 
 CACHE = ("-m", "toolkit", "cache")
 
@@ -80,3 +82,34 @@ def test_every_command_has_the_options(group: object) -> None:
     for command in group.registered_commands:  # type: ignore[attr-defined]
         names = command.callback.__annotations__
         assert {"print_json", "quiet"} <= set(names), command.name
+
+
+NUMBERS = ("101.273", "12,345", "99.99 %", "0.0961")
+SHOW = """
+from toolkit.cli.console import table
+columns = ("runner", "batch", "p50", "a share", "p99.9", "what it is<")
+rows = [("trt int8-fp16 without graphs", "64", *%r[:3], "text that can be wrapped where words end, at any width")] * 2
+table("A title", columns, rows, drop=("p99.9", "a share"))
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+def test_no_number_and_no_word_is_broken_at_any_width(columns: int) -> None:
+    code, shown = on_a_terminal("-c", SHOW % (NUMBERS,), columns=columns)
+    assert code == 0
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert " ".join(lines).split().count("101.273") == 2
+    assert ("not shown at" in shown) == ("99.99 %" not in shown)
+    told = f"{SHOW} {' '.join(NUMBERS)} not shown at {columns} columns: p99.9, a share"
+    known = set(re.findall(r"[\w.%:-]+(?:,\d+)?", told))
+    for word in " ".join(lines).split():
+        assert word.rstrip(",") in known or set(word) == {"─"}, f"{word} is a part of something"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(101.273, "101"), (8.1674, "8.17"), (0.09606, "0.0961"), (1234.5, "1234"), (0, "0"), (9.999, "10.00")],
+)
+def test_three_digits_say_what_was_measured(value: float, shown: str) -> None:
+    assert significant(value) == shown

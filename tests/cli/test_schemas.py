@@ -43,7 +43,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
 )  # fmt: skip
 COMMANDS = (
     ("verify", "--backend", "ort", "--data", "set.npz", "--gate", "0"),
-    ("verify", "tiny", "--data", "set.npz"),
+    ("verify", "tiny", "--card", "--data", "set.npz"),
     ("bench", "--backend", "ort", "--batch", "1", "--seconds", "0.05"),
     ("selftest", "--backend", "ort", "--seconds", "0.01"),
     ("build", "--explain", "--target", "jetpack61"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,7 +257,7 @@ def process_of_rank_0(agent: int, seconds: float = 60) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
-def test_two_processes_reach_the_weights_of_one_though_ctrl_c_on_rank_0_ended_them_once(alone: Path) -> None:
+def test_two_processes_reach_the_weights_of_one_though_sigterm_on_rank_0_ended_them_once(alone: Path) -> None:
     process = torchrun(alone, "halted", *SHARED)
     assert process.stderr is not None
     seen = ""
@@ -264,9 +265,10 @@ def test_two_processes_reach_the_weights_of_one_though_ctrl_c_on_rank_0_ended_th
         seen += line
         if "epoch 1/2" in line:
             break
-    os.kill(process_of_rank_0(process.pid), signal.SIGINT)
+    os.kill(process_of_rank_0(process.pid), signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
+    assert re.search(r"exitcode +: 143", err), err  # of rank 0; torchrun's own is 1
     assert json.loads(out.splitlines()[-1])["interrupted"] is True, seen + err
     assert "--resume" in err
     assert card_of(alone, "halted")["accuracy"] is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,95 +10,83 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.zoo.ways import NETS, PREPROCESSING, REFUSED, WAYS, graph_of, images, settled
-from toolkit.calibration.ranges import ranges_from_images
-from toolkit.calibration.record import Record
+from tests.zoo.made import Made, answers_of, form_of, made_of
+from tests.zoo.ways import NETS, REFUSED, WAYS, graph_of, images, settled
 from toolkit.compare.parity import relative_l2
-from toolkit.contracts import Float32
 from toolkit.engine.engine_from_onnx import engine_from_onnx
-from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.calib_cache import cache_from_ranges, scales_from_cache
-from toolkit.quantization.ort_cpu import cpu_from_ranges
-from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.quantization.sensitivity import sensitivities_of_layers
-from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
     import onnx
 
-FAST = {("vgg", "module"), ("resnet-a", "module"), ("shufflenet-v2", "module"), ("vit", "module"), ("cbam", "module")}
+RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
+FAST = ("vgg", "resnet-a", "shufflenet-v2", "vit", "cbam")  # as modules
 # The relative L2 that a file may be away from the network, and the share of images that it must answer as that does.
 LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8-fp16": (0.12, 0.85),
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
 MATRIX = [
-    pytest.param(net, way, marks=() if (net, way) in FAST else pytest.mark.slow, id=f"{net}-{way}")
-    for net in NETS
-    for way in WAYS
-    if (net, way) not in REFUSED
+    *(pytest.param(net, ("module",), id=net) for net in FAST),
+    *(pytest.param(net, WAYS[net in FAST :], id=f"{net}-every-way", marks=pytest.mark.slow) for net in NETS),
 ]
 
 
-@dataclass(frozen=True)
-class Made:
-    """Every file of a network, and the record that its INT8 ones were made of."""
-
-    files: dict[str, onnx.ModelProto]
-    record: Record
-
-
 @cache
-def made(net: str, way: str, folder: Path) -> Made:
-    """Exported, measured and quantized as `toolkit export --int8 --fp16` does."""
-    graph = graph_of(net, way, folder)
-    record = ranges_from_images(graph, images(), PREPROCESSING, method="minmax")
-    require_fits_fp16(graph, record.largest)
-    int8, small = (qdq_from_ranges(graph, record, int8_weights=stored) for stored in (False, True))
-    halves = {"fp16": fp16_from_onnx(graph), "int8-fp16": fp16_from_onnx(small)}
-    return Made({"fp32": graph, "int8": int8, "int8-cpu": cpu_from_ranges(graph, record), **halves}, record)
+def made(net: str) -> Made:
+    """Every file of a network that comes as a module."""
+    return made_of(graph_of(net, "module", Path()))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("zoo")
+@pytest.mark.parametrize(("net", "ways"), MATRIX)
+def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
+    net: str, ways: tuple[str, ...], tmp_path: Path
+) -> None:
+    seen = set()
+    for way in ways:
+        if (net, way) in REFUSED:
+            continue
+        graph = graph_of(net, way, tmp_path)
+        _require_near(net, way, "fp32", graph)
+        form = form_of(graph)
+        if form not in seen:  # the same graph in other words becomes the same files
+            seen.add(form)
+            found = made(net) if way == "module" else made_of(graph)
+            _require_right(net, way, found)
+            if RTX:
+                _require_builds(found, tmp_path)
 
 
-def _answers(model: onnx.ModelProto, optimize: bool = True) -> Float32:
-    with OrtRunner(model.SerializeToString(), optimize=optimize) as runner:
-        logits: Float32 = runner.logits(images())
-    return logits
+def _require_near(net: str, way: str, precision: str, model: onnx.ModelProto) -> None:
+    expected, got = settled(net).answers, answers_of(model, optimize=precision != "int8-fp16")
+    far, same = relative_l2(expected, got), (got.argmax(1) == expected.argmax(1)).mean()
+    limit, least = LIMITS[precision]
+    assert far <= limit, f"{way} {precision}: {far:.2g}"
+    assert same >= least, f"{way} {precision}: {same:.2f}"
 
 
-@pytest.mark.parametrize(("net", "way"), MATRIX)
-def test_every_file_answers_as_the_network_does(net: str, way: str, folder: Path) -> None:
-    expected, found = settled(net).answers, made(net, way, folder)
+def _require_right(net: str, way: str, found: Made) -> None:
     assert set(found.files) == set(LIMITS)
     for precision, model in found.files.items():
-        got = _answers(model, optimize=precision != "int8-fp16")
-        far, same = relative_l2(expected, got), (got.argmax(1) == expected.argmax(1)).mean()
-        limit, least = LIMITS[precision]
-        assert far <= limit, f"{precision}: {far:.2g}"
-        assert same >= least, f"{precision}: {same:.2f}"
+        if precision != "fp32":
+            _require_near(net, way, precision, model)
     # whatever the processor: products of int8 do not saturate, and nothing is fused that changes the answer
-    plain, fused = (_answers(found.files["int8"], optimize) for optimize in (False, True))
-    assert relative_l2(plain, fused) < 0.01
+    plain, fused = (answers_of(found.files["int8"], optimize) for optimize in (False, True))
+    assert relative_l2(plain, fused) < 0.01, way
     assert set(scales_from_cache(cache_from_ranges(found.files["fp32"], found.record))) >= set(found.record.amax)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is not installed")
-@pytest.mark.parametrize(("net", "way"), MATRIX)
-def test_tensorrt_builds_every_file(net: str, way: str, folder: Path, tmp_path: Path) -> None:
-    found = made(net, way, folder).files
+def _require_builds(found: Made, folder: Path) -> None:
     for precision in ("fp32", "fp16", "int8", "int8-fp16"):
-        (tmp_path / "model.onnx").write_bytes(found[precision].SerializeToString())
-        engine = engine_from_onnx(tmp_path / "model.onnx", tmp_path / "model.plan", batch=(1, 4, 8))
+        (folder / "model.onnx").write_bytes(found.files[precision].SerializeToString())
+        engine = engine_from_onnx(folder / "model.onnx", folder / "model.plan", batch=(1, 4, 8))
         assert engine.path.stat().st_size > 1000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is not installed")
+@pytest.mark.skipif(not RTX, reason="TensorRT-RTX is not installed")
 @pytest.mark.parametrize("net", ["mlp", "vit", "mixer"])
-def test_tensorrt_reads_int8_in_every_product_that_is_quantized(net: str, folder: Path, tmp_path: Path) -> None:
-    found = made(net, "module", folder).files
+def test_tensorrt_reads_int8_in_every_product_that_is_quantized(net: str, tmp_path: Path) -> None:
+    found = made(net).files
     (tmp_path / "model.onnx").write_bytes(found["int8"].SerializeToString())
     report = engine_from_onnx(tmp_path / "model.onnx", tmp_path / "model.plan", batch=(1, 4, 8)).layer_report
     assert report is not None
@@ -109,8 +96,8 @@ def test_tensorrt_reads_int8_in_every_product_that_is_quantized(net: str, folder
 
 
 @pytest.mark.parametrize("net", ["mlp", pytest.param("vit", marks=pytest.mark.slow)])
-def test_sensitivity_measures_every_layer_alone(net: str, folder: Path) -> None:
-    found = made(net, "module", folder)
+def test_sensitivity_measures_every_layer_alone(net: str) -> None:
+    found = made(net)
     layers = sensitivities_of_layers(found.files["fp32"], found.record, images()[:16])
     assert {layer.node for layer in layers} == set(layers_in_graph(found.files["fp32"]))
     assert all(np.isfinite(layer.parity.relative_l2) and layer.parity.relative_l2 > 0 for layer in layers)

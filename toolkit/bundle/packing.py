@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,19 @@ def check_tar(path: Path, wanted: Requirement = NOTHING) -> Packed:
         if name.endswith(".onnx"):
             require_self_contained(Content(path / name, bytes(data)))
     return packed
+
+
+def is_tar_of(model: str) -> Callable[[bytes], bool]:
+    """Whether bytes are a packed bundle of a model, as far as its manifest says."""
+
+    def ours(data: bytes) -> bool:
+        try:
+            manifest, _ = _first_member(Content(Path(), data))
+            return bool(json.loads(manifest.data)["model"]["name"] == model)
+        except (BundleError, ValueError, KeyError, TypeError):
+            return False
+
+    return ours
 
 
 def _require_hash(packed: Packed, name: str, data: memoryview) -> None:

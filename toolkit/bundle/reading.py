@@ -21,7 +21,7 @@ from toolkit.storage.files import Content, content_of, os_errors
 from toolkit.storage.folders import restored
 from toolkit.storage.limits import GOLDEN_BYTES, MANIFEST_BYTES
 from toolkit.storage.npz import arrays_of_npz
-from toolkit.workspace import MANIFEST, newest_bundle
+from toolkit.workspace import MANIFEST, bundle_as_typed, newest_bundle, no_bundle
 
 REPLACED_AT_MOST = 5  # times while it is opened
 ALL = ("all",)  # what a choice of backends or precisions is unless it names some
@@ -119,7 +119,8 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, wante
     Raises:
         BundleError: not a bundle, a newer format, a file missing or changed since the manifest was written, not signed.
     """
-    folder, wanted = folder or newest_bundle(), requirement() if wanted is None else wanted
+    folder = newest_bundle() if folder is None else bundle_as_typed(folder)
+    wanted = requirement() if wanted is None else wanted
     with os_errors(folder, "read"):
         there = folder.exists() or restored(folder)
         is_folder = folder.is_dir()
@@ -174,11 +175,9 @@ def _folder_opened(folder: Path) -> Iterator[int]:
     with os_errors(folder, "read"):
         handle = os.open(folder, os.O_RDONLY) if (folder / MANIFEST).is_file() else None
     if handle is None:
-        raise BundleError(
-            f"{folder} is not a bundle",
-            found=f"no {MANIFEST}",
-            fix=f"`toolkit.export(options=ExportOptions(int8=True, fp16=True), bundle={str(folder)!r})`",
-        )
+        if not folder.exists():
+            raise no_bundle(folder)
+        raise BundleError(f"{folder} is not a bundle", found=f"no {MANIFEST}", allowed="a folder that an export wrote")
     try:
         yield handle
     finally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.bundle.manifest import SIGNATURE, SIGNED_MANIFEST
 from toolkit.bundle.sealing import DIGEST, manifest_of
 from toolkit.bundle.signing import MOST_VERSION, Signed, require_signature, require_signed_manifest
 from toolkit.errors import BundleError, ToolkitError
@@ -21,7 +22,6 @@ from toolkit.storage.limits import KEY_BYTES, MANIFEST_BYTES
 from toolkit.workspace import MANIFEST, workspace
 
 SETTINGS = "toolkit.toml"
-SIGNATURE, SIGNED_MANIFEST = f"{MANIFEST}.sig", f"{MANIFEST}.signed"  # in a folder that was unpacked
 ALLOWED = 'require_signature = "vendor.pub" and min_version = 3'
 WRITE_FOR_OTHERS = 0o022
 

@@ -21,6 +21,8 @@ from toolkit.storage.documents import Document
 from toolkit.storage.files import Content, content_of, write_bytes, write_new
 from toolkit.storage.hints import Count
 from toolkit.storage.limits import KEY_BYTES
+from toolkit.storage.parts import sweep
+from toolkit.storage.replacing import require_replaceable
 
 RAW_BYTES = 64  # of the signature itself; a file of so many is of the first format
 MOST_VERSION = 10**9
@@ -84,19 +86,22 @@ def sign(tar: Content, manifest_sha256: str, private: Path, version: int = 0) ->
         version: counts up from one release to the next; 0 says nothing.
 
     Raises:
-        ToolkitError: no ed25519 private key without a passphrase, or a version below 0. MissingPackage: `cryptography`
-            is not installed.
+        ToolkitError: no ed25519 private key without a passphrase, a version below 0, or another file in the way.
+        MissingPackage: `cryptography` is not installed.
     """
     if not 0 <= version <= MOST_VERSION:
         raise ToolkitError(
             "a bundle's version is a number that counts up", found=version, allowed=f"0 to {MOST_VERSION}"
         )
+    for half in (private, private.with_suffix(".pub")):
+        sweep(half)  # of a process that died while it made the pair: a copy of the key would lie there for ever
     key, path = _private_key(private), signature_path(tar.path)
     signed = Signed(_id_of(key.public_key()), version, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
     text = (
         f"toolkit signature 2\ntar {tar.sha256}\nmanifest {manifest_sha256}\nkey {signed.key_id}\n"
         f"version {version}\ndate {signed.date}\n"
     ).encode()
+    require_replaceable(path, "signature", lambda data: len(data) == RAW_BYTES or SIGNED.match(data) is not None, "tar")
     write_bytes(path, text + key.sign(text).hex().encode() + b"\n")
     return path, signed
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from toolkit.bundle.manifest import SIGNATURE, SIGNED_MANIFEST, OldBundle, old_bundle
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
-from toolkit.bundle.requirements import NOTHING, SIGNATURE, SIGNED_MANIFEST, Requirement
+from toolkit.bundle.requirements import NOTHING, Requirement
 from toolkit.bundle.signing import RAW_BYTES, signature_path
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.storage.cache import private_folder, temporary_folder
@@ -19,7 +20,7 @@ from toolkit.workspace import MANIFEST
 
 
 def unpack(tar: Path, target: Path, wanted: Requirement = NOTHING) -> Packed:
-    """Every file of a tar in `target`, or nothing of it; an older bundle there is replaced.
+    """Every file of a tar in `target`, or nothing of it; an older bundle of the model there is replaced.
 
     The signature beside the tar goes with it, so that the folder can be asked for it as well.
 
@@ -27,10 +28,11 @@ def unpack(tar: Path, target: Path, wanted: Requirement = NOTHING) -> Packed:
         wanted: whose signature it must have; that is checked before anything in the tar is looked at.
 
     Raises:
-        BundleError: not signed so, or not a whole packed bundle. ToolkitError: `target` cannot be written.
+        BundleError: not signed so, or not a whole packed bundle. ToolkitError: `target` cannot be written, or is
+            another model's.
     """
     packed = packed_from_tar(tar, wanted)
-    _unpack(packed, target, _signature_of(packed))
+    _unpack(packed, target, _signature_of(packed), old_bundle(target, packed.manifest["model"]["name"]))
     return packed
 
 
@@ -66,8 +68,10 @@ def _signature_of(packed: Packed) -> dict[str, bytes]:
     return {SIGNATURE: signature, SIGNED_MANIFEST: packed.manifest_content.data}
 
 
-def _unpack(packed: Packed, target: Path, beside: Mapping[str, bytes] = MappingProxyType({})) -> None:
-    with folder_replaced(target, owned_by=MANIFEST) as fresh:
+def _unpack(
+    packed: Packed, target: Path, beside: Mapping[str, bytes] = MappingProxyType({}), old: OldBundle | None = None
+) -> None:
+    with folder_replaced(target, MANIFEST, None if old is None else old.own) as fresh:
         for name, data in files_of_tar(packed):
             path = fresh / name
             path.parent.mkdir(parents=True, exist_ok=True)

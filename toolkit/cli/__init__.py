@@ -90,13 +90,19 @@ def run(arguments: list[str] | None = None) -> None:
     if sys.stderr is None:  # closed, as in 2>&-: nobody listens, and the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     code, document = _outcome(arguments)
-    if STOPPED_BY and code:
-        code = 128 + STOPPED_BY[0]  # as a shell says it: 143 after SIGTERM
+    if code and (first := _stopped_by()) in STOPS:
+        code = 128 + first  # as a shell says it: 143 after SIGTERM
     for number in (signal.SIGINT, *STOPS):  # all is done: a late Ctrl-C must not turn that into a failure
         signal.signal(number, signal.SIG_IGN)
     code = max(code, _kept(document), _printed(document))
     _leave_the_others(code)
     raise SystemExit(code)
+
+
+def _stopped_by() -> int:
+    """The first signal that was heard, here or in one of several training processes; 0 where there was none."""
+    heard = getattr(sys.modules.get("toolkit.training.distributed"), "HEARD", [])
+    return next(iter([*STOPPED_BY, *heard]), 0)
 
 
 def _kept(document: dict[str, Any] | None) -> int:

@@ -12,6 +12,9 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from toolkit.benchmarking.result import Benchmark, Comparison
 
+FEWEST_OF_P99 = 100  # calls: of fewer the 99th percentile is the slowest of them
+DROPPED = ("p99.9", "calls", "p99", "p90", "images/s")  # in this order where a terminal is narrow
+
 
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
@@ -72,14 +75,16 @@ def command(
     from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.requirements import requirement
-    from toolkit.cli.console import note, red, say, steps, yellow
+    from toolkit.cli.console import note, red, say, show_unavailable, steps
     from toolkit.cli.options import numbers_within
     from toolkit.storage.files import write_json
+    from toolkit.storage.replacing import require_replaceable
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
+        require_replaceable(save, "run that toolkit bench saved", lambda data: b'"toolkit/bench/' in data, "save")
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = bench(
@@ -102,8 +107,7 @@ def command(
             on_progress=lambda done, total: step("measure", done, total),
         )
     _show(found)
-    for name, reason in found.unavailable.items():
-        say(yellow(f"not run: {name}"), f": {reason}")
+    show_unavailable(found.unavailable, backend != "all")
     missing = bool(found.unavailable) and backend != "all"
     if missing:
         say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
@@ -130,17 +134,17 @@ def _part_from_percent(text: str) -> float:
 
 
 def _show(found: Benchmark) -> None:
-    from toolkit.cli.console import note, say, table, yellow
+    from toolkit.cli.console import note, say, significant, table, yellow
 
     rows = [
         (
             m.runner,
             f"{m.batch}",
-            f"{m.p50_ms:.3f}",
+            significant(m.p50_ms),
             _plus_minus(m.intervals_ms.p50),
-            f"{m.p90_ms:.3f}",
-            f"{m.p99_ms:.3f}",
-            "" if m.p99_9_ms is None else f"{m.p99_9_ms:.3f}",
+            significant(m.p90_ms),
+            significant(m.p99_ms) if m.calls >= FEWEST_OF_P99 else "",
+            "" if m.p99_9_ms is None else significant(m.p99_9_ms),
             f"{m.images_per_s:,.0f}",
             f"{m.calls}",
             "" if m.stable else yellow("unsteady"),
@@ -149,7 +153,7 @@ def _show(found: Benchmark) -> None:
     ]
     host = found.host
     columns = ("runner", "batch", "p50", "+-", "p90", "p99", "p99.9", "images/s", "calls", "<")
-    table(f"{found.model}: ms a call on {host.cpu or 'this host'}, {host.cores} cores", columns, rows)
+    table(f"{found.model}: ms a call on {host.cpu or 'this host'}, {host.cores} cores", columns, rows, drop=DROPPED)
     _show_devices(found)
     unsteady = [warned for warned in found.warnings if warned.kind == "unstable"]
     for warned in found.warnings:
@@ -166,16 +170,21 @@ def _plus_minus(interval: tuple[float, float] | None) -> str:
 
 def _show_devices(found: Benchmark) -> None:
     """Where the time goes on a device, and what a call costs."""
-    from toolkit.cli.console import table
+    from toolkit.cli.console import significant, table
 
     rows = [
-        (m.runner, f"{m.batch}", *(f"{value:.3f}" for value in m.phases.as_dict().values()))
+        (m.runner, f"{m.batch}", *(significant(value) for value in m.phases.as_dict().values()))
         for m in found.latency
         if m.phases
     ]
     if rows:
-        table("where the time goes, ms", ("runner", "batch", "Python", "copy in", "GPU", "copy out", "enqueue"), rows)
-    spent = [(m.runner, f"{m.batch}", f"{m.energy_mj:.2f}") for m in found.latency if m.energy_mj is not None]
+        table(
+            "where the time goes, ms",
+            ("runner", "batch", "Python", "copy in", "GPU", "copy out", "enqueue"),
+            rows,
+            drop=("enqueue", "Python"),
+        )
+    spent = [(m.runner, f"{m.batch}", significant(m.energy_mj)) for m in found.latency if m.energy_mj is not None]
     if spent:
         table("energy above idle", ("runner", "batch", "mJ a call"), spent)
 

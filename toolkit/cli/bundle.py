@@ -38,16 +38,18 @@ def pack(
     """
     import hashlib
 
-    from toolkit.bundle.packing import SUFFIX, tar_of_bundle
+    from toolkit.bundle.packing import SUFFIX, is_tar_of, tar_of_bundle
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.results import PackedBundle
     from toolkit.bundle.stripping import manifest_bytes
     from toolkit.cli.console import say
     from toolkit.storage.files import write_bytes
+    from toolkit.storage.replacing import require_replaceable
 
     opened = bundle_from_folder(bundle)
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
     require_apart(opened, target, "-o")
+    require_replaceable(target, f"packed bundle of {opened.model}", is_tar_of(opened.model), "output")
     data = tar_of_bundle(opened, manifest_bytes(opened, only))
     write_bytes(target, data)
     digest = hashlib.sha256(data).hexdigest()
@@ -184,7 +186,7 @@ def _manifest(bundle: Path | None, wanted: Requirement) -> tuple[dict[str, Any],
 
 
 def _signature(bundle: Path, signed: Signed | None) -> Signature:
-    from toolkit.bundle.requirements import SIGNATURE
+    from toolkit.bundle.manifest import SIGNATURE
     from toolkit.bundle.signing import signature_path
 
     if signed is not None:

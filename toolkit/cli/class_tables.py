@@ -25,11 +25,11 @@ def show_classes(title: str, classes: Classes | None, others: Mapping[str, Class
         return
     ranked = sorted(range(len(classes.per_class)), key=lambda c: _recall(classes.per_class[c]))
     shown = sorted(ranked[:MOST_CLASSES])
-    columns = ["class", "images", "recall", "precision", *(["lowest recall elsewhere<"] if others else [])]
+    columns = ["class", "images", "recall", "precision", *(["lower elsewhere<"] if others else [])]
     rows = [
         (
             score.name, f"{score.images:,}", _percent(score.recall_percent), _percent(score.precision_percent),
-            *([_lowest(others, c)] if others else []),
+            *([_lowest(others, c, score)] if others else []),
         )
         for c, score in ((c, classes.per_class[c]) for c in shown)
     ]  # fmt: skip
@@ -56,10 +56,10 @@ def _answer(classes: Classes, answer: int) -> str:
     return classes.per_class[answer].name if answer >= 0 else "no answer"
 
 
-def _lowest(others: Mapping[str, Classes], index: int) -> str:
+def _lowest(others: Mapping[str, Classes], index: int, here: ClassScore) -> str:
     found = {name: classes.per_class[index].recall_percent for name, classes in others.items()}
     known = {name: recall for name, recall in found.items() if recall is not None}
-    if not known:
-        return "-"
+    if not known or min(known.values()) >= _recall(here):
+        return ""
     name = min(known, key=lambda name: known[name])
     return f"{known[name]:.1f} %  {name}"

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from toolkit.errors import ToolkitError
+from toolkit.storage.replacing import require_replaceable
 
 PANEL = "Output"
 JSON = typer.Option(
@@ -61,6 +62,9 @@ def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
                 "the document cannot be written", found=f"{document_file.absolute().parent} is no folder",
                 allowed="a file in a folder that is there",
             )  # fmt: skip
+        if document_file is not None:
+            ours = b'"schema": "toolkit/'
+            require_replaceable(document_file, "document of the toolkit", lambda data: ours in data, "output")
         return command(*words, **others)
 
     added = [

@@ -33,9 +33,12 @@ def command(
       toolkit predict my-net photos/ --top 5 --csv answers.csv --convert
     """
     from toolkit.cli.console import note, say, steps, table, yellow
-    from toolkit.deployment.predict import predict
+    from toolkit.deployment.predict import HEADER, predict
     from toolkit.storage.files import write_bytes
+    from toolkit.storage.replacing import require_replaceable
 
+    if csv is not None:
+        require_replaceable(csv, "answers of toolkit predict", lambda data: data.startswith(HEADER.encode()), "csv")
     with steps() as step:
         found = predict(
             source, files, top=top, backend=backend, precision=precision, convert=convert, resize=resize, key=key,

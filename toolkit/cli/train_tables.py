@@ -109,6 +109,11 @@ def show_trained(trained: TrainingResult, folder: Path, following: str) -> None:
     say("Next: ", bold(following))
 
 
+def _left(p: Progress) -> float:
+    """Seconds until the last step, as fast as so far."""
+    return p.seconds * (p.steps - p.step) / max(p.step, 1)
+
+
 class Bars:
     """A progress bar with loss, held-out top-1, images/s and time left; a line an epoch where there is no terminal."""
 
@@ -145,4 +150,4 @@ class Bars:
         )  # fmt: skip
         if p.holdout_top1 is not None and not self.terminal:
             note(f"epoch {p.epoch}/{p.epochs}: loss {p.loss:.3f}, held-out {100 * p.holdout_top1:.2f} %, "
-                 f"{p.images_per_s:,.0f} images/s, {p.seconds:.0f} s")  # fmt: skip
+                 f"{p.images_per_s:,.0f} images/s, {p.seconds:.0f} s, about {_left(p):.0f} s left")  # fmt: skip

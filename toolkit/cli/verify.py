@@ -13,7 +13,7 @@ from toolkit.cli import options
 
 def command(
     bundle: Path | None = typer.Argument(
-        None, help="A bundle's folder or tar, or a model: is its card true? (default: the newest in bundles/)"
+        None, help="A bundle's folder, tar or name, else a model: is its card true? (default: the newest in bundles/)"
     ),
     other: Path | None = typer.Argument(
         None, help="A second bundle, or an ONNX file: held against the first, runner by runner."
@@ -43,6 +43,7 @@ def command(
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
     resize: str | None = options.RESIZE,
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
+    card: bool = typer.Option(False, "--card", help="BUNDLE is the name of a model: is its card true?"),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
@@ -58,7 +59,7 @@ def command(
     Examples:
       toolkit verify
 
-      toolkit verify resnet32x32-fashion --data fashion-mnist
+      toolkit verify --card resnet32x32-fashion --data fashion-mnist
 
       toolkit verify bundles/my-net --backend ort --data fashion-mnist --gate 99.9 --strict
 
@@ -75,7 +76,7 @@ def command(
     from toolkit.verification.verify import verify
 
     judging: Any = {"data": data, "images": images, "convert": convert, "resize": resize, "skip_bad": skip_bad}
-    if bundle is not None and is_model(bundle):
+    if bundle is not None and (card or is_model(bundle)):
         _require_only_torch(str(bundle), backend, precision, other)
         with steps() as step:
             true = verify_card(bundle, **judging, on_step=step)

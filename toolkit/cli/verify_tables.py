@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from toolkit.cli.class_tables import show_classes, show_warnings
-from toolkit.cli.console import Styled, bold, green, note, red, say, table, yellow
+from toolkit.cli.console import Styled, bold, green, note, red, say, show_unavailable, table, yellow
 from toolkit.compare.gate import FAIL, PASS, UNDECIDED
 from toolkit.compare.parity import Parity, Score
 from toolkit.verification.layers import Layers
 from toolkit.verification.result import ModelVerification, Pair, Verification
 
+DROPPED = ("p", "95 % of it", "95 %")  # in this order where a terminal is narrow
 COLORS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
 MOST_CONFUSIONS = 3
 MOST_LAYERS = 5
@@ -28,8 +29,9 @@ def show(found: Verification) -> None:
         _flips(found, name, pair)
     for layers in found.layers:
         _layers(layers)
-    for name, reason in {**found.unavailable, **found.not_checked}.items():
-        say(yellow(f"not run: {name}"), f": {reason}")
+    show_unavailable(found.unavailable, found.missing)
+    for name, reason in found.not_checked.items():
+        note(f"not looked at: {name}: {reason}")
     _measured(found)
     _undecided(found)
     _conclusion(found)
@@ -63,26 +65,37 @@ def _pairs(found: Verification) -> None:
             *([] if found.other is None else [f"{pair.parity.relative_l2:.1e}"]),
             f"{pair.verdict.retention_percent:.2f} %",
             f"{pair.verdict.low_percent:.2f}-{pair.verdict.high_percent:.2f}",
-            Styled(_word(found, name), COLORS[pair.verdict.word]),
+            Styled(_word(pair), COLORS[pair.verdict.word]),
         )
         for name, pair in found.pairs.items()
     ]
     # Of one bundle the distances stand in the table of steps below.
     distance = [] if found.other is None else ["rel. L2"]
     gate = f"gate {found.gate_percent:g} %<"
-    columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
-    table(f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}", columns, rows)
+    columns = ["runner", "top-1", "95 % of it", "flips", "p", *distance, "keeps", "95 %", gate]
+    table(
+        f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}",
+        columns,
+        rows,
+        drop=DROPPED,
+    )
+    if any(pair.verdict.word != PASS for pair in found.pairs.values()):
+        note(
+            "pass: the whole 95 % interval of what a runner keeps of the reference's right answers reaches the gate; "
+            "fail: none of it does; undecided: a part of it does, so many images cannot tell."
+        )
 
 
 def _measured(found: Verification) -> None:
     """What the manifest measured, where few of its images were here."""
-    for name, pair in found.pairs.items():
-        verdict = pair.verdict
-        if verdict.measured_images is not None:
-            note(
-                f"{name}: export measured its file on {verdict.measured_images:,} images, where it keeps "
-                f"{verdict.retention_percent:.2f} %; {found.images.count:,} images here are too few to say otherwise."
-            )
+    measured = {name: pair.verdict for name, pair in found.pairs.items() if pair.verdict.measured_images is not None}
+    if measured:
+        keeps = ", ".join(f"{name} keeps {verdict.retention_percent:.2f} %" for name, verdict in measured.items())
+        images = max(verdict.measured_images or 0 for verdict in measured.values())
+        note(
+            f"As export measured on {images:,} images: {keeps}; {found.images.count:,} images here are too few to say "
+            "otherwise."
+        )
 
 
 def _interval(score: Score) -> str:
@@ -98,9 +111,9 @@ def _decibels(value: float) -> str:
     return "equal" if math.isinf(value) else "" if math.isnan(value) else f"{value:.0f} dB"
 
 
-def _word(found: Verification, name: str) -> str:
-    verdict = found.pairs[name].verdict
-    return {PASS: "pass", FAIL: "FAIL"}.get(verdict.word, "undecided" if found.passed[name] else "UNDECIDED")
+def _word(pair: Pair) -> str:
+    verdict = pair.verdict
+    return {PASS: "pass", FAIL: "fail"}.get(verdict.word, "undecided")
 
 
 def _sources(found: Verification) -> None:
@@ -109,7 +122,7 @@ def _sources(found: Verification) -> None:
         return
     rows = [
         (
-            source.kind,
+            source.kind.replace("quantisation", "quantization"),  # the document keeps the word it was published with
             f"{source.parity.reference} > {source.parity.candidate}",
             _flips_in_words(source.parity),
             f"{source.parity.relative_l2:.1e}",
@@ -120,7 +133,8 @@ def _sources(found: Verification) -> None:
         for source in found.sources
     ]
     columns = ("error of", "from > to<", "flips", "rel. L2", "max |dlogit|", "SNR", "worst cosine")
-    table("Where a difference comes from, each step alone", columns, rows)
+    drop = ("worst cosine", "max |dlogit|", "SNR")
+    table("Where a difference comes from, each step alone", columns, rows, drop=drop)
 
 
 def _flips(found: Verification, name: str, pair: Pair) -> None:

@@ -157,5 +157,5 @@ def _where(name: str) -> str:
     try:
         dataset = NAMED[name](False, None)
     except DataError as error:
-        return f"{error.what}: toolkit data {name} --download fetches it"
+        return f"{error.what}: fetch the set {name}"
     return f"{len(dataset.train):,} + {len(dataset.test):,} images"

@@ -28,6 +28,7 @@ from toolkit.workspace import find_in_room, workspace
 
 BATCH = 64
 Step = Callable[[str, int, int], None]
+HEADER = "file,label,probability"  # how a table of answers begins
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Predictions(Document):
         lines = csv.writer(text)
         most = max((len(image.top) for image in self.images), default=1)
         others = [name for i in range(2, most + 1) for name in (f"label {i}", f"probability {i}")]
-        lines.writerow(["file", "label", "probability", *others])
+        lines.writerow([*HEADER.split(","), *others])
         for image in self.images:
             guesses = [part for guess in image.top for part in (guess.label, f"{guess.probability:.6f}")]
             lines.writerow([str(image.file), *guesses])
@@ -162,7 +163,7 @@ def _opened(source: Path, backend: str, precision: str, key: Path | None) -> tup
         raise ToolkitError(
             f"there is no bundle and no model '{source}'",
             found=f"nothing at {source.absolute()}, in bundles/ or in models/",
-            fix="`toolkit list` names those that are here",
+            fix="look at what there is",
         )
     if model is None or (bundle.exists() and not (bundle / CARD).is_file()):
         return "bundle", load(bundle, backend=backend, precision=precision, key=key)

@@ -10,8 +10,8 @@ from toolkit.lazy import requirement
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT
 from toolkit.storage.files import os_errors
+from toolkit.target import COMPATIBLE
 
-COMPATIBLE = ("version", "hardware")
 MOST_WORKSPACE_MIB = 1 << 20  # TensorRT takes bytes in 64 bits; no GPU has 1 TiB
 OPTIMIZATION_LEVELS = range(6)  # builder_optimization_level: 0 builds fastest, 3 is the default, 5 tries most
 

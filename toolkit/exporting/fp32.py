@@ -20,6 +20,7 @@ from toolkit.data import sample
 from toolkit.data.fit import RESIZES
 from toolkit.data.model_images import ModelImages, images_from_origin
 from toolkit.errors import ExportError, ModelError
+from toolkit.exporting.numbers import doubts_in_numbers
 from toolkit.exporting.readings import CARD, TORCH, Ask, Reading, readings_of, runner_asks
 from toolkit.graph.answer_end import ends_in_sigmoids
 from toolkit.runtime.ort.runner import OrtRunner
@@ -126,6 +127,7 @@ def fp32_of_graph(
             doubts += _in_proportions(runner, answers, images, on_step)
     doubts += _in_pixels(images.calibration, preprocessing, said)
     doubts += doubts_in_answers(answers, judged.labels, judged.classes, said.expected)
+    doubts += doubts_in_numbers(logits)
     return Fp32(logits, kind, _with_fixes(doubts, said), len(tried), min(screened, len(judged)))
 
 

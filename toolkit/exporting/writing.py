@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle.entries import FileEntry
-from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS, old_bundle
 from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
@@ -22,6 +22,7 @@ from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, ten
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
+from toolkit.exporting.numbers import notes_of_weights
 from toolkit.exporting.result import Exported, judged
 from toolkit.graph.newer_exporter import EXPORTER
 from toolkit.graph.normal.opset import OPSET
@@ -59,9 +60,10 @@ def bundle_from_model(
 
     Raises:
         ExportError: a file would not be the same model; CalibrationError, DataError, ToolkitError likewise. Nothing
-            is left in `target` that was not there before.
+            is left in `target` that was not there before. BundleError: another model's bundle lies there.
     """
-    with folder_replaced(target, owned_by=MANIFEST) as fresh:
+    old = old_bundle(target, model.card.name)
+    with folder_replaced(target, MANIFEST, old.own) as fresh:
         on_step("export to ONNX", 0, 1)
         made = graphs_of_model(model, images, options, on_step)
         graphs, record = made.onnx, made.record
@@ -109,7 +111,9 @@ def bundle_from_model(
             "checks": made.facts,
         }
         (fresh / MANIFEST).write_text(manifest_text(manifest))
-    said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+        replaced = old.said({entry["file"] for entry in engines})
+    said = [replaced, f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+    said += notes_of_weights(made.onnx["fp32"])
     said.append(_exporter_in_words(made))
     notes = (*filter(None, said), *notes)
     return Exported(

@@ -13,6 +13,7 @@ from toolkit.errors import ModelError
 from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
+from toolkit.graph.stranger.bounds import require_bounded
 from toolkit.lazy import needs
 from toolkit.storage.external_data import take_in
 from toolkit.storage.files import content_of
@@ -66,6 +67,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
             raise ValueError("no nodes")
     except Exception as error:  # protobuf raises types of its own
         raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
+    require_bounded(path, model)
     digest = hashlib.sha256(content)
     for beside in take_in(path, model):
         digest.update(beside.data)
@@ -80,6 +82,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     _require_known_operators(path, model, opset)
     _require_one_tensor(path, "input", model)
     _require_evaluation(path, model)
+    _require_numbers(path, model)
     _choose_output(path, model, output)
     _require_one_tensor(path, "output", model)
     drop_dead(model.graph)  # what only other outputs need would read what is called otherwise later
@@ -178,6 +181,17 @@ def _require_evaluation(path: Path, model: onnx.ModelProto) -> None:
                 found=f"'{node.name or node.op_type}' does something else in training",
                 allowed="a network in evaluation mode",
                 fix="call model.eval() before torch.onnx.export, and leave out training=",
+            )
+
+
+def _require_numbers(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses NaN in a weight; infinity is what masks are made of."""
+    for name, values in arrays_of(model.graph).items():
+        if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
+            raise ModelError(
+                f"weight '{name}' of {path} holds NaN",
+                found=f"{int(np.isnan(values).sum()):,} of {values.size:,} numbers",
+                fix="train again with a smaller learning rate, or take an earlier checkpoint",
             )
 
 

@@ -11,6 +11,7 @@ from toolkit.data.fit import SQUASH
 from toolkit.errors import ModelError
 from toolkit.lazy import requirement
 from toolkit.storage.files import json_text, read_json
+from toolkit.storage.hints import said
 from toolkit.workspace import is_name, require_name
 
 CARD = "card.json"
@@ -70,6 +71,15 @@ def _labels(value: Any) -> tuple[str, ...]:
     return tuple(str(label) for label in value)
 
 
+def _accuracy(value: Any) -> dict[str, Any] | None:
+    """What was measured: an object whose "top1_percent" is a percentage."""
+    top1 = value.get("top1_percent") if isinstance(value, dict) else None
+    if value is not None and (isinstance(top1, bool) or not isinstance(top1, int | float) or not 0 <= top1 <= 100):
+        raise TypeError(f"accuracy is {said(value)}, allowed is null or an object with a 'top1_percent' of 0 to 100")
+    found: dict[str, Any] | None = value
+    return found
+
+
 def card_from_folder(folder: Path) -> Card:
     """Reads and checks `card.json`.
 
@@ -101,7 +111,7 @@ def card_from_folder(folder: Path) -> Card:
             labels=_labels(document["labels"]),
             preprocessing=preprocessing_from_dict(document["preprocessing"]),
             weights_sha256=str(document["weights"]["sha256"]),
-            accuracy=document.get("accuracy"),
+            accuracy=_accuracy(document.get("accuracy")),
             training=document.get("training"),
         )
     except (KeyError, TypeError, ValueError) as error:

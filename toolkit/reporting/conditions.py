@@ -128,9 +128,15 @@ def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
     precisions = {name for name, file in evidence.files.items() if file in evidence.manifest["files"]}
     flags = [flag for flag, name in (("--int8", "int8"), ("--fp16", "fp16")) if name in precisions]
     method = (evidence.manifest.get("calibration") or {}).get("method")
-    flags += [f"--method {shlex.quote(str(method))}"] if method and "int8" in precisions else []
+    flags += [_method(str(method))] if method and "int8" in precisions else []
     what = "write the bundle" + (", with the --data and options that it was given" if own else "")
     return what, " ".join(["toolkit export", shlex.quote(str(own or evidence.model)), *flags, "-o", folder])
+
+
+def _method(said: str) -> str:
+    """`percentile 99.999` of a manifest is two options."""
+    name, _, value = said.partition(" ")
+    return f"--method {shlex.quote(name)}" + (f" --percentile {shlex.quote(value)}" if value else "")
 
 
 def _verify(evidence: Evidence, folder: str) -> tuple[str, str]:
@@ -146,9 +152,13 @@ def _bench(evidence: Evidence, folder: str) -> tuple[str, str]:
     options = []
     if evidence.bench is not None:
         asked = evidence.bench.settings
-        options = [f"--batch {','.join(str(batch) for batch in sorted(asked.batches))}", f"--seconds {asked.seconds}"]
+        options = [f"--batch {','.join(str(batch) for batch in sorted(asked.batches))}", f"--seconds {asked.seconds:g}"]
+        options += [f"--backend {asked.backends}"] if asked.backends not in (None, "all") else []
+        options += [f"--precision {asked.precisions}"] if asked.precisions not in (None, "all") else []
         options += [f"--threads {asked.threads}"] if asked.threads != 1 else []
-        options += [f"--rate {asked.rate_hz}"] if asked.rate_hz is not None else []
+        options += [f"--streams {asked.streams}"] if asked.streams != asked.threads else []
+        options += [f"--wait {asked.wait}"] if asked.wait not in (None, "auto") else []
+        options += [f"--rate {asked.rate_hz:g}"] if asked.rate_hz is not None else []
         options += [f"--graph {asked.graph}"] if asked.graph != "on" else []
     return "measure latency", " ".join(["toolkit bench", folder, *options, "> bench.json"])
 

@@ -237,7 +237,8 @@ def _written(
     )
     if not plan.world.first:
         return Outcome(card, trained, plan.folder)
-    curve = curve_png(trained.log, plan.name, trained.best_epoch)
+    counts = np.bincount(plan.dataset.train.labels)
+    curve = curve_png(trained.log, plan.name, trained.best_epoch, 100 * int(counts.max()) / int(counts.sum()))
     beside = {LOG: text_from_lines(trained.log).encode(), CURVE: curve}
     if accuracy is not None:
         classes = Classes.from_dict(accuracy["classes"])
@@ -271,7 +272,7 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, to
             f"the interrupted run of '{plan.name}' was another one",
             found=f"other {', '.join(changed)}",
             allowed="the same architecture, recipe, seed and images",
-            fix="repeat the options of that run, or leave `resume=` out to start anew",
+            fix="repeat the options of that run, or start anew with `force=True`",
         )
     return state, kept
 

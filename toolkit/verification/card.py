@@ -17,16 +17,17 @@ from toolkit.lazy import needs
 from toolkit.models.card import CARD, Card
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.verification.result import ModelVerification, judging
-from toolkit.workspace import find_in_room
+from toolkit.workspace import bundle_as_typed, find_in_room
 
 TOLERANCE_POINTS = 0.01
 
 
 def is_model(path: Path) -> bool:
-    """A model folder, or the name of one that is no folder here."""
+    """A model folder, or the name of one that is no folder here and no bundle's."""
     if path.is_dir():
         return (path / CARD).is_file()
-    return len(path.parts) == 1 and find_in_room("models", path.name) is not None
+    named = len(path.parts) == 1 and bundle_as_typed(path) == path
+    return named and find_in_room("models", path.name) is not None
 
 
 def verify_card(
