@@ -2,9 +2,14 @@
 # make check: what to run while working, in two minutes.
 PYTHON ?= python3
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := bundles/demo-results
+# uv, pip-audit and cyclonedx-bom have requirements of their own: they stay out of the venv.
+TOOLS := build/tools
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --no-header --generate-hashes --constraint constraints.txt \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 # A test that hangs ends its worker with the stack of every thread; the limit is above what tests allow their children.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 	-o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true
@@ -12,7 +17,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo check fast test release-check picture gpu lint format wheel clean help
+.PHONY: demo check fast test release-check docs picture gpu lint format wheel clean help faults fuzz soak constraints \
+	hashed audit licenses sbom
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,8 +48,10 @@ check: $(INSTALLED)  ## Lint, types, the import rule and every test that is not 
 fast: $(INSTALLED)
 	$(PYTEST) -m 'not slow'
 
-test: $(INSTALLED)  ## Run every test
-	$(PYTEST)
+test: $(INSTALLED)  ## Run every test; what `make demo` wrote is looked at, or made again if anything is newer
+	TOOLKIT_DEMO=$$(test -e $(DEMO)/report.json && \
+		test -z "$$(find Makefile pyproject.toml toolkit models calibration -type f ! -name '*.pyc' -newer $(DEMO)/export.json)" && \
+		echo .) $(PYTEST)
 
 gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/gpu.md)
 	@$(PYTHON) benchmarks/gpu_inputs.py || echo 'without the real nets: the tiny one is checked' >&2
@@ -51,6 +59,17 @@ gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/g
 
 release-check: $(INSTALLED)  ## What must hold before a tag: wheel, sdist, a bare install, the tag, the changelog
 	TOOLKIT_RELEASE=yes $(PYTEST) -n 0 tests/test_packaging.py tests/test_release.py
+
+# The site has a venv of its own, without torch: nothing of it is imported by the package or its tests.
+$(DOCS_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(DOCS_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed  ## The pages as a site in build/docs/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "open build/docs/index.html; to search in it: python3 -m http.server --directory build/docs"
 
 picture: $(INSTALLED)  ## docs/report.png anew, from the page of the demo (needs chromium)
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1480 \
@@ -67,8 +86,41 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, and count what survives: 10 minutes
+	$(BIN)/python benchmarks/faults --keep bundles/faults.json > /dev/null
+
+fuzz: $(INSTALLED)  ## Mutated files for everything that reads files of strangers: SECONDS=600 each
+	$(BIN)/python benchmarks/fuzz --seconds $(or $(SECONDS),600)
+
+soak: $(INSTALLED)  ## Eight threads and reloads: does anything grow? SECONDS=3600
+	$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),3600)
+
+$(TOOLS):
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet uv pip-audit cyclonedx-bom
+
+constraints: $(TOOLS)  ## constraints-ci.txt anew: every package of the venv, with the hashes of its files
+	$(COMPILE) pyproject.toml --extra host --extra rtx --extra sign --group dev --group oracles -o constraints-ci.txt
+	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas --no-deps >> constraints-ci.txt
+
+hashed: $(TOOLS)  ## The venv from constraints-ci.txt alone: whatever has another hash is refused
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement constraints-ci.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(INSTALLED)
+
+audit: $(TOOLS)  ## Known holes in the packages of constraints-ci.txt (asks pypi.org)
+	$(TOOLS)/bin/pip-audit --strict --requirement constraints-ci.txt --no-deps --disable-pip
+
+licenses: $(INSTALLED)  ## What every package of the venv is licensed under
+	$(BIN)/python benchmarks/licenses.py
+
+sbom: $(TOOLS) $(INSTALLED)  ## dist/sbom.json: every package of the venv in CycloneDX's format
+	@mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
+
 wheel: $(INSTALLED)  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:  ## Remove the venv and what was built
-	rm -rf $(VENV) bundles dist build
+	rm -rf $(VENV) $(DOCS_VENV) bundles dist build

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,18 @@ def commands_of(page: Path) -> list[str]:
     return [found[1] for line in lines if (found := re.match(r"(?:.* -m )?toolkit ([^#>]*)", line.strip()))]
 
 
-COMMANDS = [(page.name, line) for page in PAGES for line in commands_of(page)]
+COMMANDS = [(page.name, line) for page in PAGES for line in dict.fromkeys(commands_of(page))]
+
+
+@cache
+def typed_commands() -> Any:
+    """The command line, built once: that costs more than parsing a line."""
+    return typer.main.get_command(app)
 
 
 def require_understood(words: list[str]) -> None:
     """Parses as the command line does and stops before anything is done; raises its UsageError."""
-    command: Any = typer.main.get_command(app)
+    command = typed_commands()
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]
@@ -56,7 +63,11 @@ def test_the_pages_have_commands() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
-def test_every_command_of_the_pages_is_one_that_is_understood(page: str, line: str) -> None:
+def test_every_command_of_the_pages_is_one_that_is_understood(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-net.toml").touch()  # of --config, which is read with the command line
     require_understood(shlex.split(line))
 
 
@@ -79,6 +90,36 @@ def test_the_camera_loop_answers_every_frame(tmp_path: Path) -> None:
     assert len(answers) == 3
     assert all(re.fullmatch(r"(rows|columns|diagonals) [01]\.\d\d", answer) for answer in answers)
     assert last == "released"
+
+
+def test_the_site_has_every_page_in_its_menu_and_loads_nothing_from_elsewhere() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r"[\w/-]+\.md$", menu, re.MULTILINE))
+    assert named - {"SECURITY.md", "CHANGELOG.md"} == {
+        str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")
+    }
+    assert "https:" not in menu
+    assert "font: false" in menu
+
+
+def test_the_program_on_arrays_writes_a_set_that_is_read(tmp_path: Path) -> None:
+    from toolkit.data import dataset_from_spec
+
+    [program] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL | re.MULTILINE)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    dataset = dataset_from_spec(str(tmp_path / "set.npz"))
+    assert (len(dataset.train), len(dataset.test), dataset.train.classes) == (80, 20, ("cat", "dog"))
+
+
+def test_the_page_on_data_names_every_kind_of_file_and_every_named_set() -> None:
+    from toolkit.data.class_folders import TEST_NAMES
+    from toolkit.data.fit import RESIZES
+    from toolkit.data.image_files import SUFFIXES
+    from toolkit.data.source import NAMED
+
+    text = (ROOT / "docs/own-data.md").read_text()
+    for word in (*SUFFIXES, *NAMED, *(f"{name}/" for name in TEST_NAMES), *(f"--resize {way}" for way in RESIZES)):
+        assert f"`{word}`" in text, word
 
 
 def test_the_jetson_page_names_the_targets_as_their_files_say() -> None:

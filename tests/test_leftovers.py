@@ -50,6 +50,7 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 30) -> None
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to see which processes there are")
 @pytest.mark.parametrize(
     ("number", "words"),
@@ -66,6 +67,7 @@ def test_a_run_that_is_cut_off_leaves_no_child(tmp_path: Path, number: signal.Si
     wait_until(lambda: not marked(run), "a child was left running")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to see which processes there are")
 def test_a_test_that_forgets_a_child_fails(tmp_path: Path) -> None:
     running = pytest_in(tmp_path, "-k", "forgets")

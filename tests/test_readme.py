@@ -32,6 +32,10 @@ DEMO = [line.replace("$(DEMO)/", "") for line in re.findall(r"^\t\$\(BIN\)/(tool
 OTHERS = [line for line in LINES if not line.startswith("make") and line not in DEMO]
 
 
+def test_the_first_hour_is_what_the_readme_runs() -> None:
+    assert set(lines_of((ROOT / "docs/first-hour.md").read_text())) <= set(LINES)
+
+
 def test_the_readme_says_what_the_demo_does() -> None:
     assert [line for line in LINES if line in DEMO] == DEMO
     assert {line.split()[0] for line in OTHERS} == {"toolkit"}
@@ -71,7 +75,7 @@ def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) ->
         words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
         document = json.loads(done.stdout.splitlines()[-1])
-        if line.endswith("--record") and "did not settle" in done.stderr:  # a busy machine: it is told so, and exits 1
+        if line.endswith("--save") and "did not settle" in done.stderr:  # a busy machine: it is told so, and exits 1
             failed = [check["what"] for check in document["checks"] if check["verdict"] == "failed"]
             assert done.returncode == 1
             assert failed
@@ -116,8 +120,8 @@ def test_every_file_that_the_page_of_the_bundle_names_is_written_by_export(demo:
 
 
 def test_every_link_between_the_pages_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
             name, _, anchor = target.partition("#")
             file = (page.parent / name).resolve() if name else page
             assert file.exists(), f"{page.name}: {target}"

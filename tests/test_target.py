@@ -84,6 +84,10 @@ def test_a_target_that_names_no_version_takes_any() -> None:
         ('machine = "arm64"', "arm64"),
         ('tensorrt = ["trt"]', "trt"),
         ('speed = "fast"', "speed"),
+        ("tensorrt = [[1]]", "[[1]]"),
+        ("gpus = 0.5", "0.5"),
+        ("compute_capabilities = [86]", "[86]"),
+        ('compatible = "all"', "all"),
     ],
 )
 def test_a_wrong_entry_is_named(line: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

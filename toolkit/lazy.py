@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from toolkit.errors import MissingPackage
 
+NAME = "trt-edge-toolkit"
 EXTRAS = {
     "torch": "host",
     "onnx": "host",
@@ -47,9 +54,37 @@ def needs(purpose: str) -> Iterator[None]:
         if package == "toolkit":
             raise
         extra = EXTRAS.get(package)
-        wanted = f"'trt-edge-toolkit[{extra}]'" if extra else package
+        wanted = requirement(extra) if extra else package
         raise MissingPackage(
             f"{package} is needed to {purpose}, and cannot be imported here",
             found=error,
             fix=f"pip install {wanted}",
         ) from error
+
+
+def requirement(extra: str = "") -> str:
+    """What pip installs this package with an extra from: the clone or the wheel that it came from, else its name.
+
+    The name alone would be looked up in an index, where this package, or this version of it, may not be.
+    """
+    editable, source = _source()
+    wanted = shlex.quote(f"{source}[{extra}]" if extra else source)
+    return (
+        f"-e {wanted}" if editable else f"'{source}[{extra}]'" if extra and wanted == f"{source}[{extra}]" else wanted
+    )
+
+
+@cache
+def _source() -> tuple[bool, str]:
+    """Whether it is a clone, and where it lies, as pip wrote down at its installation (PEP 610)."""
+    clone = Path(__file__).parent.parent
+    try:
+        said = distribution(NAME).read_text("direct_url.json")
+    except PackageNotFoundError:
+        said = None
+    if said is None:
+        return (True, str(clone)) if (clone / "pyproject.toml").is_file() else (False, NAME)
+    found = json.loads(said)
+    place = unquote(urlparse(str(found.get("url", ""))).path)
+    editable = bool(found.get("dir_info", {}).get("editable"))
+    return (editable, place) if Path(place).exists() else (False, NAME)

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.errors import EngineError
 from toolkit.storage.files import read_toml
-from toolkit.workspace import find_in_room, shipped, workspace
+from toolkit.workspace import find_in_room, nearest, shipped, workspace
 
 DEFAULT_TARGET = "default"
 ENTRIES = (
@@ -17,6 +17,7 @@ ENTRIES = (
 )  # fmt: skip
 KINDS = ("tensorrt", "tensorrt-rtx")
 MACHINES = ("aarch64", "x86_64")
+COMPATIBLE = ("version", "hardware")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,12 @@ def target_from_name(name: str) -> Target:
     path = find_in_room("export", f"{name}.toml")
     if path is None:
         known = {p.stem for root in (workspace(), shipped()) for p in (root / "export").glob("*.toml")}
-        raise EngineError(f"there is no target '{name}'", allowed=", ".join(sorted(known)), fix="`target='default'`")
+        meant = nearest(name, known)
+        raise EngineError(
+            f"there is no target '{name}'",
+            allowed=", ".join(sorted(known)),
+            fix=f"did you mean `target={meant!r}`?" if meant else None,
+        )
     values = read_toml(path, EngineError)
     unknown = sorted(values.keys() - set(ENTRIES))
     if unknown:
@@ -95,22 +101,25 @@ def target_from_name(name: str) -> Target:
     batch, kinds = values.get("batch"), values.get("tensorrt", list(KINDS))
     if not (isinstance(batch, list) and len(batch) == 3 and all(type(n) is int for n in batch)):
         raise EngineError(f"{path}: 'batch' cannot be read", found=batch, allowed="three numbers, as in [1, 8, 64]")
-    if not (isinstance(kinds, list) and kinds and set(kinds) <= set(KINDS)):
+    if not (isinstance(kinds, list) and kinds and all(kind in KINDS for kind in kinds)):
         raise EngineError(f"{path}: 'tensorrt' cannot be read", found=kinds, allowed=", ".join(KINDS))
     machine = values.get("machine")
     if machine not in (None, *MACHINES):
         raise EngineError(f"{path}: 'machine' cannot be read", found=machine, allowed=", ".join(MACHINES))
+    compatible = values.get("compatible")
+    if compatible not in (None, *COMPATIBLE):
+        raise EngineError(f"{path}: 'compatible' cannot be read", found=compatible, allowed=", ".join(COMPATIBLE))
     return Target(
         name=name,
         description=str(values.get("description", "")),
         tensorrt=tuple(kinds),
         batch=require_batch(*batch),
-        compute_capabilities=tuple(str(c) for c in values.get("compute_capabilities", [])),
+        compute_capabilities=_texts(path, values, "compute_capabilities"),
         workspace_mib=_number(path, values, "workspace_mib"),
         optimization_level=_number(path, values, "optimization_level"),
         dla_core=_number(path, values, "dla"),
-        compatible=values.get("compatible"),
-        gpus=tuple(str(gpu) for gpu in values.get("gpus", [])),
+        compatible=compatible,
+        gpus=_texts(path, values, "gpus"),
         refused=str(values.get("refused", "")),
         tensorrt_version=_version(path, values.get("tensorrt_version", "")),
         machine=machine,
@@ -122,6 +131,13 @@ def _number(path: Path, values: dict[str, Any], entry: str) -> int | None:
     if value is not None and (type(value) is not int or value < 0):
         raise EngineError(f"{path}: '{entry}' cannot be read", found=value, allowed="a whole number from 0")
     return value
+
+
+def _texts(path: Path, values: dict[str, Any], entry: str) -> tuple[str, ...]:
+    value = values.get(entry, [])
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise EngineError(f"{path}: '{entry}' cannot be read", found=value, allowed='a list of texts, as in ["SM87"]')
+    return tuple(value)
 
 
 def _version(path: Path, text: object) -> tuple[int, ...]:

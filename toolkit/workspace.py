@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,6 +80,43 @@ def names_in_room(room: str) -> list[str]:
     roots = {workspace() / room, shipped() / room}
     entries = [entry for root in roots if root.is_dir() for entry in root.iterdir()]
     return sorted({entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")})
+
+
+def bundle_names() -> list[str]:
+    """Every bundle in the workspace's `bundles/`, sorted."""
+    found = (workspace() / "bundles").glob(f"*/{MANIFEST}")
+    return sorted(path.parent.name for path in found if not path.parent.name.startswith("."))
+
+
+def bundle_as_typed(path: Path) -> Path:
+    """A path as it is; what is none, and the name of a bundle in `bundles/`, is that one."""
+    if len(path.parts) == 1 and not path.exists() and path.name in bundle_names():
+        return workspace() / "bundles" / path.name
+    return path
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name that was meant, if one is near."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)), None)
+
+
+def no_bundle(path: Path) -> BundleError:
+    """What is said of a bundle that does not exist."""
+    names, models = bundle_names(), names_in_room("models")
+    meant = nearest(path.name, names)
+    if meant is not None:
+        fix = f"did you mean {Path('bundles', meant)}?"
+    elif path.name in models:
+        fix = f"`toolkit.export({path.name!r})` makes one of the model"
+    else:
+        fix = "check the path; look at what there is"
+    here = f"bundles/ has {', '.join(names)}" if names else "bundles/ has none"
+    return BundleError(
+        f"there is no bundle '{path}'",
+        found=f"nothing at {path.absolute()}",
+        allowed=f"a bundle's folder, its .tar, or its name: {here}",
+        fix=fix,
+    )
 
 
 def newest_bundle() -> Path:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import toolkit
 from toolkit.bundle.packing import BLOCK, check_tar, packed_from_tar, tar_of_bundle
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.bundle.requirements import Requirement
 from toolkit.bundle.signing import new_key, require_signature, sign, signature_path
 from toolkit.bundle.stripping import manifest_bytes
 from toolkit.bundle.unpacking import folder_in_cache, unpack
@@ -31,6 +32,7 @@ from toolkit.storage.limits import TAR_BYTES
 
 SOURCE = Path(__file__).parent / "format-1"
 MANIFEST = (SOURCE / "manifest.json").read_bytes()
+SHA256 = hashlib.sha256(MANIFEST).hexdigest()
 TAR = tar_of_bundle(bundle_from_folder(SOURCE), MANIFEST)
 
 
@@ -251,9 +253,9 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_signed_tar_passes_with_its_key_alone(tar: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
     with pytest.raises(BundleError, match="not signed"):
-        unpack(tar, tmp_path / "out", public)
-    sign(read(tar), private)
-    unpack(tar, tmp_path / "out", public)
+        unpack(tar, tmp_path / "out", Requirement((public,)))
+    sign(read(tar), SHA256, private)
+    unpack(tar, tmp_path / "out", Requirement((public,)))
     other = new_key(tmp_path / "other.pem")
     with pytest.raises(BundleError, match="is not the signature"):
         toolkit.load(tar, key=other)
@@ -264,22 +266,29 @@ def test_a_signed_tar_passes_with_its_key_alone(tar: Path, keys: tuple[Path, Pat
 def test_the_signature_is_checked_before_anything_is_parsed(
     tar: Path, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sign(read(tar), keys[0])
+    sign(read(tar), SHA256, keys[0])
     tar.write_bytes(b"{" + TAR[1:])
     parsed: list[Content] = []
     monkeypatch.setattr("toolkit.bundle.packing._first_member", lambda tar, header_only=False: parsed.append(tar))
-    for attempt in (lambda: unpack(tar, tmp_path / "out", keys[1]), lambda: toolkit.load(tar, key=keys[1])):
+    for attempt in (
+        lambda: unpack(tar, tmp_path / "out", Requirement((keys[1],))),
+        lambda: toolkit.load(tar, key=keys[1]),
+    ):
         with pytest.raises(BundleError, match="is not the signature"):
             attempt()
     assert parsed == []
 
 
-def test_openssl_checks_the_same_signature(tar: Path, keys: tuple[Path, Path]) -> None:
+def test_openssl_checks_the_same_signature(tar: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed here")
-    sign(read(tar), keys[0])
-    command = f"openssl pkeyutl -verify -pubin -inkey {keys[1]} -rawin -in {tar} -sigfile {signature_path(tar)}"
+    sign(read(tar), SHA256, keys[0])
+    *said, digits = signature_path(tar).read_text().splitlines(keepends=True)
+    (tmp_path / "said").write_text("".join(said))
+    (tmp_path / "raw").write_bytes(bytes.fromhex(digits))
+    command = f"openssl pkeyutl -verify -pubin -inkey {keys[1]} -rawin -in {tmp_path}/said -sigfile {tmp_path}/raw"
     assert subprocess.run(command.split(), capture_output=True).returncode == 0
+    assert f"tar {read(tar).sha256}" in said[1]
 
 
 def _rsa() -> bytes:
@@ -294,18 +303,18 @@ def _rsa() -> bytes:
 def test_what_is_no_ed25519_key_is_one_error(
     tar: Path, keys: tuple[Path, Path], tmp_path: Path, pem: Callable[[], bytes]
 ) -> None:
-    sign(read(tar), keys[0])
+    sign(read(tar), SHA256, keys[0])
     (tmp_path / "wrong.pub").write_bytes(pem())
     with pytest.raises(ToolkitError, match=r"wrong\.pub holds"):
         require_signature(read(tar), tmp_path / "wrong.pub")
     with pytest.raises(ToolkitError, match="private key"):
-        sign(read(tar), keys[1])
+        sign(read(tar), SHA256, keys[1])
     with pytest.raises(ToolkitError, match="there already"):
         new_key(keys[0])
     signature_path(tar).write_bytes(b"short")
     with pytest.raises(BundleError, match="is not the signature"):
         require_signature(read(tar), keys[1])
-    with pytest.raises(BundleError, match="folder"):
+    with pytest.raises(BundleError, match="is not signed"):
         toolkit.load(SOURCE, key=keys[1])
 
 
@@ -379,3 +388,98 @@ def test_a_stripped_bundle_says_what_it_lacks(tmp_path: Path) -> None:
     assert "no int8-cpu or fp32 model" in str(caught.value)
     with toolkit.load(tmp_path / "part.tar", precision="int8") as net:
         assert net.precision == "int8"
+
+
+def test_a_signature_of_the_first_format_is_read_and_says_no_version(tar: Path, keys: tuple[Path, Path]) -> None:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key: Any = load_pem_private_key(keys[0].read_bytes(), None)
+    signature_path(tar).write_bytes(key.sign(TAR))
+    assert toolkit.load(tar, key=keys[1]).backend == "ort"
+    with pytest.raises(BundleError, match="older than it may be"):
+        toolkit.load(tar, key=keys[1], min_version=1)
+
+
+def test_an_older_bundle_is_refused_and_no_line_of_its_signature_can_be_changed(
+    tar: Path, keys: tuple[Path, Path]
+) -> None:
+    path, signed = sign(read(tar), SHA256, keys[0], 3)
+    assert signed.version == 3
+    assert toolkit.load(tar, key=keys[1], min_version=3).backend == "ort"
+    with pytest.raises(BundleError, match="version 3"):
+        toolkit.load(tar, key=keys[1], min_version=4)
+    with pytest.raises(ToolkitError, match="unless a key has signed it"):
+        toolkit.load(tar, min_version=3)
+    text = path.read_bytes()
+    for at in range(0, len(text), 7):
+        path.write_bytes(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :])
+        with pytest.raises(BundleError, match="is not the signature"):
+            require_signature(read(tar), keys[1])
+
+
+def test_an_unpacked_folder_stays_signed_until_something_but_an_engine_changes(
+    tar: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    sign(read(tar), SHA256, keys[0], 3)
+    folder = tmp_path / "device"
+    unpack(tar, folder)
+    toolkit.load(folder, key=keys[1], min_version=3).close()
+    with pytest.raises(BundleError, match="version 3"):
+        toolkit.load(folder, key=keys[1], min_version=4)
+    manifest = json.loads(MANIFEST)
+    _add_engine(folder, manifest)
+    toolkit.load(folder, key=keys[1], backend="ort").close()
+    (folder / "engines").chmod(0o777)
+    with pytest.raises(BundleError, match="may be written by others"):
+        toolkit.load(folder, key=keys[1])
+    (folder / "engines").chmod(0o755)
+    manifest["labels"][0] = "another"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    toolkit.load(folder, backend="ort").close()
+    with pytest.raises(BundleError, match="differs in more than engines"):
+        toolkit.load(folder, key=keys[1])
+
+
+def _add_engine(folder: Path, manifest: dict[str, Any]) -> None:
+    """What `toolkit build` adds to a bundle, of bytes that are no engine."""
+    (folder / "engines").mkdir()
+    for name in ("engines/a.engine", "engines/a.engine.json"):
+        (folder / name).write_bytes(b"{}")
+        manifest["files"][name] = {"sha256": hashlib.sha256(b"{}").hexdigest(), "bytes": 2}
+    manifest["engines"] = [{"file": "engines/a.engine", "precision": "fp32", "sha256": "0" * 64}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_a_workspace_asks_for_holds_wherever_a_bundle_is_read(
+    tar: Path, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    settings = tmp_path / "toolkit.toml"
+    settings.write_text(f'require_signature = "{keys[1].name}"\nmin_version = 2\n')
+    readers: list[Callable[[], Any]] = [
+        lambda: toolkit.load(tar), lambda: toolkit.selftest(tar), lambda: toolkit.verify(tar),
+        lambda: toolkit.bench(tar), lambda: toolkit.report(tar, tmp_path / "r.html"), lambda: toolkit.build(SOURCE),
+    ]  # fmt: skip
+    for read_bundle in readers:
+        with pytest.raises(BundleError, match="is not signed"):
+            read_bundle()
+    sign(read(tar), SHA256, keys[0], 1)
+    with pytest.raises(BundleError, match="version 1"):
+        toolkit.load(tar)
+    sign(read(tar), SHA256, keys[0], 2)
+    toolkit.load(tar).close()
+    with pytest.raises(BundleError, match="is not the signature"):  # a key of one's own comes on top of it
+        toolkit.load(tar, key=new_key(tmp_path / "mine.pem"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["require_signatures = 'vendor.pub'", "require_signature = true", "min_version = -1", "[x]", "min_version = 1"],
+)
+def test_a_slip_in_the_settings_of_a_workspace_is_an_error(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    (tmp_path / "toolkit.toml").write_text(text)
+    with pytest.raises(ToolkitError, match=r"toolkit\.toml|a key has signed"):
+        toolkit.load(SOURCE)

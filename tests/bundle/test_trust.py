@@ -28,6 +28,7 @@ from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.onnx_bytes import MESSAGES, require_self_contained
 from toolkit.bundle.packing import check_tar, tar_of_bundle
 from toolkit.bundle.reading import bundle_from_folder
+from toolkit.bundle.requirements import Requirement
 from toolkit.bundle.sealing import digest_of, manifest_text
 from toolkit.bundle.signing import new_key, sign, signature_path
 from toolkit.bundle.unpacking import unpack
@@ -121,7 +122,8 @@ def test_a_tar_that_is_swapped_for_an_unsigned_one_never_gets_in(tmp_path: Path)
     pytest.importorskip("cryptography")
     key = new_key(tmp_path / "vendor.pem")
     good, bad, place = tar_of(SOURCE, tmp_path / "good"), tar_of(evil(tmp_path / "e"), tmp_path / "bad"), tmp_path / "b"
-    signature_path(place).write_bytes(sign(content_of(good, TAR_BYTES), tmp_path / "vendor.pem").read_bytes())
+    signature, _ = sign(content_of(good, TAR_BYTES), "0" * 64, tmp_path / "vendor.pem")
+    signature_path(place).write_bytes(signature.read_bytes())
     wanted, other = answers(good), answers(bad)
     assert not np.allclose(wanted, other, atol=1)
     shutil.copy(good, place)
@@ -132,10 +134,10 @@ def test_a_tar_that_is_swapped_for_an_unsigned_one_never_gets_in(tmp_path: Path)
                 if turn % 3 == 0:
                     found = answers(place, key=key)
                 elif turn % 3 == 1:
-                    unpack(place, tmp_path / "u", key)
+                    unpack(place, tmp_path / "u", Requirement((key,)))
                     found = answers(tmp_path / "u")
                 else:
-                    check_tar(place, key)
+                    check_tar(place, Requirement((key,)))
                     continue
             except BundleError as error:
                 refused += "is not the signature" in error.what
@@ -431,6 +433,22 @@ def test_a_key_pair_is_whole_or_not_at_all(tmp_path: Path) -> None:
         assert private.exists() or not public.exists()
         if not public.exists():
             new_key(private)  # goes on: a private half that is there gets its own public one
-        sign(content_of(tar, TAR_BYTES), private)
-        check_tar(tar, public)
+        sign(content_of(tar, TAR_BYTES), "0" * 64, private)
+        check_tar(tar, Requirement((public,)))
         assert private.stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.glob(".*.part")), "a copy of a private key was left"
+
+
+@pytest.mark.parametrize("census", [5, [], {"layers": "many"}, {"kinds": 1}, {"kinds": [[]]}, "x"])
+def test_a_census_of_another_form_is_refused_before_anything_reads_it(census: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SOURCE, tmp_path / "b"))
+    (folder / "engines").mkdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("engines/a.engine", "engines/a.engine.json"):
+        (folder / name).write_bytes(b"{}")
+        manifest["files"][name] = {"sha256": "", "bytes": 0}
+    manifest["engines"] = [{"file": "engines/a.engine", "precision": "fp32", "sha256": "0" * 64, "census": census}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="lacks an entry or has a wrong one") as caught:
+        bundle_from_folder(rehashed(folder))
+    assert "census" in str(caught.value.found)

@@ -59,6 +59,7 @@ def outside(paths: list[str], cwd: Path, *folders: Path) -> list[str]:
     return sorted(path for path in found - above if not path.startswith(roots) and "__pycache__" not in path)
 
 
+@pytest.mark.slow
 def test_a_load_asks_nobody_and_writes_nothing_but_temporary_files(tiny_workspace: Path, tmp_path: Path) -> None:
     network, written = traced(tmp_path, tmp_path, "-c", LOAD, str(tiny_workspace / "bundles/tiny"))
     assert network == []

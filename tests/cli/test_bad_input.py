@@ -46,7 +46,7 @@ def bundle_copy(tiny_workspace: Path, tmp_path: Path) -> Path:
 
 
 def test_an_unknown_model_lists_those_there_are(toolkit: Toolkit, tmp_path: Path) -> None:
-    refused(toolkit("export", "nosuch", "-o", tmp_path / "b"), "nosuch", "tiny", "toolkit train")
+    refused(toolkit("export", "nosuch", "-o", tmp_path / "b"), "nosuch", "tiny", "toolkit list")
     assert not (tmp_path / "b").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_truncated_onnx_in_a_bundle_is_refused(toolkit: Toolkit, bundle_copy: 
 def test_a_missing_file_a_newer_format_and_no_bundle_are_told_apart(
     toolkit: Toolkit, bundle_copy: Path, tmp_path: Path
 ) -> None:
-    refused(toolkit("verify", tmp_path / "nowhere"), "is not a bundle")
+    refused(toolkit("verify", tmp_path / "nowhere"), "there is no bundle")
     (bundle_copy / "golden.npz").rename(tmp_path / "golden.npz")
     refused(toolkit("verify", bundle_copy), "is incomplete", "golden.npz")
     manifest = json.loads((bundle_copy / "manifest.json").read_text())

@@ -37,8 +37,15 @@ def test_sign_check_unpack_and_self_test(toolkit: Toolkit, tar: Path, tmp_path: 
     assert toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--new-key").code == 0
     assert toolkit("bundle", "check", tar, "--key", tmp_path / "k.pub").document["signature"] == "signed with this key"
     assert "not checked" in toolkit("bundle", "check", tar).document["signature"]
-    assert toolkit("bundle", "unpack", tar, "--key", tmp_path / "k.pub").code == 0
-    assert toolkit("selftest", tmp_path / "tiny", "--seconds", "0.02").code == 0
+    key = ("--key", tmp_path / "k.pub")
+    assert toolkit("bundle", "unpack", tar, *key).document["signed"]["version"] == 0
+    assert (
+        toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--version", "2").document["signed"]["version"] == 2
+    )
+    assert toolkit("selftest", tar, "--seconds", "0.02", *key, "--min-version", "2").code == 0
+    refused(toolkit("selftest", tmp_path / "tiny", *key, "--min-version", "2"), "older than", "no version")
+    for verb in ("selftest", "verify", "bench", "build", "report", "triton"):
+        refused(toolkit(verb, "bundles/tiny", *key), "is not signed")
     data = bytearray(tar.read_bytes())
     data[-20000] ^= 1
     tar.write_bytes(data)
@@ -76,7 +83,7 @@ def test_show_says_what_is_inside(toolkit: Toolkit, tar: Path, tmp_path: Path) -
         ("unpack nosuch.tar -o x", "nosuch.tar"),
         ("unpack bundles -o x", "bundles"),
         ("check set.npz", "not a packed bundle"),
-        ("check bundles/tiny --key set.npz", "only a packed bundle is signed"),
+        ("check bundles/tiny --key set.npz", "is not signed"),
         ("show models", "not a bundle"),
         ("sign bundles/tiny --key k.pem", "folder"),
     ],

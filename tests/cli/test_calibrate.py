@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ def test_auto_prints_every_candidate_and_the_record_names_the_winner(toolkit: To
     assert "its logits are nearest to fp32's" in " ".join(answer.text.split())
 
 
+@pytest.mark.slow
 def test_a_record_is_reused_by_export_and_gives_the_same_files(toolkit: Toolkit, tmp_path: Path) -> None:
     assert toolkit("calibrate", "tiny", "--method", "mse", "-o", tmp_path / "r").code == 0
     record = tmp_path / "r/record.json"
@@ -54,6 +57,32 @@ def test_the_bundles_onnx_file_has_the_record_of_its_model(
         for name, subject in (("a", "tiny"), ("b", tiny_workspace / "bundles/tiny/model.onnx"))
     ]
     assert keys[0] == keys[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["calibrate", "sensitivity"])
+def test_the_next_command_works_as_it_is_printed(
+    toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path, verb: str
+) -> None:
+    file = tiny_workspace / "bundles/tiny/model.onnx"
+    for model, typed in (("tiny", ("--images", "40")), (str(file), ("--images", "40"))):
+        answer = toolkit(verb, model, *typed, "-o", tmp_path / "out")
+        printed = re.search(r"Next: toolkit (export.*)$", " ".join(answer.text.split()).partition(" {")[0])
+        assert printed, answer.text
+        words = shlex.split(printed[1])
+        assert words[:4] == ["export", "tiny", "--images", "40"]
+        assert toolkit(*words, "--no-engines", "-o", tmp_path / "b").code == 0
+    file = tmp_path / "b/model.onnx"
+    model = onnx.load(file)
+    next(entry for entry in model.metadata_props if entry.key == "toolkit.weights_sha256").value = "other"
+    onnx.save(model, tmp_path / "model.onnx")
+    answer = toolkit(verb, tmp_path / "model.onnx", "-o", tmp_path / "out")
+    assert "export its network again as you did for this bundle" in " ".join(answer.text.split())
+
+
+def test_what_a_bundles_file_says_itself_is_refused_as_an_option(toolkit: Toolkit, tiny_workspace: Path) -> None:
+    answer = toolkit("sensitivity", tiny_workspace / "bundles/tiny/model.onnx", "--mean", "0.5", "--std", "0.2")
+    refused(answer, "--mean, --std is in a bundle's file already")
 
 
 @pytest.mark.slow

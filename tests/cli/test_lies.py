@@ -66,6 +66,7 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -226,10 +227,10 @@ def test_a_baseline_that_lies_is_refused_before_anything_is_measured(tool: Toolk
 @pytest.mark.parametrize("p50", [0, -1, None, "fast", True])
 def test_a_record_of_selftest_that_lies_is_refused(tool: Toolkit, p50: Any) -> None:
     command = ("selftest", "b", "--backend", "ort", "--seconds", "0.01")
-    assert tool(*command, "--record").code == 0
+    assert tool(*command, "--save").code == 0
     (record,) = Path("b").glob("selftest-*.json")
     changed(record, {"p50_ms": {"ort fp32": p50}})
-    refused(tool(*command), "no record of a selftest", "p50_ms.ort fp32", "--record")
+    refused(tool(*command), "no speed that selftest saved", "p50_ms.ort fp32", "--save")
 
 
 def test_documents_that_lie_make_no_report(tool: Toolkit) -> None:
@@ -374,6 +375,7 @@ def test_two_builds_at_once_keep_each_others_engines(tool: Toolkit) -> None:
     assert {path.name for path in Path().iterdir()} <= {"b", "cache"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirected", "code", "says"),
     [

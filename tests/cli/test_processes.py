@@ -110,6 +110,7 @@ def test_two_exports_to_one_target_leave_one_whole_bundle(tiny_workspace: Path) 
     assert leftovers(tiny_workspace) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "words"),
     [("typer", "--help"), ("shellingham", "--help"), ("rich", "--help"), ("rich", "doctor"), ("rich", "init here")],
@@ -146,6 +147,7 @@ def imported_by(*words: str, cwd: Path) -> set[str]:
 HEAVY = {"torch", "onnx", "onnxruntime", "PIL", "safetensors", *MODULES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "train --help", "export --help", "--version", "init here"])
 def test_help_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
     assert not imported_by(*words.split(), cwd=tmp_path) & HEAVY

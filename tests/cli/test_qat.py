@@ -28,6 +28,7 @@ def train_once(toolkit: Toolkit, learned: dict[str, str]) -> None:
         learned["record"] = (Path("calibration/tiny-qat/record.json")).read_text()
 
 
+@pytest.mark.slow
 def test_export_takes_the_learned_scales_and_says_so(toolkit: Toolkit, learned: dict[str, str], tmp_path: Path) -> None:
     train_once(toolkit, learned)
     answer = toolkit("export", "tiny-qat", "--int8", "-o", tmp_path / "b", "--no-engines")

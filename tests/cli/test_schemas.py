@@ -16,7 +16,10 @@ from tests.schemas import FOLDER, name_of_schema, require_schema, text_of_schema
 from toolkit.benchmarking.result import Benchmark
 from toolkit.bundle.results import CheckedBundle, PackedBundle, ShownBundle, SignedBundle, UnpackedBundle
 from toolkit.cli import app, bundle
+from toolkit.data.source import DataReport
 from toolkit.deployment.inspection import Inspection
+from toolkit.deployment.inventory import Inventory
+from toolkit.deployment.predict import Predictions
 from toolkit.deployment.selftest import Selftest
 from toolkit.deployment.triton import Repository
 from toolkit.doctor.checks import Doctor
@@ -33,13 +36,14 @@ from toolkit.verification.result import ModelVerification, Verification
 from toolkit.workspace import NewWorkspace
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    Benchmark, Built, Cache, Calibrated, CheckedBundle, Doctor, Exported, Failure, Inspection, ModelVerification,
+    Benchmark, Built, Cache, Calibrated, CheckedBundle, DataReport, Doctor, Exported, Failure,
+    Inspection, Inventory, ModelVerification, Predictions,
     NewWorkspace, PackedBundle, Plan, Reported, Repository, Selftest, Sensitivities, ShownBundle, SignedBundle,
     TrainingResult, UnpackedBundle, Verification,
 )  # fmt: skip
 COMMANDS = (
     ("verify", "--backend", "ort", "--data", "set.npz", "--gate", "0"),
-    ("verify", "tiny", "--data", "set.npz"),
+    ("verify", "tiny", "--card", "--data", "set.npz"),
     ("bench", "--backend", "ort", "--batch", "1", "--seconds", "0.05"),
     ("selftest", "--backend", "ort", "--seconds", "0.01"),
     ("build", "--explain", "--target", "jetpack61"),
@@ -47,6 +51,8 @@ COMMANDS = (
     ("calibrate", "tiny", "-o", "ranges"),
     ("sensitivity", "tiny", "-o", "costs"),
     ("cache",),
+    ("list",),
+    ("data", "set.npz"),
     ("report", "--bench", "none.json"),
     ("bench", "--batch", "none"),
     ("no-such-command",),

@@ -26,8 +26,8 @@ def bundle(tiny_workspace: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def record_of(bundle: Path) -> Path:
-    """The one record in a bundle."""
+def saved_of(bundle: Path) -> Path:
+    """The one that a bundle has."""
     (path,) = bundle.glob("selftest-*.json")
     return path
 
@@ -92,10 +92,10 @@ def test_a_changed_file_is_refused_by_its_name(toolkit: Toolkit, bundle: Path) -
     assert "model.int8.onnx changed" in answer.document["what"]
 
 
-def test_a_device_is_recorded_and_compared_with(toolkit: Toolkit, bundle: Path) -> None:
-    assert toolkit("selftest", bundle, "--record", "--seconds", "0.02").document["recorded"] is True
-    record = json.loads(record_of(bundle).read_text())
-    assert set(record["p50_ms"]) >= {"ort fp32", "ort int8-cpu"}
+def test_a_devices_speed_is_saved_and_compared_with(toolkit: Toolkit, bundle: Path) -> None:
+    assert toolkit("selftest", bundle, "--save", "--seconds", "0.02").document["recorded"] is True
+    saved = json.loads(saved_of(bundle).read_text())
+    assert set(saved["p50_ms"]) >= {"ort fp32", "ort int8-cpu"}
     answer = toolkit("selftest", bundle, "--seconds", "0.02", "--max-slowdown", "1000")
     assert answer.code == 0, answer.text
     assert "unchanged" in answer.text
@@ -104,12 +104,12 @@ def test_a_device_is_recorded_and_compared_with(toolkit: Toolkit, bundle: Path) 
 
 @pytest.mark.slow
 def test_a_slowdown_an_upgrade_and_a_lost_backend_are_named(toolkit: Toolkit, bundle: Path) -> None:
-    toolkit("selftest", bundle, "--record", "--seconds", "0.02")
-    path = record_of(bundle)
-    record = json.loads(path.read_text())
-    record["versions"]["onnxruntime"] = "0.1"
-    record["p50_ms"] |= {"ort fp32": 1e-6, "trt int8": 0.1}
-    path.write_text(json.dumps(record))
+    toolkit("selftest", bundle, "--save", "--seconds", "0.02")
+    path = saved_of(bundle)
+    saved = json.loads(path.read_text())
+    saved["versions"]["onnxruntime"] = "0.1"
+    saved["p50_ms"] |= {"ort fp32": 1e-6, "trt int8": 0.1}
+    path.write_text(json.dumps(saved))
     answer = toolkit("selftest", bundle, "--seconds", "0.02", "--max-slowdown", "1000")
     assert answer.code == 1
     failed = {check["what"]: check["found"] for check in answer.document["checks"] if check["verdict"] == "failed"}
@@ -126,11 +126,11 @@ def test_an_upgrade_of_bindings_that_are_installed_alone_is_named(
     for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, bindings, SimpleNamespace(__version__="10.3.0"))
-    toolkit("selftest", bundle, "--backend", "ort", "--record", "--seconds", "0.02")
+    toolkit("selftest", bundle, "--backend", "ort", "--save", "--seconds", "0.02")
     monkeypatch.setitem(sys.modules, bindings, SimpleNamespace(__version__="10.6.0"))
     answer = toolkit("selftest", bundle, "--backend", "ort", "--seconds", "0.02", "--max-slowdown", "1000")
     (versions,) = [check["found"] for check in answer.document["checks"] if check["what"] == "versions"]
-    assert versions == f"changed since the record: {bindings.removesuffix('_bindings')} 10.3.0 to 10.6.0"
+    assert versions == f"changed since the speed was saved: {bindings.removesuffix('_bindings')} 10.3.0 to 10.6.0"
 
 
 def test_bindings_and_the_front_that_wraps_them_are_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_bindings_and_the_front_that_wraps_them_are_one_version(monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["{}", '{"format": 9}', "[]", "no json"])
-def test_a_record_that_is_none_is_one_error(toolkit: Toolkit, bundle: Path, text: str) -> None:
-    toolkit("selftest", bundle, "--record", "--seconds", "0.02")
-    record_of(bundle).write_text(text)
+def test_a_saved_speed_that_is_none_is_one_error(toolkit: Toolkit, bundle: Path, text: str) -> None:
+    toolkit("selftest", bundle, "--save", "--seconds", "0.02")
+    saved_of(bundle).write_text(text)
     answer = toolkit("selftest", bundle, "--seconds", "0.02")
     assert answer.code == 1
     assert "selftest-" in answer.document["what"]

@@ -25,6 +25,20 @@ def _broken(tiny_workspace: Path, target: Path, file: str = "model.int8.onnx") -
     return rehashed(target)
 
 
+def test_a_name_is_a_bundle_first_and_a_models_card_is_asked_for(toolkit: Toolkit) -> None:
+    bundle = toolkit("verify", "tiny", "--backend", "ort", "--precision", "fp32", "--data", "set.npz", "--gate", "0")
+    card = toolkit("verify", "tiny", "--card", "--data", "set.npz")
+    assert (bundle.document["schema"], card.document["schema"]) == ("toolkit/verify/1", "toolkit/verify-model/1")
+    assert bundle.document["classes"]["ort fp32"]["per_class"] == card.document["classes"]["per_class"]
+    assert "class by class" in bundle.text
+
+
+def test_a_bundle_that_is_not_there_is_said_with_the_one_that_was_meant(toolkit: Toolkit) -> None:
+    answer = toolkit("bench", "bundles/tinny")
+    assert "there is no bundle 'bundles/tinny'" in answer.text
+    assert "did you mean bundles/tiny?" in answer.text
+
+
 def test_too_few_images_are_said_pass_and_with_strict_do_not(toolkit: Toolkit) -> None:
     words = ("verify", "--backend", "ort", "--precision", "int8", "--images", "40")
     answer = toolkit(*words)
@@ -107,7 +121,7 @@ def test_a_fault_of_the_images_is_a_likely_cause(toolkit: Toolkit, tiny_workspac
 
 
 @pytest.mark.parametrize(
-    "words", [("bundles/tiny", "nowhere"), ("bundles/tiny", "none.onnx"), ("tiny", "bundles/tiny")]
+    "words", [("bundles/tiny", "nowhere"), ("bundles/tiny", "none.onnx"), ("models/tiny", "bundles/tiny")]
 )
 def test_what_cannot_be_compared_is_one_error(toolkit: Toolkit, words: tuple[str, ...]) -> None:
     answer = toolkit("verify", *words, "--backend", "ort")

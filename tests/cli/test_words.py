@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import typer
 
 import toolkit
+from tests.test_docs import require_understood
 from toolkit.cli import app
 from toolkit.cli.words import CODE, COMMANDS, typed, typed_document
 
@@ -95,6 +97,16 @@ def test_what_the_library_says_in_python_can_be_typed() -> None:
         named = set(re.findall(r"--[a-z][a-z0-9-]*", words))
         assert named <= LONG, f"{place}: {words}"
         assert set(re.findall(r"\btoolkit ([a-z]+)", words)) <= VERBS | {"what"}, f"{place}: {words}"
+
+
+SPANS = sorted({found[0] for text in TEXTS.values() for found in CODE.finditer(text) if "toolkit." in found[0]})
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_every_call_that_the_library_advises_is_a_command_that_is_understood(span: str) -> None:
+    words = shlex.split(typed(span))
+    if words[1:] != ["load"] and words[1] != "load":
+        require_understood(words[1:])
 
 
 def test_every_command_without_a_function_is_asked_for_somewhere() -> None:

@@ -104,7 +104,7 @@ def test_the_set_is_found_in_each_of_its_places(
 
 
 def test_a_missing_set_says_how_to_get_it(bare_machine: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)not installed.*`download=True`.*unpack .*cifar-10-binary.tar.gz"):
+    with pytest.raises(DataError, match=r"(?s)not installed.*fetch the set cifar10.*unpack .*cifar-10-binary.tar.gz"):
         dataset_from_spec("cifar10")
 
 

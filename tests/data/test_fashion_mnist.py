@@ -63,7 +63,7 @@ def test_a_missing_set_says_how_to_get_it(bare_machine: Path) -> None:
     with pytest.raises(DataError) as caught:
         dataset_from_spec("fashion-mnist")
     assert "apt install dataset-fashion-mnist" in str(caught.value)
-    assert "`download=True`" in str(caught.value)
+    assert "fetch the set fashion-mnist" in str(caught.value)
     assert str(bare_machine) in str(caught.value)
 
 

@@ -420,3 +420,17 @@ def test_a_pipe_a_device_and_a_picture_of_80_million_pixels_are_named_and_not_re
             read_image(tmp_path / name)
     assert time.monotonic() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+def test_the_same_files_judge_whatever_size_and_way_to_resize(tmp_path: Path) -> None:
+    shades: dict[int, int] = {}
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            shades[(shade := 10 + 20 * len(shades) // 2)] = len(shades)
+            Image.new("RGB", (12, 8), (shade,) * 3).save(tmp_path / name / f"{i}.png")
+    wide = {int(image[4, 4, 0]) for image in load(tmp_path).test.images_nhwc}
+    for how in ("squash", "crop", "pad"):
+        for size in (6, 10):
+            found = load(tmp_path, shape=(size, size, 3), convert=True, resize=how)
+            assert {int(image[size // 2, size // 2, 0]) for image in found.test.images_nhwc} == wide

@@ -12,6 +12,7 @@ from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.deployment import openers
 from toolkit.deployment.runners import BACKENDS, open_runners, require_backends
 from toolkit.errors import BackendUnavailable, ToolkitError
+from toolkit.lazy import requirement
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.ort.runner import CUDA, TENSORRT
@@ -82,7 +83,7 @@ def test_a_gpu_provider_alone_that_is_not_here_is_one_error(bundle: Bundle) -> N
         pytest.skip("this onnxruntime has the CUDA provider")
     with pytest.raises(BackendUnavailable, match="no backend that was asked for") as caught:
         open_runners(bundle, ("ort-cuda",), PRECISIONS)
-    assert "pip install 'trt-edge-toolkit[gpu]'" in str(caught.value.found)
+    assert f"pip install {requirement('gpu')}" in str(caught.value.found)
 
 
 def test_backends_are_read_in_their_order_and_unknown_ones_refused() -> None:

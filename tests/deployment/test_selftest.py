@@ -63,37 +63,35 @@ def test_a_bundle_without_golden_logits_fails_because_nothing_was_compared(bundl
     assert "nothing to compare with" in found["ort fp32"].found
 
 
-def test_a_machine_that_never_settles_is_measured_again_and_not_recorded(
+def test_a_machine_that_never_settles_is_measured_again_and_not_saved(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = measuring(monkeypatch, lambda one: replace(one, p50_ms=12 * one.min_ms))
-    found = checked(bundle, record=True)
+    found = checked(bundle, save=True)
     assert len(runs) == module.MOST_TRIES
     assert found["speed of ort fp32"].verdict == FAILED
     assert "did not settle" in found["speed of ort fp32"].found
     assert not list(bundle.glob("selftest-*"))
 
 
-def test_a_machine_that_settles_later_is_recorded_as_it_was_then(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_settles_later_is_saved_as_it_was_then(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = itertools.count()
     runs = measuring(monkeypatch, lambda one: calm(one) if next(turns) > 6 else replace(one, p50_ms=50, min_ms=1))
-    found = checked(bundle, record=True)
-    assert found["speed"] == Check("speed", OK, "recorded now")
+    found = checked(bundle, save=True)
+    assert found["speed"] == Check("speed", OK, "saved now")
     assert len(runs) > 1
     (path,) = bundle.glob("selftest-*")
-    assert set(module._recorded(path).p50_ms.values()) == {1.0}
+    assert set(module._read_saved(path).p50_ms.values()) == {1.0}
 
 
-def test_a_run_that_is_far_faster_than_its_record_doubts_the_record(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_far_faster_than_what_was_saved_doubts_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measuring(monkeypatch, lambda one: replace(calm(one), p50_ms=34.0, min_ms=33.0))
-    assert checked(bundle, record=True)["speed"].verdict == OK
+    assert checked(bundle, save=True)["speed"].verdict == OK
     measuring(monkeypatch, lambda one: replace(calm(one), p50_ms=2.8))
     check = checked(bundle)["speed of ort fp32"]
     assert check.verdict == OK
     assert "far faster" in check.found
-    assert "record" in check.fix
+    assert "save=True" in check.fix
 
 
 def test_a_runner_that_is_slow_half_of_the_time_is_not_settled() -> None:

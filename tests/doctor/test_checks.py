@@ -23,7 +23,7 @@ from toolkit.doctor import gpu, machine, packages
 from toolkit.doctor.checks import Check, answered, check, checks, in_own_process
 from toolkit.doctor.machine import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.lazy import needs
+from toolkit.lazy import needs, requirement
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt.module import MODULES, CudaDoesNotStart, TensorRT
 
@@ -74,7 +74,7 @@ def test_a_missing_package_is_absent_with_its_pip_command(monkeypatch: pytest.Mo
             raise ModuleNotFoundError("No module named 'safetensors'", name="safetensors")
 
     finding = _with(monkeypatch, absent, "safetensors")
-    assert (finding.ok, finding.fix) == (None, "pip install 'trt-edge-toolkit[host]'")
+    assert (finding.ok, finding.fix) == (None, f"pip install {requirement('host')}")
 
 
 def test_a_package_whose_library_is_missing_is_broken_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,4 +333,4 @@ def test_gpu_providers_that_are_not_installed_are_absent_with_the_command(name: 
     finding = answered(f"onnxruntime {name}")
     assert finding.ok is None
     assert f"has no {provider}ExecutionProvider" in finding.detail
-    assert "trt-edge-toolkit[gpu]" in str(finding.fix)
+    assert requirement("gpu") in str(finding.fix)

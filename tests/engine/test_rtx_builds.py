@@ -75,6 +75,7 @@ def test_every_convolution_computes_in_the_precision_of_the_file(
     assert engine.path.stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", TYPES)
 def test_an_engine_takes_uint8_images_and_gives_float32_logits(
     graphs: dict[str, onnx.ModelProto], precision: str, tmp_path: Path

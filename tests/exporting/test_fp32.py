@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.cli.words import typed
 from toolkit.contracts import Float32, Float64, Int64, LabeledImages, Preprocessing, UInt8
-from toolkit.data.model_images import ModelImages, Recipe
+from toolkit.data.model_images import ModelImages, Origin, Recipe, images_from_origin
 from toolkit.exporting.fp32 import DoubtfulModel, Fp32, Said, fp32_of_graph, require_right
 from toolkit.exporting.readings import CARD, ONNX, TORCH
 from toolkit.graph.preprocessing import with_preprocessing
@@ -221,3 +222,23 @@ def test_the_error_names_its_kinds_for_machines() -> None:
     assert failure_of(caught.value).as_dict()["kinds"] == ["reading"]
     (doubt,) = caught.value.doubts
     assert doubt.fix == "`bgr=True`"
+
+
+@pytest.mark.parametrize(("asked", "kinds"), [("squash", ["reading"]), ("pad", ["reading"]), ("crop", [])])
+def test_photos_that_are_resized_otherwise_than_in_training_name_the_way_that_is_right(
+    asked: str, kinds: list[str], tmp_path: Path
+) -> None:
+    wide = {
+        name: np.concatenate([x[:, :, :4][::-1], x, x[:, :, 4:][::-1]], 2)
+        for name, x in (("train", TRAIN), ("test", TEST))
+    }
+    np.savez(
+        tmp_path / "wide.npz", train_images=wide["train"], train_labels=TRAIN_LABELS, test_images=wide["test"],
+        test_labels=TEST_LABELS, classes=np.array(NAMES),
+    )  # fmt: skip
+    origin = Origin(str(tmp_path / "wide.npz"), convert=True, resize=asked, calibration_images=120)
+    images = images_from_origin(origin, RIGHT.shape, NAMES, "linear")
+    found = fp32_of_graph(trained().graph(RIGHT), RIGHT, images, Said(ONNX), lambda what, done, total: None)
+    assert [doubt.kind for doubt in found.doubts] == kinds
+    if kinds:
+        assert "--resize crop" in read_with(found)

@@ -251,6 +251,7 @@ class _Behind(OrtRunner):
         return answer.copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [None, 30])
 def test_a_runner_that_returns_the_previous_answer(healthy: Healthy, images: int | None) -> None:
     with _Behind(healthy.bundle / "model.onnx") as runner:

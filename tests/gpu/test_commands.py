@@ -60,9 +60,9 @@ def test_bench_with_many_callers_measures_the_engines(bundle: Path) -> None:
     assert document("bench-8-threads", "bench", str(bundle), *words)["ok"]
 
 
-def test_selftest_finds_a_recorded_bundle_unchanged(bundle: Path) -> None:
+def test_selftest_finds_a_saved_bundle_unchanged(bundle: Path) -> None:
     words = ("selftest", str(bundle), "--backend", "trt", "--seconds", "0.1")
-    recorded = document("selftest-record", *words, "--record")
+    recorded = document("selftest-save", *words, "--save")
     assert recorded["ok"]
     answer = document("selftest", *words, "--max-slowdown", "3")
     assert answer["ok"]

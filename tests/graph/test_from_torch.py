@@ -187,3 +187,42 @@ def test_a_net_that_cannot_be_traced_is_an_export_error() -> None:
     with pytest.raises(ExportError, match="cannot export this network") as caught:
         onnx_from_torch(Classifier(_Untraceable(), classifier.scale, classifier.shift), preprocessing, {})
     assert caught.value.found == "this net has a mind of its own"
+
+
+class _Shuffled(nn.Module):
+    """What the older exporter does not know."""
+
+    def __init__(self, unknown: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), unknown)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(x).mean((2, 3)))
+        return out
+
+
+@pytest.mark.slow
+def test_a_net_that_only_the_newer_exporter_can_write_is_written_and_said(capfd: pytest.CaptureFixture[str]) -> None:
+    classifier, preprocessing = _classifier(NETS["3x3 stem, RGB"])
+    torch.manual_seed(1)
+    net = Classifier(_Shuffled(nn.ChannelShuffle(2)), classifier.scale, classifier.shift, contiguous=True).eval()
+    model = onnx_from_torch(net, preprocessing, {"a": "b"})
+    assert capfd.readouterr().out == ""
+    require_portable(model)
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert said["a"] == "b"
+    assert "channel_shuffle" in said["toolkit.exporter"]
+    images = np.random.default_rng(0).integers(0, 256, (5, *preprocessing.shape), np.uint8)
+    with OrtRunner(model.SerializeToString()) as ours, TorchRunner(net) as theirs:
+        np.testing.assert_allclose(ours.logits(images), theirs.logits(images), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_net_that_neither_exporter_can_write_is_refused_with_both_reasons() -> None:
+    classifier, preprocessing = _classifier(NETS["3x3 stem, RGB"])
+    net = Classifier(_Shuffled(nn.AdaptiveMaxPool2d(4)), classifier.scale, classifier.shift, contiguous=True).eval()
+    with pytest.raises(ExportError, match="cannot export this network") as caught:
+        onnx_from_torch(net, preprocessing, {})
+    assert "the older exporter: Unsupported: ONNX export of operator adaptive_max_pool2d" in str(caught.value.found)
+    assert "the newer exporter: " in str(caught.value.found)

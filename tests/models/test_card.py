@@ -52,7 +52,18 @@ def test_a_card_without_an_entry_names_it(tmp_path: Path, entry: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"arch": 3}, {"labels": None}, {"weights": []}, {"weights": {}}, {"preprocessing": {"height": 3}}]
+    "changes",
+    [
+        {"arch": 3},
+        {"labels": None},
+        {"weights": []},
+        {"weights": {}},
+        {"preprocessing": {"height": 3}},
+        {"accuracy": {}},
+        {"accuracy": 90},
+        {"accuracy": {"top1_percent": "x"}},
+        {"accuracy": {"top1_percent": 101}},
+    ],
 )
 def test_a_card_with_a_wrong_entry_is_a_model_error(tmp_path: Path, changes: dict[str, Any]) -> None:
     (tmp_path / CARD).write_text(_document(**changes))

@@ -166,7 +166,7 @@ def test_an_unknown_model_lists_those_there_are(workspace: Path, tiny_model_fold
     with pytest.raises(ModelError, match="there is no model 'tinny'") as caught:
         folder_of_model("tinny")
     assert "tiny" in str(caught.value.allowed)
-    assert "toolkit.train('tinny'" in str(caught.value.fix)
+    assert "did you mean tiny?" in str(caught.value.fix)
 
 
 def test_a_missing_tensor_file_is_named(tmp_path: Path) -> None:

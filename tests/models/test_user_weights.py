@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +319,37 @@ def test_a_view_behind_a_convolution_works_in_the_classifier() -> None:
 
     classifier = classifier_of(Viewing(), Preprocessing(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
     assert classifier(torch.zeros((2, 8, 8, 3), dtype=torch.uint8)).shape == (2, 2)
+
+
+def hostile_checkpoints(folder: Path, net: nn.Sequential) -> dict[str, Path]:
+    """Checkpoints that hold no numbers, never end, or go round in a circle."""
+    state = net.state_dict()
+    name = next(name for name, value in state.items() if value.ndim == 4)
+    circle: dict[str, Any] = {"": state | {name: state[name].to_sparse()}}
+    circle[""][""] = circle["again"] = circle
+    many: dict[str, Any] = {}
+    for _ in range(5):
+        many = {f"k{n}": many for n in range(300)}
+    packed = folder / "packed.pth"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(300 << 20))
+    os.mkfifo(folder / "pipe.pth")
+    os.mkfifo(folder / "pipe.safetensors")
+    found = {"packed": packed, "pipe": folder / "pipe.pth", "pipe of safetensors": folder / "pipe.safetensors",
+             "device": Path("/dev/zero")}  # fmt: skip
+    contents = {"sparse": circle, "meta": state | {name: state[name].to("meta")}, "many": many,
+                "quantized": state | {name: torch.quantize_per_tensor(state[name], 0.1, 0, torch.qint8)}}  # fmt: skip
+    for kind, content in contents.items():
+        found[kind] = folder / f"{kind}.pth"
+        torch.save(content, found[kind])
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_hostile_checkpoint_is_one_error_in_two_seconds(trained: nn.Sequential, tmp_path: Path) -> None:
+    for kind, path in hostile_checkpoints(tmp_path, trained).items():
+        begun = time.monotonic()
+        with pytest.raises(ModelError) as caught:
+            load_user_weights(trained, weights_from_checkpoint(path), path)
+        assert time.monotonic() - begun < 2, kind
+        assert caught.value.found is not None, kind

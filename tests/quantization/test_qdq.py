@@ -94,6 +94,7 @@ def test_every_convolution_reads_dequantized_images_and_weights(quantized: Any) 
         assert makers[conv.input[0]].op_type == makers[conv.input[1]].op_type == "DequantizeLinear"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_no_padding_stands_right_before_a_quantize_in_any_int8_file(name: str) -> None:
     graph = _graph(NETS[name])

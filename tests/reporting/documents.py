@@ -11,9 +11,10 @@ import numpy as np
 from toolkit.benchmarking.result import Benchmark, Settings
 from toolkit.benchmarking.warnings import Warned
 from toolkit.calibration.record import Record
+from toolkit.compare.classes import classes_from_answers
 from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts
-from toolkit.compare.parity import parity_from_logits
+from toolkit.compare.parity import answers_of, parity_from_logits
 from toolkit.conditions.device import Device
 from toolkit.conditions.host import Disturbances, Host
 from toolkit.conditions.machine import Conditions
@@ -83,11 +84,12 @@ class Made:
         labels = draws.integers(0, len(self.labels), self.images)
         exact = draws.normal(0, 1, (self.images, len(self.labels))).astype(np.float32)
         exact[np.arange(self.images), labels] += 2.5
-        pairs = []
+        pairs, classes = [], {}
         for name in self.medians_ms:
             got = exact + draws.normal(0, 1, exact.shape).astype(np.float32) * self.noise.get(name, 0.3)
             parity = parity_from_logits("torch fp32", name, exact, got, labels)
             verdict = verdict_from_counts(parity.both_right, parity.lost, parity.gained, self.images, gate)
+            classes[name] = classes_from_answers(answers_of(got), labels, self.labels)
             pairs.append(Pair(parity, flips_from_logits(exact, got, labels), verdict))
         return Verification(
             ok=True,
@@ -109,6 +111,7 @@ class Made:
             not_checked={},
             layers=(),
             unavailable={"trt": "no NVIDIA driver: libcuda.so.1: cannot open; try: use --backend ort here"},
+            classes={"torch fp32": classes_from_answers(answers_of(exact), labels, self.labels), **classes},
         )
 
     def benched(self) -> Benchmark:

@@ -26,8 +26,8 @@ from toolkit.timing.latency import PhaseTimes
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layer, Layers
 
-ORDER = ["verdict", "trade-off", "latency", "flips", "classes", "layers", "calibration", "engines", "conditions",
-         "commands"]  # fmt: skip
+ORDER = ["verdict", "trade-off", "latency", "flips", "recall", "classes", "layers", "calibration", "engines",
+         "conditions", "commands"]  # fmt: skip
 HOSTILE = "</title></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'`|&"
 
 
@@ -69,6 +69,29 @@ def test_accuracies_are_those_of_the_document(page: str) -> None:
         assert float(row["change"].replace("\u2212", "-")) == pytest.approx(points, abs=0.005001)
     assert rows["ort int8-cpu"]["size"] == "488 KiB"
     assert rows["torch fp32"]["file"] == "\u2013"
+
+
+def test_classes_are_those_of_the_document_and_a_class_that_is_never_right_is_in_the_verdict() -> None:
+    made = Made()
+    verify = made.verified()
+    assert verify.classes
+    fp32 = verify.classes["torch fp32"]
+    root = tree_of(page_from_evidence(made.evidence()))
+    rows = rows_of(section(root, "recall"), "Recall and precision of torch fp32")
+    assert [row["recall"] for row in rows] == [f"{score.recall_percent:.1f}" for score in fp32.per_class]
+    assert [row["recall ort int8-cpu"] for row in rows] == [
+        f"{score.recall_percent:.1f}" for score in verify.classes["ort int8-cpu"].per_class
+    ]
+    matrix = rows_of(section(root, "recall"), "Confusion of torch fp32")
+    counts = [[int(row[name] or 0) for name in made.labels] for row in matrix]
+    assert counts == fp32.matrix()[:, :-1].tolist()
+    blind = replace(fp32, warnings=("never right: 'newt' (0 of 3)",))
+    found = replace(
+        verify, classes=verify.classes | {"torch fp32": blind}, vanished={"ort int8": ("'a': 3 of 3 right, then 0",)}
+    )
+    text = text_of(section(tree_of(page_from_evidence(made.evidence(verify=found))), "verdict"))
+    assert "torch fp32: never right: 'newt' (0 of 3)." in text
+    assert "ort int8: 'a': 3 of 3 right, then 0." in text
 
 
 def test_flips_are_those_of_the_document(page: str) -> None:
@@ -265,7 +288,7 @@ def test_the_largest_page_stays_below_its_bar() -> None:
 def test_the_card_has_the_same_verdict_and_figures() -> None:
     evidence = Made().evidence()
     card = card_from_evidence(evidence)
-    assert card.startswith("# tiny-net\n\n**Deploy model")
+    assert card.startswith("# tiny-net\n\n**On A CPU, 2 cores: deploy model")
     for pair in Made().verified().parity:
         assert f"| {pair.runner} |" in card
         assert f"{pair.score.top1_percent:.2f} %" in card

@@ -55,6 +55,7 @@ def _loader(**modules: Any) -> Callable[[str], Any]:
     return load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "kind"), [("10.6.0", "tensorrt"), ("11.2.0", "lean"), ("1.7.1", "tensorrt-rtx")])
 @pytest.mark.parametrize(
     ("code", "cure"),

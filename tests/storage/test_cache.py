@@ -17,6 +17,7 @@ from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import ToolkitError
 from toolkit.storage.cache import cache_folder, cleared, inventory, private_folder, temporary_folder
 from toolkit.storage.folders import folder_replaced
+from toolkit.storage.replacing import Own
 
 SOURCE = Path(__file__).parents[1] / "bundle/format-1"
 
@@ -109,10 +110,10 @@ def test_where_nothing_can_be_written_a_sentence_says_so(place: Path, monkeypatc
 
 
 def test_a_tar_loads_where_the_cache_is_full(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(target: Path, owned_by: str) -> object:
+    def full(target: Path, owned_by: str, own: Own | None = None) -> object:
         if place in target.parents:
             raise ToolkitError(f"cannot write {target}", found="the disk is full")
-        return folder_replaced(target, owned_by)
+        return folder_replaced(target, owned_by, own)
 
     monkeypatch.setattr("toolkit.bundle.unpacking.folder_replaced", full)
     with toolkit.load(packed(tmp_path / "b.tar"), backend="ort") as net:

@@ -80,6 +80,7 @@ def test_what_fits_is_read_to_the_last_bit() -> None:
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.slow
 def test_a_users_set_of_zeros_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("images.npy", "w", force_zip64=True) as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from toolkit.errors import ToolkitError
 from toolkit.training.augment import augment
-from toolkit.training.distributed import ALONE, World, world_from_environment
+from toolkit.training.distributed import ALONE, HEARD, World, _listen_once, world_from_environment
 from toolkit.training.norms import CrossRankBatchNorm2d, shared_norms
 
 STEPS = """
@@ -112,3 +113,17 @@ def test_the_world_is_what_torchrun_says() -> None:
     for change in ({"RANK": "4"}, {"RANK": ""}, {"WORLD_SIZE": "many"}, {"MASTER_ADDR": ""}):
         with pytest.raises(ToolkitError, match="WORLD_SIZE asks for several processes"):
             world_from_environment(whole | change)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_rank_0_hears_one_signal_and_remembers_which_it_was(number: signal.Signals) -> None:
+    before = _listen_once(World(0, 2, 0))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)  # torchrun's, which comes after: rank 0 is writing
+        assert HEARD[0] == number
+    finally:
+        HEARD.clear()
+        for each, handler in before.items():
+            signal.signal(each, handler)

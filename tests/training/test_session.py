@@ -14,7 +14,7 @@ from toolkit.contracts import Dataset, LabeledImages, preprocessing_from_images
 from toolkit.errors import DataError, ModelError
 from toolkit.models.card import Card, card_from_folder
 from toolkit.models.checkpoint import load_model
-from toolkit.training.logbook import CURVE, LOG, lines_from_text
+from toolkit.training.logbook import CONFUSION, CURVE, LOG, lines_from_text
 from toolkit.training.loop import Progress, Recipe, logits_of
 from toolkit.training.session import Plan, run_training
 
@@ -171,7 +171,8 @@ def test_fine_tuning_keeps_the_body_and_makes_a_new_head(plan: Plan, tmp_path: P
     before, after = start.classifier.net.state_dict(), load_model(tuned.folder).classifier.net.state_dict()
     torch.testing.assert_close(after["stem.0.weight"], before["stem.0.weight"])
     assert after["fc.weight"].shape[0] == 4
-    assert sorted(path.name for path in tuned.folder.iterdir()) == ["card.json", LOG, CURVE, "weights.safetensors"]
+    wanted = ["card.json", CONFUSION, LOG, CURVE, "weights.safetensors"]
+    assert sorted(path.name for path in tuned.folder.iterdir()) == wanted
 
 
 def test_images_that_the_model_to_start_from_does_not_take_are_refused(plan: Plan) -> None:

@@ -57,6 +57,7 @@ def _said(bundle: Path, **changes: Any) -> None:
     rehashed(bundle, accuracy=manifest["accuracy"])
 
 
+@pytest.mark.slow
 def test_the_images_of_export_judge_again_where_they_are_still_the_same(bundle: Path) -> None:
     found = verify(bundle, backends="ort", gate=90)
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -66,6 +67,7 @@ def test_the_images_of_export_judge_again_where_they_are_still_the_same(bundle: 
     assert "ort int8-fp16" in found.pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["gone", "changed", "other shape", "no set"])
 def test_golden_images_judge_where_those_are_no_longer_the_same(bundle: Path, fate: str) -> None:
     data = bundle.parent / "set.npz"

@@ -99,7 +99,9 @@ def bench(
         if before:
             require_same_runners(before, list(map(str, lineup.runners)), sizes)
         if against is not None:
-            lineup.open_rivals(opened_bundle(against), opened, names, by_name, graph)
+            lineup.open_rivals(
+                opened_bundle(against, wanted=opened.wanted.of_any_version()), opened, names, by_name, graph
+            )
         lineup.allow_streams(streams or threads)
         descriptions = {str(name): runner.description for name, runner in lineup.runners.items()}
         compared = comparable or before is not None or against is not None
@@ -128,7 +130,17 @@ def bench(
         weights_sha256=_weights(opened),
         tool=__version__,
         device=device_fingerprint(probe_driver()),
-        settings=Settings(seconds, threads, streams or threads, rate_hz, cast(Graph, graph), sizes, cast(Wait, wait)),
+        settings=Settings(
+            seconds,
+            threads,
+            streams or threads,
+            rate_hz,
+            cast(Graph, graph),
+            sizes,
+            cast(Wait, wait),
+            ",".join(names_of(backends)),
+            ",".join(names_of(precisions)),
+        ),
         runners=descriptions,
         openings={str(name): opening for name, opening in lineup.openings.items()},
         latency=tuple(rows),

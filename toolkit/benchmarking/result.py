@@ -31,6 +31,7 @@ class Settings(Document):
         graph: CUDA graphs.
         batches: images in a call.
         wait: how threads waited for the GPU.
+        backends, precisions: "all", or those that were named, with commas.
     """
 
     seconds: NotNegative
@@ -40,6 +41,8 @@ class Settings(Document):
     graph: Graph
     batches: tuple[AtLeastOne, ...]
     wait: Maybe[Wait] = None
+    backends: Maybe[str] = None
+    precisions: Maybe[str] = None
 
 
 @dataclass(frozen=True)

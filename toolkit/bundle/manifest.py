@@ -1,13 +1,23 @@
-"""What a bundle is made of: its file variants in one table."""
+"""What a bundle is made of: its file variants in one table, and which files of a folder are the bundle's own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import BundleError
+from toolkit.storage.files import read_json
+from toolkit.storage.limits import MANIFEST_BYTES
+from toolkit.storage.replacing import date_of, named, others_in
+from toolkit.workspace import MANIFEST
 
 FORMAT = 2
 WITHOUT_DIGEST = 1  # the format before it: a manifest without a digest over itself
 GOLDEN = "golden.npz"
-RECORDS = "selftest-"  # how the names of `toolkit selftest --record` begin: beside the manifest, not in it
+RECORDS = "selftest-"  # how the names of `toolkit selftest --save` begin: beside the manifest, not in it
+SIGNATURE, SIGNED_MANIFEST = f"{MANIFEST}.sig", f"{MANIFEST}.signed"  # in a folder that was unpacked
+KINDS = (".onnx", ".npz", ".json", ".cache", ".png", ".sig", ".signed")  # of files, where a manifest cannot say which
 
 
 @dataclass(frozen=True)
@@ -93,3 +103,61 @@ def best_first(on_cpu: bool) -> tuple[str, ...]:
     """What to run where nothing is said, the smallest numbers first: INT8, and FP16 in the other layers."""
     ordered = sorted(VARIANTS.values(), key=lambda variant: (not variant.is_int8, not variant.half))
     return tuple(one.name for one in ordered if (one.for_cpu if on_cpu else one.for_tensorrt))
+
+
+@dataclass(frozen=True)
+class OldBundle:
+    """What lies where a bundle will be written.
+
+    Attributes:
+        manifest: empty where there is none, or none that can be read.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def own(self, name: str) -> bool:
+        """Whether a file is the bundle's: named in its manifest, or made in it by `build`, `unpack` and `selftest`."""
+        if not self.manifest:
+            return name.startswith("engines/") or name.endswith(KINDS)
+        apart = (MANIFEST, SIGNATURE, SIGNED_MANIFEST)
+        beside = name.startswith(("engines/", RECORDS)) or name in apart
+        return beside or name in self.manifest.get("files", {})
+
+    def said(self, engines: set[str]) -> str:
+        """What became of it, for people; nothing where nothing was lost and nothing was kept."""
+        lost = [entry["file"] for entry in self.manifest.get("engines", []) if entry["file"] not in engines]
+        kept = others_in(self.folder, self.own) if self.manifest else []
+        parts = [f"{len(lost)} engine{'s' * (len(lost) != 1)} removed"] if lost else []
+        parts += [f"kept {named(kept)}, which is not the bundle's"] if kept else []
+        return f"Replaced the bundle of {date_of(self.folder / MANIFEST)}: {', '.join(parts)}." if parts else ""
+
+
+def old_bundle(folder: Path, model: str) -> OldBundle:
+    """What a bundle of a model would replace.
+
+    Raises:
+        BundleError: a bundle of another model; says which, how good, of when, with what beside it.
+    """
+    try:
+        manifest = read_json(folder / MANIFEST, BundleError, MANIFEST_BYTES) if (folder / MANIFEST).is_file() else {}
+        there = str(manifest["model"]["name"]) if manifest else model
+        old = OldBundle(folder, manifest)
+        others = others_in(folder, old.own)
+    except (BundleError, KeyError, TypeError, AttributeError):  # damaged: whoever exports again mends it
+        return OldBundle(folder, {})
+    if there != model:
+        raise BundleError(
+            f"{folder} holds a bundle of another model, '{there}'",
+            found=", ".join(filter(None, (_of(manifest), date_of(folder / MANIFEST), named(others)))),
+            allowed=f"a bundle of '{model}', or a folder that is not there",
+            fix="choose another `bundle=`, or move the folder away",
+        )
+    return old
+
+
+def _of(manifest: dict[str, Any]) -> str:
+    """Accuracy and number of engines, as far as they are there."""
+    score = manifest.get("accuracy", {}).get("fp32", {}).get("candidate_score", {}).get("top1_percent")
+    engines = manifest.get("engines") or []
+    return ", ".join([*([f"top-1 {score} %"] if score is not None else []), f"{len(engines)} engines"])

@@ -12,15 +12,16 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.bundle.onnx_bytes import require_self_contained
 from toolkit.bundle.reading import Bundle
+from toolkit.bundle.requirements import NOTHING, Requirement
 from toolkit.bundle.sealing import manifest_of
-from toolkit.bundle.signing import require_signature
+from toolkit.bundle.signing import Signed
 from toolkit.errors import BundleError
 from toolkit.storage.files import Content, content_of, open_regular, os_errors, require_size
 from toolkit.storage.limits import MANIFEST_BYTES, TAR_BYTES
@@ -33,12 +34,17 @@ REPACK = "pack the folder FOLDER"
 
 @dataclass(frozen=True)
 class Packed:
-    """A tar that was read once: its bytes, its manifest, and where in the tar each file lies, in its order."""
+    """A tar that was read once: its bytes, its manifest, and where in the tar each file lies, in its order.
+
+    Attributes:
+        signed: what its signature says, where one was asked for.
+    """
 
     content: Content
     manifest: dict[str, Any]
     manifest_content: Content
     places: dict[str, slice]
+    signed: Signed | None = None
 
     @property
     def path(self) -> Path:
@@ -59,17 +65,17 @@ def tar_of_bundle(bundle: Bundle, manifest: bytes) -> bytes:
     return b"".join([*parts, _end(sum(map(len, parts)))])
 
 
-def packed_from_tar(path: Path, key: Path | None = None) -> Packed:
+def packed_from_tar(path: Path, wanted: Requirement = NOTHING) -> Packed:
     """Reads a tar once and its manifest; the other files are looked at by `files_of_tar`.
 
     Args:
-        key: a public key that must have signed these bytes; nothing in them is looked at before.
+        wanted: whose signature it must have; nothing in the tar is looked at before.
 
     Raises:
-        BundleError: not signed with the key, not a tar that `toolkit bundle pack` wrote, cut short, or with something
+        BundleError: not signed so, not a tar that `toolkit bundle pack` wrote, cut short, or with something
             behind its end.
     """
-    content = tar_content(path, key)
+    content, signed = tar_content(path, wanted)
     manifest_content, behind = _first_member(content)
     manifest = manifest_of(manifest_content, path)
     sizes = {name: _size(path, name, entry) for name, entry in sorted(manifest["files"].items())}
@@ -78,18 +84,17 @@ def packed_from_tar(path: Path, key: Path | None = None) -> Packed:
         places[name] = slice(at + BLOCK, at + BLOCK + size)
         at = places[name].stop + len(_padding(size))
     _require_length(path, len(content.data), at)
-    return Packed(content, manifest, manifest_content, places)
+    return Packed(content, manifest, manifest_content, places, signed)
 
 
-def tar_content(path: Path, key: Path | None = None) -> Content:
-    """The bytes of a tar, which a key signed where one is given."""
-    if key is not None:
+def tar_content(path: Path, wanted: Requirement = NOTHING) -> tuple[Content, Signed | None]:
+    """The bytes of a tar, which is signed where that is asked for, and what its signature says."""
+    if wanted.keys:
         content = content_of(path, TAR_BYTES, BundleError)
-        require_signature(content, key)
-        return content
+        return content, wanted.require_tar(content)
     with os_errors(path, "read"), open_regular(path, BundleError) as stream:  # what is none is not read as a whole
         _first_member(Content(path, stream.read(BLOCK)), header_only=True)
-    return content_of(path, TAR_BYTES, BundleError)
+    return content_of(path, TAR_BYTES, BundleError), None
 
 
 def files_of_tar(packed: Packed) -> Iterator[tuple[str, memoryview]]:
@@ -109,17 +114,30 @@ def files_of_tar(packed: Packed) -> Iterator[tuple[str, memoryview]]:
     _require_bytes(path, data[at:], _end(at), "its end")
 
 
-def check_tar(path: Path, key: Path | None = None) -> Packed:
+def check_tar(path: Path, wanted: Requirement = NOTHING) -> Packed:
     """Every byte of a tar against its manifest; writes nothing.
 
     Raises:
         BundleError: see `packed_from_tar` and `files_of_tar`.
     """
-    packed = packed_from_tar(path, key)
+    packed = packed_from_tar(path, wanted)
     for name, data in files_of_tar(packed):
         if name.endswith(".onnx"):
             require_self_contained(Content(path / name, bytes(data)))
     return packed
+
+
+def is_tar_of(model: str) -> Callable[[bytes], bool]:
+    """Whether bytes are a packed bundle of a model, as far as its manifest says."""
+
+    def ours(data: bytes) -> bool:
+        try:
+            manifest, _ = _first_member(Content(Path(), data))
+            return bool(json.loads(manifest.data)["model"]["name"] == model)
+        except (BundleError, ValueError, KeyError, TypeError):
+            return False
+
+    return ours
 
 
 def _require_hash(packed: Packed, name: str, data: memoryview) -> None:

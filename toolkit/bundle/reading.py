@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.bundle.manifest import GOLDEN, VARIANTS
 from toolkit.bundle.open_files import OpenFiles
+from toolkit.bundle.requirements import NOTHING, Requirement, requirement
 from toolkit.bundle.sealing import manifest_of
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, preprocessing_from_dict, require_images
 from toolkit.errors import BundleError, ToolkitError
@@ -20,7 +21,7 @@ from toolkit.storage.files import Content, content_of, os_errors
 from toolkit.storage.folders import restored
 from toolkit.storage.limits import GOLDEN_BYTES, MANIFEST_BYTES
 from toolkit.storage.npz import arrays_of_npz
-from toolkit.workspace import MANIFEST, newest_bundle
+from toolkit.workspace import MANIFEST, bundle_as_typed, newest_bundle, no_bundle
 
 REPLACED_AT_MOST = 5  # times while it is opened
 ALL = ("all",)  # what a choice of backends or precisions is unless it names some
@@ -35,6 +36,7 @@ class Bundle:
         precisions: those of the ONNX files inside, fp32 first.
         files: its files as they were opened; whoever reads one reads it here.
         manifest_content: the manifest's own bytes.
+        wanted: whose signature was asked for, as it is of whatever is opened in its place or beside it.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Bundle:
     precisions: tuple[str, ...]
     files: OpenFiles
     manifest_content: Content
+    wanted: Requirement = NOTHING
 
     @property
     def manifest_sha256(self) -> str:
@@ -101,7 +104,7 @@ class Bundle:
         return images, logits
 
 
-def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, key: Path | None = None) -> Bundle:
+def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, wanted: Requirement | None = None) -> Bundle:
     """Opens a bundle, the newest of the workspace without an argument.
 
     Every file is opened once and hashed; what is used later are those very bytes. A bundle that is replaced while it is
@@ -110,37 +113,42 @@ def bundle_from_folder(folder: Path | None = None, *, packed: bool = True, key: 
     Args:
         folder: or a `.tar` of `toolkit bundle pack`, which is unpacked into a private cache.
         packed: take tars; False for what writes into the bundle.
-        key: a public key that must have signed the tar; checked before anything in it is looked at.
+        wanted: whose signature it must have; None asks for what the workspace's `toolkit.toml` does. A tar's is checked
+            before anything in it is looked at.
 
     Raises:
         BundleError: not a bundle, a newer format, a file missing or changed since the manifest was written, not signed.
     """
-    folder = folder or newest_bundle()
+    folder = newest_bundle() if folder is None else bundle_as_typed(folder)
+    wanted = requirement() if wanted is None else wanted
     with os_errors(folder, "read"):
         there = folder.exists() or restored(folder)
         is_folder = folder.is_dir()
-    if key is not None and is_folder:
-        raise BundleError(
-            f"{folder} is a folder, and only a packed bundle is signed",
-            fix=f"pack the folder {folder}, then sign the tar",
-        )
     if there and not is_folder:
-        return _bundle_from_tar(folder, packed, key)
+        return _bundle_from_tar(folder, packed, wanted)
     for _ in range(REPLACED_AT_MOST):
         before = _which(folder)
         try:
-            return _opened(folder)
+            return _signed(_opened(folder), wanted)
         except ToolkitError:
             if _which(folder) == before:
                 raise
-    return _opened(folder)
+    return _signed(_opened(folder), wanted)
 
 
-def opened_bundle(bundle: str | os.PathLike[str] | Bundle | None, *, packed: bool = True) -> Bundle:
+def opened_bundle(
+    bundle: str | os.PathLike[str] | Bundle | None, *, packed: bool = True, wanted: Requirement | None = None
+) -> Bundle:
     """An opened bundle as it is, else `bundle_from_folder`."""
     if isinstance(bundle, Bundle):
         return bundle
-    return bundle_from_folder(None if bundle is None else Path(bundle), packed=packed)
+    return bundle_from_folder(None if bundle is None else Path(bundle), packed=packed, wanted=wanted)
+
+
+def _signed(bundle: Bundle, wanted: Requirement) -> Bundle:
+    """The bundle in a folder, once it is known as signed where that is asked for."""
+    wanted.require_folder(bundle.folder, bundle.manifest_content)
+    return replace(bundle, wanted=wanted)
 
 
 def _opened(folder: Path, manifest: Content | None = None) -> Bundle:
@@ -167,11 +175,9 @@ def _folder_opened(folder: Path) -> Iterator[int]:
     with os_errors(folder, "read"):
         handle = os.open(folder, os.O_RDONLY) if (folder / MANIFEST).is_file() else None
     if handle is None:
-        raise BundleError(
-            f"{folder} is not a bundle",
-            found=f"no {MANIFEST}",
-            fix=f"`toolkit.export(options=ExportOptions(int8=True, fp16=True), bundle={str(folder)!r})`",
-        )
+        if not folder.exists():
+            raise no_bundle(folder)
+        raise BundleError(f"{folder} is not a bundle", found=f"no {MANIFEST}", allowed="a folder that an export wrote")
     try:
         yield handle
     finally:
@@ -187,18 +193,19 @@ def _which(folder: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def _bundle_from_tar(tar: Path, allowed: bool, key: Path | None) -> Bundle:
+def _bundle_from_tar(tar: Path, allowed: bool, wanted: Requirement) -> Bundle:
     """The tar's bytes are read once; from the folder in the cache only what their manifest says is taken."""
     from toolkit.bundle.packing import packed_from_tar
     from toolkit.bundle.unpacking import folder_in_cache
 
     if not allowed:
         raise BundleError(f"{tar} is packed, and this writes into a bundle", fix=f"unpack the tar {tar}")
-    packed = packed_from_tar(tar, key)
+    packed = packed_from_tar(tar, wanted)
     try:
-        return _opened(folder_in_cache(packed), packed.manifest_content)
+        opened = _opened(folder_in_cache(packed), packed.manifest_content)
     except BundleError:  # a damaged cache is no fault of the tar; a fault of the tar comes again
-        return _opened(folder_in_cache(packed, again=True), packed.manifest_content)
+        opened = _opened(folder_in_cache(packed, again=True), packed.manifest_content)
+    return replace(opened, wanted=wanted)
 
 
 def require_apart(bundle: Bundle, path: Path, option: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.bundle.entries import FileEntry
+from toolkit.bundle.signing import Signed
 from toolkit.storage.documents import Document
 from toolkit.storage.hints import Count, Maybe, Sha256
 
@@ -37,6 +38,7 @@ class UnpackedBundle(Document):
     Attributes:
         bundle: the folder.
         files: so many, the manifest among them.
+        signed: what the signature says, where it was checked.
     """
 
     SCHEMA = "toolkit/bundle-unpack/1"
@@ -44,6 +46,7 @@ class UnpackedBundle(Document):
     bundle: Path
     files: Count
     signature: Signature
+    signed: Maybe[Signed] = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class CheckedBundle(Document):
     Attributes:
         bundle: the folder or tar.
         files: so many have the hashes of the manifest.
+        signed: what the signature says, where it was checked.
     """
 
     SCHEMA = "toolkit/bundle-check/1"
@@ -60,6 +64,7 @@ class CheckedBundle(Document):
     bundle: Path
     files: Count
     signature: Signature
+    signed: Maybe[Signed] = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,14 @@ class SignedBundle(Document):
 
     Attributes:
         signature: the file beside the tar.
+        signed: what it says.
     """
 
     SCHEMA = "toolkit/bundle-sign/1"
     ok: Literal[True]
     tar: Path
     signature: Path
+    signed: Maybe[Signed] = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from toolkit.bundle.entries import Manifest
 from toolkit.bundle.manifest import FORMAT, VARIANTS, WITHOUT_DIGEST
 from toolkit.errors import BundleError, ToolkitError
+from toolkit.lazy import requirement
 from toolkit.storage.files import Content, json_object, json_text
 from toolkit.storage.limits import BUNDLE_FILES
 from toolkit.workspace import MANIFEST, require_name
@@ -60,7 +61,7 @@ def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
             f"{bundle} has a bundle format that this version cannot read",
             found=manifest.get("format"),
             allowed=f"{WITHOUT_DIGEST} or {FORMAT}",
-            fix="pip install -U trt-edge-toolkit",
+            fix=f"pip install -U {requirement()}",
         )
     what = f"{MANIFEST} of {bundle}"
     _require_digest(manifest, what)

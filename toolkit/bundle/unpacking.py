@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from toolkit.bundle.manifest import SIGNATURE, SIGNED_MANIFEST, OldBundle, old_bundle
 from toolkit.bundle.packing import Packed, files_of_tar, packed_from_tar
+from toolkit.bundle.requirements import NOTHING, Requirement
+from toolkit.bundle.signing import RAW_BYTES, signature_path
 from toolkit.errors import BundleError, ToolkitError
 from toolkit.storage.cache import private_folder, temporary_folder
+from toolkit.storage.files import content_of
 from toolkit.storage.folders import folder_replaced
+from toolkit.storage.limits import KEY_BYTES
 from toolkit.workspace import MANIFEST
 
 
-def unpack(tar: Path, target: Path, key: Path | None = None) -> Packed:
-    """Every file of a tar in `target`, or nothing of it; an older bundle there is replaced.
+def unpack(tar: Path, target: Path, wanted: Requirement = NOTHING) -> Packed:
+    """Every file of a tar in `target`, or nothing of it; an older bundle of the model there is replaced.
+
+    The signature beside the tar goes with it, so that the folder can be asked for it as well.
 
     Args:
-        key: a public key; the tar's signature is checked with it before anything in the tar is looked at.
+        wanted: whose signature it must have; that is checked before anything in the tar is looked at.
 
     Raises:
-        BundleError: not signed with that key, or not a whole packed bundle. ToolkitError: `target` cannot be written.
+        BundleError: not signed so, or not a whole packed bundle. ToolkitError: `target` cannot be written, or is
+            another model's.
     """
-    packed = packed_from_tar(tar, key)
-    _unpack(packed, target)
+    packed = packed_from_tar(tar, wanted)
+    _unpack(packed, target, _signature_of(packed), old_bundle(target, packed.manifest["model"]["name"]))
     return packed
 
 
@@ -49,14 +59,26 @@ def folder_in_cache(packed: Packed, again: bool = False) -> Path:
     return folder
 
 
-def _unpack(packed: Packed, target: Path) -> None:
-    with folder_replaced(target, owned_by=MANIFEST) as fresh:
+def _signature_of(packed: Packed) -> dict[str, bytes]:
+    """What makes a folder known as signed; nothing where the tar is not, or as the first format did it."""
+    path = signature_path(packed.path)
+    signature = content_of(path, KEY_BYTES, BundleError).data if path.is_file() else b""
+    if len(signature) <= RAW_BYTES:
+        return {}
+    return {SIGNATURE: signature, SIGNED_MANIFEST: packed.manifest_content.data}
+
+
+def _unpack(
+    packed: Packed, target: Path, beside: Mapping[str, bytes] = MappingProxyType({}), old: OldBundle | None = None
+) -> None:
+    with folder_replaced(target, MANIFEST, None if old is None else old.own) as fresh:
         for name, data in files_of_tar(packed):
             path = fresh / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as stream:
                 stream.write(data)
-        (fresh / MANIFEST).write_bytes(packed.manifest_content.data)
+        for name, content in {MANIFEST: packed.manifest_content.data, **beside}.items():
+            (fresh / name).write_bytes(content)
 
 
 def _clear_wreck(folder: Path) -> None:

@@ -103,12 +103,12 @@ class Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Writes `record.json` as all that is in a folder.
+    """Writes `record.json` into a folder of its own; what else is there stays.
 
     Raises:
         ToolkitError: the folder belongs to something else, or cannot be written.
     """
-    with folder_replaced(folder, owned_by=RECORD) as fresh:
+    with folder_replaced(folder, RECORD, lambda name: name == RECORD) as fresh:
         (fresh / RECORD).write_text(json_text(record.as_dict()))
 
 
@@ -145,7 +145,7 @@ def record_from_content(content: Content) -> Record:
             _ranges(document.get("cpu", {}), "cpu"),
             int(document["format"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CalibrationError(
             f"{path} is not a calibration record", found=f"{type(error).__name__}: {error}"
         ) from error

@@ -1,8 +1,9 @@
-"""The command line: one file a verb. Text for people goes to stderr, one JSON document to stdout's last line."""
+"""The command line: one file a verb. Text for people goes to stderr, one JSON document to stdout or a file."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -17,10 +18,13 @@ from toolkit.cli import (
     bundle,
     cache,
     calibrate,
+    data,
     doctor,
     export,
     init,
     inspect,
+    output,
+    predict,
     report,
     selftest,
     sensitivity,
@@ -28,11 +32,13 @@ from toolkit.cli import (
     triton,
     verify,
 )
-from toolkit.cli.words import typed, typed_document
+from toolkit.cli import list as listing
+from toolkit.cli.console import shown
+from toolkit.cli.words import typed_document
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
 from toolkit.storage.documents import Failure, failure_of
-from toolkit.storage.files import os_errors
+from toolkit.storage.files import os_errors, write_json
 from toolkit.version import __version__
 
 app = typer.Typer(
@@ -42,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a trained 32x32 ResNet to a checked INT8 TensorRT bundle for the edge.",
     epilog="The walk: toolkit train, toolkit export --int8 --fp16, toolkit verify, toolkit bench. "
-    "Each command has --help with examples; the last line of stdout is one JSON document.",
+    "Each command has --help with examples. In a pipe, or with --json, stdout gets one JSON document.",
 )
 STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))  # a closed terminal is one, too
 STOPPED_BY: list[int] = []  # signals of this run
@@ -50,9 +56,14 @@ INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
 for verb in (
-    train, calibrate, sensitivity, export, build, inspect, verify, bench, report, selftest, triton, doctor, cache, init,
+    data, train, calibrate, sensitivity, export, build, inspect, verify, bench, report, predict, selftest, triton,
+    listing, doctor, cache, init,
 ):  # fmt: skip
-    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+    app.command(verb.__name__.rpartition(".")[2])(output.with_output(verb.command))
+for registered in bundle.app.registered_commands:
+    if registered.callback is not None:
+        registered.name = registered.name or registered.callback.__name__
+        registered.callback = output.with_output(registered.callback)
 app.add_typer(bundle.app, name="bundle")
 
 
@@ -72,19 +83,38 @@ def _options(
 def run(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong, 143 SIGTERM."""
     STOPPED_BY.clear()
+    output.reset()
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, _terminate)
     if sys.stderr is None:  # closed, as in 2>&-: nobody listens, and the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     code, document = _outcome(arguments)
-    if STOPPED_BY and code:
-        code = 128 + STOPPED_BY[0]  # as a shell says it: 143 after SIGTERM
+    if code and (first := _stopped_by()) in STOPS:
+        code = 128 + first  # as a shell says it: 143 after SIGTERM
     for number in (signal.SIGINT, *STOPS):  # all is done: a late Ctrl-C must not turn that into a failure
         signal.signal(number, signal.SIG_IGN)
-    code = max(code, _printed(document))
+    code = max(code, _kept(document), _printed(document))
     _leave_the_others(code)
     raise SystemExit(code)
+
+
+def _stopped_by() -> int:
+    """The first signal that was heard, here or in one of several training processes; 0 where there was none."""
+    heard = getattr(sys.modules.get("toolkit.training.distributed"), "HEARD", [])
+    return next(iter([*STOPPED_BY, *heard]), 0)
+
+
+def _kept(document: dict[str, Any] | None) -> int:
+    """Writes the document into the file of -o; 1 where that cannot be."""
+    if document is None or output.WANTED.file is None:
+        return 0
+    try:
+        write_json(output.WANTED.file, document)
+    except ToolkitError as error:
+        _tell(f"\nerror: {error}")
+        return 1
+    return 0
 
 
 def _printed(document: dict[str, Any] | None) -> int:
@@ -92,7 +122,7 @@ def _printed(document: dict[str, Any] | None) -> int:
     if sys.stdout is None:  # closed, as in >&-
         return 0
     try:
-        if document is not None:
+        if document is not None and output.on_stdout():
             print(_line(document))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader (head, say) has gone; there is nobody to tell
@@ -117,7 +147,7 @@ def _line(document: dict[str, Any]) -> str:
 def _tell(text: str) -> None:
     """A line for people, where stderr takes one."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(shown(text), file=sys.stderr)
 
 
 def _leave_the_others(code: int) -> None:
@@ -147,10 +177,11 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
             words = sys.argv[1:] if arguments is None else arguments
             answer = app(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
     except ToolkitError as error:
-        _tell(typed(f"\nerror: {error}"))
+        _tell(f"\nerror: {error}")
         return 1, typed_document(failure_of(error).as_dict())
     except UsageError as error:
-        error.show()
+        error.show(said := io.StringIO())
+        _tell(said.getvalue().rstrip())
         return 2, Failure(False, "UsageError", error.format_message()).as_dict()
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()

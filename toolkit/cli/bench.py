@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import options
+
 if TYPE_CHECKING:
     from toolkit.benchmarking.result import Benchmark, Comparison
+
+FEWEST_OF_P99 = 100  # calls: of fewer the 99th percentile is the slowest of them
+DROPPED = ("p99.9", "calls", "p99", "p90", "images/s")  # in this order where a terminal is narrow
 
 
 def command(
@@ -46,6 +51,9 @@ def command(
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
+    csv: Path | None = typer.Option(None, "--csv", metavar="FILE.csv", help="A line a runner and batch size."),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Measure whole Python calls, copies included: warmed up, in interleaved rounds, as percentiles with intervals.
 
@@ -67,14 +75,20 @@ def command(
     """
     from toolkit.benchmarking.bench import bench
     from toolkit.bundle.reading import bundle_from_folder, require_apart
-    from toolkit.cli.console import note, plain, say, steps
+    from toolkit.bundle.requirements import requirement
+    from toolkit.cli.console import note, red, say, show_unavailable, steps
     from toolkit.cli.options import numbers_within
-    from toolkit.storage.files import write_json
+    from toolkit.storage.files import write_bytes, write_json
+    from toolkit.storage.replacing import require_replaceable
+    from toolkit.timing.latency import rows_as_csv
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
+        require_replaceable(save, "run that toolkit bench saved", lambda data: b'"toolkit/bench/' in data, "save")
+    if csv is not None:
+        require_replaceable(csv, "table of toolkit bench", lambda data: data.startswith(b"runner,batch,"), "csv")
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = bench(
@@ -97,13 +111,15 @@ def command(
             on_progress=lambda done, total: step("measure", done, total),
         )
     _show(found)
-    for name, reason in found.unavailable.items():
-        say(f"[yellow]not run: {name}[/yellow]: {plain(reason)}")
+    show_unavailable(found.unavailable, backend != "all")
     missing = bool(found.unavailable) and backend != "all"
     if missing:
-        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+        say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
     if found.comparison:
         _show_comparison(found.comparison)
+    if csv is not None:
+        write_bytes(csv, rows_as_csv(found.latency).encode())
+        note(f"{csv}: {len(found.latency)} lines")
     document = found.as_dict()
     if save is not None:
         write_json(save, document)
@@ -125,31 +141,31 @@ def _part_from_percent(text: str) -> float:
 
 
 def _show(found: Benchmark) -> None:
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import note, say, significant, table, yellow
 
     rows = [
         (
             m.runner,
             f"{m.batch}",
-            f"{m.p50_ms:.3f}",
+            significant(m.p50_ms),
             _plus_minus(m.intervals_ms.p50),
-            f"{m.p90_ms:.3f}",
-            f"{m.p99_ms:.3f}",
-            "" if m.p99_9_ms is None else f"{m.p99_9_ms:.3f}",
+            significant(m.p90_ms),
+            significant(m.p99_ms) if m.calls >= FEWEST_OF_P99 else "",
+            "" if m.p99_9_ms is None else significant(m.p99_9_ms),
             f"{m.images_per_s:,.0f}",
             f"{m.calls}",
-            "" if m.stable else "[yellow]unsteady[/yellow]",
+            "" if m.stable else yellow("unsteady"),
         )
         for m in found.latency
     ]
     host = found.host
     columns = ("runner", "batch", "p50", "+-", "p90", "p99", "p99.9", "images/s", "calls", "<")
-    table(f"{found.model}: ms a call on {host.cpu or 'this host'}, {host.cores} cores", columns, rows)
+    table(f"{found.model}: ms a call on {host.cpu or 'this host'}, {host.cores} cores", columns, rows, drop=DROPPED)
     _show_devices(found)
     unsteady = [warned for warned in found.warnings if warned.kind == "unstable"]
     for warned in found.warnings:
         if warned.kind != "unstable":
-            say(f"[yellow]{plain(warned.about or warned.kind)}[/yellow]: {plain(warned.text)}")
+            say(yellow(warned.about or warned.kind), f": {warned.text}")
     if unsteady:
         note(f"unsteady: the medians of the rounds differ by more than 10 %; load here is {host.load_1min}.")
 
@@ -161,23 +177,28 @@ def _plus_minus(interval: tuple[float, float] | None) -> str:
 
 def _show_devices(found: Benchmark) -> None:
     """Where the time goes on a device, and what a call costs."""
-    from toolkit.cli.console import table
+    from toolkit.cli.console import significant, table
 
     rows = [
-        (m.runner, f"{m.batch}", *(f"{value:.3f}" for value in m.phases.as_dict().values()))
+        (m.runner, f"{m.batch}", *(significant(value) for value in m.phases.as_dict().values()))
         for m in found.latency
         if m.phases
     ]
     if rows:
-        table("where the time goes, ms", ("runner", "batch", "Python", "copy in", "GPU", "copy out", "enqueue"), rows)
-    spent = [(m.runner, f"{m.batch}", f"{m.energy_mj:.2f}") for m in found.latency if m.energy_mj is not None]
+        table(
+            "where the time goes, ms",
+            ("runner", "batch", "Python", "copy in", "GPU", "copy out", "enqueue"),
+            rows,
+            drop=("enqueue", "Python"),
+        )
+    spent = [(m.runner, f"{m.batch}", significant(m.energy_mj)) for m in found.latency if m.energy_mj is not None]
     if spent:
         table("energy above idle", ("runner", "batch", "mJ a call"), spent)
 
 
 def _show_comparison(comparison: Comparison) -> None:
     from toolkit.benchmarking.baseline import MACHINE, SLOWER
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import Styled, note, red, say, table
 
     colors = {SLOWER: "red", MACHINE: "red", "undecided": "yellow"}
     rows = [
@@ -186,16 +207,16 @@ def _show_comparison(comparison: Comparison) -> None:
             f"{c.batch}",
             f"{c.ratio:.3f}",
             "" if c.low is None or c.high is None else f"{c.low:.3f} to {c.high:.3f}",
-            f"[{colors.get(c.verdict, 'green')}]{c.verdict}[/]",
+            Styled(c.verdict, colors.get(c.verdict, "green")),
         )
         for c in comparison.changes
     ]
-    table(f"now over {plain(comparison.reference)}", ("runner", "batch", "ratio", "99.8 % interval", "<"), rows)
+    table(f"now over {comparison.reference}", ("runner", "batch", "ratio", "99.8 % interval", "<"), rows)
     if comparison.machine is not None:
         note(f"the machine itself, by a fixed piece of work: {comparison.machine:.3f} of the time it took then")
     if comparison.paired is False:
         note("two runs at two times: what the machine did in between is in the ratios; --against has no such part.")
     if any(c.verdict == MACHINE for c in comparison.changes):
-        say("[red]The machine is slower than then, which says nothing about the runners.[/red] Try --against.")
+        say(red("The machine is slower than then, which says nothing about the runners."), " Try --against.")
     if any(c.verdict == SLOWER for c in comparison.changes):
-        say(f"[red]Slower by more than {100 * comparison.max_regression:g} %.[/red]")
+        say(red(f"Slower by more than {100 * comparison.max_regression:g} %."))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import options
+
 if TYPE_CHECKING:
     from toolkit.engine.bundle_engines import Built
     from toolkit.engine.planning import Plan
@@ -39,6 +41,8 @@ def command(
     ),
     repeat: int = typer.Option(1, "--repeat", help="With --verify: build so often and keep the fastest that passes."),
     explain: bool = typer.Option(False, "--explain", help="Say what would be built and why, and build nothing."),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Build engines into BUNDLE/engines/, each with a JSON sidecar; the files that TensorRT reads decide the precision.
 
@@ -57,23 +61,24 @@ def command(
       toolkit build --explain
     """
     from toolkit.bundle.reading import bundle_from_folder, names_of
+    from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, steps
     from toolkit.cli.options import batch_from_text
     from toolkit.engine.bundle_engines import build
     from toolkit.engine.planning import BuildOptions, plan_of_build
     from toolkit.target import target_from_name
 
-    options = BuildOptions(
+    wanted = BuildOptions(
         batch=batch_from_text(batch), dla_core=dla, workspace_mib=workspace_mib, optimization_level=opt_level,
         compatible=compatible, verify=verify, repeats=repeat,
     )  # fmt: skip
-    opened = bundle_from_folder(bundle, packed=False)
+    opened = bundle_from_folder(bundle, packed=False, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")
     if explain:
-        chosen, notes = options.applied_to(target_from_name(target))
+        chosen, notes = wanted.applied_to(target_from_name(target))
         return _explained(plan_of_build(opened, names_of(precision), chosen), chosen.name, notes)
     with steps() as step:
-        built = build(opened, precision, target, options, on_step=step)
+        built = build(opened, precision, target, wanted, on_step=step)
     _show(opened.folder, built)
     return built.as_dict()
 
@@ -93,18 +98,18 @@ def _explained(plan: Plan, target: str, notes: tuple[str, ...]) -> dict[str, Any
 
 def _show_reasons(resolved: tuple[Resolved, ...], facts: tuple[str, ...]) -> None:
     from toolkit.bundle.manifest import VARIANTS
-    from toolkit.cli.console import note, say
+    from toolkit.cli.console import bold, note, say
 
     for fact in facts:
         note(fact)
     for answer in resolved:
-        say(f"[bold]{answer.precision}[/bold] from {VARIANTS[answer.source].file}")
+        say(bold(answer.precision), f" from {VARIANTS[answer.source].file}")
         for reason in answer.reasons:
             note(f"  {reason}")
 
 
 def _show(folder: Path, built: Built) -> None:
-    from toolkit.cli.console import note, say, table
+    from toolkit.cli.console import bold, note, say, table
 
     rows = []
     for entry in built.engines:
@@ -121,4 +126,4 @@ def _show(folder: Path, built: Built) -> None:
     for sentence in built.notes:
         note(sentence)
     note(f"TensorRT's words: {folder / 'engines'}/*.log")
-    say("Next: [bold]toolkit inspect[/bold] an engine, and [bold]toolkit verify[/bold] on the device.")
+    say("Next: ", bold("toolkit inspect"), " an engine, and ", bold("toolkit verify"), " on the device.")

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from toolkit.cli import options
+
 if TYPE_CHECKING:
     from toolkit.bundle.packing import Packed
+    from toolkit.bundle.requirements import Requirement
     from toolkit.bundle.results import Signature
+    from toolkit.bundle.signing import Signed
 
 app = typer.Typer(no_args_is_help=True, help="Pack a bundle into one file, sign it, check it, unpack it.")
 
@@ -34,16 +38,18 @@ def pack(
     """
     import hashlib
 
-    from toolkit.bundle.packing import SUFFIX, tar_of_bundle
+    from toolkit.bundle.packing import SUFFIX, is_tar_of, tar_of_bundle
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.results import PackedBundle
     from toolkit.bundle.stripping import manifest_bytes
     from toolkit.cli.console import say
     from toolkit.storage.files import write_bytes
+    from toolkit.storage.replacing import require_replaceable
 
     opened = bundle_from_folder(bundle)
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
     require_apart(opened, target, "-o")
+    require_replaceable(target, f"packed bundle of {opened.model}", is_tar_of(opened.model), "output")
     data = tar_of_bundle(opened, manifest_bytes(opened, only))
     write_bytes(target, data)
     digest = hashlib.sha256(data).hexdigest()
@@ -55,7 +61,8 @@ def pack(
 def unpack(
     tar: Path = typer.Argument(..., help="A packed bundle."),
     output: Path | None = typer.Option(None, "-o", "--output", help="The folder. (default: TAR without .tar)"),
-    key: Path | None = typer.Option(None, "--key", help="A public key that must have signed it."),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Unpack a tar whole or not at all, every hash checked; with --key, its signature before anything else.
 
@@ -65,20 +72,22 @@ def unpack(
       toolkit bundle unpack my-net.tar -o bundles/my-net --key vendor.pub
     """
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.requirements import NOTHING, requirement
     from toolkit.bundle.results import UnpackedBundle
     from toolkit.bundle.unpacking import unpack as unpack_tar
-    from toolkit.cli.console import say
+    from toolkit.cli.console import bold, say
     from toolkit.errors import ToolkitError
 
     target = output or tar.with_suffix("")
     if target == tar:
         raise ToolkitError(f"{tar} has no suffix, so the folder has no name", fix="-o FOLDER")
-    packed = unpack_tar(tar, target, key)
-    bundle_from_folder(target)
-    signature = _signature(tar, key)
+    wanted = requirement(key, min_version)
+    packed = unpack_tar(tar, target, wanted)
+    bundle_from_folder(target, wanted=NOTHING)  # the tar was asked for its signature
+    signature = _signature(tar, packed.signed)
     say(f"{target}: {len(packed.places) + 1} files, {signature}")
-    say(f"Next: [bold]toolkit selftest {target}[/bold]")
-    return UnpackedBundle(True, target.resolve(), len(packed.places) + 1, signature).as_dict()
+    say("Next: ", bold(f"toolkit selftest {target}"))
+    return UnpackedBundle(True, target.resolve(), len(packed.places) + 1, signature, packed.signed).as_dict()
 
 
 @app.command()
@@ -92,9 +101,10 @@ def show(
 
       toolkit bundle show my-net.tar
     """
+    from toolkit.bundle.requirements import requirement
     from toolkit.bundle.results import shown_bundle
 
-    manifest, where = _manifest(bundle)
+    manifest, where, _ = _manifest(bundle, requirement())
     _show(manifest, where)
     return shown_bundle(where, manifest).as_dict()
 
@@ -104,13 +114,16 @@ def sign(
     tar: Path = typer.Argument(..., help="A packed bundle."),
     key: Path = typer.Option(..., "--key", help="An ed25519 private key, PEM without a passphrase."),
     new_key: bool = typer.Option(False, "--new-key", help="Make the key first, with its public half in KEY.pub."),
+    version: int = typer.Option(
+        0, "--version", min=0, help="Of this bundle, counting up: --min-version refuses older ones. (default: none)"
+    ),
 ) -> dict[str, Any]:
-    """Write TAR.sig: an ed25519 signature over every byte of the tar. openssl reads keys and signature as well.
+    """Write TAR.sig: the tar's sha256, the key's id, a version and the date, signed with ed25519.
 
     Examples:
       toolkit bundle sign my-net.tar --key vendor.pem --new-key
 
-      toolkit bundle sign my-net.tar --key vendor.pem
+      toolkit bundle sign my-net.tar --key vendor.pem --version 3
     """
     from toolkit.bundle import signing
     from toolkit.bundle.packing import check_tar
@@ -120,15 +133,16 @@ def sign(
     packed = check_tar(tar)  # nobody should put their name to a broken file
     if new_key:
         say(f"{signing.new_key(key)} is for the devices; keep {key} to yourself")
-    signature = signing.sign(packed.content, key)
-    say(f"{signature} signs {tar}; a device checks it with --key")
-    return SignedBundle(True, tar.resolve(), signature.resolve()).as_dict()
+    signature, signed = signing.sign(packed.content, packed.manifest_content.sha256, key, version)
+    say(f"{signature} signs {tar}: {_in_words(signed)}; a device checks it with --key")
+    return SignedBundle(True, tar.resolve(), signature.resolve(), signed).as_dict()
 
 
 @app.command()
 def check(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
-    key: Path | None = typer.Option(None, "--key", help="A public key that must have signed the tar."),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Compare every byte with the manifest's hashes; with --key, the tar with its signature before anything else.
 
@@ -137,15 +151,17 @@ def check(
 
       toolkit bundle check bundles/my-net
     """
+    from toolkit.bundle.requirements import requirement
     from toolkit.bundle.results import CheckedBundle
     from toolkit.cli.console import say
     from toolkit.workspace import newest_bundle
 
     bundle = bundle or newest_bundle()
-    manifest, where = _manifest(bundle, key)
-    signature = _signature(bundle, key)
-    say(f"{where}: {len(manifest['files'])} files have the hashes of the manifest; {signature}")
-    return CheckedBundle(True, where, len(manifest["files"]), signature).as_dict()
+    manifest, where, signed = _manifest(bundle, requirement(key, min_version))
+    signature = _signature(bundle, signed)
+    said = signature if signed is None else f"{signature}: {_in_words(signed)}"
+    say(f"{where}: {len(manifest['files'])} files have the hashes of the manifest; {said}")
+    return CheckedBundle(True, where, len(manifest["files"]), signature, signed).as_dict()
 
 
 def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
@@ -157,28 +173,35 @@ def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
     return bundle.with_name(f"{bundle.resolve().name}{suffix}")
 
 
-def _manifest(bundle: Path | None, key: Path | None = None) -> tuple[dict[str, Any], Path]:
+def _manifest(bundle: Path | None, wanted: Requirement) -> tuple[dict[str, Any], Path, Signed | None]:
     from toolkit.bundle.packing import check_tar
     from toolkit.bundle.reading import bundle_from_folder
 
     if bundle is not None and bundle.is_file():
-        packed: Packed = check_tar(bundle, key)
-        return packed.manifest, bundle.resolve()
-    opened = bundle_from_folder(bundle, key=key)
-    return opened.manifest, opened.folder.resolve()
+        packed: Packed = check_tar(bundle, wanted)
+        return packed.manifest, bundle.resolve(), packed.signed
+    opened = bundle_from_folder(bundle, wanted=wanted)
+    signed = wanted.require_folder(opened.folder, opened.manifest_content)
+    return opened.manifest, opened.folder.resolve(), signed
 
 
-def _signature(bundle: Path, key: Path | None) -> Signature:
-    """What is known of it once a check with a key has passed."""
+def _signature(bundle: Path, signed: Signed | None) -> Signature:
+    from toolkit.bundle.manifest import SIGNATURE
     from toolkit.bundle.signing import signature_path
 
-    if key is not None:
+    if signed is not None:
         return "signed with this key"
-    return "signed; not checked without a key" if signature_path(bundle).is_file() else "not signed"
+    there = bundle / SIGNATURE if bundle.is_dir() else signature_path(bundle)
+    return "signed; not checked without a key" if there.is_file() else "not signed"
+
+
+def _in_words(signed: Signed) -> str:
+    version = f"version {signed.version}" if signed.version else "no version"
+    return f"key {signed.key_id}, {version}, {signed.date or 'no date'}"
 
 
 def _show(manifest: dict[str, Any], where: Path) -> None:
-    from toolkit.cli.console import note, say, table
+    from toolkit.cli.console import bold, note, say, table
 
     shape = "x".join(str(manifest["preprocessing"][name]) for name in ("height", "width", "channels"))
     note(f"{where}: {manifest['model']['name']}, uint8 images of {shape}, {len(manifest['labels'])} classes")
@@ -205,4 +228,4 @@ def _show(manifest: dict[str, Any], where: Path) -> None:
     if engines:
         table("Engines", ("engine", "target<", "built with<"), engines)
     else:
-        say("No engines: [bold]toolkit build[/bold] on the device makes them.")
+        say("No engines: ", bold("toolkit build"), " on the device makes them.")

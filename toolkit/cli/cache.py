@@ -17,11 +17,11 @@ def command(clear: bool = typer.Option(False, "--clear", help="Remove all of it;
 
       toolkit cache --clear
     """
-    from toolkit.cli.console import plain, say, table
+    from toolkit.cli.console import say, table
     from toolkit.storage.cache import cleared, inventory
 
     found = cleared() if clear else inventory()
-    rows = [(plain(name), f"{size / 2**20:,.1f} MiB") for name, size in found.kept.items()]
-    table(plain(str(found.folder)), ("kept", "size"), rows)
+    rows = [(name, f"{size / 2**20:,.1f} MiB") for name, size in found.kept.items()]
+    table(str(found.folder), ("kept", "size"), rows)
     say(f"{found.bytes / 2**20:,.1f} MiB {'removed' if clear else 'in all'}")
     return found.as_dict()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     model: str | None = typer.Argument(
         None,
         help="A name in models/, a model folder, anybody's fp32 FILE.onnx, or nothing: the shipped default.",
@@ -53,7 +54,8 @@ def command(
 
       toolkit calibrate theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    from toolkit.cli.console import say, steps
+    from toolkit.cli.console import note, say, steps
+    from toolkit.cli.export_again import next_export
     from toolkit.exporting.calibrate import calibrate
     from toolkit.exporting.options import CalibrateOptions
 
@@ -75,9 +77,12 @@ def command(
     with steps() as step:
         found = calibrate(model, data, wanted, user=user, on_step=step)
     show_choice(found)
+    replaced = found.replaces_in(output)
     path, record = found.save(output), found.record
+    if replaced:
+        note(f"{path}: {replaced}")
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")
-    say(f"Next: [bold]toolkit export MODEL --int8 --record {path}[/bold] with the same images.")
+    say(*next_export(model, context.obj, "--int8", "--record", str(path), without=("--method", "--percentile")))
     return found.saved_as(path).as_dict()
 
 

@@ -12,7 +12,7 @@ def command() -> dict[str, Any]:
 
     Exits 1 if something that is needed or installed does not work; what is optional and absent is only listed.
     """
-    from toolkit.cli.console import plain, say, steps, table
+    from toolkit.cli.console import Styled, green, red, say, steps, table
     from toolkit.doctor.checks import CHECKS, check, examined
 
     found = []
@@ -21,9 +21,9 @@ def command() -> dict[str, Any]:
             step("examine this machine", index, len(CHECKS))
             found.append(check(name))
         step("examine this machine", len(CHECKS), len(CHECKS))
-    marks = {True: "[green]ok[/green]", False: "[red]broken[/red]", None: "[dim]absent[/dim]"}
-    rows = [(c.name, marks[c.ok], c.version or "", plain(c.detail + (f"\n-> {c.fix}" if c.fix else ""))) for c in found]
+    marks = {True: green("ok"), False: red("broken"), None: Styled("absent", "dim")}
+    rows = [(c.name, marks[c.ok], c.version or "", c.detail + (f"\n-> {c.fix}" if c.fix else "")) for c in found]
     table("This machine", ("what", "state<", "version<", "shown by<"), rows)
     broken = [c.name for c in found if c.ok is False]
-    say(f"[red]broken: {', '.join(broken)}[/red]" if broken else "Nothing that is installed is broken.")
+    say(red(f"broken: {', '.join(broken)}") if broken else "Nothing that is installed is broken.")
     return examined(found).as_dict()

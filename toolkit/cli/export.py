@@ -131,21 +131,21 @@ def command(
 
 
 def _show_decided(made: Exported) -> None:
-    from toolkit.cli.console import note, plain, say
+    from toolkit.cli.console import note, say, yellow
 
     decided, skipped = made.decided, made.skipped
     if decided.get("normalisation", "given") != "given":
         values = made.manifest["preprocessing"]
         numbers = ", ".join(f"{m:.4f}/{s:.4f}" for m, s in zip(values["mean"], values["std"], strict=True))
         say(
-            f"[yellow]mean/std {numbers}[/yellow] {plain(decided['normalisation'])}. "
-            "If it was trained with others, give those: --mean and --std."
+            yellow(f"mean/std {numbers}"),
+            f" {decided['normalisation']}. If it was trained with others, give those: --mean and --std.",
         )
     for what in ("labels", "weights", "repairs"):
         if what in decided:
             note(f"{what}: {decided[what]}")
     if skipped:
-        say(f"[yellow]{len(skipped)} damaged files left out[/yellow]: {plain('; '.join(skipped[:3]))}"
+        say(yellow(f"{len(skipped)} damaged files left out"), f": {'; '.join(skipped[:3])}"
             + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""))  # fmt: skip
 
 
@@ -165,9 +165,11 @@ def _show_budget(budget: Budget) -> None:
 
 def _show(made: Exported) -> None:
     from toolkit.bundle.manifest import VARIANTS
-    from toolkit.cli.console import note, say, table
+    from toolkit.cli.class_tables import show_classes, show_warnings
+    from toolkit.cli.console import bold, note, say, table, yellow
 
     count = made.manifest["evaluation"]["images"]
+    show_warnings((made.classes or {}).get("fp32"), made.vanished)
     accuracy = {VARIANTS[precision].file: value for precision, value in made.parity.items()}
     rows = []
     for name, entry in made.manifest["files"].items():
@@ -184,6 +186,8 @@ def _show(made: Exported) -> None:
             )
         )
     table(f"{made.bundle}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    classes = made.classes or {}
+    show_classes("fp32", classes.get("fp32"), {name: one for name, one in classes.items() if name != "fp32"})
     for entry in made.engines:
         layers = entry["census"]
         if layers and entry["precision"] == "int8":
@@ -195,11 +199,11 @@ def _show(made: Exported) -> None:
     if share is not None:
         say(f"{share}, {100 * share.multiplications:.0f} % of their multiplications.")
         if share.multiplications < FEW_IN_INT8:
-            say("[yellow]Most of this network stays in floating point: expect little of INT8.[/yellow]")
+            say(yellow("Most of this network stays in floating point: expect little of INT8."))
     for precision, reason in made.manifest["left_out"].items():
         note(f"No {precision} file: {reason}")
     for sentence in made.notes:
         note(sentence)
     if made.no_engines:
         note(f"No TensorRT engines: {made.no_engines}")
-    say("Next: [bold]toolkit verify[/bold] and [bold]toolkit bench[/bold]; then copy the folder to the device.")
+    say("Next: ", bold("toolkit verify"), " and ", bold("toolkit bench"), "; then copy the folder to the device.")

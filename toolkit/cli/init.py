@@ -7,15 +7,28 @@ from typing import Any
 
 import typer
 
+# What a walk leaves that is made again, or, as private keys, must go nowhere.
+IGNORED = """bundles/
+model_repository/
+report.html
+/*.json
+*.tar
+*.tar.sig
+*.pem
+*.part
+.*.lock
+.*.training.safetensors
+"""
+
 
 def command(
     folder: Path = typer.Argument(Path("."), help="Where to make the rooms."),
 ) -> dict[str, Any]:
-    """Make a workspace: the rooms models/, calibration/ and export/, and a .gitignore for bundles/.
+    """Make a workspace: the rooms models/, calibration/ and export/, and a .gitignore for what is made again.
 
     Example: toolkit init my-project
     """
-    from toolkit.cli.console import say
+    from toolkit.cli.console import bold, say
     from toolkit.storage.files import os_errors, write_bytes
     from toolkit.workspace import ROOMS, NewWorkspace
 
@@ -23,6 +36,6 @@ def command(
         for room in ROOMS:
             (folder / room).mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
-        write_bytes(folder / ".gitignore", b"bundles/\n*.part\n.*.lock\n")
-    say(f"[bold]{folder}[/bold] is a workspace. Next: toolkit train my-net --data fashion-mnist")
+        write_bytes(folder / ".gitignore", IGNORED.encode())
+    say(bold(f"{folder}"), " is a workspace. Next: toolkit train my-net --data fashion-mnist")
     return NewWorkspace(True, folder.resolve()).as_dict()

@@ -24,17 +24,17 @@ def command(
     Examples:
       toolkit inspect bundles/resnet32x32-fashion/engines/model.int8.engine
     """
-    from toolkit.cli.console import note, plain, say
+    from toolkit.cli.console import note, say, yellow
     from toolkit.deployment.inspection import inspection_of_engine
 
     found = inspection_of_engine(engine)
     _show_maker(found.sidecar)
     if found.layer_report is None:
-        say(f"[yellow]layers unknown[/yellow]: {plain(str(found.sidecar.get('census_reason')))}")
+        say(yellow("layers unknown"), f": {found.sidecar.get('census_reason')!s}")
     else:
         _show_layer_report(engine, found.layer_report, None if all_layers else SHOWN_FUSIONS)
     for warning in found.warnings:
-        say(f"[yellow]{plain(warning)}[/yellow]")
+        say(yellow(warning))
     note(f"it cannot run here: {found.obstacle}" if found.obstacle else "it can run here")
     return found.as_dict()
 
@@ -67,7 +67,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _show_layer_report(engine: Path, layer_report: LayerReport, most: int | None) -> None:
-    from toolkit.cli.console import note, plain, say, table
+    from toolkit.cli.console import note, say, table
 
     rows = [(kind, reads or "-", writes or "-", f"{count}") for kind, reads, writes, count in layer_report.kinds]
     table(f"{engine}: {layer_report.layers} layers", ("layer", "reads<", "writes<", "count"), rows)
@@ -78,6 +78,6 @@ def _show_layer_report(engine: Path, layer_report: LayerReport, most: int | None
     )
     if layer_report.fused:
         shown = layer_report.fused[:most]
-        table("fused", ("layer", "ONNX nodes<"), [(plain(name), plain(", ".join(nodes))) for name, nodes in shown])
+        table("fused", ("layer", "ONNX nodes<"), [(name, ", ".join(nodes)) for name, nodes in shown])
         if len(shown) < len(layer_report.fused):
             note(f"and {len(layer_report.fused) - len(shown)} more: --all")

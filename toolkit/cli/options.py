@@ -17,8 +17,12 @@ PANEL = "For FILE.onnx"
 SKIP_BAD = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud.")
 CONVERT = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit.")
 RESIZE = typer.Option(
-    None, "--resize", help="How --convert treats other proportions: squash, crop or pad. (default: squash)"
+    None,
+    "--resize",
+    help="With other proportions: squash, crop or pad. (default: the model's own way, or squash)",
 )
+KEY = typer.Option(None, "--key", help="A public key that must have signed it. (default: as toolkit.toml says)")
+MIN_VERSION = typer.Option(None, "--min-version", min=1, help="The least version that its signature may say.")
 NAME = typer.Option(None, "--name", help="What to call it. (default: from FILE)", rich_help_panel=PANEL)
 LABELS = typer.Option(
     None, "--labels", help="One a logit, with commas. (default: the images' classes)", rich_help_panel=PANEL
@@ -115,7 +119,7 @@ def labels_from_text(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     labels = tuple(part.strip() for part in text.split(","))
-    if len(set(labels)) != len(labels) or not all(labels):
+    if len(set(labels)) != len(labels) or not all(labels) or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ToolkitError("--labels cannot be read", found=text, allowed="different names with commas: cat,dog,bird")
     return labels
 

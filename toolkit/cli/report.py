@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from toolkit.cli import options
+
 
 def command(
     bundle: Path | None = typer.Argument(None, help="A bundle's folder or tar. (default: the newest in bundles/)"),
@@ -26,6 +28,8 @@ def command(
     gate: float | None = typer.Option(
         None, "--gate", min=0, max=100, help="Percent of fp32's right answers to keep, as in toolkit verify."
     ),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Write one self-contained HTML page: what to deploy, what it costs, how that was measured.
 
@@ -37,16 +41,17 @@ def command(
       toolkit report bundles/my-net --verify verify.json --bench bench.json
     """
     from toolkit.bundle.reading import bundle_from_folder
-    from toolkit.cli.console import note, plain, say, steps
+    from toolkit.bundle.requirements import requirement
+    from toolkit.cli.console import note, say, steps
     from toolkit.cli.words import typed
     from toolkit.reporting.report import report
 
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")
     with steps() as step:
         written = report(
             opened, output, verify=verify, bench=bench, sensitivity=sensitivity, markdown=markdown, data=data,
             images=images, gate=gate, say=typed, on_step=step,
         )  # fmt: skip
-    say(plain(f"{output}: {written.verdict}"))
+    say(f"{output}: {written.verdict}")
     return written.as_dict()

@@ -11,6 +11,7 @@ from toolkit.cli import options
 
 
 def command(
+    context: typer.Context,
     model: str | None = typer.Argument(
         None,
         help="A name in models/, a model folder, anybody's fp32 FILE.onnx, or nothing: the shipped default.",
@@ -39,7 +40,7 @@ def command(
     output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = options.BGR,
 ) -> dict[str, Any]:
-    """Quantize each convolution alone and rank them by how far the logits move, by ONNX node name.
+    """Quantize each layer alone and rank them by how far the logits move, by ONNX node name.
 
     Examples:
       toolkit sensitivity my-net
@@ -49,6 +50,7 @@ def command(
       toolkit sensitivity theirs.onnx --data photos/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
     from toolkit.cli.console import say, steps, table
+    from toolkit.cli.export_again import next_export
     from toolkit.exporting.calibrate import save_sensitivities, sensitivities_of_model, title_of
     from toolkit.exporting.options import CalibrateOptions
 
@@ -69,8 +71,8 @@ def command(
     with steps() as step:
         found = sensitivities_of_model(model, data, wanted, user=user, on_step=step)
     rows = [(layer.node, f"{100 * layer.parity.relative_l2:.3f} %", f"{layer.parity.flips}") for layer in found.layers]
-    table(title_of(found), ("convolution", "rel. L2", "flips"), rows)
+    table(title_of(found), ("layer", "rel. L2", "flips"), rows)
     found = save_sensitivities(found, output)
-    what = f"{model} " if model else ""
-    say(f"{output or found.folder}/sensitivity.png. Next: [bold]toolkit export {what}--int8 --max-drop 0.1[/bold]")
+    say(f"{output or found.folder}/sensitivity.png")
+    say(*next_export(model, context.obj, "--int8", "--max-drop", "0.1"))
     return found.as_dict()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli.console import console, note, say, table
+from toolkit.cli.class_tables import show_classes, show_warnings
+from toolkit.cli.console import bold, console, note, say, table, yellow
+from toolkit.compare.classes import Classes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,14 +35,17 @@ def show_data(found: TrainingData) -> None:
     if train["duplicates"]:
         note(f"{train['duplicates']:,} training images repeat another one, pixel by pixel; they are kept")
     if facts["images_with_two_labels"]:
-        say(f"[yellow]{facts['images_with_two_labels']:,} images occur under two labels[/yellow]")
+        say(yellow(f"{facts['images_with_two_labels']:,} images occur under two labels"))
     if found.dropped:
         say(
-            f"[yellow]{facts['test_images_also_in_train']:,} test images are also training images[/yellow]: "
-            f"{found.dropped:,} of {train['images']:,} training images are left out, so that the evaluation is honest"
+            yellow(f"{facts['test_images_also_in_train']:,} test images are also training images"),
+            ": "
+            f"{found.dropped:,} of {train['images']:,} training images are left out, so that the evaluation is honest",
         )
     for reason in found.skipped:
         note(f"left out: {reason}")
+    for what in found.notes:
+        say(yellow(what))
 
 
 def _rows(train: dict[str, int], test: dict[str, int]) -> list[tuple[str, str, str, str]]:
@@ -89,15 +94,24 @@ def show_trained(trained: TrainingResult, folder: Path, following: str) -> None:
     if trained.interrupted or accuracy is None:
         why = "Another process ended; stopped" if trained.lost else "Interrupted"
         say(
-            f"[yellow]{why}[/yellow] after {trained.epochs_done} epochs. {folder} holds epoch "
-            f"{trained.best_epoch}, {trained.holdout_top1_percent:.2f} % on the held-out images. Go on with --resume."
+            yellow(why),
+            f" after {trained.epochs_done} epochs. {folder} holds epoch "
+            f"{trained.best_epoch}, {trained.holdout_top1_percent:.2f} % on the held-out images. Go on with --resume.",
         )
         return
+    classes = Classes.from_dict(accuracy["classes"])
+    show_warnings(classes)
     low, high = accuracy["interval95_percent"]
-    say(f"[bold]{folder}[/bold]: top-1 {accuracy['top1_percent']:.2f} % ({low:.2f} to {high:.2f}) on "
+    say(bold(f"{folder}"), f": top-1 {accuracy['top1_percent']:.2f} % ({low:.2f} to {high:.2f}) on "
         f"{accuracy['images']:,} test images, epoch {trained.best_epoch} of {trained.epochs_done}.")  # fmt: skip
-    say("training.png there is the learning curve, training.jsonl its numbers.")
-    say(f"Next: [bold]{following}[/bold]")
+    show_classes(folder.name, classes)
+    say("training.png there is the learning curve, training.jsonl its numbers, confusion.png what was taken for what.")
+    say("Next: ", bold(following))
+
+
+def _left(p: Progress) -> float:
+    """Seconds until the last step, as fast as so far."""
+    return p.seconds * (p.steps - p.step) / max(p.step, 1)
 
 
 class Bars:
@@ -108,7 +122,7 @@ class Bars:
 
         self.terminal = console().is_terminal
         self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(),
             TextColumn(
                 "loss {task.fields[loss]:.3f}  held-out {task.fields[top1]}  {task.fields[speed]:,.0f} images/s"
@@ -136,4 +150,4 @@ class Bars:
         )  # fmt: skip
         if p.holdout_top1 is not None and not self.terminal:
             note(f"epoch {p.epoch}/{p.epochs}: loss {p.loss:.3f}, held-out {100 * p.holdout_top1:.2f} %, "
-                 f"{p.images_per_s:,.0f} images/s, {p.seconds:.0f} s")  # fmt: skip
+                 f"{p.images_per_s:,.0f} images/s, {p.seconds:.0f} s, about {_left(p):.0f} s left")  # fmt: skip

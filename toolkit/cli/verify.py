@@ -13,7 +13,7 @@ from toolkit.cli import options
 
 def command(
     bundle: Path | None = typer.Argument(
-        None, help="A bundle's folder or tar, or a model: is its card true? (default: the newest in bundles/)"
+        None, help="A bundle's folder, tar or name, else a model: is its card true? (default: the newest in bundles/)"
     ),
     other: Path | None = typer.Argument(
         None, help="A second bundle, or an ONNX file: held against the first, runner by runner."
@@ -43,9 +43,12 @@ def command(
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
     resize: str | None = options.RESIZE,
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a --data folder out, aloud."),
+    card: bool = typer.Option(False, "--card", help="BUNDLE is the name of a model: is its card true?"),
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Compare every backend and precision with the fp32 model on the same images; exit 1 below the gate.
 
@@ -56,7 +59,7 @@ def command(
     Examples:
       toolkit verify
 
-      toolkit verify resnet32x32-fashion --data fashion-mnist
+      toolkit verify --card resnet32x32-fashion --data fashion-mnist
 
       toolkit verify bundles/my-net --backend ort --data fashion-mnist --gate 99.9 --strict
 
@@ -65,6 +68,7 @@ def command(
       toolkit verify bundles/my-net theirs.onnx --layers
     """
     from toolkit.bundle.reading import bundle_from_folder
+    from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, say, steps
     from toolkit.cli.verify_tables import show, show_card
     from toolkit.verification.card import is_model, verify_card
@@ -72,13 +76,13 @@ def command(
     from toolkit.verification.verify import verify
 
     judging: Any = {"data": data, "images": images, "convert": convert, "resize": resize, "skip_bad": skip_bad}
-    if bundle is not None and is_model(bundle):
+    if bundle is not None and (card or is_model(bundle)):
         _require_only_torch(str(bundle), backend, precision, other)
         with steps() as step:
             true = verify_card(bundle, **judging, on_step=step)
         show_card(true)
         return true.as_dict()
-    opened = bundle_from_folder(bundle)
+    opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = verify(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from toolkit.cli.console import note, plain, say, table
+from toolkit.cli.class_tables import show_classes, show_warnings
+from toolkit.cli.console import Styled, bold, green, note, red, say, show_unavailable, table, yellow
 from toolkit.compare.gate import FAIL, PASS, UNDECIDED
 from toolkit.compare.parity import Parity, Score
 from toolkit.verification.layers import Layers
 from toolkit.verification.result import ModelVerification, Pair, Verification
 
+DROPPED = ("p", "95 % of it", "95 %")  # in this order where a terminal is narrow
 COLORS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
 MOST_CONFUSIONS = 3
 MOST_LAYERS = 5
@@ -17,14 +19,19 @@ MOST_LAYERS = 5
 
 def show(found: Verification) -> None:
     """Prints tables and sentences to stderr."""
+    classes = found.classes or {}
+    show_warnings(classes.get(found.reference), found.vanished)
     _pairs(found)
+    others = {name: one for name, one in classes.items() if name != found.reference}
+    show_classes(found.reference, classes.get(found.reference), others)
     _sources(found)
     for name, pair in found.pairs.items():
         _flips(found, name, pair)
     for layers in found.layers:
         _layers(layers)
-    for name, reason in {**found.unavailable, **found.not_checked}.items():
-        say(f"[yellow]not run: {plain(name)}[/yellow]: {plain(reason)}")
+    show_unavailable(found.unavailable, found.missing)
+    for name, reason in found.not_checked.items():
+        note(f"not looked at: {name}: {reason}")
     _measured(found)
     _undecided(found)
     _conclusion(found)
@@ -36,19 +43,21 @@ def show_card(found: ModelVerification) -> None:
     said = "other images" if claimed is None else f"{claimed:.2f} %"
     row = (
         found.model.name, f"{score.top1_percent:.2f} %", f"{score.low_percent:.2f} - {score.high_percent:.2f}", said,
-        "" if claimed is None else "[green]true[/green]" if found.ok else "[red]NOT TRUE[/red]",
+        "" if claimed is None else green("true") if found.ok else red("NOT TRUE"),
     )  # fmt: skip
+    show_warnings(found.classes)
     title = f"{found.model} on {found.images.count:,} images of {found.images.source}"
     table(title, ("model", "top-1", "95 %", "card says", "<"), [row])
+    show_classes(found.model.name, found.classes)
     if not found.ok:
-        say("[red]The card claims another accuracy than these weights have.[/red] Train again, or restore the folder.")
+        say(red("The card claims another accuracy than these weights have."), " Train again, or restore the folder.")
 
 
 def _pairs(found: Verification) -> None:
     against = f"against {found.reference}" if found.other is None else f"{found.other} (B) against {found.bundle}"
-    rows = [
+    rows: list[tuple[str | Styled, ...]] = [
         (
-            plain(name),
+            name,
             f"{pair.parity.candidate_score.top1_percent:.2f} %",
             _interval(pair.parity.candidate_score),
             _flips_in_words(pair.parity),
@@ -56,26 +65,37 @@ def _pairs(found: Verification) -> None:
             *([] if found.other is None else [f"{pair.parity.relative_l2:.1e}"]),
             f"{pair.verdict.retention_percent:.2f} %",
             f"{pair.verdict.low_percent:.2f}-{pair.verdict.high_percent:.2f}",
-            f"[{COLORS[pair.verdict.word]}]{_word(found, name)}[/{COLORS[pair.verdict.word]}]",
+            Styled(_word(pair), COLORS[pair.verdict.word]),
         )
         for name, pair in found.pairs.items()
     ]
     # Of one bundle the distances stand in the table of steps below.
     distance = [] if found.other is None else ["rel. L2"]
     gate = f"gate {found.gate_percent:g} %<"
-    columns = ["runner", "top-1", "95 %", "flips", "p", *distance, "keeps", "95 %", gate]
-    table(f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}", columns, rows)
+    columns = ["runner", "top-1", "95 % of it", "flips", "p", *distance, "keeps", "95 %", gate]
+    table(
+        f"{found.model} on {found.images.count:,} images of {found.images.source}, {against}",
+        columns,
+        rows,
+        drop=DROPPED,
+    )
+    if any(pair.verdict.word != PASS for pair in found.pairs.values()):
+        note(
+            "pass: the whole 95 % interval of what a runner keeps of the reference's right answers reaches the gate; "
+            "fail: none of it does; undecided: a part of it does, so many images cannot tell."
+        )
 
 
 def _measured(found: Verification) -> None:
     """What the manifest measured, where few of its images were here."""
-    for name, pair in found.pairs.items():
-        verdict = pair.verdict
-        if verdict.measured_images is not None:
-            note(
-                f"{name}: export measured its file on {verdict.measured_images:,} images, where it keeps "
-                f"{verdict.retention_percent:.2f} %; {found.images.count:,} images here are too few to say otherwise."
-            )
+    measured = {name: pair.verdict for name, pair in found.pairs.items() if pair.verdict.measured_images is not None}
+    if measured:
+        keeps = ", ".join(f"{name} keeps {verdict.retention_percent:.2f} %" for name, verdict in measured.items())
+        images = max(verdict.measured_images or 0 for verdict in measured.values())
+        note(
+            f"As export measured on {images:,} images: {keeps}; {found.images.count:,} images here are too few to say "
+            "otherwise."
+        )
 
 
 def _interval(score: Score) -> str:
@@ -91,9 +111,9 @@ def _decibels(value: float) -> str:
     return "equal" if math.isinf(value) else "" if math.isnan(value) else f"{value:.0f} dB"
 
 
-def _word(found: Verification, name: str) -> str:
-    verdict = found.pairs[name].verdict
-    return {PASS: "pass", FAIL: "FAIL"}.get(verdict.word, "undecided" if found.passed[name] else "UNDECIDED")
+def _word(pair: Pair) -> str:
+    verdict = pair.verdict
+    return {PASS: "pass", FAIL: "fail"}.get(verdict.word, "undecided")
 
 
 def _sources(found: Verification) -> None:
@@ -102,7 +122,7 @@ def _sources(found: Verification) -> None:
         return
     rows = [
         (
-            source.kind,
+            source.kind.replace("quantisation", "quantization"),  # the document keeps the word it was published with
             f"{source.parity.reference} > {source.parity.candidate}",
             _flips_in_words(source.parity),
             f"{source.parity.relative_l2:.1e}",
@@ -113,7 +133,8 @@ def _sources(found: Verification) -> None:
         for source in found.sources
     ]
     columns = ("error of", "from > to<", "flips", "rel. L2", "max |dlogit|", "SNR", "worst cosine")
-    table("Where a difference comes from, each step alone", columns, rows)
+    drop = ("worst cosine", "max |dlogit|", "SNR")
+    table("Where a difference comes from, each step alone", columns, rows, drop=drop)
 
 
 def _flips(found: Verification, name: str, pair: Pair) -> None:
@@ -122,8 +143,9 @@ def _flips(found: Verification, name: str, pair: Pair) -> None:
     for row in flips.per_class:
         if row.moved:
             say(
-                f"[red]{plain(name)}: {plain(found.labels[row.label])}[/red] {row.reference_correct} to "
-                f"{row.candidate_correct} right of {row.images}: more than noise (p {row.p_holm:.1g} over all classes)"
+                red(f"{name}: {found.labels[row.label]}"),
+                f" {row.reference_correct} to "
+                f"{row.candidate_correct} right of {row.images}: more than noise (p {row.p_holm:.1g} over all classes)",
             )
     if not flips.flipped:
         return
@@ -149,7 +171,7 @@ def _layers(layers: Layers) -> None:
         reverse=True,
     )
     rows = [
-        (plain(row.node), row.operator, _figure(row.input_l2, "unknown"), _figure(row.output_l2, "not finite"))
+        (row.node, row.operator, _figure(row.input_l2, "unknown"), _figure(row.output_l2, "not finite"))
         for row in grown[:MOST_LAYERS]
     ]
     columns = ("node", "operator<", "off before", "off after")
@@ -157,7 +179,7 @@ def _layers(layers: Layers) -> None:
     if layers.parted is None:
         note(f"They part nowhere: no node has {layers.rule}.")
     else:
-        say(f"[red]They part at '{plain(layers.parted)}'[/red], the first node with {layers.rule}.")
+        say(red(f"They part at '{layers.parted}'"), f", the first node with {layers.rule}.")
 
 
 def _growth(before: float | None, after: float | None) -> float:
@@ -178,21 +200,21 @@ def _undecided(found: Verification) -> None:
             if verdict.images_needed is None
             else f"about {verdict.images_needed:,} images would, if it goes on like this"
         )
-        say(f"[yellow]{plain(name)}: {found.images.count:,} images are too few to decide[/yellow] ({more}).")
+        say(yellow(f"{name}: {found.images.count:,} images are too few to decide"), f" ({more}).")
 
 
 def _conclusion(found: Verification) -> None:
     below = [name for name, good in found.passed.items() if not good]
     for cause in found.likely_causes:
-        say(f"[red]likely cause: {plain(cause.name)}[/red] ({plain(cause.where)}): {plain(cause.evidence)}")
-        say(f"  try: {plain(cause.fix)}")
+        say(red(f"likely cause: {cause.name}"), f" ({cause.where}): {cause.evidence}")
+        say(f"  try: {cause.fix}")
     if found.missing:
-        say("[red]A backend that was asked for cannot run here.[/red] Use --backend all to take those that can.")
+        say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
     elif below:
-        say(f"[red]Below the gate: {plain(', '.join(below))}[/red]")
+        say(red(f"Below the gate: {', '.join(below)}"))
     elif found.likely_causes:
-        say("[red]The answers are near enough, but not from what they should be.[/red]")
+        say(red("The answers are near enough, but not from what they should be."))
     elif found.undecided:
         say("What was measured reaches the gate; with --strict, undecided is no success.")
     else:
-        say("[green]Every runner is still the same model.[/green] Next: [bold]toolkit bench[/bold]")
+        say(green("Every runner is still the same model."), " Next: ", bold("toolkit bench"))

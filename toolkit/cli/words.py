@@ -28,6 +28,8 @@ BETWEEN = {"size": "x", "batch": ":"}  # of several numbers; a comma elsewhere
 # What Python has no function for.
 COMMANDS = {
     "look at what works on this machine": "toolkit doctor",
+    "look at what there is": "toolkit list",
+    "fetch the set": "toolkit data --download",
     "verify it again into": "toolkit verify >",
     "bench it again into": "toolkit bench >",
     "measure what each layer costs into": "toolkit sensitivity >",

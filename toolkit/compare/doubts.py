@@ -21,8 +21,8 @@ class Doubt:
     """A sign that a model is not read as it was trained.
 
     Attributes:
-        kind: for machines: "normalisation", "reading", "order of labels", "one class", "chance", "expectation" or
-            "multi-label".
+        kind: for machines: "normalisation", "reading", "order of labels", "one class", "chance", "expectation",
+            "multi-label" or "numbers".
         what: a sentence with its figures.
         fix: what to type; "" where nothing does it.
     """

@@ -133,7 +133,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
         raise DataError(
             "CIFAR-10 is not installed",
             found=f"neither {BINARY} nor {PYTHON} in {listed(homes)}",
-            fix=f"add `download=True` (170 MB), or unpack {URL} into ./data",
+            fix=f"fetch the set {NAME} (170 MB), or unpack {URL} into ./data",
         )
     return from_folder(_downloaded(cache_folder() / BINARY, on_progress))
 
@@ -190,7 +190,7 @@ def _verify(records: bytes, name: str, where: str) -> None:
             f"{where} is damaged or is not CIFAR-10's",
             found=f"sha256 {digest} of {len(records)} bytes of records",
             allowed=f"sha256 {SHA256[name]}",
-            fix=f"unpack it again from {URL}, or remove the folder and add `download=True`",
+            fix=f"unpack it again from {URL}, or remove the folder, then fetch the set {NAME}",
         )
 
 

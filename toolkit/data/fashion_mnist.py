@@ -66,7 +66,7 @@ def load(download: bool = False, on_progress: Progress | None = None) -> Dataset
         raise DataError(
             "Fashion-MNIST is not installed",
             found=f"no {next(iter(SHA256_UNPACKED))} in {listed(places)}",
-            fix="apt install dataset-fashion-mnist, or add `download=True` (30 MB)",
+            fix=f"apt install dataset-fashion-mnist, or fetch the set {NAME} (30 MB)",
         )
     return from_folder(_downloaded(cache, on_progress))
 
@@ -115,7 +115,7 @@ def _not_the_published_one(path: Path, found: str, allowed: str | None = None) -
         f"{path} is damaged or is not Fashion-MNIST's",
         found=found,
         allowed=f"sha256 {allowed}" if allowed else None,
-        fix=f"delete {path.parent} and add `download=True`, or reinstall dataset-fashion-mnist",
+        fix=f"delete {path.parent}, then fetch the set {NAME}, or reinstall dataset-fashion-mnist",
     )
 
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from toolkit.contracts import Dataset, LabeledImages, UInt8
+from toolkit.contracts import Dataset, LabeledImages, UInt8, sha256_of_each
 from toolkit.data.class_folders import ClassFolders, parts_of
 from toolkit.data.download import Progress
 from toolkit.data.fit import SQUASH, fit, gray_as_rgb, is_out_of_proportion, note_on_proportions
 from toolkit.data.image_files import Unreadable, read_image
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A file's pixels as a model takes them.
+
+    Attributes:
+        is_misfit: the file has other proportions.
+        sha256: of the file's pixels, where it was resized.
+    """
+
+    pixels: UInt8
+    is_misfit: bool = False
+    sha256: bytes = b""
 
 
 def dataset_from_folder(
@@ -28,7 +43,8 @@ def dataset_from_folder(
     """Reads `folder/CLASS/*.png`, or `folder/train/CLASS/*` and `folder/test/CLASS/*` (or val, valid, validation).
 
     Args:
-        seed: decides the 80/20 split of a folder without a test part.
+        seed: decides the 80/20 split of a folder without a test part: by the files' own pixels, so that it is the same
+            for every size and way to resize.
         shape: the (H, W, C) wanted; None takes the files' common size, with 3 channels unless all are grayscale.
         convert: resize and convert what does not fit `shape`, and kinds of files that are refused otherwise.
         skip_bad: leave damaged files out and name them in `skipped`, instead of refusing the folder.
@@ -43,14 +59,16 @@ def dataset_from_folder(
     name = folder.resolve().name
     train, test = parts_of(folder)
     files = [*train.files, *(test.files if test else ())]
-    read, damaged, misfits = _read(files, shape, convert, on_progress, resize)
+    read, damaged = _read(files, shape, convert, on_progress, resize)
     if damaged and not skip_bad:
         raise _damage(folder, damaged, len(files))
-    pixels = _in_one_shape(read)
+    pixels = _in_one_shape({path: image.pixels for path, image in read.items()})
     skipped = tuple(f"{path} ({error})" for path, error in damaged.items())
+    misfits = sum(image.is_misfit for image in read.values())
     notes = () if shape is None else note_on_proportions(misfits, resize, shape)
     if test is None:
-        return Dataset(name, *split(_labeled(train, pixels, damaged), seed), skipped, notes)
+        digests = [read[path].sha256 or _sha256(pixels[path]) for path in train.files if path not in damaged]
+        return Dataset(name, *split(_labeled(train, pixels, damaged), seed, digests), skipped, notes)
     return Dataset(name, _labeled(train, pixels, damaged), _labeled(test, pixels, damaged), skipped, notes)
 
 
@@ -77,30 +95,34 @@ def _read(
     convert: bool,
     on_progress: Progress | None,
     resize: str,
-) -> tuple[dict[Path, UInt8], dict[Path, Unreadable], int]:
-    """Reads all files, so that damaged ones are reported together; a file that does not fit stops it at once.
-
-    Returns:
-        Images, damaged files, and how many images were not in proportion.
-    """
-    images: dict[Path, UInt8] = {}
-    misfits = 0
+) -> tuple[dict[Path, _Image], dict[Path, Unreadable]]:
+    """Reads all files, so that damaged ones are reported together; a file that does not fit stops it at once."""
+    images: dict[Path, _Image] = {}
     damaged: dict[Path, Unreadable] = {}
     first: tuple[Path, UInt8] | None = None
     for done, path in enumerate(files, 1):
         try:
-            pixels = read_image(path, convert)
+            image = _Image(read_image(path, convert))
             if shape is not None:
-                misfits += is_out_of_proportion(pixels, shape)
-                pixels = fit(pixels, shape, convert, str(path), resize)
-            first = first or (path, pixels)
-            _require_same_size(first, (path, pixels))
-            images[path] = pixels
+                image = _fitted(image.pixels, shape, convert, str(path), resize)
+            first = first or (path, image.pixels)
+            _require_same_size(first, (path, image.pixels))
+            images[path] = image
         except Unreadable as error:
             damaged[path] = error
         if on_progress:
             on_progress(done, len(files))
-    return images, damaged, misfits
+    return images, damaged
+
+
+def _fitted(pixels: UInt8, shape: tuple[int, int, int], convert: bool, name: str, resize: str) -> _Image:
+    inside = fit(pixels, shape, convert, name, resize)
+    as_they_were = b"" if pixels.shape[:2] == shape[:2] else _sha256(pixels)
+    return _Image(inside, is_out_of_proportion(pixels, shape), as_they_were)
+
+
+def _sha256(pixels: UInt8) -> bytes:
+    return sha256_of_each(pixels[None])[0]
 
 
 def _require_same_size(first: tuple[Path, UInt8], other: tuple[Path, UInt8]) -> None:

@@ -23,6 +23,12 @@ from toolkit.workspace import find_in_room
 
 RECIPE = "recipe.toml"
 CALIBRATION, EVALUATION = "calibration.npz", "evaluation.npz"
+OWN = (
+    RECIPE,
+    CALIBRATION,
+    EVALUATION,
+    "record.json",
+)  # of a model's folder; the record is what fake quantization learned
 IMAGES = 512
 MOST_EVALUATION_IMAGES = 2000
 
@@ -122,7 +128,7 @@ def images_from_dataset(dataset: Dataset, recipe: Recipe, most_evaluation: int |
 
 def write_images(folder: Path, images: ModelImages) -> None:
     """Writes recipe and images of a model together, or nothing."""
-    with folder_replaced(folder, owned_by=RECIPE) as fresh:
+    with folder_replaced(folder, RECIPE, OWN.__contains__) as fresh:
         (fresh / RECIPE).write_text(images.recipe.text())
         for name, part in ((CALIBRATION, images.calibration), (EVALUATION, images.evaluation)):
             np.savez_compressed(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from toolkit.contracts import Dataset
 from toolkit.data import cifar10, fashion_mnist
-from toolkit.data.describe import require_two_classes
+from toolkit.data.describe import Finding, findings, require_two_classes, summary
 from toolkit.data.download import Progress
 from toolkit.data.fit import SQUASH, fitted, is_out_of_proportion, note_on_proportions, require_resize, require_shape
 from toolkit.data.folder import dataset_from_folder
 from toolkit.data.npz import dataset_from_npz
 from toolkit.errors import DataError
+from toolkit.storage.documents import Document
+from toolkit.storage.hints import Maybe
 
 NAMED: dict[str, Callable[[bool, Progress | None], Dataset]] = {
     fashion_mnist.NAME: fashion_mnist.load,
@@ -99,3 +102,60 @@ def _unknown(spec: str, path: Path) -> DataError:
         allowed=f"{', '.join(NAMED)}, a folder of class folders, or an .npz file",
         fix=f"`data={meant[0]!r}`" if meant else "check the path",
     )
+
+
+@dataclass(frozen=True)
+class DataReport(Document):
+    """What toolkit data prints.
+
+    Attributes:
+        ok: the set can be used; findings are advice, not faults.
+        sets: named sets by name: where they are, or what installs them.
+        data: what is in the set that was asked for: counts, hashes, duplicates, mean and std.
+        findings: what deserves a look.
+    """
+
+    SCHEMA = "toolkit/data/1"
+    ok: Literal[True]
+    sets: dict[str, str]
+    data: Maybe[dict[str, Any]] = None
+    findings: tuple[Finding, ...] = ()
+
+
+def inspect_data(
+    spec: str | None = None,
+    *,
+    download: bool = False,
+    convert: bool = False,
+    resize: str | None = None,
+    size: tuple[int, int, int] | None = None,
+    skip_bad: bool = False,
+    on_progress: Progress | None = None,
+) -> DataReport:
+    """Says which named sets are here; of one set, or of a folder or an .npz, what is in it and what looks wrong.
+
+    Args:
+        spec, download, convert, skip_bad, on_progress: as for `dataset_from_spec`; no spec looks at no set.
+        size: (H, W, C) that images are brought to with `convert`.
+
+    Raises:
+        DataError: the set is not there or cannot be read.
+    """
+    if spec is None:
+        return DataReport(True, {name: _where(name) for name in NAMED})
+    dataset = dataset_from_spec(
+        spec, shape=size or ((32, 32, 3) if convert and spec not in NAMED else None),
+        convert=convert or resize is not None, resize=resize or SQUASH, download=download, skip_bad=skip_bad,
+        on_progress=on_progress,
+    )  # fmt: skip
+    facts = summary(dataset)
+    return DataReport(True, {}, facts, tuple(findings(facts)))
+
+
+def _where(name: str) -> str:
+    """'60,000 + 10,000 images' or what is missing and how it comes."""
+    try:
+        dataset = NAMED[name](False, None)
+    except DataError as error:
+        return f"{error.what}: fetch the set {name}"
+    return f"{len(dataset.train):,} + {len(dataset.test):,} images"

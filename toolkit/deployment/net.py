@@ -14,6 +14,7 @@ import numpy as np
 
 from toolkit.bundle.manifest import best_first
 from toolkit.bundle.reading import Bundle, bundle_from_folder
+from toolkit.bundle.requirements import requirement
 from toolkit.compare.answers import LOGITS, PROBABILITIES, SIGMOIDS
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
 from toolkit.deployment.openers import OPENERS, open_ort
@@ -237,6 +238,7 @@ def load(
     strict: bool = True,
     threads: int = 0,
     key: str | os.PathLike[str] | None = None,
+    min_version: int | None = None,
     wait: str = "auto",
 ) -> Net:
     """Opens a bundle for use in a program; every file's hash is checked first.
@@ -248,16 +250,19 @@ def load(
         strict: with "auto", a backend that is here and fails is an error. False passes it over with a warning.
             One that is not here is passed over either way, and named in `Net.passed_over`.
         threads: of ONNX Runtime; 0 takes every core.
-        key: a public ed25519 key that must have signed the tar; checked before anything in it is read.
+        key: a public ed25519 key that must have signed it; a tar's signature is checked before anything in it is read.
+            A `toolkit.toml` of the workspace that asks for one is heeded as well.
+        min_version: the least version that its signature may say: no older bundle is loaded again.
         wait: how threads wait for the GPU with TensorRT: "spin" wakes at once and keeps a core busy, "block" sleeps,
             "auto" leaves it to CUDA, which on a Jetson may sleep. It holds for the whole process.
 
     Raises:
-        BundleError: not a bundle, changed since it was written, or not signed with `key`.
+        BundleError: not a bundle, changed since it was written, not signed with `key`, or older than
+            `min_version`.
         BackendUnavailable: no backend can run.
         ToolkitError: an unknown backend or precision, or a backend that failed.
     """
-    opened = bundle_from_folder(Path(bundle), key=None if key is None else Path(key))
+    opened = bundle_from_folder(Path(bundle), wanted=requirement(key, min_version))
     if backend != "auto" and backend not in BACKENDS:
         raise ToolkitError("unknown backend", found=backend, allowed="auto, " + ", ".join(BACKENDS))
     if precision != "best":

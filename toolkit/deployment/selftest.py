@@ -42,8 +42,8 @@ OK: Final = "ok"
 FAILED: Final = "failed"
 NOT_RUN: Final = "not run"
 UNKNOWN = "unknown"  # the version of a module that does not say
-MOST_TRIES = 5  # to find this machine calm before it is recorded
-SLOWER = 1.5  # times the recorded median: shared machines drift by less, a lost power mode costs more
+MOST_TRIES = 5  # to find this machine calm before its speed is saved
+SLOWER = 1.5  # times the saved median: shared machines drift by less, a lost power mode costs more
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Selftest(Document):
         bundle: its folder.
         manifest_sha256: of manifest.json's bytes.
         tool: version.
-        recorded: this device's versions and medians were kept for later runs.
+        recorded: this device's versions and medians were saved for later runs.
         not_run: the checks that could not be made here.
     """
 
@@ -87,7 +87,7 @@ class Selftest(Document):
 
 @dataclass(frozen=True)
 class Recorded(Document):
-    """What a device did when it was recorded: versions by name, median milliseconds at batch 1 by runner."""
+    """What a device did when it was saved: versions by name, median milliseconds at batch 1 by runner."""
 
     format: Literal[1]
     device: Device
@@ -99,7 +99,7 @@ def versions_here() -> dict[str, str]:
     """What an upgrade changes: Python, numpy, and the engines that were imported.
 
     Bindings that are installed alone count as the front module that would wrap them: `tensorrt_rtx_bindings` is
-    `tensorrt_rtx`, so that a record stays comparable when the front comes or goes.
+    `tensorrt_rtx`, so that what was saved stays comparable when the front comes or goes.
     """
     found: dict[str, str] = {"python": platform.python_version(), "numpy": np.__version__}
     fronts: dict[str, str] = {}
@@ -110,8 +110,8 @@ def versions_here() -> dict[str, str]:
     return found
 
 
-def record_file(bundle: Bundle, device: Device) -> Path:
-    """One file a device, beside the manifest and not in it: a bundle that moves on takes its records along."""
+def saved_file(bundle: Bundle, device: Device) -> Path:
+    """One file a device, beside the manifest and not in it: a bundle that moves on takes them along."""
     digest = hashlib.sha256(json.dumps(device.as_dict(), sort_keys=True).encode()).hexdigest()
     return bundle.folder / f"{RECORDS}{digest[:12]}.json"
 
@@ -122,27 +122,27 @@ def selftest(
     backends: str | Sequence[str] = "all",
     seconds: float = 0.3,
     max_slowdown: float = SLOWER,
-    record: bool = False,
+    save: bool = False,
 ) -> Selftest:
-    """Every check that this device can make of a bundle: hashes, golden vectors, engines, and speed since `record`.
+    """Every check that this device can make of a bundle: hashes, golden vectors, engines, and speed since it was saved.
 
     Args:
         bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         backends: "all" that are here, or of "ort", "trt", "ort-cuda" and "ort-trt", in a list or with commas; one that
             is named must run.
         seconds: measuring time of each runner.
-        max_slowdown: times the recorded median that a median may reach.
-        record: keep this device's versions and medians for later runs, if nothing failed. A runner that does not settle
+        max_slowdown: times the saved median that a median may reach.
+        save: keep this device's versions and medians for later runs, if nothing failed. A runner that does not settle
             is measured again, and has failed where it never does: later runs would pass beside noise.
 
     Raises:
-        BundleError: not a bundle, or changed. ToolkitError: an unknown backend, or the record of this device cannot be
+        BundleError: not a bundle, or changed. ToolkitError: an unknown backend, or what this device saved cannot be
             read or written.
     """
     here = tuple(name for name in BACKENDS if name != "torch")  # a device has none
     names, must_run = require_backends(backends, here), names_of(backends) != ALL
     bundle = opened_bundle(bundle)
-    checks = _checks(bundle, names, seconds, max_slowdown, record, must_run)
+    checks = _checks(bundle, names, seconds, max_slowdown, save, must_run)
     ok = not any(check.verdict == FAILED for check in checks)
     return Selftest(
         ok=ok,
@@ -150,14 +150,14 @@ def selftest(
         model=bundle.model,
         manifest_sha256=bundle.manifest_sha256,
         tool=__version__,
-        recorded=record and ok,
+        recorded=save and ok,
         checks=tuple(checks),
         not_run=tuple(check.what for check in checks if check.verdict == NOT_RUN),
     )
 
 
 def _checks(
-    bundle: Bundle, backends: tuple[str, ...], seconds: float, max_slowdown: float, record: bool, must_run: bool
+    bundle: Bundle, backends: tuple[str, ...], seconds: float, max_slowdown: float, save: bool, must_run: bool
 ) -> list[Check]:
     driver = probe_driver()
     checks = [Check("files", OK, f"{len(bundle.manifest['files'])} files have the hashes of the manifest")]
@@ -170,7 +170,7 @@ def _checks(
         images, golden = bundle.golden()
         checks += [_golden(one, opened, images, golden) for one in opened.runners]
         runners = {str(name): runner for name, runner in opened.runners.items()}
-        measured = _measured(runners, images.images_nhwc, seconds, MOST_TRIES if record else 1)
+        measured = _measured(runners, images.images_nhwc, seconds, MOST_TRIES if save else 1)
         medians = {latency.runner: latency.p50_ms for latency in measured}
         versions = versions_here()
     finally:
@@ -178,9 +178,9 @@ def _checks(
     absent: Verdict = FAILED if must_run else NOT_RUN
     checks += [Check(str(name), absent, reason) for name, reason in opened.unavailable.items()]
     device = device_fingerprint(driver)
-    path = record_file(bundle, device)
-    checks += _unsettled(measured) if record else _against_record(path, versions, medians, max_slowdown)
-    if record and not any(check.verdict == FAILED for check in checks):
+    path = saved_file(bundle, device)
+    checks += _unsettled(measured) if save else _against_saved(path, versions, medians, max_slowdown)
+    if save and not any(check.verdict == FAILED for check in checks):
         write_json(path, Recorded(1, device, versions, medians).as_dict())
     return checks
 
@@ -206,11 +206,11 @@ def why_not_settled(latency: Latency) -> str:
 
 
 def _unsettled(measured: list[Latency]) -> list[Check]:
-    """What may be recorded, and each runner that may not."""
-    fix = "end what else runs on this machine, then record again; `seconds=5` measures for longer"
+    """What may be saved, and each runner that may not."""
+    fix = "end what else runs on this machine, then save again; `seconds=5` measures for longer"
     found = {latency.runner: why_not_settled(latency) for latency in measured}
     checks = [Check(f"speed of {name}", FAILED, f"did not settle: {why}", fix) for name, why in found.items() if why]
-    return checks or [Check("speed", OK, "recorded now")]
+    return checks or [Check("speed", OK, "saved now")]
 
 
 def _golden(one: RunnerId, opened: Opened, images: LabeledImages, golden: dict[str, Any]) -> Check:
@@ -261,38 +261,43 @@ def _engines(bundle: Bundle, driver: Driver) -> list[Check]:
     return checks
 
 
-def _against_record(
-    path: Path, versions: dict[str, str], medians: dict[str, float], max_slowdown: float
-) -> list[Check]:
-    """Changed versions and slower runners since the record of this device; one that is far faster doubts the record."""
+def _against_saved(path: Path, versions: dict[str, str], medians: dict[str, float], max_slowdown: float) -> list[Check]:
+    """Versions that changed and runners slower than what was saved; one that is far faster doubts that."""
     if not path.is_file():
-        return [Check("speed", NOT_RUN, "no figures of this device yet", "`toolkit.selftest(record=True)`")]
-    before = _recorded(path)
+        return [Check("speed", NOT_RUN, "no figures of this device yet", "`toolkit.selftest(save=True)`")]
+    before = _read_saved(path)
     changed = [
         f"{name} {before.versions.get(name, 'absent')} to {versions.get(name, 'absent')}"
         for name in {**before.versions, **versions}
         if before.versions.get(name) != versions.get(name)
     ]
-    checks = [Check("versions", OK, "changed since the record: " + ", ".join(changed) if changed else "unchanged")]
+    checks = [
+        Check("versions", OK, "changed since the speed was saved: " + ", ".join(changed) if changed else "unchanged")
+    ]
     for name, median in medians.items():
         if name not in before.p50_ms:
             continue
         ratio = median / before.p50_ms[name]
-        found = f"{median:.3f} ms, {ratio:.2f} times the recorded {before.p50_ms[name]:.3f} ms"
-        fix = "check power mode, clocks and load; `toolkit.selftest(record=True)` accepts it"
+        found = f"{median:.3f} ms, {ratio:.2f} times the saved {before.p50_ms[name]:.3f} ms"
+        fix = "check power mode, clocks and load; `toolkit.selftest(save=True)` accepts it"
         slow, doubtful = ratio > max_slowdown, ratio * max_slowdown < 1
         if doubtful:
-            found += ": far faster, so the record is of a busy machine and no slowdown will be seen"
-            fix = "`toolkit.selftest(record=True)` once nothing else runs"
+            found += ": far faster, so what was saved is of a busy machine and no slowdown will be seen"
+            fix = "`toolkit.selftest(save=True)` once nothing else runs"
         checks.append(Check(f"speed of {name}", FAILED if slow else OK, found, fix if slow or doubtful else ""))
     gone = [name for name in before.p50_ms if name not in medians]
     checks += [
-        Check(name, FAILED, "ran when this device was recorded, and does not now", "look at what works on this machine")
+        Check(
+            name,
+            FAILED,
+            "ran when this device's speed was saved, and does not now",
+            "look at what works on this machine",
+        )
         for name in gone
     ]
     return checks
 
 
-def _recorded(path: Path) -> Recorded:
-    fix = f"remove it, then `toolkit.selftest({str(path.parent)!r}, record=True)`"
-    return Recorded.from_dict(read_json(path, ToolkitError), f"{path} is no record of a selftest: it", fix=fix)
+def _read_saved(path: Path) -> Recorded:
+    fix = f"remove it, then `toolkit.selftest({str(path.parent)!r}, save=True)`"
+    return Recorded.from_dict(read_json(path, ToolkitError), f"{path} is no speed that selftest saved: it", fix=fix)

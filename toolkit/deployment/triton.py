@@ -16,11 +16,12 @@ from typing import Any, Literal
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import Bundle
 from toolkit.deployment.openers import plan_of_bundle
-from toolkit.errors import BundleError, EngineError
+from toolkit.errors import BundleError, EngineError, ToolkitError
 from toolkit.storage.documents import Document
-from toolkit.storage.files import json_text
+from toolkit.storage.files import json_text, read_json
 from toolkit.storage.folders import folder_replaced
 from toolkit.storage.hints import Apart
+from toolkit.storage.replacing import require_replaceable
 from toolkit.version import __version__
 
 MARK = "toolkit-triton.json"  # beside the models, where Triton reads folders only
@@ -89,14 +90,15 @@ def repository_from_bundle(
         precisions: of the ONNX files and engines to serve.
 
     Raises:
-        BundleError: nothing is left to serve, or a label holds a line break. ToolkitError: `target` cannot be written.
+        BundleError: nothing is left to serve, or a label holds a line break. ToolkitError: `target` cannot be
+            written, or is another model's.
     """
     serving = serving or Serving()
     if any("\n" in label or "\r" in label for label in bundle.labels):
         raise BundleError("a label holds a line break, and Triton's labels are lines", found=bundle.labels)
     left_out: dict[str, str] = {}
     written: list[Model] = []
-    with folder_replaced(target, owned_by=MARK) as fresh:
+    with folder_replaced(target, MARK, _own_files(target, bundle).__contains__) as fresh:
         for precision in precisions:
             if len(VARIANTS[precision].types) > 1:
                 left_out[VARIANTS[precision].file] = LEFT_OUT
@@ -115,6 +117,27 @@ def repository_from_bundle(
         (fresh / MARK).write_text(json_text(_mark(bundle, written, left_out)))
     names = tuple(model.name for model in written)
     return Repository(True, target.resolve(), names, left_out, ONLY_A_SERVER, tuple(written))
+
+
+def _own_files(target: Path, bundle: Bundle) -> set[str]:
+    """What an earlier call wrote there, by its own mark.
+
+    Raises:
+        ToolkitError: it is of another model, or cannot be read.
+    """
+    if not (target / MARK).is_file():
+        return set()
+    ours = f'"model": {json.dumps(bundle.model)}'.encode()
+    require_replaceable(target / MARK, f"repository of {bundle.model}", lambda data: ours in data, "output")
+    mark = read_json(target / MARK, ToolkitError)
+    files = (
+        CONFIG,
+        LABELS,
+        f"{WARMUP}/{bundle.preprocessing.as_dict()['input']}",
+        f"{VERSION}/model.onnx",
+        f"{VERSION}/model.plan",
+    )
+    return {MARK, *(f"{model['name']}/{file}" for model in mark.get("models", []) for file in files)}
 
 
 def _write_onnx(root: Path, bundle: Bundle, precision: str, serving: Serving) -> Model:

@@ -15,6 +15,7 @@ from pathlib import Path
 from toolkit.doctor import gpu, machine, packages
 from toolkit.doctor.machine import Absent, Answer
 from toolkit.errors import BackendUnavailable, MissingPackage, ToolkitError
+from toolkit.lazy import requirement
 from toolkit.runtime.trt.module import CudaDoesNotStart
 from toolkit.storage.documents import Document
 
@@ -175,9 +176,9 @@ FIXES = {
     "tensorrt": "mend what the rows 'cuda with ...' name; if all start CUDA, install this TensorRT again",
     "cuda with tensorrt": "install it again: pip install --force-reinstall tensorrt, on a Jetson sudo apt install "
     "--reinstall python3-libnvinfer",
-    "cuda with tensorrt-rtx": "pip install --force-reinstall 'trt-edge-toolkit[rtx]'",
+    "cuda with tensorrt-rtx": f"pip install --force-reinstall {requirement('rtx')}",
     "cuda with lean": "pip install --force-reinstall tensorrt-lean",
     "cuda with dispatch": "pip install --force-reinstall tensorrt-dispatch",
-    "pycuda": "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall 'trt-edge-toolkit[pycuda]'",
+    "pycuda": f"PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall {requirement('pycuda')}",
     "cuda-python": "pip install --force-reinstall cuda-python",
 }

@@ -154,7 +154,7 @@ def _alone_with(bundle: Bundle) -> Iterator[Bundle]:
     with ExitStack() as stack:
         with os_errors(bundle.folder):
             stack.enter_context(locked(lock.with_name(f".{lock.name}.build.lock")))
-        yield bundle_from_folder(bundle.folder)
+        yield bundle_from_folder(bundle.folder, wanted=bundle.wanted)
 
 
 def engines_of_files(

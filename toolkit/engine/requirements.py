@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.lazy import requirement
 from toolkit.runtime.driver import Driver
 from toolkit.runtime.trt.module import NEEDS_NO_GPU, TensorRT
 from toolkit.storage.files import os_errors
+from toolkit.target import COMPATIBLE
 
-COMPATIBLE = ("version", "hardware")
 MOST_WORKSPACE_MIB = 1 << 20  # TensorRT takes bytes in 64 bits; no GPU has 1 TiB
 OPTIMIZATION_LEVELS = range(6)  # builder_optimization_level: 0 builds fastest, 3 is the default, 5 tries most
 
@@ -25,14 +26,14 @@ def require_can_build(tensorrt: TensorRT, driver: Driver) -> TensorRT:
         raise BackendUnavailable(
             f"{tensorrt.name} runs engines but cannot build them",
             allowed="tensorrt or tensorrt-rtx",
-            fix="pip install 'trt-edge-toolkit[trt]'",
+            fix=f"pip install {requirement('trt')}",
         )
     if tensorrt.kind != NEEDS_NO_GPU and not driver.available:  # its Builder may end the process
         raise BackendUnavailable(
             f"{tensorrt.name} builds engines only on a machine with a GPU",
             found=driver.reason,
             allowed="an NVIDIA driver with a GPU, or TensorRT-RTX, which builds without",
-            fix="pip install 'trt-edge-toolkit[rtx]', or run this on the device",
+            fix=f"pip install {requirement('rtx')}, or run this on the device",
         )
     return tensorrt
 

@@ -200,7 +200,7 @@ def _measure(
         require_complete(options.record, graph)
         made.record = options.record
     elif options.int8:
-        _require_layers(graph)
+        require_layers(graph, "leave `int8=` out")
         typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
         notes = require_plausible(pixels, options.force, typed)
         made.choice = ranges_by_parity(
@@ -220,15 +220,19 @@ def _measure(
     made.facts["largest_activation"] = max(made.record.largest.values())
 
 
-def _require_layers(graph: onnx.ModelProto) -> None:
-    """Refuses a network of which INT8 would quantize nothing, before anything is measured."""
+def require_layers(graph: onnx.ModelProto, fix: str) -> None:
+    """Refuses a network of which INT8 would quantize nothing, before anything is measured.
+
+    Raises:
+        CalibrationError: it does.
+    """
     share = share_in_int8(graph, frozenset(layers_in_graph(graph)))
     if not share:
         raise CalibrationError(
             "there is nothing to quantize in this network",
             found=str(share),
             allowed="a convolution or matrix product with constant weights beside the head",
-            fix="leave `int8=` out",
+            fix=fix,
         )
 
 

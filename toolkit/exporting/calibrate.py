@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.record import RECORD, Record, write_record
+from toolkit.calibration.record import RECORD, Record, record_from_file, write_record
 from toolkit.contracts import UInt8
-from toolkit.errors import CalibrationError
+from toolkit.errors import CalibrationError, ToolkitError
+from toolkit.exporting.artifacts import require_layers
 from toolkit.exporting.options import CalibrateOptions, PathLike, Step, UserModel
 from toolkit.exporting.subject import Subject, subject_of
 from toolkit.quantization.charts import png_of_bars
@@ -20,9 +22,10 @@ from toolkit.storage.documents import Document
 from toolkit.storage.files import json_text
 from toolkit.storage.folders import folder_replaced
 from toolkit.storage.hints import Count, Sha256
+from toolkit.storage.replacing import date_of, require_replaceable
 from toolkit.workspace import workspace
 
-SENSITIVITY = "sensitivity.json"
+SENSITIVITY, CHART = "sensitivity.json", "sensitivity.png"
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,23 @@ class Calibration:
         Raises:
             ToolkitError: the folder belongs to something else, or cannot be written.
         """
-        place = workspace() / "calibration" / f"{self.model}.record" if folder is None else Path(folder)
+        place = self._place(folder)
         write_record(place, self.record)
         return place / RECORD
+
+    def replaces_in(self, folder: PathLike | None = None) -> str:
+        """What `save` would write over there that is of another network, for people; else nothing."""
+        path = self._place(folder) / RECORD
+        try:
+            other = path.is_file() and record_from_file(path).belongs_to.get("graph_sha256")
+        except ToolkitError:
+            return ""
+        if not other or other == self.record.belongs_to["graph_sha256"]:
+            return ""
+        return f"the ranges of another network, of {date_of(path)}, that were there are replaced"
+
+    def _place(self, folder: PathLike | None) -> Path:
+        return workspace() / "calibration" / f"{self.model}.record" if folder is None else Path(folder)
 
     def saved_as(self, path: Path) -> Calibrated:
         """What is printed of it, once it lies in a file."""
@@ -108,6 +125,7 @@ def calibrate(
 
 
 def _measured(subject: Subject, options: CalibrateOptions, on_step: Step) -> Choice:
+    require_layers(subject.graph, "export it without `int8=`: there is nothing to calibrate")
     pixels = subject.images.images_nhwc
     method, percentile = options.measuring(subject.recipe)
     return ranges_by_parity(
@@ -129,7 +147,7 @@ def sensitivities_of_model(
     user: UserModel | None = None,
     on_step: Step = lambda what, done, total: None,
 ) -> Sensitivities:
-    """What INT8 costs in each convolution alone, with the arguments of `calibrate`.
+    """What INT8 costs in each layer alone, with the arguments of `calibrate`.
 
     Raises:
         ToolkitError: as `calibrate`, or there are too few images to hold some out.
@@ -147,14 +165,16 @@ def sensitivities_of_model(
 
 def title_of(found: Sensitivities) -> str:
     """What its table and its chart show."""
-    return f"INT8 in one convolution alone, {found.method}, {found.images} held-out images"
+    return f"INT8 in one layer alone, {found.method}, {found.images} held-out images"
 
 
 def save_sensitivities(found: Sensitivities, folder: PathLike | None = None) -> Sensitivities:
     """Writes sensitivity.json and a chart, into calibration/MODEL.sensitivity unless told otherwise; says where."""
     place = workspace() / "calibration" / f"{found.model}.sensitivity" if folder is None else Path(folder)
     bars = [(layer.node, layer.parity.relative_l2, f"{100 * layer.parity.relative_l2:.3f} %") for layer in found.layers]
-    with folder_replaced(place, owned_by=SENSITIVITY) as fresh:
+    ours = f'"model": {json.dumps(found.model)}'.encode()
+    require_replaceable(place / SENSITIVITY, f"sensitivity of {found.model}", lambda data: ours in data, "output")
+    with folder_replaced(place, SENSITIVITY, (SENSITIVITY, CHART).__contains__) as fresh:
         (fresh / SENSITIVITY).write_text(json_text(found.as_dict()))
-        (fresh / "sensitivity.png").write_bytes(png_of_bars(f"{found.model}: {title_of(found)}", bars))
+        (fresh / CHART).write_bytes(png_of_bars(f"{found.model}: {title_of(found)}", bars))
     return replace(found, folder=place.resolve())

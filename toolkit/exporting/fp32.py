@@ -17,8 +17,10 @@ from toolkit.compare.parity import answers_of, logits_in_batches
 from toolkit.compare.readings import order_between, order_in_words, usual_orders
 from toolkit.contracts import Float32, Int64, LabeledImages, Preprocessing
 from toolkit.data import sample
-from toolkit.data.model_images import ModelImages
+from toolkit.data.fit import RESIZES
+from toolkit.data.model_images import ModelImages, images_from_origin
 from toolkit.errors import ExportError, ModelError
+from toolkit.exporting.numbers import doubts_in_numbers
 from toolkit.exporting.readings import CARD, TORCH, Ask, Reading, readings_of, runner_asks
 from toolkit.graph.answer_end import ends_in_sigmoids
 from toolkit.runtime.ort.runner import OrtRunner
@@ -122,8 +124,10 @@ def fp32_of_graph(
             screened = int(np.clip(SECONDS / (len(tried) * max(seconds, 1e-6)), FEWEST, SCREENED))
             doubts += _better(runner, tried, judged, screened, on_step)
             doubts += _in_labels(answers, judged, said)
+            doubts += _in_proportions(runner, answers, images, on_step)
     doubts += _in_pixels(images.calibration, preprocessing, said)
     doubts += doubts_in_answers(answers, judged.labels, judged.classes, said.expected)
+    doubts += doubts_in_numbers(logits)
     return Fp32(logits, kind, _with_fixes(doubts, said), len(tried), min(screened, len(judged)))
 
 
@@ -184,6 +188,28 @@ def _better(
     _, index, answers = min(found, key=lambda entry: entry[:2])
     words = f"{tried[index].name}: so it is right on {percent_right(answers, more.labels)}"
     return [Doubt("reading", f"{words}, and as it was read on {percent_right(base, more.labels)}", tried[index].fix)]
+
+
+def _in_proportions(runner: OrtRunner, answers: Int64, images: ModelImages, on_step: Step) -> list[Doubt]:
+    """Whether photos of other proportions were to be squashed, cropped or padded: the same ones are read again."""
+    origin, judged = images.origin, images.evaluation
+    if origin is None or not images.notes:
+        return []
+    found: list[tuple[int, Doubt]] = []
+    for resize in (way for way in RESIZES if way != origin.resize):
+        on_step(f"read the images again, resize {resize}", len(found), len(RESIZES) - 1)
+        again = images_from_origin(
+            replace(origin, resize=resize), judged.images_nhwc.shape[1:], judged.classes, judged.source
+        ).evaluation
+        if not np.array_equal(again.labels, judged.labels):
+            continue  # two files became one image
+        other = answers_of(runner_asks(runner)(again.images_nhwc))
+        if is_better(answers, other, judged.labels):
+            words = f"it takes images that are resized by {resize}: so it is right on "
+            words += f"{percent_right(other, judged.labels)}, and with {origin.resize} on "
+            words += percent_right(answers, judged.labels)
+            found.append((int((other == judged.labels).sum()), Doubt("reading", words, f"`resize={resize!r}`")))
+    return [max(found, key=lambda entry: entry[0])[1]] if found else []
 
 
 def _dealt(judged: LabeledImages, count: int) -> LabeledImages:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from toolkit.calibration.record import Record
-from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import Recipe
 from toolkit.errors import ToolkitError
 from toolkit.target import DEFAULT_TARGET, Target, require_batch, target_from_name
@@ -29,6 +28,7 @@ class CalibrateOptions:
         force: go on although the images look wrong.
         convert: resize and convert images that do not fit.
         resize: how images of other proportions come to the model's: "squash", "crop" or "pad"; implies `convert`.
+            None is as the model was trained or exported, else "squash".
         skip_bad: leave damaged files of a folder out.
     """
 
@@ -41,11 +41,11 @@ class CalibrateOptions:
     skip_bad: bool = False
 
     def reading(self, on_step: Step) -> dict[str, Any]:
-        """How images are read, as every function that reads them takes it."""
+        """How images are read, as every function that reads them takes it; `resize` None is the model's own way."""
         return {
             "count": self.images,
             "convert": self.convert or self.resize is not None,
-            "resize": self.resize or SQUASH,
+            "resize": self.resize,
             "skip_bad": self.skip_bad,
             "on_progress": lambda done, total: on_step("read images", done, total),
         }

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.bundle.entries import FileEntry
+from toolkit.compare.classes import Classes
 from toolkit.compare.parity import Parity, Score
 from toolkit.exporting.artifacts import Graphs
 from toolkit.quantization.sensitivity import Point
 from toolkit.storage.documents import Document
-from toolkit.storage.hints import Apart, Count, Flat, Percent
+from toolkit.storage.hints import Apart, Count, Flat, Maybe, Percent
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Exported(Document):
         bundle: its folder.
         files: of the manifest, by name.
         accuracy: by precision.
+        classes: by precision, each class by itself: recall, precision, confusion.
+        vanished: by precision, classes that fp32 finds and it never does.
         calibration: of the manifest: what the ranges belong to; null without INT8.
         kept_in_float: convolutions of the INT8 files that are in floating point.
         curve: each share of INT8 that was tried to meet --max-drop; null without it.
@@ -62,6 +65,8 @@ class Exported(Document):
     manifest: Apart[dict[str, Any]]
     parity: Apart[dict[str, Parity]]
     graphs: Apart[Graphs]
+    classes: Maybe[dict[str, Classes]] = None
+    vanished: Maybe[dict[str, tuple[str, ...]]] = None
 
 
 def judged(parity: Parity) -> Judged:

@@ -12,9 +12,11 @@ import numpy as np
 
 from toolkit.contracts import LabeledImages, Preprocessing, UInt8, preprocessing_from_dict, require_images
 from toolkit.data import dataset_from_spec, sample
+from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import (
     IMAGES,
     ModelImages,
+    Origin,
     Recipe,
     images_from_origin,
     images_of_model,
@@ -26,8 +28,9 @@ from toolkit.exporting.options import PathLike, UserModel
 from toolkit.exporting.user_onnx import OnnxModel, model_from_onnx
 from toolkit.exporting.user_torch import model_from_builder
 from toolkit.lazy import needs
+from toolkit.models.card import CARD, card_from_folder
 from toolkit.storage.files import os_errors, read_json
-from toolkit.workspace import MANIFEST
+from toolkit.workspace import MANIFEST, find_in_room, is_name
 
 if TYPE_CHECKING:
     import onnx
@@ -70,7 +73,7 @@ def model_with_images(
     user = user or UserModel()
     if name is not None and name.endswith(".onnx"):
         _refuse(user, ("checkpoint", "kwargs", "weights"), "does not go with an ONNX file", name)
-        return model_from_onnx(Path(name), _data(name, spec), user, **reading)
+        return model_from_onnx(Path(name), _data(name, spec), user, **resized(reading))
     with needs("load a model"):
         from toolkit.models.checkpoint import folder_of_model, load_model
         from toolkit.models.import_path import is_import_path
@@ -82,11 +85,18 @@ def model_with_images(
             raise ToolkitError(
                 f"{name} needs `checkpoint=`", found="no `checkpoint=`", fix="`checkpoint='weights.pth'`"
             )
-        return model_from_builder(name, Path(user.checkpoint), spec, user, **reading)
+        return model_from_builder(name, Path(user.checkpoint), spec, user, **resized(reading))
     _refuse(user, user.said(), "belongs to a network of your own", name or "the shipped default")
     loaded = load_model(folder_of_model(name))
     card = loaded.card
-    return loaded, images_of_model(card.name, card.labels, card.preprocessing, data=spec, **reading)
+    return loaded, images_of_model(
+        card.name, card.labels, card.preprocessing, data=spec, **resized(reading, card.resize)
+    )
+
+
+def resized(reading: dict[str, Any], own: str = SQUASH) -> dict[str, Any]:
+    """The same, with the model's own way to resize where no other was asked for."""
+    return {**reading, "resize": reading["resize"] or own}
 
 
 def _refuse(user: UserModel, names: Any, why: str, model: str) -> None:
@@ -120,6 +130,8 @@ def subject_of(
         ToolkitError: as above, or the file is quantized, or an array for a model that says no labels.
     """
     if model is not None and is_file_of_a_bundle(model):
+        if user is not None:
+            _refuse(user, user.said(), "is in a bundle's file already", os.fspath(model))
         return _of_bundles_file(Path(model), images, reading)
     if isinstance(images, np.ndarray):
         return _of_array(model, images, user, reading)
@@ -170,6 +182,8 @@ def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[st
         return Subject(path.stem, graph, preprocessing, images.calibration, images.recipe)
     if isinstance(data, np.ndarray):
         return Subject(path.stem, graph, preprocessing, *_drawn(data, labels, preprocessing, str(path), reading))
+    origin = origin_of_file(path)
+    reading = resized(reading, SQUASH if origin is None else origin.resize)
     count = reading.pop("count")
     dataset = dataset_from_spec(os.fspath(data), shape=preprocessing.shape, **reading)
     recipe = Recipe(os.fspath(data), min(count or IMAGES, len(dataset.train)))
@@ -186,13 +200,28 @@ def _own_images(
     Raises:
         DataError: there are none.
     """
-    beside = path.parent / MANIFEST
-    evaluation = read_json(beside, BundleError).get("evaluation") if beside.is_file() else None
-    origin = origin_from_dict((evaluation or {}).get("read"))
+    origin = origin_of_file(path)
     if origin is None or not origin.is_there:
-        return images_of_model(name, labels, preprocessing, **reading)
+        return images_of_model(name, labels, preprocessing, **resized(reading))
     wanted = replace(origin, calibration_images=reading["count"] or origin.calibration_images)
     return images_from_origin(wanted, preprocessing.shape, labels, name)
+
+
+def origin_of_file(path: PathLike) -> Origin | None:
+    """Where the images of a bundle's export came from, as the manifest beside its file says."""
+    beside = Path(path).parent / MANIFEST
+    evaluation = read_json(beside, BundleError).get("evaluation") if beside.is_file() else None
+    return origin_from_dict((evaluation or {}).get("read"))
+
+
+def workspace_model_of(path: PathLike) -> str | None:
+    """The model in models/ that a bundle's file was made of: the same weights under its name; None where none is."""
+    properties = {entry.key: entry.value for entry in _loaded(Path(path)).metadata_props}
+    name, weights = properties.get("toolkit.model", ""), properties.get("toolkit.weights_sha256")
+    folder = find_in_room("models", name) if is_name(name) else None
+    if folder is None or not (folder / CARD).is_file():
+        return None
+    return name if card_from_folder(folder).weights_sha256 == weights else None
 
 
 def is_file_of_a_bundle(model: PathLike) -> bool:

@@ -20,6 +20,7 @@ from toolkit.graph.answer_end import Cut
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
+from toolkit.graph.stranger.trial import require_runs
 from toolkit.graph.user_file import OnnxFile, onnx_from_file
 from toolkit.graph.user_runner import (
     Form,
@@ -118,6 +119,7 @@ def opened_from_file(path: Path, pixels: Pixels) -> Opened:
     file = with_images(onnx_from_file(path, pixels.output), pixels.layout, pixels.size)
     form = form_of_file(file, pixels.layout, pixels.size)
     preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std, pixels.bgr)
+    require_runs(path, file.model.SerializeToString(), form.shape(form.batch or 2))
     classes = classes_of_file(file, form)
     normalized = normalized_from_file(file, form, classes)
     graph = with_preprocessing(normalized.graph, preprocessing, form.nchw)

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.bundle.entries import FileEntry
-from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS
+from toolkit.bundle.manifest import FOR_TENSORRT, FORMAT, GOLDEN, VARIANTS, old_bundle
 from toolkit.bundle.sealing import manifest_text
 from toolkit.calibration.record import RECORD, Record
 from toolkit.compare.answers import PROBABILITIES, SIGMOIDS
-from toolkit.compare.parity import logits_in_batches, parity_from_logits
+from toolkit.compare.classes import classes_from_answers, classes_that_vanish
+from toolkit.compare.parity import answers_of, logits_in_batches, parity_from_logits
 from toolkit.data.model_images import ModelImages
 from toolkit.data.subsets import balanced
 from toolkit.engine.bundle_engines import engines_of_files, files_of_folder, tensorrt_for_target
 from toolkit.engine.resolver import why_not_read
 from toolkit.errors import BackendUnavailable, EngineError, ExportError
 from toolkit.exporting.artifacts import Graphs, Options, graphs_of_model
+from toolkit.exporting.numbers import notes_of_weights
 from toolkit.exporting.result import Exported, judged
+from toolkit.graph.newer_exporter import EXPORTER
 from toolkit.graph.normal.opset import OPSET
 from toolkit.quantization.calib_cache import CALIB_CACHE
 from toolkit.quantization.charts import png_of_curve
@@ -57,9 +60,10 @@ def bundle_from_model(
 
     Raises:
         ExportError: a file would not be the same model; CalibrationError, DataError, ToolkitError likewise. Nothing
-            is left in `target` that was not there before.
+            is left in `target` that was not there before. BundleError: another model's bundle lies there.
     """
-    with folder_replaced(target, owned_by=MANIFEST) as fresh:
+    old = old_bundle(target, model.card.name)
+    with folder_replaced(target, MANIFEST, old.own) as fresh:
         on_step("export to ONNX", 0, 1)
         made = graphs_of_model(model, images, options, on_step)
         graphs, record = made.onnx, made.record
@@ -70,6 +74,8 @@ def bundle_from_model(
         parity = {
             p: parity_from_logits(fp32, RunnerId("ort", p), logits["fp32"], got, labels) for p, got in logits.items()
         }
+        classes = {p: classes_from_answers(answers_of(got), labels, model.card.labels) for p, got in logits.items()}
+        vanished = {p: tuple(classes_that_vanish(classes["fp32"], found)) for p, found in classes.items()}
         _write_golden(fresh / GOLDEN, images, logits)
         built = tuple(precision for precision in graphs if precision in FOR_TENSORRT)
         engines, no_engines, notes = _build_engines(fresh, built, options, on_step)
@@ -105,7 +111,10 @@ def bundle_from_model(
             "checks": made.facts,
         }
         (fresh / MANIFEST).write_text(manifest_text(manifest))
-    said = [f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+        replaced = old.said({entry["file"] for entry in engines})
+    said = [replaced, f"{made.cut.note}." if made.cut.operators else "", *images.notes, *_doubts_in_words(made)]
+    said += notes_of_weights(made.onnx["fp32"])
+    said.append(_exporter_in_words(made))
     notes = (*filter(None, said), *notes)
     return Exported(
         ok=True,
@@ -124,12 +133,20 @@ def bundle_from_model(
         manifest=manifest,
         parity=parity,
         graphs=made,
+        classes=classes,
+        vanished={precision: sentences for precision, sentences in vanished.items() if sentences},
     )
 
 
 def _doubts_in_words(made: Graphs) -> list[str]:
     """What was exported in spite of, with --force."""
     return [f"In spite of a doubt: {doubt.what}." for doubt in made.fp32.doubts]
+
+
+def _exporter_in_words(made: Graphs) -> str:
+    """Where the usual exporter could not."""
+    properties = {entry.key: entry.value for entry in made.onnx["fp32"].metadata_props}
+    return f"{properties[EXPORTER]}." if EXPORTER in properties else ""
 
 
 def _output(made: Graphs, classes: int) -> dict[str, Any]:

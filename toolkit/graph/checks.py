@@ -91,6 +91,12 @@ def require_same_answers(reference: Runner, candidate: Runner, images_nhwc: UInt
     for batch in BATCHES:
         images = np.resize(images_nhwc, (batch, *images_nhwc.shape[1:]))
         expected, got = _answers(reference, images), _answers(candidate, images)
+        if not np.isfinite(expected).all():
+            raise ExportError(
+                f"{reference.description} answers with NaN or infinity",
+                found=f"{int((~np.isfinite(expected)).sum())} of {expected.size} logits at batch {batch}",
+                fix="look for weights of 1e30 and more, and for divisions by zero",
+            )
         worst[str(batch)] = relative_difference(expected, got)
         if not worst[str(batch)] <= RELATIVE_TOLERANCE:
             raise ExportError(

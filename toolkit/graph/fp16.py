@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST = 65504.0  # the largest finite IEEE 754 binary16 number
+# Sixteen steps of its smallest numbers.
+SMALLEST = 16 * float(np.finfo(np.float16).smallest_subnormal)
 PREPROCESS = "preprocess/"
 OPSET_OF_HALF_SCALES = 19  # the first in which ONNX allows float16 scales
 
@@ -29,7 +31,8 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
         abs_max_of_tensor: the largest |value| of each activation, measured on real images.
 
     Raises:
-        ExportError: names the tensor; a factor of 2 is kept for images nobody has measured.
+        ExportError: names the tensor; a factor of 2 is kept for images nobody has measured. Or FP16 would make zeros of
+            the logits.
     """
     bounds = _bounds(model.graph.node)
     for name, array in arrays_of(model.graph).items():
@@ -41,6 +44,14 @@ def require_fits_fp16(model: onnx.ModelProto, abs_max_of_tensor: dict[str, float
                 allowed=f"{LARGEST:g}",
                 fix="export without `fp16=True`",
             )
+    logits = abs_max_of_tensor.get(model.graph.output[0].name, 1.0)
+    if 0 < logits < SMALLEST:  # a layer inside may be as small: weight decay makes whole blocks so, and they do nothing
+        raise ExportError(
+            "the logits are so small that FP16 has no digits for them",
+            found=f"largest {logits:.4g}",
+            allowed=f"{SMALLEST:.2g} and more",
+            fix="export without `fp16=True`",
+        )
     for name, largest in abs_max_of_tensor.items():
         if not largest <= LARGEST / 2:  # NaN too
             raise ExportError(

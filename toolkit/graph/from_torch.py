@@ -2,6 +2,7 @@
 
 The TorchScript-based exporter is used on purpose: the newer one writes opset 18 at least and turns the global average
 pool into a ReduceMean with an axes *input*, which TensorRT 8.5 and 8.6 read as "all axes" without a word.
+Where the older one fails, the newer one's file is brought into the common form as anybody's is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from toolkit.contracts import Preprocessing
-from toolkit.errors import ExportError
+from toolkit.errors import ExportError, ToolkitError
+from toolkit.graph.newer_exporter import EXPORTER, NEWER, by_the_newer_exporter, reason_of
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET
@@ -47,21 +49,30 @@ def onnx_from_torch(
         metadata: written into the ONNX file's metadata_props, so that a lone file still says what it is.
 
     Raises:
-        ExportError: PyTorch cannot trace the network.
+        ExportError: neither of PyTorch's exporters can write the network.
     """
     with needs("export"):
         import onnx
+    try:
+        model = _by_the_older_exporter(classifier, preprocessing)
+    except ToolkitError as error:
+        model = by_the_newer_exporter(classifier, preprocessing, error)
+        metadata = metadata | {EXPORTER: f"{NEWER}; the older one: {reason_of(error)}"}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
+    model.graph.name = metadata.get("toolkit.model", "classifier")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _by_the_older_exporter(classifier: torch.nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
     traced = [_traced(classifier, preprocessing, batch) for batch in BATCHES]
     folded = [folded_at_batch(t, batch, WHAT, keep_layout=True) for t, batch in zip(traced, BATCHES, strict=True)]
     model = with_open_batch(folded, WHAT)
     tidied(model)
     _rename(model.graph)
     turn_weights_in_place(model.graph)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
-    model.producer_name, model.producer_version, model.doc_string = "toolkit", "", ""
-    model.graph.name = metadata.get("toolkit.model", "classifier")
-    onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -72,7 +83,7 @@ def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: in
 
     example = torch.zeros((batch, *preprocessing.shape), dtype=torch.uint8)
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), _adaptive_pools():
+    with warnings.catch_warnings(), _adaptive_pools(), _no_graph_on_stdout():
         warnings.simplefilter("ignore")  # "legacy exporter", known and wanted; tracer hints about constants
         try:
             torch.onnx.export(
@@ -91,6 +102,15 @@ def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: in
     model = onnx.load_from_string(buffer.getvalue())
     with_plain_constants(model)
     return model
+
+
+@contextmanager
+def _no_graph_on_stdout() -> Iterator[None]:
+    """PyTorch's C++ prints the whole graph there when an operator is not known."""
+    import torch
+
+    with mock.patch.object(torch._C, "_jit_onnx_log", return_value=None):
+        yield
 
 
 @contextmanager

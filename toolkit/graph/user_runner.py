@@ -13,6 +13,7 @@ from toolkit.graph.edit import add_constants, set_nodes
 from toolkit.graph.user_file import OnnxFile
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import ClosesItself
+from toolkit.storage.limits import INPUT_BATCH, INPUT_SIDE, PIXELS
 
 if TYPE_CHECKING:
     import onnx
@@ -103,7 +104,7 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
         raise ToolkitError("`layout=` cannot be read", found=layout, allowed=" or ".join(LAYOUTS))
     value = file.model.graph.input[0]
     tensor = value.type.tensor_type
-    dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim]
+    dims = [max(dim.dim_value, 0) if dim.HasField("dim_value") else 0 for dim in tensor.shape.dim]  # -1 is open, too
     words = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
     allowed = "(batch, C, H, W) or (batch, H, W, C), C 1 or 3"
     if len(dims) != 4:
@@ -138,6 +139,12 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
         height, width, channels = (own or asked for own, asked in zip((height, width, channels), size, strict=True))
     if size not in (None, (height, width, channels)):
         raise ModelError(f"{file.path} takes images of another size", found=words, allowed="`size=` of its input")
+    if max(height, width) > INPUT_SIDE or height * width * channels > PIXELS or dims[0] > INPUT_BATCH:
+        raise ModelError(
+            f"the input '{value.name}' of {file.path} is larger than images are",
+            found=words,
+            allowed=f"sides up to {INPUT_SIDE:,}, {PIXELS:,} values an image, batches up to {INPUT_BATCH:,}",
+        )
     return Form(height, width, channels, dims[0], nchw)
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.contracts import Preprocessing, preprocessing_from_dict
+from toolkit.data.fit import SQUASH
 from toolkit.errors import ModelError
+from toolkit.lazy import requirement
 from toolkit.storage.files import json_text, read_json
+from toolkit.storage.hints import said
 from toolkit.workspace import is_name, require_name
 
 CARD = "card.json"
@@ -40,6 +43,12 @@ class Card:
     def __post_init__(self) -> None:
         require_name(self.name)  # bundles and rooms are called after it
 
+    @property
+    def resize(self) -> str:
+        """How images of other proportions came to its size when it was trained here."""
+        options = (self.training or {}).get("options")
+        return str((options if isinstance(options, dict) else {}).get("resize") or SQUASH)
+
     def text(self) -> str:
         """The JSON of `card.json`."""
         return json_text(
@@ -62,6 +71,15 @@ def _labels(value: Any) -> tuple[str, ...]:
     return tuple(str(label) for label in value)
 
 
+def _accuracy(value: Any) -> dict[str, Any] | None:
+    """What was measured: an object whose "top1_percent" is a percentage."""
+    top1 = value.get("top1_percent") if isinstance(value, dict) else None
+    if value is not None and (isinstance(top1, bool) or not isinstance(top1, int | float) or not 0 <= top1 <= 100):
+        raise TypeError(f"accuracy is {said(value)}, allowed is null or an object with a 'top1_percent' of 0 to 100")
+    found: dict[str, Any] | None = value
+    return found
+
+
 def card_from_folder(folder: Path) -> Card:
     """Reads and checks `card.json`.
 
@@ -78,7 +96,7 @@ def card_from_folder(folder: Path) -> Card:
             f"{folder / CARD} has a format that this version cannot read",
             found=document.get("format"),
             allowed=FORMAT,
-            fix="pip install -U trt-edge-toolkit",
+            fix=f"pip install -U {requirement()}",
         )
     if not is_name(str(document.get("name"))):
         raise ModelError(
@@ -93,7 +111,7 @@ def card_from_folder(folder: Path) -> Card:
             labels=_labels(document["labels"]),
             preprocessing=preprocessing_from_dict(document["preprocessing"]),
             weights_sha256=str(document["weights"]["sha256"]),
-            accuracy=document.get("accuracy"),
+            accuracy=_accuracy(document.get("accuracy")),
             training=document.get("training"),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -16,9 +16,9 @@ from toolkit.errors import ModelError
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
-from toolkit.storage.files import os_errors, sha256_of_file
+from toolkit.storage.files import open_regular, os_errors, sha256_of_file
 from toolkit.storage.folders import folder_replaced
-from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room
+from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room, nearest
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,11 @@ def folder_of_model(model: str | None) -> Path:
     folder = find_in_room("models", name)
     folder = folder or (Path(name) if Path(name).is_dir() else None)
     if folder is None:
+        meant = nearest(Path(name).name, names_in_room("models"))
         raise ModelError(
             f"there is no model '{name}'",
             allowed="a model folder, or one of: " + (", ".join(names_in_room("models")) or "(none yet)"),
-            fix=f"`toolkit.train({Path(name).name!r}, data='fashion-mnist')`",
+            fix=f"did you mean {meant}?" if meant else "check the path; look at what there is",
         )
     return folder
 
@@ -74,6 +75,8 @@ def tensors_from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; a truncated or foreign file is a ModelError."""
     with needs("read weights"):
         from safetensors import SafetensorError, safe_open
+    with os_errors(path, "read"), open_regular(path, ModelError):
+        pass  # a pipe would be waited for
     try:
         with os_errors(path, "read"), safe_open(path, framework="pt") as stream:
             return {key: stream.get_tensor(key) for key in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
@@ -156,7 +159,9 @@ def require_float(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
     Raises:
         ModelError: by the name of the tensor and of its type.
     """
-    if value.is_quantized or value.layout != torch.strided:
+    if value.is_meta:
+        found = f"{_short(value.dtype)} on the device 'meta', a shape without numbers"
+    elif value.is_quantized or value.layout != torch.strided:
         found = f"{_short(value.dtype)}{'' if value.is_quantized else f', {value.layout}'}"
     elif not wanted.is_floating_point() or value.dtype in FLOATS:
         return
@@ -189,13 +194,14 @@ def save_model(
     """Writes card and weights together, or neither; returns the card with the weights' sha256 in it.
 
     Args:
-        beside: further files of the folder, by name.
+        beside: further files of the folder, by name. What else an older folder holds stays there.
     """
     with needs("write weights"):
         from safetensors.torch import save
     data = save({k: v.detach().cpu().contiguous() for k, v in net_weights.items()})
     card = replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
-    with folder_replaced(folder, owned_by=CARD) as fresh:
+    own = {WEIGHTS, CARD, *(beside or {})}
+    with folder_replaced(folder, CARD, lambda name: name in own or name.startswith("tensorboard/")) as fresh:
         (fresh / WEIGHTS).write_bytes(data)
         (fresh / CARD).write_text(card.text())
         for name, content in (beside or {}).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import pickle
 import re
 import warnings
@@ -21,13 +22,15 @@ from toolkit.errors import ModelError
 from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
 from toolkit.models.renaming import HARMLESS, renaming_to
 from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
-from toolkit.storage.files import os_errors
+from toolkit.storage.files import open_regular, os_errors, require_size
+from toolkit.storage.limits import CHECKPOINT_BYTES, IMAGE_BYTES
 
 CONVERT = (
     'where you trust the file, once, in the project that wrote it: python -c "import torch; '
     "from safetensors.torch import save_file; c = torch.load('{name}', weights_only=False); "
     "save_file(c.state_dict() if hasattr(c, 'state_dict') else c['state_dict'], 'weights.safetensors')\""
 )
+PACKED = 4  # times its size that a file may unpack to; torch.save packs nothing
 # What torch's restricted unpickler says of code; anything else that it says is of damage.
 CODE = ("unrecognized function", "object for class", "BUILD is only")
 
@@ -47,7 +50,8 @@ def weights_from_checkpoint(path: Path) -> tuple[Weights, ...]:
 
 def _loaded(path: Path) -> Any:
     """`torch.load` that refuses every pickle which could run code."""
-    with os_errors(path, "read"):
+    with os_errors(path, "read"), open_regular(path, ModelError) as stream:
+        require_size(path, os.fstat(stream.fileno()).st_size, CHECKPOINT_BYTES, ModelError)
         other = _other_kind(path)
     if other is not None:
         raise other
@@ -63,7 +67,11 @@ def _loaded(path: Path) -> Any:
 
 def _other_kind(path: Path) -> ModelError | None:
     """Whole files that hold more than weights, or come from elsewhere; None where it may be a checkpoint."""
-    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    entries = zipfile.ZipFile(path).infolist() if zipfile.is_zipfile(path) else []
+    names = [entry.filename for entry in entries]
+    require_size(
+        path, sum(entry.file_size for entry in entries), max(IMAGE_BYTES, PACKED * path.stat().st_size), ModelError
+    )
     parts = {part for name in names for part in name.split("/")[1:]}
     allowed = "a state dict: torch.save(net.state_dict(), 'weights.pth'), or a .safetensors file"
     if {"constants.pkl", "code"} <= parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from toolkit.errors import ModelError
 USUAL = ("", "state_dict", "model", "model_state_dict", "net", "ema", "model_ema", "state_dict_ema")
 AVERAGES = re.compile(r"(^|[._])(ema|swa|averaged?|avg|polyak)\d*([._]|$)|^ema|ema$", re.IGNORECASE)
 NO_WEIGHTS = re.compile(r"optim|sched|scaler|hparam|hyper_param|args|config", re.IGNORECASE)
+MOST_DICTS = 10_000  # that are looked into
 DEEPEST = 4  # RT-DETR's {"ema": {"module": {...}}}, and one more
 WHOLE = "the file itself"
 
@@ -58,23 +60,25 @@ def weight_sets(content: Any) -> tuple[Weights, ...]:
 
     A state dict that holds two networks side by side, `model.*` and `ema_model.*`, is taken apart too.
     """
-    found = list(_sets(content, ""))
+    found = list(_sets(content, "", (), count()))
     for whole in tuple(found):
         found += _side_by_side(whole)
     return tuple(sorted(found, key=lambda entry: USUAL.index(entry.place) if entry.place in USUAL else len(USUAL)))
 
 
-def _sets(content: Any, place: str) -> Iterator[Weights]:
+def _sets(content: Any, place: str, around: tuple[int, ...], turns: Iterator[int]) -> Iterator[Weights]:
     if isinstance(content, list | tuple) and content and all(isinstance(value, Tensor) for value in content):
         yield Weights({str(index): value for index, value in enumerate(content)}, place, listed=True)
-    if not isinstance(content, Mapping) or place.count(".") >= DEEPEST:
+    if not isinstance(content, Mapping) or next(turns) > MOST_DICTS:  # one may hold another many times, and so on
+        return
+    if len(around) > DEEPEST or id(content) in around:  # or itself
         return
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         yield Weights(tensors, place, versions=dict(getattr(content, "_metadata", None) or {}))
     for key, value in content.items():
         if not NO_WEIGHTS.search(str(key)):
-            yield from _sets(value, f"{place}.{key}" if place else str(key))
+            yield from _sets(value, f"{place}.{key}" if place else str(key), (*around, id(content)), turns)
 
 
 def _side_by_side(whole: Weights) -> Iterator[Weights]:

@@ -2,7 +2,7 @@
 
 What a convolution adds up is alike: neighboring places of one channel, and all channels behind a ReLU, which are
 positive. Errors that add up to nothing over a kernel, and over all kernels of an output channel, are therefore felt
-less than smaller ones that do not. No image is needed. The CPU file's weights are rounded so; docs/int8.md says why
+less than smaller ones that do not. No image is needed. The CPU file's weights are rounded so; docs/int8-lab.md says why
 TensorRT's files are not.
 
 Source: Guo et al., "SQuant: On-the-Fly Data-Free Quantization via Diagonal Hessian Approximation", ICLR 2022,

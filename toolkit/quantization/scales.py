@@ -55,9 +55,9 @@ def weight_scales(weights: Float32) -> Float32:
 
     Clips from the largest |w| down to 0.7 of it are tried, 31 a channel; of equals the widest. Against the largest |w|
     alone the logits of both CIFAR-10 nets that were measured came 1 to 3 % nearer to fp32's in every calibration draw,
-    and no nearer on Fashion-MNIST; it costs no image (docs/int8.md). Scales are rounded up to FP16 unless all channels
-    are too small or one too large for it. A single small channel may fall among FP16's subnormal numbers: its step is
-    then wider, by 6e-8 at most.
+    and no nearer on Fashion-MNIST; it costs no image (docs/int8-lab.md). Scales are rounded up to FP16 unless all
+    channels are too small or one too large for it. A single small channel may fall among FP16's subnormal numbers: its
+    step is then wider, by 6e-8 at most.
 
     Source: the per-channel search of Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient
     Inference", ICCV Workshops 2019, on weights.

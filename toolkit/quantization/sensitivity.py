@@ -1,4 +1,4 @@
-"""Which convolutions INT8 costs most, by ONNX node name, and the fewest to keep in floating point for a budget.
+"""Which layers INT8 costs most, by ONNX node name, and the fewest to keep in floating point for a budget.
 
 Works on graphs: a TensorRT of any version computes what the file says. Images are calibration images held out of the
 choice of method, never evaluation images, and no label is needed.

@@ -8,13 +8,13 @@ from typing import Any
 from toolkit.benchmarking.result import Benchmark
 from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.markup import Markup, definitions, element, joined, paragraph, table
-from toolkit.reporting.words import percent, size
+from toolkit.reporting.words import percent, signed, size
 from toolkit.verification.result import Verification
 
 
 def conditions_section(evidence: Evidence) -> Markup:
     """Host, runners, images, warnings; what could not run, with its reason."""
-    parts = [_of_bench(evidence.bench), _of_verify(evidence.verify)]
+    parts = [_of_bench(evidence.bench), _of_verify(evidence.verify), _of_export(evidence)]
     if evidence.bench:
         parts.append(table("What ran", ("runner", "engine<"), list(evidence.bench.runners.items())))
     if evidence.unavailable:
@@ -38,6 +38,27 @@ def _of_verify(verify: Verification | None) -> Markup:
     if verify.not_checked:
         parts.append(table("What verify could not look at", ("what", "reason<"), list(verify.not_checked.items())))
     return joined(parts)
+
+
+def _of_export(evidence: Evidence) -> Markup:
+    """What the manifest says that each file did at export, and on which images."""
+    if not evidence.measured:
+        return Markup("")
+    rows = [
+        (
+            evidence.files.get(variant, variant),
+            f"{parity.candidate_score.images:,}",
+            percent(parity.candidate_score.top1_percent),
+            signed(parity.change_points),
+            f"{parity.flips:,}",
+        )
+        for variant, parity in evidence.measured.items()
+    ]
+    entry = evidence.manifest.get("evaluation") or {}
+    images = [("Source", entry.get("source")), ("sha256", element("code", entry.get("sha256"), class_="hash"))]
+    head = element("h3", "What export measured")
+    columns = ("file", "images", "top-1", "change", "flips")
+    return joined([head, table("Each file on the images of the export", columns, rows), definitions(images)])
 
 
 def _machine(bench: Benchmark) -> list[tuple[str, object]]:
@@ -97,7 +118,7 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
     if evidence.sensitivity:
         found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.model)}"))
     found.append(("draw this page", f"toolkit report {folder} --verify verify.json --bench bench.json -o report.html"))
-    found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --record"))
+    found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --save"))
     return found
 
 
@@ -107,9 +128,15 @@ def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
     precisions = {name for name, file in evidence.files.items() if file in evidence.manifest["files"]}
     flags = [flag for flag, name in (("--int8", "int8"), ("--fp16", "fp16")) if name in precisions]
     method = (evidence.manifest.get("calibration") or {}).get("method")
-    flags += [f"--method {shlex.quote(str(method))}"] if method and "int8" in precisions else []
+    flags += [_method(str(method))] if method and "int8" in precisions else []
     what = "write the bundle" + (", with the --data and options that it was given" if own else "")
     return what, " ".join(["toolkit export", shlex.quote(str(own or evidence.model)), *flags, "-o", folder])
+
+
+def _method(said: str) -> str:
+    """`percentile 99.999` of a manifest is two options."""
+    name, _, value = said.partition(" ")
+    return f"--method {shlex.quote(name)}" + (f" --percentile {shlex.quote(value)}" if value else "")
 
 
 def _verify(evidence: Evidence, folder: str) -> tuple[str, str]:
@@ -125,9 +152,13 @@ def _bench(evidence: Evidence, folder: str) -> tuple[str, str]:
     options = []
     if evidence.bench is not None:
         asked = evidence.bench.settings
-        options = [f"--batch {','.join(str(batch) for batch in sorted(asked.batches))}", f"--seconds {asked.seconds}"]
+        options = [f"--batch {','.join(str(batch) for batch in sorted(asked.batches))}", f"--seconds {asked.seconds:g}"]
+        options += [f"--backend {asked.backends}"] if asked.backends not in (None, "all") else []
+        options += [f"--precision {asked.precisions}"] if asked.precisions not in (None, "all") else []
         options += [f"--threads {asked.threads}"] if asked.threads != 1 else []
-        options += [f"--rate {asked.rate_hz}"] if asked.rate_hz is not None else []
+        options += [f"--streams {asked.streams}"] if asked.streams != asked.threads else []
+        options += [f"--wait {asked.wait}"] if asked.wait not in (None, "auto") else []
+        options += [f"--rate {asked.rate_hz:g}"] if asked.rate_hz is not None else []
         options += [f"--graph {asked.graph}"] if asked.graph != "on" else []
     return "measure latency", " ".join(["toolkit bench", folder, *options, "> bench.json"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any
 
 from toolkit.benchmarking.result import Benchmark
 from toolkit.calibration.record import Record
+from toolkit.compare.parity import Parity
 from toolkit.contracts import UInt8
 from toolkit.errors import ToolkitError
 from toolkit.quantization.sensitivity import Budget, Sensitivities
@@ -81,6 +83,27 @@ class Evidence:
     def pairs(self) -> tuple[Pair, ...]:
         """Each runner that verify compared."""
         return self.verify.parity if self.verify else ()
+
+    @cached_property
+    def measured(self) -> dict[str, Parity]:
+        """What export measured of each file against fp32, by variant; empty where a manifest does not say."""
+        found = {}
+        for variant, entry in (self.manifest.get("accuracy") or {}).items():
+            with contextlib.suppress(ToolkitError):  # of a later version
+                found[variant] = Parity.from_dict(entry, "the entry accuracy of manifest.json")
+        return found
+
+    @property
+    def judged_at_export(self) -> bool:
+        """Whether export's images decided, because few of them are here."""
+        return any(pair.verdict.measured_images is not None for pair in self.pairs)
+
+    def parity_of(self, pair: Pair) -> Parity:
+        """What decided about a runner: its answers here, or those of its file at export, to more images."""
+        one = RunnerId.from_name(pair.runner)
+        if not self.judged_at_export or one.side != FIRST or one.backend == "torch":
+            return pair.parity
+        return self.measured.get(one.variant, pair.parity)
 
     @property
     def sources(self) -> tuple[Source, ...]:

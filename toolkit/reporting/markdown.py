@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from toolkit.reporting.conditions import lines_of_commands
 from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.markup import FORBIDDEN
-from toolkit.reporting.verdict import choice_from_evidence, reservations, sentence
+from toolkit.reporting.verdict import choice_from_evidence, counted_at_export, reservations, sentence
 from toolkit.reporting.words import between, milliseconds, percent, signed, size
 from toolkit.version import __version__
 
@@ -51,15 +51,16 @@ def _accuracy(evidence: Evidence) -> str:
             found.runner,
             evidence.file_of(found.runner) or "\u2013",
             size(evidence.bytes_of(found.runner)) if evidence.bytes_of(found.runner) else "\u2013",
-            percent(found.score.top1_percent),
-            between(found.score.low_percent, found.score.high_percent),
-            signed(found.parity.change_points),
-            f"{found.parity.flips} ({found.parity.lost} lost, {found.parity.gained} gained)",
+            percent(parity.candidate_score.top1_percent),
+            between(parity.candidate_score.low_percent, parity.candidate_score.high_percent),
+            signed(parity.change_points),
+            f"{parity.flips} of {parity.candidate_score.images} ({parity.lost} lost, {parity.gained} gained)",
             found.verdict.word,
         )
-        for found in evidence.pairs
+        for found, parity in ((pair, evidence.parity_of(pair)) for pair in evidence.pairs)
     ]
-    return _grid(("runner", "file", "size", "top-1", "95 %", "change", "flips", "gate"), rows)
+    grid = _grid(("runner", "file", "size", "top-1", "95 %", "change", "flips", "gate"), rows)
+    return grid + (f"\n\n{plain(counted_at_export(evidence))}" if evidence.judged_at_export else "")
 
 
 def _latency(evidence: Evidence) -> str:

@@ -12,6 +12,7 @@ from toolkit.reporting.layers import layers_section
 from toolkit.reporting.markup import Markup, element, joined, paragraph
 from toolkit.reporting.pareto import pareto_section
 from toolkit.reporting.quantized import calibration_section, engines_section
+from toolkit.reporting.recall import recall_section, sentences_on_classes
 from toolkit.reporting.verdict import choice_from_evidence, facts_of_choice, reservations, sentence
 from toolkit.version import __version__
 
@@ -29,6 +30,7 @@ def page_from_evidence(evidence: Evidence) -> str:
         ("trade-off", "Accuracy, latency, size", pareto_section(evidence)),
         ("latency", "Latency", latency_section(evidence)),
         ("flips", "Answers that changed", flips_section(evidence)),
+        ("recall", "Class by class", recall_section(evidence)),
         ("classes", "Change by class", classes_section(evidence)),
         ("layers", "INT8 layer by layer", layers_section(evidence)),
         ("calibration", "Calibration", calibration_section(evidence)),
@@ -96,6 +98,7 @@ def _verdict(evidence: Evidence) -> Markup:
         ),
         element("dl", *shown, class_="tiles") if shown else "",
         _causes(evidence),
+        _what_top1_hides(evidence),
         element("h3", "What this does not say") if open_ends else "",
         element("ul", *(element("li", text) for text in open_ends), class_="open") if open_ends else "",
         id="verdict",
@@ -121,6 +124,12 @@ def _causes(evidence: Evidence) -> Markup:
         for cause in evidence.causes
     ]
     return joined([element("h3", "What is wrong"), element("ul", *items, class_="open faults")])
+
+
+def _what_top1_hides(evidence: Evidence) -> Markup:
+    """Classes that are never right."""
+    items = [element("li", sentence) for sentence in sentences_on_classes(evidence)]
+    return element("ul", *items, class_="open faults") if items else Markup("")
 
 
 def _contents(sections: list[tuple[str, str, Markup]]) -> Markup:

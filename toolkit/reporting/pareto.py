@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from toolkit.compare.parity import Parity
 from toolkit.reporting.drawing import (
     LETTER,
     Frame,
@@ -23,7 +24,6 @@ from toolkit.reporting.evidence import BACKENDS, Evidence, backend_of
 from toolkit.reporting.markup import Markup, element, joined, paragraph, table
 from toolkit.reporting.scales import Scale, scale_of
 from toolkit.reporting.words import between, listed, milliseconds, percent, signed, size
-from toolkit.verification.result import Pair
 
 SMALLEST_DOT, LARGEST_DOT = 4.0, 14.0
 LABEL_HEIGHT = 16.0
@@ -52,21 +52,21 @@ def points_from_evidence(evidence: Evidence) -> list[Point]:
     for name, latency in evidence.latency_of.items():
         pair = evidence.pair_of.get(name)
         if pair is not None:
-            low, high = _reach(pair)
-            points.append(
-                Point(name, latency.p50_ms, pair.score.top1_percent, low, min(high, 100.0), evidence.bytes_of(name))
-            )
+            parity = evidence.parity_of(pair)
+            low, high = _reach(parity)
+            top1 = parity.candidate_score.top1_percent
+            points.append(Point(name, latency.p50_ms, top1, low, min(high, 100.0), evidence.bytes_of(name)))
     return points
 
 
-def _reach(pair: Pair) -> tuple[float, float]:
+def _reach(parity: Parity) -> tuple[float, float]:
     """The paired interval of the difference from fp32, at fp32's top-1; of fp32 itself nothing is uncertain."""
-    interval, score = pair.parity.change_interval_points, pair.score
+    interval, score = parity.change_interval_points, parity.candidate_score
     if interval is None:
         return score.low_percent, score.high_percent
-    if pair.runner == pair.parity.reference:
+    if parity.candidate == parity.reference:
         return score.top1_percent, score.top1_percent
-    before = pair.parity.reference_score.top1_percent
+    before = parity.reference_score.top1_percent
     return before + interval[0], before + interval[1]
 
 
@@ -196,9 +196,11 @@ def _accuracy_cells(evidence: Evidence, name: str) -> tuple[object, ...]:
     pair = evidence.pair_of.get(name)
     if pair is None:
         return ("\u2013", "\u2013", "\u2013", "not verified")
+    parity = evidence.parity_of(pair)
+    score = parity.candidate_score
     return (
-        percent(pair.score.top1_percent),
-        between(pair.score.low_percent, pair.score.high_percent),
-        signed(pair.parity.change_points),
+        percent(score.top1_percent),
+        between(score.low_percent, score.high_percent),
+        signed(parity.change_points),
         element("span", pair.verdict.word, class_=f"badge {pair.verdict.word}"),
     )

@@ -29,8 +29,11 @@ from toolkit.reporting.page import page_from_evidence
 from toolkit.reporting.result import Deploy, Reported, WrittenFile
 from toolkit.reporting.verdict import choice_from_evidence, reservations, sentence
 from toolkit.storage.files import write_together
+from toolkit.storage.replacing import require_replaceable
 from toolkit.verification.result import Verification
 from toolkit.version import __version__
+
+MARK = b"Written by toolkit "  # in every page and card
 
 
 def report(
@@ -89,6 +92,7 @@ def _require_apart(bundle: Bundle, written: dict[str, Path], read: tuple[object,
     taken = {os.path.realpath(path) for path in read if isinstance(path, str | os.PathLike)}
     for argument, path in written.items():
         require_apart(bundle, path, f"`{argument}=`")
+        require_replaceable(path, "report of the toolkit", lambda data: MARK in data, argument)
         if os.path.realpath(path) in taken:
             raise ToolkitError(
                 f"{path} is read or written for this report already", fix=f"choose another `{argument}=`"

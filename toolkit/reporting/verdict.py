@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.compare.gate import UNDECIDED
+from toolkit.compare.parity import Parity
 from toolkit.reporting.evidence import BACKENDS, Evidence, backend_of
 from toolkit.reporting.words import THIN, between, chosen, listed, milliseconds, percent, signed, size, times
 from toolkit.runtime.runner_id import RunnerId
 from toolkit.timing.latency import Latency
 from toolkit.verification.result import Pair
+
+VAGUE = 2.0  # the largest speed-up that the intervals allow, over the least
+ON_A_GPU = ("trt", "ort-trt", "ort-cuda")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,12 @@ def speed_up_interval(evidence: Evidence, choice: Choice) -> tuple[float, float]
     return None if own is None or before is None else (before[0] / own[1], before[1] / own[0])
 
 
+def is_vague(evidence: Evidence, choice: Choice) -> bool:
+    """Whether the speed-up could be twice as large as it could be: then no ratio is said."""
+    inside = speed_up_interval(evidence, choice)
+    return inside is not None and inside[1] > VAGUE * inside[0]
+
+
 def size_percent(evidence: Evidence, choice: Choice) -> float | None:
     """Its file in percent of the fp32 file of the same backend."""
     if choice.fp32 is None:
@@ -90,9 +100,11 @@ def sentence(evidence: Evidence, choice: Choice | None) -> str:
     if choice is None:
         return f"Deploy nothing yet: {_why_nothing(evidence)}."
     backend = backend_of(choice.runner)
-    parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
+    where = _machine(evidence)
+    here = f"On {where}: deploy" if where and choice.latency is not None else "Deploy"
+    parts = [f"{here} {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
     if choice.pair is not None:
-        parts.append(f": {_cost(choice.pair, choice.fp32)}")
+        parts.append(f": {_cost(evidence.parity_of(choice.pair), choice.fp32)}")
     parts.append(_gain(evidence, choice))
     return "".join(parts) + "."
 
@@ -104,22 +116,20 @@ def _why_nothing(evidence: Evidence) -> str:
     return "no file passed the gate" if evidence.pairs else "nothing was verified"
 
 
-def _cost(pair: Pair, fp32: str | None) -> str:
-    score, interval = pair.score, pair.parity.change_interval_points
+def _cost(parity: Parity, fp32: str | None) -> str:
+    score, interval = parity.candidate_score, parity.change_interval_points
     right = f"it answers {percent(score.top1_percent)} of {chosen(score.images, 'test image', 'test images')} right"
     if fp32 is None:
         return f"{right} (95{THIN}%: {between(score.low_percent, score.high_percent)})"
     inside = f"; 95{THIN}%: {signed(interval[0])} to {signed(interval[1])}" if interval else ""
-    return f"{right} ({signed(pair.parity.change_points)} points against fp32{inside})"
+    return f"{right} ({signed(parity.change_points)} points against fp32{inside})"
 
 
 def _gain(evidence: Evidence, choice: Choice) -> str:
     share = size_percent(evidence, choice)
     said = [_speed(evidence, choice)]
     said += [f"takes {share:.0f}{THIN}% of the space"] if share is not None else []
-    where = _machine(evidence)
-    measured = f", measured on {where}" if where and choice.latency is not None else ""
-    return f"{', ' if len(said) > 1 else ' and '}{' and '.join(said)}{measured}"
+    return f"{', ' if len(said) > 1 else ' and '}{' and '.join(said)}"
 
 
 def _speed(evidence: Evidence, choice: Choice) -> str:
@@ -129,6 +139,8 @@ def _speed(evidence: Evidence, choice: Choice) -> str:
     ratio = speed_up(evidence, choice)
     if ratio is None:
         return f"runs in {call}"
+    if is_vague(evidence, choice):
+        return f"runs in {call}, too unsteady here to say how much faster than fp32"
     if choice.fp32 in choice.tied:
         return f"runs no faster than fp32 that could be measured ({call})"
     faster = f"{times(ratio)} as fast" if ratio >= 1.005 else f"{times(1 / ratio)} slower"
@@ -146,7 +158,12 @@ def _machine(evidence: Evidence) -> str | None:
 
 def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
     """What the verdict does not cover, in sentences; the most important first."""
-    found = [_not_measured(evidence, name, reason) for name, reason in evidence.unavailable.items()]
+    found = []
+    if not any(backend_of(name) in ON_A_GPU for name in evidence.latency_of):
+        found.append(
+            "For a Jetson, or another GPU, nothing is measured yet: copy the bundle there, then toolkit build."
+        )
+    found += [_not_measured(evidence, name, reason) for name, reason in evidence.unavailable.items()]
     if not evidence.latencies:
         found.append("No latency was measured.")
     unsteady = [latency.runner for latency in evidence.latency_of.values() if not latency.stable]
@@ -156,15 +173,26 @@ def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
             f"The timings {whose} were unsteady while they were measured: read them as an order of "
             "magnitude, and measure again on an idle machine."
         )
+    if choice and choice.pair and choice.pair.verdict.measured_images is not None:
+        found.append(counted_at_export(evidence))
     if choice and choice.pair and choice.pair.verdict.word == UNDECIDED:
-        needed = choice.pair.verdict.images_needed
+        needed, judged = choice.pair.verdict.images_needed, evidence.parity_of(choice.pair).candidate_score.images
         found.append(
-            f"{chosen(choice.pair.score.images, 'image is', 'images are')} too few to decide the gate for certain"
+            f"{chosen(judged, 'image is', 'images are')} too few to decide the gate for certain"
             + (f"; about {needed:,} would do." if needed else ".")
         )
     if choice and choice.tied:
         found.append(f"Not told apart in speed: {listed([choice.runner, *choice.tied])}; the smallest file was taken.")
     return found
+
+
+def counted_at_export(evidence: Evidence) -> str:
+    """Where the answers of the bundle's files were counted, if few of those images are here."""
+    entry, here = evidence.manifest.get("evaluation") or {}, evidence.verify.images.count if evidence.verify else 0
+    return (
+        f"Answers of the bundle's files were counted at export, on {int(entry.get('images', 0)):,} images of "
+        f"{entry.get('source', 'a source that the manifest does not name')}: here are {here:,}."
+    )
 
 
 def _not_measured(evidence: Evidence, name: str, reason: str) -> str:
@@ -184,7 +212,8 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
     """The figures beside the sentence: (name, value, what it is compared with)."""
     found = []
     if choice.pair is not None:
-        score, parity = choice.pair.score, choice.pair.parity
+        parity = evidence.parity_of(choice.pair)
+        score = parity.candidate_score
         inside = f"95{THIN}%: {between(score.low_percent, score.high_percent)}"
         found.append(("Right answers", percent(score.top1_percent), inside))
         interval = parity.change_interval_points
@@ -203,6 +232,6 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
 
 def _compared(evidence: Evidence, choice: Choice) -> str:
     ratio, inside = speed_up(evidence, choice), speed_up_interval(evidence, choice)
-    if ratio is None:
+    if ratio is None or is_vague(evidence, choice):
         return "whole calls, copies included"
     return f"{ratio:.2g}\u00d7 fp32's speed" + (f" ({inside[0]:.2g} to {inside[1]:.2g})" if inside else "")

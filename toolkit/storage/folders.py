@@ -19,6 +19,7 @@ from typing import IO
 from toolkit.errors import ToolkitError
 from toolkit.storage.files import os_errors, sync_folder
 from toolkit.storage.parts import OLD, leftovers, new_part
+from toolkit.storage.replacing import Own, carry_over
 
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # linux/fs.h, linux/fcntl.h
 NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # of this kernel, or of this file system
@@ -32,14 +33,18 @@ def make_private(folder: Path) -> None:
 
 
 @contextmanager
-def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
+def folder_replaced(target: Path, owned_by: str, own: Own | None = None) -> Iterator[Path]:
     """Yields an empty folder beside `target` that takes its place when the block succeeds.
 
     An interrupted or failed block leaves `target` as it was. Two processes at once: the lock makes the second wait
     its turn; the last whole folder wins. A folder that holds no `owned_by` file is not ours and is never replaced.
 
+    Args:
+        own: which files of the old folder go with it, by their path inside; what else is in there stays. None: all go.
+
     Raises:
-        ToolkitError: `target` is a file or somebody else's folder, or cannot be written.
+        ToolkitError: `target` is a file or somebody else's folder, cannot be written, or holds a foreign file of the
+            same name as a new one.
     """
     target = Path(os.path.realpath(target))  # a link stays one: what it points to is replaced
     with ExitStack() as held:
@@ -56,6 +61,8 @@ def folder_replaced(target: Path, owned_by: str) -> Iterator[Path]:
             _sync(fresh)
             os.chmod(fresh, 0o755)
         with os_errors(target), locked(_lock_of(target)):
+            if own is not None and target.is_dir():
+                carry_over(target, fresh, own)
             _take_place(fresh, target)
 
 

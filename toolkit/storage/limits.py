@@ -5,7 +5,7 @@ is refused in words; nothing is cut.
 """
 
 MANIFEST_BYTES = 4 << 20  # that of the default model is 15 KiB; JSON takes up to 25 times its size in Python
-DOCUMENT_BYTES = 64 << 20  # any other JSON or TOML: a record of a million images is 26 MiB
+DOCUMENT_BYTES = 64 << 20  # any other JSON: a record of a million images is 26 MiB
 TAR_BYTES = 1 << 30  # a packed bundle is held in memory: what was checked is what is used
 FILE_BYTES = 2 << 30  # any other file of a bundle; protobuf, and so ONNX without external data, ends here
 BUNDLE_FILES = 256  # each is held open while a bundle is; a default one has 12, an engine brings 2
@@ -15,3 +15,9 @@ IMAGES_BYTES, IMAGES_PACKED = 1 << 30, 50  # a user's set, unpacked: so much, or
 IMAGE_BYTES, PIXELS = 256 << 20, 50_000_000  # of one image file; cameras have 12 to 48 million pixels
 ONNX_FIELDS = 4_000_000  # protobuf fields that are looked at in an ONNX file; that of the default has 3,000
 ONNX_DEPTH = 32  # graphs, functions and types inside one another
+ONNX_NODES = 10_000  # functions taken apart; ResNet-1202 has 3,600
+MADE_BYTES = 256 << 20  # of a constant that a node makes of nothing but its shape
+INPUT_SIDE, INPUT_BATCH = 1 << 14, 4096  # of the images that an ONNX file takes; with PIXELS in all
+TRIAL_SECONDS, TRIAL_BYTES = 20, 512 << 20  # an ONNX file's first run, beside what its weights and images take
+CHECKPOINT_BYTES = 16 << 30  # a checkpoint, unpacked
+TOML_BYTES, DOTS = 1 << 20, 100  # of a file that people write, and in a line of it

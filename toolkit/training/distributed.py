@@ -213,7 +213,7 @@ def joined(world: World, device: torch.device) -> Iterator[torch.device]:
     finally:
         # After Ctrl-C the others hang in a collective that will never end, and saying goodbye could wait for it: then
         # the end of this process is what ends them.
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        if signal.getsignal(signal.SIGINT) is not _only_heard:
             dist.destroy_process_group()
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -231,7 +231,8 @@ def end_at_once(world: World, code: int) -> None:
         os._exit(code)
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+HEARD: list[int] = []  # of this process, in order: what it ends by is the first
 
 
 def _listen_once(world: World) -> dict[signal.Signals, Any]:
@@ -243,13 +244,16 @@ def _listen_once(world: World) -> dict[signal.Signals, Any]:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
+    HEARD.clear()
     before = {number: signal.getsignal(number) for number in STOPS}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup sets
 
     def stop(number: int, frame: object) -> None:
+        HEARD.append(number)
         _undisturbed()
         raise KeyboardInterrupt
 
-    for number in STOPS:
+    for number in before:
         signal.signal(number, stop if world.first else signal.SIG_DFL)
     return before
 
@@ -257,7 +261,11 @@ def _listen_once(world: World) -> dict[signal.Signals, Any]:
 def _undisturbed() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _only_heard)
+
+
+def _only_heard(number: int, frame: object) -> None:
+    HEARD.append(number)
 
 
 @contextmanager

@@ -9,8 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from toolkit.compare.classes import Classes, classes_from_answers
+from toolkit.compare.confusion import confusion_png
+from toolkit.compare.parity import answers_of
 from toolkit.compare.proportions import wilson_interval
 from toolkit.contracts import Dataset, Preprocessing, preprocessing_from_images
 from toolkit.errors import DataError, ModelError
@@ -28,6 +32,7 @@ from toolkit.storage.files import write_bytes
 from toolkit.training.devices import keep_freed_memory
 from toolkit.training.distributed import ALONE, World
 from toolkit.training.logbook import (
+    CONFUSION,
     CURVE,
     LOG,
     TENSORBOARD,
@@ -232,8 +237,12 @@ def _written(
     )
     if not plan.world.first:
         return Outcome(card, trained, plan.folder)
-    curve = curve_png(trained.log, plan.name, trained.best_epoch)
+    counts = np.bincount(plan.dataset.train.labels)
+    curve = curve_png(trained.log, plan.name, trained.best_epoch, 100 * int(counts.max()) / int(counts.sum()))
     beside = {LOG: text_from_lines(trained.log).encode(), CURVE: curve}
+    if accuracy is not None:
+        classes = Classes.from_dict(accuracy["classes"])
+        beside[CONFUSION] = confusion_png(classes, f"{plan.name} on {accuracy['images']:,} test images")
     card = save_model(plan.folder, card, classifier.net.state_dict(), beside)
     if plan.tensorboard:
         move_scalars(plan.tensorboard_folder, plan.folder)
@@ -263,19 +272,20 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, to
             f"the interrupted run of '{plan.name}' was another one",
             found=f"other {', '.join(changed)}",
             allowed="the same architecture, recipe, seed and images",
-            fix="repeat the options of that run, or leave `resume=` out to start anew",
+            fix="repeat the options of that run, or start anew with `force=True`",
         )
     return state, kept
 
 
 def _accuracy(classifier: Classifier, plan: Plan) -> dict[str, Any]:
-    """Top-1 over all test images, in float32, looked at this once."""
+    """Top-1 over all test images, and each class by itself, in float32, looked at this once."""
     test = plan.dataset.test
-    answers = [  # torch.tensor copies: the arrays may be read-only
-        logits_of(classifier, torch.tensor(part).to(plan.device)).argmax(1).cpu()
+    logits = [  # torch.tensor copies: the arrays may be read-only
+        logits_of(classifier, torch.tensor(part).to(plan.device)).cpu().numpy()
         for part in (test.images_nhwc[i : i + 1000] for i in range(0, len(test), 1000))
     ]
-    correct = int((torch.cat(answers) == torch.tensor(test.labels)).sum())
+    answers = answers_of(np.concatenate(logits))
+    correct = int((answers == test.labels).sum())
     low, high = wilson_interval(correct, len(test))
     return {
         "top1_percent": round(100 * correct / len(test), 4),
@@ -287,6 +297,7 @@ def _accuracy(classifier: Classifier, plan: Plan) -> dict[str, Any]:
         "data_sha256": test.sha256,
         "precision": "float32",
         "how": "the test images, once, after training; the epoch was chosen on held-out training images",
+        "classes": classes_from_answers(answers, test.labels, plan.dataset.train.classes).as_dict(),
     }
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.calibration.record import RECORD
 from toolkit.contracts import Dataset
 from toolkit.data import dataset_from_spec, summary, without_test_images
-from toolkit.data.model_images import ModelImages, images_from_dataset, write_images
+from toolkit.data.fit import SQUASH
+from toolkit.data.model_images import RECIPE, ModelImages, images_from_dataset, write_images
 from toolkit.data.model_images import Recipe as ImageRecipe
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
 from toolkit.storage.files import write_json
+from toolkit.storage.replacing import date_of
 from toolkit.training.options import PathLike, TrainingResult, TrainOptions
-from toolkit.training.recipe import FROM_NOTHING, fine_tuning_defaults
+from toolkit.training.recipe import defaults_from_nothing, fine_tuning_defaults
 from toolkit.workspace import require_name, workspace
 
 if TYPE_CHECKING:
@@ -41,11 +43,13 @@ class TrainingData:
         facts: counts, hashes, duplicates, mean and std, as `toolkit.data.summary` gives them.
         dropped: training images left out because they are also test images.
         skipped: damaged files that were left out, each with the reason.
+        notes: what was done to the images, in sentences.
     """
 
     facts: dict[str, Any]
     dropped: int
     skipped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class SaidByAnother(ToolkitError):
@@ -76,7 +80,8 @@ def train(
         on_progress: called with `toolkit.training.loop.Progress` after steps.
 
     Raises:
-        ToolkitError: the images, the model to start from or the options cannot be used. MissingPackage: no PyTorch.
+        ToolkitError: the images, the model to start from or the options cannot be used, or there is a model
+            of that name. MissingPackage: no PyTorch.
     """
     with needs("train"):
         from toolkit.training.devices import device_from_name
@@ -136,19 +141,26 @@ class _Call:
 def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, ModelImages, dict[str, Any]]:
     """A plan, the images that will calibrate and judge its model, and what is in the data."""
     from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.training.augment import why_not_mirrored
     from toolkit.training.session import Plan
 
     options, data = call.options, call.data
     start = None if options.start is None else load_model(folder_of_model(os.fspath(options.start)))
     arch = options.arch or (start.card.name if start is not None else "resnet32x32")
     name = require_name(call.name or f"{arch}-{Path(data).stem if data != FASHION else 'fashion'}")
+    if not (options.resume or options.force):
+        _require_free(name)
     whole = _dataset(call, start)
     facts = summary(whole)
     dataset, dropped = without_test_images(whole, facts["test_images_also_in_train"])
     if options.qat:
         _require_classes(start, dataset.train.classes)
-    recipe = options.recipe(FROM_NOTHING if start is None else fine_tuning_defaults(len(dataset.train)))
-    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped)))
+    defaults = defaults_from_nothing if start is None else fine_tuning_defaults
+    recipe, notes = options.recipe(defaults(len(dataset.train))), whole.notes
+    if options.flip is None and (reason := why_not_mirrored(dataset.train)):
+        recipe = replace(recipe, flip=False)
+        notes = (*notes, f"Images are not mirrored: {reason}; `flip=True` does it all the same.")
+    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped), notes))
     different = len({image.tobytes() for image in dataset.train.images_nhwc})
     images = images_from_dataset(
         dataset, ImageRecipe(data, min(options.images, different), options.seed), most_evaluation=MOST_EVALUATION
@@ -160,12 +172,43 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
         qat = fake_quantization_of_model(start, images.calibration)
     said = _for_the_card(options, data)
     said |= {"arch": None if start is not None else arch, "epochs": recipe.epochs, "batch": recipe.batch}
-    said |= {"lr": recipe.lr}
+    said |= {"lr": recipe.lr, "flip": recipe.flip, "resize": _resize(options, start)}
     plan = Plan(
         name, arch, options.network(), dataset, recipe, device, workspace() / "models" / name, call.said(),
         start=start, world=world, tensorboard=options.tensorboard, dropped=dropped, qat=qat, options=said,
     )  # fmt: skip
     return plan, images, facts | {"training_images_dropped": dropped}
+
+
+def _require_free(name: str) -> None:
+    """Refuses to train over a model, or over images that belong to none.
+
+    Raises:
+        ToolkitError: says what is there, how good and of when.
+    """
+    from toolkit.models.card import CARD, card_from_folder
+
+    model, images = workspace() / "models" / name, workspace() / "calibration" / name / RECIPE
+    if (model / CARD).is_file():
+        try:
+            accuracy = card_from_folder(model).accuracy or {}
+        except ToolkitError:
+            accuracy = {}
+        good = (
+            f"top-1 {accuracy['top1_percent']} % on {accuracy.get('data', 'its images')}"
+            if "top1_percent" in accuracy
+            else "not judged"
+        )
+        found = f"{good}, {date_of(model / CARD)}"
+    elif images.is_file():
+        model, found = images.parent, f"{RECIPE}, {date_of(images)}, and no model of that name"
+    else:
+        return
+    raise ToolkitError(
+        f"{model} is there already",
+        found=found,
+        fix="choose another name, or `force=True`; `resume=True` goes on with an interrupted run",
+    )
 
 
 def _dataset(call: _Call, start: LoadedModel | None) -> Dataset:
@@ -174,11 +217,16 @@ def _dataset(call: _Call, start: LoadedModel | None) -> Dataset:
         call.data,
         seed=options.seed,
         shape=options.shape() if start is None else start.card.preprocessing.shape,
-        convert=options.convert,
+        convert=options.converts,
+        resize=_resize(options, start),
         skip_bad=options.skip_bad,
         download=options.download,
         on_progress=lambda done, total: call.on_step("read images", done, total),
     )
+
+
+def _resize(options: TrainOptions, start: LoadedModel | None) -> str:
+    return options.resize or (SQUASH if start is None else start.card.resize)
 
 
 def _require_classes(start: LoadedModel | None, classes: tuple[str, ...]) -> None:
@@ -198,7 +246,7 @@ def _for_the_card(options: TrainOptions, data: str) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name == "resume":
+        if field.name in ("resume", "force"):
             continue
         if isinstance(value, tuple):
             value = ("x" if field.name == "size" else ",").join(map(str, value))

@@ -8,25 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolkit.compare.parity import logits_in_batches, score_from_logits
+from toolkit.compare.classes import classes_from_answers
+from toolkit.compare.parity import answers_of, logits_in_batches, score_from_logits
 from toolkit.contracts import LabeledImages, require_images
 from toolkit.data import dataset_from_spec, sample
-from toolkit.data.fit import SQUASH
 from toolkit.data.model_images import images_of_model, labeled_as
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, Card
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.verification.result import ModelVerification, judging
-from toolkit.workspace import find_in_room
+from toolkit.workspace import bundle_as_typed, find_in_room
 
 TOLERANCE_POINTS = 0.01
 
 
 def is_model(path: Path) -> bool:
-    """A model folder, or the name of one that is no folder here."""
+    """A model folder, or the name of one that is no folder here and no bundle's."""
     if path.is_dir():
         return (path / CARD).is_file()
-    return len(path.parts) == 1 and find_in_room("models", path.name) is not None
+    named = len(path.parts) == 1 and bundle_as_typed(path) == path
+    return named and find_in_room("models", path.name) is not None
 
 
 def verify_card(
@@ -55,7 +56,7 @@ def verify_card(
     loaded = load_model(folder_of_model(os.fspath(model)))
     fitting: dict[str, Any] = {
         "convert": convert or resize is not None,
-        "resize": resize or SQUASH,
+        "resize": resize or loaded.card.resize,
         "skip_bad": skip_bad,
     }
     judged = _images(loaded.card, data, images, fitting)
@@ -63,7 +64,8 @@ def verify_card(
         logits = logits_in_batches(runner, judged.images_nhwc, partial(on_step, "run torch fp32"))
     score, claimed = score_from_logits(logits, judged.labels), _claim(loaded.card, judged)
     ok = claimed is None or abs(claimed - score.top1_percent) <= TOLERANCE_POINTS
-    return ModelVerification(ok, loaded.folder.resolve(), judging(judged), score, claimed)
+    classes = classes_from_answers(answers_of(logits), judged.labels, loaded.card.labels)
+    return ModelVerification(ok, loaded.folder.resolve(), judging(judged), score, claimed, classes)
 
 
 def _images(card: Card, data: str | None, count: int | None, fitting: dict[str, Any]) -> LabeledImages:

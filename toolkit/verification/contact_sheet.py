@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.compare.flips import MOST_LISTED, Flip
+from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
-from toolkit.storage.files import json_text
+from toolkit.storage.files import json_text, read_json
 from toolkit.storage.folders import folder_replaced
 from toolkit.verification.result import Verification
 
@@ -28,13 +29,20 @@ def write_contact_sheets(folder: Path, found: Verification) -> list[Path]:
         ToolkitError: the folder is somebody else's or cannot be written. MissingPackage: Pillow cannot be imported.
     """
     names = {name: _file_name(name) for name, pair in found.pairs.items() if pair.flips.flipped}
-    with folder_replaced(folder, owned_by=LISTED) as fresh:
+    with folder_replaced(folder, LISTED, _own_files(folder).__contains__) as fresh:
         for name, file in names.items():
             (fresh / file).write_bytes(_contact_sheet(found, name))
         flipped = {name: pair.flips.as_dict()["flipped"] for name, pair in found.pairs.items()}
         listed = {"images_sha256": found.images.sha256, "labels": list(found.labels), "flipped": flipped}
         (fresh / LISTED).write_text(json_text(listed))
     return [folder / file for file in names.values()]
+
+
+def _own_files(folder: Path) -> set[str]:
+    """What an earlier call wrote there, by its own list."""
+    if not (folder / LISTED).is_file():
+        return set()
+    return {LISTED, *(_file_name(name) for name in read_json(folder / LISTED, ToolkitError).get("flipped", {}))}
 
 
 def _file_name(runner: str) -> str:

@@ -10,9 +10,12 @@ from pathlib import Path
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.deployment.runners import open_runners
 from toolkit.errors import ToolkitError
+from toolkit.graph.stranger.trial import require_runs
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import SECOND, RunnerId
+from toolkit.storage.files import content_of
+from toolkit.storage.limits import FILE_BYTES
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ def other_bundle(path: Path, first: Bundle) -> Bundle | None:
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ToolkitError(f"there is no file {path}", fix="check the path")
+        require_runs(path, content_of(path, FILE_BYTES).data, (1, *first.preprocessing.shape), "uint8")
         return None
-    second = bundle_from_folder(path)
+    second = bundle_from_folder(path, wanted=first.wanted.of_any_version())
     if second.labels != first.labels or second.preprocessing.shape != first.preprocessing.shape:
         raise ToolkitError(
             f"{path} is no variant of {first.folder}: they take other images or have other labels",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from toolkit.compare.classes import Classes
 from toolkit.compare.flips import Flips
 from toolkit.compare.gate import UNDECIDED, Verdict, Word
 from toolkit.compare.parity import Parity, Score
@@ -45,6 +46,7 @@ class ModelVerification(Document):
         ok: it does, or these are not the card's images.
         model: its folder.
         card_top1_percent: what the card claims of these very images; null where they are others.
+        classes: each by itself.
     """
 
     SCHEMA = "toolkit/verify-model/1"
@@ -53,6 +55,7 @@ class ModelVerification(Document):
     images: JudgingImages
     score: Score
     card_top1_percent: Percent | None
+    classes: Maybe[Classes] = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Verification(Document):
         verdicts: by runner.
         parity: one entry a runner.
         sources: each step from the fp32 model to a runner, alone: quantization error and backend error apart.
+        classes: by runner, each class by itself: recall, precision, confusion.
+        vanished: by runner, classes that its reference finds and it never does.
         likely_causes: named faults; any at all is not ok.
         not_checked: what could not be looked at here, with the reason.
         layers: what was found layer by layer, where that was asked for.
@@ -134,6 +139,8 @@ class Verification(Document):
     not_checked: dict[str, str]
     layers: tuple[Layers, ...]
     unavailable: dict[str, str]
+    classes: Maybe[dict[str, Classes]] = None
+    vanished: Maybe[dict[str, tuple[str, ...]]] = None
     sheets: Maybe[tuple[Path, ...]] = None
     judged: Apart[LabeledImages | None] = None
     missing: Apart[bool] = False

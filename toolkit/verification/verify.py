@@ -11,9 +11,10 @@ from pathlib import Path
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
+from toolkit.compare.classes import Classes, classes_from_answers, classes_that_vanish
 from toolkit.compare.flips import flips_from_logits
 from toolkit.compare.gate import verdict_from_counts, verdict_of_itself
-from toolkit.compare.parity import logits_in_batches, parity_from_logits
+from toolkit.compare.parity import answers_of, logits_in_batches, parity_from_logits
 from toolkit.contracts import Float32, LabeledImages
 from toolkit.deployment.openers import open_ort
 from toolkit.deployment.runners import open_runners, require_backends
@@ -106,6 +107,7 @@ def verify(
             Evidence(bundles, judged, reference, every, answers, against, failed)
         )
         unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
+    classes = _classes(answers, [reference, *against.values(), *against], judged, first.labels)
     passed = {str(name): pair.verdict.holds(strict) for name, pair in pairs.items()}
     missing = bool(unavailable) and names_of(backends) != ALL
     return Verification(
@@ -128,9 +130,23 @@ def verify(
         not_checked=not_checked,
         layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
         unavailable={str(name): reason for name, reason in unavailable.items()},
+        classes={str(name): found for name, found in classes.items()},
+        vanished=_vanished(classes, against),
         judged=judged,
         missing=missing,
     )
+
+
+def _classes(
+    answers: Answers, names: Sequence[RunnerId], judged: LabeledImages, labels: tuple[str, ...]
+) -> dict[RunnerId, Classes]:
+    return {name: classes_from_answers(answers_of(answers[name]), judged.labels, labels) for name in names}
+
+
+def _vanished(classes: Mapping[RunnerId, Classes], against: Mapping[RunnerId, RunnerId]) -> dict[str, tuple[str, ...]]:
+    """By runner, the classes that its reference finds and it never does; runners without any are left out."""
+    every = {str(name): tuple(classes_that_vanish(classes[other], classes[name])) for name, other in against.items()}
+    return {name: sentences for name, sentences in every.items() if sentences}
 
 
 def _with_reference(

@@ -103,6 +103,7 @@ except RuntimeError as error:
     assert ("raised" in done.stdout) == (version not in WITHOUT_LOCK)
 
 
+@pytest.mark.slow
 def test_a_net_falls_back_to_onnx_runtime_where_tensorrt_cannot_start_cuda(
     variables: dict[str, str], bundle: Path
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from toolkit.contracts import Float32, UInt8
 from toolkit.errors import BackendUnavailable, ToolkitError
-from toolkit.lazy import needs
+from toolkit.lazy import needs, requirement
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort.profile import CPU, Node, nodes_from_profile, obstacle_to_trusting, placement_in_words, short
 from toolkit.runtime.ort.quirks import keep_float_biases
@@ -164,7 +164,7 @@ def require_provider(onnxruntime: Any, provider: str) -> None:
         raise BackendUnavailable(
             f"this ONNX Runtime has no {provider}",
             found=", ".join(available),
-            fix="pip uninstall onnxruntime; pip install 'trt-edge-toolkit[gpu]'",  # one of the two can be installed
+            fix=f"pip uninstall onnxruntime; pip install {requirement('gpu')}",  # one of the two can be installed
         )
     if provider not in LIBRARIES:
         return

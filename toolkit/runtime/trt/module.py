@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import BackendUnavailable
+from toolkit.lazy import requirement
 from toolkit.runtime.driver import Driver, probe_driver
 from toolkit.runtime.trt.causes import cause_of
 
@@ -135,7 +136,7 @@ def _installed(load: Callable[[str], Any]) -> tuple[list[tuple[str, Any]], list[
 def _install() -> str:
     if platform.machine() == "aarch64":
         return "sudo apt install python3-libnvinfer, and make the venv with --system-site-packages"
-    return "pip install 'trt-edge-toolkit[rtx]' (builds without a GPU) or 'trt-edge-toolkit[trt]' (needs one)"
+    return f"pip install {requirement('rtx')} (builds without a GPU) or {requirement('trt')} (needs one)"
 
 
 class Log:
