@@ -150,22 +150,29 @@ def readings_of_model(name: str, data: str | None) -> dict[str, File]:
 
 
 def page(rows: list[Row], models: dict[str, dict[str, File]]) -> str:
-    """docs/zoo.md."""
+    """docs/zoo.md; its command names what was asked for."""
+    nets = list(dict.fromkeys(row.net for row in rows))
+    some = "" if nets == list(NETS) else f" --nets {','.join(nets)}"
+    words = f"python -m benchmarks.zoo{some}{' --cifar10' if len(models) > 1 else ''} -o docs/zoo.md"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
-    return "\n".join([HEAD.format(versions=versions), *_table(rows), "", MODELS, *_models(models), ""])
+    return "\n".join([HEAD.format(command=words, versions=versions), *_table(rows), "", MODELS, *_models(models), ""])
 
 
 HEAD = """# Classifiers of every family
 
-Written by `python -m benchmarks.zoo --cifar10 -o docs/zoo.md`
-({versions}).
+Written by this command with {versions}:
+
+```sh
+{command}
+```
+
 The nets are those of `tests/zoo`: written small, random weights, settled norms, 48 images. `make test` holds their
 files to the limits of `tests/zoo/test_zoo.py` and `tests/zoo/readers.py`.
 
 - export: "as module" is the graph of the module, operator by operator: its files are the same, and are not made again.
 - fp32: relative L2 of its logits from the network's own in PyTorch. Everywhere all 48 answers are the same.
 - fp16, int8, int8-fp16, int8-cpu: images of 48 that the file answers otherwise than the network. Its weights are random
-  and its answers close to each other; of trained nets see below and [int8.md](int8.md).
+  and its answers close to each other; of trained nets see below and [int8-lab.md](int8-lab.md).
 - INT8: convolutions and matrix products that are in INT8, of all that have constant weights.
 - RTX: TensorRT-RTX builds the four files that are TensorRT's.
 - reference, OpenVINO: the farthest that this reader's logits are from ONNX Runtime's on the same file, of fp32, int8
@@ -176,8 +183,8 @@ files to the limits of `tests/zoo/test_zoo.py` and `tests/zoo/readers.py`.
 
 MODELS = """## The reference models
 
-Each file of the four models on 1,000 of its own test images (the reference evaluator: 2), against ONNX Runtime without
-optimization: images that are answered otherwise, and the relative L2 of the logits.
+Their files on 1,000 of their own test images (the reference evaluator: 2), against ONNX Runtime without optimization:
+images that are answered otherwise, and the relative L2 of the logits. `--cifar10` reads the three models of it, too.
 
 | model | file | reference | OpenVINO |
 |---|---|---|---|"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnx import numpy_helper
+from onnx import defs, numpy_helper
 
 from tests.zoo.ways import PREPROCESSING, images
 from toolkit.calibration.ranges import ranges_from_images
@@ -44,7 +44,7 @@ def made_of(
 
 def answers_of(model: onnx.ModelProto, optimize: bool = True, images_nhwc: UInt8 | None = None) -> Float32:
     """ONNX Runtime's logits, for the zoo's images by default."""
-    with OrtRunner(model.SerializeToString(), optimize=optimize, threads=1) as runner:
+    with OrtRunner(model.SerializeToString(), optimize=optimize, threads=1, largest_batch=50) as runner:
         logits: Float32 = runner.logits(images() if images_nhwc is None else images_nhwc)
     return logits
 
@@ -62,7 +62,14 @@ def form_of(graph: onnx.ModelProto) -> Form:
         known[tensor.name] = f"{array.dtype} {shape}"
     form = []
     for index, node in enumerate(graph.graph.node):
-        attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
-        form.append((node.op_type, tuple(known[name] for name in node.input), tuple(attributes)))
+        form.append((node.op_type, tuple(known[name] for name in node.input), _said(node, graph)))
         known.update({name: f"{index}.{place}" for place, name in enumerate(node.output)})
     return tuple(form)
+
+
+def _said(node: onnx.NodeProto, graph: onnx.ModelProto) -> tuple[bytes, ...]:
+    """The attributes that are not at their operator's default, which one exporter writes and another leaves out."""
+    schema = defs.get_schema(node.op_type, graph.opset_import[0].version, node.domain)
+    defaults = {name: known.default_value.SerializeToString() for name, known in schema.attributes.items()}
+    said = ((attribute.name, attribute.SerializeToString()) for attribute in node.attribute)
+    return tuple(sorted(value for name, value in said if value != defaults.get(name)))

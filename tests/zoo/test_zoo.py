@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from toolkit.quantization.sensitivity import sensitivities_of_layers
 if TYPE_CHECKING:
     import onnx
 
+TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 FAST = ("vgg", "resnet-a", "shufflenet-v2", "vit", "cbam")  # as modules
 # The relative L2 that a file may be away from the network, and the share of images that it must answer as that does.
@@ -115,6 +117,14 @@ def test_sensitivity_measures_every_layer_alone(net: str) -> None:
     layers = sensitivities_of_layers(found.files["fp32"], found.record, images()[:16])
     assert {layer.node for layer in layers} == set(layers_in_graph(found.files["fp32"]))
     assert all(np.isfinite(layer.parity.relative_l2) and layer.parity.relative_l2 > 0 for layer in layers)
+
+
+def test_the_table_in_the_docs_is_about_these_nets_and_ways() -> None:
+    rows = re.findall(r"^\| (\S+) \| (\S+) \| (?:written|as|refused)", TABLE.read_text(), re.MULTILINE)
+    nets = dict.fromkeys(net for net, _ in rows)
+    assert rows == [(net, way) for net in nets for way in WAYS]
+    assert set(nets) <= set(NETS)
+    assert all(net in NETS for net in nets)
 
 
 def test_the_zoo_has_thirty_families_whose_images_get_different_answers() -> None:
