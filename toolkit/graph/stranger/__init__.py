@@ -1,1 +1,1 @@
-"""An ONNX file from elsewhere: what it may ask of this machine is counted, then tried where it does no harm, then run."""
+"""An ONNX file from elsewhere: what it may ask of this machine is counted, then tried elsewhere, then run."""
