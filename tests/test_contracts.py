@@ -138,3 +138,8 @@ def test_float_images_are_refused_and_right_ones_pass() -> None:
     require_images(np.zeros((1, 4, 4, 1), np.uint8), preprocessing, "it")
     with pytest.raises(DataError, match="it does not take"):
         require_images(np.zeros((1, 4, 4, 1), np.float32), preprocessing, "it")
+
+
+def test_a_class_whose_name_is_no_utf_8_is_refused_before_anything_is_trained_on_it() -> None:
+    with pytest.raises(DataError, match="no text in UTF-8"):
+        LabeledImages(np.zeros((1, 4, 4, 1), np.uint8), np.zeros(1, np.int64), ("cat", "d\udcffg"), "photos")

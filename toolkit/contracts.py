@@ -71,6 +71,14 @@ class LabeledImages:
                 found=f"{labels.dtype} {labels.shape} for {len(images)} images",
                 allowed=f"int64 ({len(images)},)",
             )
+        broken = next((name for name in self.classes if not _is_text(name)), None)
+        if broken is not None:
+            raise DataError(
+                f"{self.source}: the name of a class is no text in UTF-8",
+                found=ascii(broken),
+                allowed="names that can be written into a card",
+                fix="give the folder another name",
+            )
         if labels.min() < 0 or labels.max() >= len(self.classes):
             raise DataError(
                 f"{self.source}: a label lies outside the classes",
@@ -89,6 +97,15 @@ class LabeledImages:
     def take(self, indices: NDArray[np.integer[Any]] | slice, source: str | None = None) -> LabeledImages:
         """A part of the set, in the order of `indices`."""
         return LabeledImages(self.images_nhwc[indices], self.labels[indices], self.classes, source or self.source)
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written: a name of other bytes than UTF-8 comes as halves of surrogate pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -437,3 +437,18 @@ def test_a_key_pair_is_whole_or_not_at_all(tmp_path: Path) -> None:
         check_tar(tar, Requirement((public,)))
         assert private.stat().st_mode & 0o777 == 0o600
     assert not list(tmp_path.glob(".*.part")), "a copy of a private key was left"
+
+
+@pytest.mark.parametrize("census", [5, [], {"layers": "many"}, {"kinds": 1}, {"kinds": [[]]}, "x"])
+def test_a_census_of_another_form_is_refused_before_anything_reads_it(census: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SOURCE, tmp_path / "b"))
+    (folder / "engines").mkdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("engines/a.engine", "engines/a.engine.json"):
+        (folder / name).write_bytes(b"{}")
+        manifest["files"][name] = {"sha256": "", "bytes": 0}
+    manifest["engines"] = [{"file": "engines/a.engine", "precision": "fp32", "sha256": "0" * 64, "census": census}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="lacks an entry or has a wrong one") as caught:
+        bundle_from_folder(rehashed(folder))
+    assert "census" in str(caught.value.found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.errors import ToolkitError
 from toolkit.exporting.user_onnx import Opened, Pixels, default_name, opened_from_file
+from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -335,3 +337,34 @@ def test_a_size_that_is_open_can_be_said(tmp_path: Path) -> None:
 def test_a_name_that_no_folder_can_have_becomes_one_that_it_can() -> None:
     assert default_name(Path("/models/my net (v2).onnx")) == "my-net-v2"
     assert default_name(Path("....onnx")) == "model"
+
+
+def _with_chosen_answer(operator: str, outputs: list[str]) -> onnx.ModelProto:
+    """Logits, and what chooses one of them behind, as further outputs."""
+    model = classifier()
+    inputs = ["raw", "most"] if operator == "TopK" else ["raw"]
+    model.graph.node.append(helper.make_node(operator, inputs, outputs, axis=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2], np.int64), "most"))
+    kinds = [TensorProto.FLOAT, TensorProto.INT64][-len(outputs) :]
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, kind, None) for name, kind in zip(outputs, kinds, strict=True)
+    )
+    return model
+
+
+def test_what_only_another_output_needs_is_left_out(tmp_path: Path) -> None:
+    model = _with_chosen_answer("ArgMax", ["chosen"])
+    with pytest.raises(ToolkitError, match="has 2 outputs") as found:
+        opened(model, tmp_path)
+    assert found.value.fix == "`output_name='raw'`"
+    graph = opened(model, tmp_path, replace(PIXELS, output="raw")).graph
+    assert "ArgMax" not in {node.op_type for node in graph.graph.node}
+    onnx.checker.check_model(fp16_from_onnx(graph), full_check=True)
+
+
+def test_a_file_that_only_chooses_among_its_answers_is_told_so(tmp_path: Path) -> None:
+    model = _with_chosen_answer("TopK", ["best", "chosen"])
+    del model.graph.output[0]
+    with pytest.raises(ToolkitError, match="has 2 outputs") as found:
+        opened(model, tmp_path)
+    assert "without what chooses an answer" in str(found.value.fix)

@@ -39,6 +39,7 @@ ENDS: dict[str, list[Node]] = {
     "Softmax, Reshape, Identity": [
         ("Softmax", ["z"], "s", {}), ("Reshape", ["s", "row"], "r", {}), ("Identity", ["r"], "y", {}),
     ],
+    "Softmax, Mul": [("Softmax", ["z"], "s", {}), ("Mul", ["s", "percent"], "y", {})],
     "Softmax, Clip": [("Softmax", ["z"], "s", {}), ("Clip", ["s", "low", "high"], "y", {})],
     "ReduceMax, Sub, Exp, ReduceSum, Div": [
         MAX, MINUS, ("Exp", ["d"], "e", {}), SUM, ("Div", ["e", "sum"], "y", {}),
@@ -62,7 +63,6 @@ OTHERS: dict[str, tuple[str, list[Node]]] = {
     "logits": (LOGITS, [("Identity", ["z"], "y", {})]),
     "ReLU": (LOGITS, [("Relu", ["z"], "y", {})]),
     "tanh": (LOGITS, [("Tanh", ["z"], "y", {})]),
-    "percent": (LOGITS, [("Softmax", ["z"], "s", {}), ("Mul", ["s", "percent"], "y", {})]),
     "sigmoids": (SIGMOIDS, [("Sigmoid", ["z"], "y", {})]),
     "a mean of two softmaxes": (
         PROBABILITIES,

@@ -288,7 +288,7 @@ def test_the_largest_page_stays_below_its_bar() -> None:
 def test_the_card_has_the_same_verdict_and_figures() -> None:
     evidence = Made().evidence()
     card = card_from_evidence(evidence)
-    assert card.startswith("# tiny-net\n\n**Deploy model")
+    assert card.startswith("# tiny-net\n\n**On A CPU, 2 cores: deploy model")
     for pair in Made().verified().parity:
         assert f"| {pair.runner} |" in card
         assert f"{pair.score.top1_percent:.2f} %" in card

@@ -15,7 +15,7 @@ from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.markdown import card_from_evidence
 from toolkit.reporting.page import page_from_evidence
 from toolkit.reporting.verdict import choice_from_evidence, facts_of_choice, reservations, sentence, speed_up
-from toolkit.timing.latency import Intervals
+from toolkit.timing.latency import Intervals, Latency
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.result import Verification
 
@@ -46,10 +46,27 @@ def test_the_fastest_file_that_passed_is_chosen_and_compared_with_its_own_backen
     assert speed_up(evidence, choice) == pytest.approx(2.5, rel=0.03)
     score = evidence.pair_of["ort int8-cpu"].score
     said = _said(evidence)
-    assert said.startswith("Deploy model.int8-cpu.onnx on ONNX Runtime: it answers ")
+    assert said.startswith("On A CPU, 2 cores: deploy model.int8-cpu.onnx on ONNX Runtime: it answers ")
     assert f"{score.top1_percent:.2f}\u202f% of 400 test images right" in said
     assert "2.5 times as fast" in said
-    assert "28\u202f% of the space, measured on A CPU, 2 cores." in said
+    assert said.endswith("28\u202f% of the space.")
+
+
+def test_no_ratio_is_said_where_it_could_be_twice_as_large() -> None:
+    evidence = Made().evidence(verify=_with_gate("pass", True))
+    assert evidence.bench is not None
+
+    def spread(latency: Latency) -> Latency:
+        inside = (0.6 * latency.p50_ms, 1.6 * latency.p50_ms)
+        return replace(latency, intervals_ms=replace(latency.intervals_ms, p50=inside))
+
+    bench = replace(evidence.bench, latency=tuple(map(spread, evidence.bench.latency)))
+    vague = Made().evidence(verify=_with_gate("pass", True), bench=bench)
+    said = _said(vague)
+    assert "times as fast" not in said
+    choice = choice_from_evidence(vague)
+    assert choice is not None
+    assert not any("fp32's speed" in compared for _, _, compared in facts_of_choice(vague, choice))
 
 
 def test_a_file_below_the_gate_is_never_chosen() -> None:
@@ -97,7 +114,8 @@ def test_runners_that_cannot_be_told_apart_are_tied_and_the_smallest_file_wins()
 def test_a_verdict_names_what_did_not_run_without_the_noise_of_the_reason() -> None:
     evidence = Made().evidence()
     found = reservations(evidence, choice_from_evidence(evidence))
-    assert found[0].startswith(
+    assert found[0].startswith("For a Jetson, or another GPU, nothing is measured yet")
+    assert found[1].startswith(
         "TensorRT was not measured: no NVIDIA driver. 1 engine is in the bundle and did not run."
     )
 

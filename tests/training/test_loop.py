@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from toolkit.training.loop import (
     top1_of,
     train,
 )
+from toolkit.training.recipe import defaults_from_nothing
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch=16, lr=0.05, ema=0.9, crop=2, holdout=24, amp="off")
@@ -297,3 +299,28 @@ def test_a_deterministic_run_leaves_the_switch_as_it_was(run: _Run) -> None:
     assert all(during)
     assert not torch.are_deterministic_algorithms_enabled()
     assert _same(once.weights, run(replace(RECIPE, epochs=1, deterministic=True)).weights)
+
+
+def test_a_run_that_gets_no_better_ends_where_it_was_told_to(run: _Run) -> None:
+    recipe = replace(RECIPE, epochs=12, lr=1e-8, patience=2)
+    trained = run(recipe)
+    top1 = [line.holdout_top1 for line in trained.log]
+    assert trained.epochs_done == 1 + top1.index(max(top1)) + 2 < 12
+    assert not trained.interrupted
+    assert run(replace(recipe, patience=0, epochs=5)).epochs_done == 5
+
+
+def test_balanced_a_rare_class_pulls_as_much_as_a_common_one(run: _Run) -> None:
+    rare = np.flatnonzero((run.data.train.labels != 2) | (np.arange(len(run.data.train)) % 5 == 0))
+    trainer = Trainer(run.classifier(), run.data.train.take(rare), replace(RECIPE, balance=True), CPU)
+    logits = torch.zeros(len(trainer.labels), 3, requires_grad=True)
+    trainer._loss(logits, trainer.labels).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    pull = [float(logits.grad[trainer.labels == label, label].sum()) for label in range(3)]
+    assert pull == pytest.approx([pull[0]] * 3, rel=1e-5)
+    assert min(torch.bincount(trainer.labels).tolist()) < 0.5 * max(torch.bincount(trainer.labels).tolist())
+
+
+@pytest.mark.parametrize(("images", "batch"), [(60_000, 128), (3_840, 128), (1_438, 32), (2_000, 64), (200, 16)])
+def test_an_epoch_of_a_small_set_has_steps_enough(images: int, batch: int) -> None:
+    assert defaults_from_nothing(images).batch == batch

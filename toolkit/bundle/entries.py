@@ -64,6 +64,27 @@ class Maker(Document):
 
 
 @dataclass(frozen=True)
+class KindOfLayers(Document):
+    """Layers of an engine that are alike."""
+
+    kind: str
+    reads: str
+    writes: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Census(Document):
+    """What an engine is made of."""
+
+    layers: int
+    convolutions: int
+    conversions: int
+    convolutions_reading: dict[str, int]
+    kinds: tuple[KindOfLayers, ...]
+
+
+@dataclass(frozen=True)
 class EngineEntry(Document):
     """One engine of the bundle."""
 
@@ -71,6 +92,9 @@ class EngineEntry(Document):
     precision: str
     target: Maybe[str] = None
     tensorrt: Maybe[Maker] = None
+    census: Maybe[Census] = None
+    census_reason: Maybe[str] = None
+    build_seconds: Maybe[float] = None
 
 
 @dataclass(frozen=True)

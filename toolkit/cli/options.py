@@ -119,7 +119,7 @@ def labels_from_text(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     labels = tuple(part.strip() for part in text.split(","))
-    if len(set(labels)) != len(labels) or not all(labels):
+    if len(set(labels)) != len(labels) or not all(labels) or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ToolkitError("--labels cannot be read", found=text, allowed="different names with commas: cat,dog,bird")
     return labels
 

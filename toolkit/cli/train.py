@@ -119,7 +119,7 @@ def command(
     device: str = typer.Option("auto", "--device", help="auto, cpu or cuda."),
     seed: int = typer.Option(0, "--seed", help="Of weights, order, augmentation and draws of images."),
     batch: int | None = typer.Option(
-        None, "--batch", help="Images a step, of all processes. (default: 128; with --from and under 2,560 images 16)"
+        None, "--batch", help="Images a step, of all processes. (default: 128; of small sets less, down to 16)"
     ),
     lr: float | None = typer.Option(
         None, "--lr", help="Peak learning rate (Nesterov momentum 0.9). (default: 0.1; with --from 0.01)"
@@ -128,7 +128,11 @@ def command(
     label_smoothing: float = typer.Option(0.1, "--label-smoothing", help="0 to 0.9."),
     warmup: float = typer.Option(0.15, "--warmup", help="Part of the steps in which the rate rises; then a cosine."),
     crop: int = typer.Option(4, "--crop", help="Pixels of a random shift; 0 turns it off."),
-    flip: bool = typer.Option(True, "--flip/--no-flip", help="Mirror half of the images."),
+    flip: bool | None = typer.Option(
+        None, "--flip/--no-flip", help="Mirror half of the images. (default: unless that changes classes, as of digits)"
+    ),
+    balance: bool = typer.Option(False, "--balance", help="Weigh images so that rare classes count as much as others."),
+    patience: int = typer.Option(0, "--patience", help="End after so many epochs without a better one. (0: never)"),
     ema: float = typer.Option(0.998, "--ema", help="Decay of the averaged weights, a step."),
     holdout: int = typer.Option(1000, "--holdout", help="Training images kept back to choose the best epoch."),
     amp: str = typer.Option("auto", "--amp", help="bfloat16: auto (where the device has it), bf16 or off."),
@@ -182,7 +186,8 @@ def command(
     }
     options = TrainOptions(
         arch=arch, start=start, qat=qat, epochs=epochs, device=device, seed=seed, batch=batch, lr=lr,
-        weight_decay=weight_decay, label_smoothing=label_smoothing, warmup=warmup, crop=crop, flip=flip, ema=ema,
+        weight_decay=weight_decay, label_smoothing=label_smoothing, warmup=warmup, crop=crop, flip=flip,
+        balance=balance, patience=patience, ema=ema,
         holdout=holdout, amp=amp, deterministic=deterministic, stem_kernel=stem_kernel, images=images,
         download=download, size=size_from_text(size), convert=convert, resize=resize, skip_bad=skip_bad,
         tensorboard=tensorboard, resume=resume, force=force, **stages,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.compare.answers import LOGARITHMS, PROBABILITIES, kind_of_answers, log_softmax, sigmoid
+from toolkit.compare.answers import LOGARITHMS, LOGITS, PROBABILITIES, SUM, kind_of_answers, log_softmax, sigmoid
 from toolkit.contracts import Float32
 from toolkit.graph.edit import drop_unread_initializers, set_nodes, tensors_behind
 from toolkit.lazy import needs
@@ -75,7 +75,7 @@ def _cut_once(model: onnx.ModelProto, calls: Sequence[NDArray[Any]], kinds: tupl
     if not before or not calls:
         return ""
     answers, *others = _values(model, [model.graph.output[0].name, *before], calls)
-    logarithms = _logarithms(_rows(answers, None), kinds)
+    logarithms = _logarithms(_of_one(_rows(answers, None)), kinds)
     if logarithms is None:
         return ""
     fits = [name for name, value in zip(before, others, strict=True) if _is_logits(value, logarithms)]
@@ -135,6 +135,17 @@ def _rows(value: NDArray[Any], shape: tuple[int, ...] | None) -> Float32 | None:
         return None
     rows: Float32 = value.reshape(len(value), -1)
     return rows if shape in (None, rows.shape) else None
+
+
+def _of_one(answers: Float32 | None) -> Float32 | None:
+    """Probabilities in percent, say, as parts of one; anything else as it is."""
+    if answers is None or not (answers >= 0).all() or kind_of_answers(answers) != LOGITS:
+        return answers
+    sums = answers.astype(np.float64).sum(axis=1)
+    if not np.isfinite(sums).all() or np.ptp(sums) > SUM * sums.mean():
+        return answers
+    shares: Float32 = (answers / sums.mean()).astype(np.float32)
+    return shares
 
 
 def _logarithms(answers: Float32 | None, kinds: tuple[str, ...]) -> NDArray[np.float64] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import ModelError
+from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
 from toolkit.graph.stranger.bounds import require_bounded
@@ -26,6 +27,7 @@ QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
     | {"MatMulInteger"}
 )
+CHOOSES = frozenset({"ArgMax", "TopK"})
 DETECTION = frozenset({"NonMaxSuppression", "RoiAlign", "MaxRoiPool"})
 
 
@@ -83,6 +85,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     _require_numbers(path, model)
     _choose_output(path, model, output)
     _require_one_tensor(path, "output", model)
+    drop_dead(model.graph)  # what only other outputs need would read what is called otherwise later
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -210,11 +213,16 @@ def _choose_output(path: Path, model: onnx.ModelProto, output: str | None) -> No
     model.graph.output.extend(kept)
 
 
-def _last_output(model: onnx.ModelProto) -> str:
-    """The output that is made last; features and auxiliary heads come before the logits."""
-    order = {name: at for at, node in enumerate(model.graph.node) for name in node.output}
-    last: str = max((value.name for value in model.graph.output), key=lambda name: order.get(name, -1), default="")
-    return last
+def _which_output(model: onnx.ModelProto) -> str:
+    """What to do about several: take the float32 one that is made last; features and auxiliary heads come before."""
+    from onnx import TensorProto
+
+    made = {name: (at, node.op_type) for at, node in enumerate(model.graph.node) for name in node.output}
+    floats = [v.name for v in model.graph.output if v.type.tensor_type.elem_type == TensorProto.FLOAT]
+    rows = [name for name in floats if name in made and made[name][1] not in CHOOSES]
+    if not rows:
+        return f"export the network without what chooses an answer at its end ({', '.join(sorted(CHOOSES))})"
+    return f"`output_name={max(rows, key=lambda name: made[name][0])!r}`"
 
 
 def _require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
@@ -226,7 +234,7 @@ def _require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
             f"{path} has {len(values)} {side}s",
             found=", ".join(value.name for value in values[:8]) or "none",
             allowed="one: images" if side == "input" else "one: the logits of a classifier",
-            fix=f"`output_name={_last_output(model)!r}`" if side == "output" else "export again with the images alone",
+            fix=_which_output(model) if side == "output" else "export again with the images alone",
         )
     kind = values[0].type
     if not kind.HasField("tensor_type"):

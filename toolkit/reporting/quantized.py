@@ -41,6 +41,7 @@ def calibration_section(evidence: Evidence) -> Markup:
     return joined(
         [
             facts,
+            _candidates(entry.get("notes") or {}),
             figure("Ranges of the activations", caption, _strip(ranges)),
             unfolded("The ranges as a table", figures),
         ]
@@ -48,7 +49,26 @@ def calibration_section(evidence: Evidence) -> Markup:
 
 
 def _notes(notes: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), str(value)) for name, value in notes.items() if not isinstance(value, dict)]
+    plain = {name: value for name, value in notes.items() if not isinstance(value, dict | list)}
+    return [(str(name).replace("_", " ").capitalize(), str(value)) for name, value in plain.items()]
+
+
+def _candidates(notes: dict[str, Any]) -> Markup:
+    """Each method that `auto` tried, nearest to fp32 first."""
+    tried = [entry for entry in notes.get("candidates") or [] if isinstance(entry, dict)]
+    if not tried:
+        return Markup("")
+    rows = [
+        (
+            str(entry.get("method")),
+            "\u2013" if entry.get("relative_l2") is None else percent(100 * entry["relative_l2"], 3),
+            "\u2013" if entry.get("flips") is None else f"{entry['flips']} of {entry.get('images', 0):,}",
+            str(entry.get("refused") or ""),
+        )
+        for entry in tried
+    ]
+    columns = ("method", "rel. L2 of logits", "flips", "refused because<")
+    return table("Methods that were tried on held-out calibration images", columns, rows)
 
 
 def _strip(ranges: list[tuple[str, float, float]]) -> Markup:

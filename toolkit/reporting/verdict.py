@@ -12,6 +12,9 @@ from toolkit.runtime.runner_id import RunnerId
 from toolkit.timing.latency import Latency
 from toolkit.verification.result import Pair
 
+VAGUE = 2.0  # the largest speed-up that the intervals allow, over the least
+ON_A_GPU = ("trt", "ort-trt", "ort-cuda")
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -78,6 +81,12 @@ def speed_up_interval(evidence: Evidence, choice: Choice) -> tuple[float, float]
     return None if own is None or before is None else (before[0] / own[1], before[1] / own[0])
 
 
+def is_vague(evidence: Evidence, choice: Choice) -> bool:
+    """Whether the speed-up could be twice as large as it could be: then no ratio is said."""
+    inside = speed_up_interval(evidence, choice)
+    return inside is not None and inside[1] > VAGUE * inside[0]
+
+
 def size_percent(evidence: Evidence, choice: Choice) -> float | None:
     """Its file in percent of the fp32 file of the same backend."""
     if choice.fp32 is None:
@@ -91,7 +100,9 @@ def sentence(evidence: Evidence, choice: Choice | None) -> str:
     if choice is None:
         return f"Deploy nothing yet: {_why_nothing(evidence)}."
     backend = backend_of(choice.runner)
-    parts = [f"Deploy {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
+    where = _machine(evidence)
+    here = f"On {where}: deploy" if where and choice.latency is not None else "Deploy"
+    parts = [f"{here} {evidence.file_of(choice.runner)} on {BACKENDS.get(backend, backend)}"]
     if choice.pair is not None:
         parts.append(f": {_cost(evidence.parity_of(choice.pair), choice.fp32)}")
     parts.append(_gain(evidence, choice))
@@ -118,9 +129,7 @@ def _gain(evidence: Evidence, choice: Choice) -> str:
     share = size_percent(evidence, choice)
     said = [_speed(evidence, choice)]
     said += [f"takes {share:.0f}{THIN}% of the space"] if share is not None else []
-    where = _machine(evidence)
-    measured = f", measured on {where}" if where and choice.latency is not None else ""
-    return f"{', ' if len(said) > 1 else ' and '}{' and '.join(said)}{measured}"
+    return f"{', ' if len(said) > 1 else ' and '}{' and '.join(said)}"
 
 
 def _speed(evidence: Evidence, choice: Choice) -> str:
@@ -130,6 +139,8 @@ def _speed(evidence: Evidence, choice: Choice) -> str:
     ratio = speed_up(evidence, choice)
     if ratio is None:
         return f"runs in {call}"
+    if is_vague(evidence, choice):
+        return f"runs in {call}, too unsteady here to say how much faster than fp32"
     if choice.fp32 in choice.tied:
         return f"runs no faster than fp32 that could be measured ({call})"
     faster = f"{times(ratio)} as fast" if ratio >= 1.005 else f"{times(1 / ratio)} slower"
@@ -147,7 +158,12 @@ def _machine(evidence: Evidence) -> str | None:
 
 def reservations(evidence: Evidence, choice: Choice | None) -> list[str]:
     """What the verdict does not cover, in sentences; the most important first."""
-    found = [_not_measured(evidence, name, reason) for name, reason in evidence.unavailable.items()]
+    found = []
+    if not any(backend_of(name) in ON_A_GPU for name in evidence.latency_of):
+        found.append(
+            "For a Jetson, or another GPU, nothing is measured yet: copy the bundle there, then toolkit build."
+        )
+    found += [_not_measured(evidence, name, reason) for name, reason in evidence.unavailable.items()]
     if not evidence.latencies:
         found.append("No latency was measured.")
     unsteady = [latency.runner for latency in evidence.latency_of.values() if not latency.stable]
@@ -216,6 +232,6 @@ def facts_of_choice(evidence: Evidence, choice: Choice) -> list[tuple[str, str, 
 
 def _compared(evidence: Evidence, choice: Choice) -> str:
     ratio, inside = speed_up(evidence, choice), speed_up_interval(evidence, choice)
-    if ratio is None:
+    if ratio is None or is_vague(evidence, choice):
         return "whole calls, copies included"
     return f"{ratio:.2g}\u00d7 fp32's speed" + (f" ({inside[0]:.2g} to {inside[1]:.2g})" if inside else "")

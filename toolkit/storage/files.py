@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
-from toolkit.storage.limits import DOCUMENT_BYTES, FILE_BYTES, TOML_BYTES
+from toolkit.storage.limits import DOCUMENT_BYTES, DOTS, FILE_BYTES, TOML_BYTES
 from toolkit.storage.parts import new_part
 
 if TYPE_CHECKING:
@@ -286,6 +286,10 @@ def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None)
         else:
             import tomli as tomllib
     data = content_of(path, TOML_BYTES, error).data
+    if max(line.count(b".") for line in data.split(b"\n")) > DOTS:  # a key of many parts takes their square
+        raise error(
+            f"{path} is not TOML that people write", found=f"a line with more than {DOTS} dots", allowed=allowed
+        )
     try:
         return tomllib.loads(data.decode())
     except RecursionError as fault:

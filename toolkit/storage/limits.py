@@ -6,7 +6,6 @@ is refused in words; nothing is cut.
 
 MANIFEST_BYTES = 4 << 20  # that of the default model is 15 KiB; JSON takes up to 25 times its size in Python
 DOCUMENT_BYTES = 64 << 20  # any other JSON: a record of a million images is 26 MiB
-TOML_BYTES = 32 << 10  # what people type has 1 KiB; a key of 50,000 parts takes Python's reader seconds
 TAR_BYTES = 1 << 30  # a packed bundle is held in memory: what was checked is what is used
 FILE_BYTES = 2 << 30  # any other file of a bundle; protobuf, and so ONNX without external data, ends here
 BUNDLE_FILES = 256  # each is held open while a bundle is; a default one has 12, an engine brings 2
@@ -21,3 +20,4 @@ MADE_BYTES = 256 << 20  # of a constant that a node makes of nothing but its sha
 INPUT_SIDE, INPUT_BATCH = 1 << 14, 4096  # of the images that an ONNX file takes; with PIXELS in all
 TRIAL_SECONDS, TRIAL_BYTES = 20, 512 << 20  # an ONNX file's first run, beside what its weights and images take
 CHECKPOINT_BYTES = 16 << 30  # a checkpoint, unpacked
+TOML_BYTES, DOTS = 1 << 20, 100  # of a file that people write, and in a line of it

@@ -68,8 +68,12 @@ def require_plotting() -> None:
         import matplotlib.figure  # noqa: F401
 
 
-def curve_png(lines: Sequence[EpochLine], title: str, best_epoch: int) -> bytes:
-    """A PNG of loss and held-out top-1 over the epochs, the best epoch marked."""
+def curve_png(lines: Sequence[EpochLine], title: str, best_epoch: int, majority_percent: float | None = None) -> bytes:
+    """A PNG of loss, learning rate and held-out top-1 over the epochs, the best epoch marked.
+
+    Args:
+        majority_percent: what the name of the largest class alone would have right: the line to leave behind.
+    """
     with needs("draw the learning curve"):
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -79,10 +83,17 @@ def curve_png(lines: Sequence[EpochLine], title: str, best_epoch: int) -> bytes:
     marker = "o" if len(lines) < 40 else None
     above.plot(epochs, [line.loss for line in lines], color="tab:red", marker=marker, markersize=4)
     above.set_ylabel("training loss, mean of the epoch")
+    rate = above.twinx()
+    rate.plot(epochs, [line.lr for line in lines], color="0.55", linestyle=":", linewidth=1)
+    rate.set_ylabel("learning rate (dotted)", color="0.4")
+    rate.set_ylim(bottom=0)
     above.set_title(title, parse_math=False)
     below.plot(epochs, [100 * line.holdout_top1 for line in lines], color="tab:blue", marker=marker, markersize=4)
     below.set_ylabel("held-out top-1 [%]")
     below.set_xlabel("epoch")
+    if majority_percent is not None:
+        label = f"largest class alone: {majority_percent:.1f} %"
+        below.axhline(majority_percent, color="tab:orange", linestyle="--", linewidth=1, label=label)
     best = next((line for line in lines if line.epoch == best_epoch), None)
     if best is not None:
         label = f"best: {100 * best.holdout_top1:.2f} % in epoch {best.epoch}"

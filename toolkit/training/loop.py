@@ -131,6 +131,8 @@ class Trainer:
             raise DataError("too few training images", found=len(train), allowed="at least 5")
         self.images, self.labels = self._on_device(train, order[held:])
         self.held_images, self.held_labels = self._on_device(train, order[:held])
+        counts = torch.bincount(self.labels, minlength=len(train.classes)).clamp(min=1)
+        self.weights = len(self.labels) / (len(train.classes) * counts.float())  # their mean over the images is about 1
         self.batch = min(recipe.batch, len(self.images))
         self.shard = world.shard(self.batch)
         self.steps_per_epoch = max(1, len(self.images) // self.batch)
@@ -173,20 +175,30 @@ class Trainer:
             self.images[mine], self.recipe.crop, self.recipe.flip, draws, part=self.shard, of=len(rows)
         )  # fmt: skip
         with self._autocast():
-            loss = nn.functional.cross_entropy(
-                self.parallel(images), self.labels[mine], label_smoothing=self.recipe.label_smoothing
-            )
+            loss = self._loss(self.parallel(images), self.labels[mine])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._average(number)
         return loss.detach()
 
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        if not self.recipe.balance:
+            return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        each = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (each * self.weights[labels]).mean()
+
+    def _has_stopped_learning(self) -> bool:
+        """No epoch of the last `patience` was better than all before; as good is not better."""
+        patience, top1 = self.recipe.patience, [line.holdout_top1 for line in self.log]
+        return 0 < patience < len(top1) and max(top1[-patience:]) <= max(top1[:-patience])
+
     def epochs(self) -> Iterator[Progress]:
         """Trains from where the run stands to its end; one `Progress` a step, epochs closed by a measured one."""
         steps = self.recipe.epochs * self.steps_per_epoch
         started, seen = time.monotonic(), 0
-        while self.epoch < self.recipe.epochs:
+        while self.epoch < self.recipe.epochs and not self._has_stopped_learning():
             draws = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
             order = torch.randperm(len(self.images), generator=draws).to(self.device)
             self.model.train()

@@ -27,13 +27,15 @@ class TrainOptions:
         epochs: passes over the training images; 20, with `start` 10.
         device: "auto", "cpu" or "cuda".
         seed: of weights, order, augmentation and draws of images.
-        batch: images a step, of all processes; 128, with `start` and under 2,560 images 16.
+        batch: images a step, of all processes; 128, of small sets less, so that an epoch has 30 steps at least.
         lr: peak learning rate; 0.1, with `start` 0.01.
         weight_decay: on weights; norms and biases have none.
         label_smoothing: 0 to 0.9.
         warmup: part of the steps, 0 to 0.9, in which the rate rises; then a cosine.
         crop: pixels of a random shift; 0 turns it off.
-        flip: mirror half of the images.
+        flip: mirror half of the images; None where that changes no class, as it does for digits, letters and arrows.
+        balance: weigh images by their class, so that rare classes count as much as the others.
+        patience: epochs without a better one after which the run ends; 0 goes on to the last.
         ema: decay of the averaged weights, a step.
         holdout: training images kept back to choose the best epoch.
         amp: bfloat16: "auto" (where the device has it), "bf16" or "off".
@@ -68,7 +70,9 @@ class TrainOptions:
     label_smoothing: float = Recipe.label_smoothing
     warmup: float = Recipe.warmup
     crop: int = Recipe.crop
-    flip: bool = Recipe.flip
+    flip: bool | None = None
+    balance: bool = Recipe.balance
+    patience: int = Recipe.patience
     ema: float = Recipe.ema
     holdout: int = Recipe.holdout
     amp: str = Recipe.amp
@@ -118,6 +122,7 @@ class TrainOptions:
         learned = {"epochs": 4, "lr": 0.001} if self.qat else {}
         taken = {**vars(defaults), **learned}
         values |= {name: taken[name] for name in vars(defaults) if values[name] is None}
+        values["flip"] = Recipe.flip if values["flip"] is None else values["flip"]
         return Recipe(**{**values, "amp": "off" if self.qat else self.amp})
 
     def network(self) -> dict[str, Any]:

@@ -237,7 +237,8 @@ def _written(
     )
     if not plan.world.first:
         return Outcome(card, trained, plan.folder)
-    curve = curve_png(trained.log, plan.name, trained.best_epoch)
+    counts = np.bincount(plan.dataset.train.labels)
+    curve = curve_png(trained.log, plan.name, trained.best_epoch, 100 * int(counts.max()) / int(counts.sum()))
     beside = {LOG: text_from_lines(trained.log).encode(), CURVE: curve}
     if accuracy is not None:
         classes = Classes.from_dict(accuracy["classes"])

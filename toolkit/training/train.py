@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from toolkit.lazy import needs
 from toolkit.storage.files import write_json
 from toolkit.storage.replacing import date_of
 from toolkit.training.options import PathLike, TrainingResult, TrainOptions
-from toolkit.training.recipe import FROM_NOTHING, fine_tuning_defaults
+from toolkit.training.recipe import defaults_from_nothing, fine_tuning_defaults
 from toolkit.workspace import require_name, workspace
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class _Call:
 def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, ModelImages, dict[str, Any]]:
     """A plan, the images that will calibrate and judge its model, and what is in the data."""
     from toolkit.models.checkpoint import folder_of_model, load_model
+    from toolkit.training.augment import why_not_mirrored
     from toolkit.training.session import Plan
 
     options, data = call.options, call.data
@@ -154,8 +155,12 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
     dataset, dropped = without_test_images(whole, facts["test_images_also_in_train"])
     if options.qat:
         _require_classes(start, dataset.train.classes)
-    recipe = options.recipe(FROM_NOTHING if start is None else fine_tuning_defaults(len(dataset.train)))
-    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped), whole.notes))
+    defaults = defaults_from_nothing if start is None else fine_tuning_defaults
+    recipe, notes = options.recipe(defaults(len(dataset.train))), whole.notes
+    if options.flip is None and (reason := why_not_mirrored(dataset.train)):
+        recipe = replace(recipe, flip=False)
+        notes = (*notes, f"Images are not mirrored: {reason}; `flip=True` does it all the same.")
+    call.on_data(TrainingData(facts, dropped, tuple(whole.skipped), notes))
     different = len({image.tobytes() for image in dataset.train.images_nhwc})
     images = images_from_dataset(
         dataset, ImageRecipe(data, min(options.images, different), options.seed), most_evaluation=MOST_EVALUATION
@@ -167,7 +172,7 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
         qat = fake_quantization_of_model(start, images.calibration)
     said = _for_the_card(options, data)
     said |= {"arch": None if start is not None else arch, "epochs": recipe.epochs, "batch": recipe.batch}
-    said |= {"lr": recipe.lr, "resize": _resize(options, start)}
+    said |= {"lr": recipe.lr, "flip": recipe.flip, "resize": _resize(options, start)}
     plan = Plan(
         name, arch, options.network(), dataset, recipe, device, workspace() / "models" / name, call.said(),
         start=start, world=world, tensorboard=options.tensorboard, dropped=dropped, qat=qat, options=said,
