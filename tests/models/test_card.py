@@ -59,6 +59,8 @@ def test_a_card_without_an_entry_names_it(tmp_path: Path, entry: str) -> None:
         {"weights": []},
         {"weights": {}},
         {"preprocessing": {"height": 3}},
+        {"training": -1},
+        {"training": []},
         {"accuracy": {}},
         {"accuracy": 90},
         {"accuracy": {"top1_percent": "x"}},

@@ -51,6 +51,7 @@ def command(
     run_builder: bool = typer.Option(
         False, "--run-builder", help="Run the Python that built the network: only for a bundle that you exported."
     ),
+    csv: Path | None = typer.Option(None, "--csv", metavar="FILE.csv", help="A line a runner and batch size."),
     key: Path | None = options.KEY,
     min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
@@ -77,14 +78,17 @@ def command(
     from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, red, say, show_unavailable, steps
     from toolkit.cli.options import numbers_within
-    from toolkit.storage.files import write_json
+    from toolkit.storage.files import write_bytes, write_json
     from toolkit.storage.replacing import require_replaceable
+    from toolkit.timing.latency import rows_as_csv
 
     batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
     opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
         require_replaceable(save, "run that toolkit bench saved", lambda data: b'"toolkit/bench/' in data, "save")
+    if csv is not None:
+        require_replaceable(csv, "table of toolkit bench", lambda data: data.startswith(b"runner,batch,"), "csv")
     note(f"bundle: {opened.folder}")
     with steps() as step:
         found = bench(
@@ -113,6 +117,9 @@ def command(
         say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
     if found.comparison:
         _show_comparison(found.comparison)
+    if csv is not None:
+        write_bytes(csv, rows_as_csv(found.latency).encode())
+        note(f"{csv}: {len(found.latency)} lines")
     document = found.as_dict()
     if save is not None:
         write_json(save, document)

@@ -21,7 +21,8 @@ def command(
     precision: str = typer.Option("best", "--precision", help="fp32, fp16, int8, int8-fp16, int8-cpu, or best."),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert images that do not fit."),
     resize: str | None = options.RESIZE,
-    key: Path | None = typer.Option(None, "--key", help="A public key that must have signed the bundle."),
+    key: Path | None = options.KEY,
+    min_version: int | None = options.MIN_VERSION,
 ) -> dict[str, Any]:
     """Classify image files with a bundle, on any backend, or with a model that was just trained.
 
@@ -42,7 +43,7 @@ def command(
     with steps() as step:
         found = predict(
             source, files, top=top, backend=backend, precision=precision, convert=convert, resize=resize, key=key,
-            on_step=step,
+            min_version=min_version, on_step=step,
         )  # fmt: skip
     note(f"{found.kind}: {found.model}, {found.runner}")
     rows = [

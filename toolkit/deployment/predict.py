@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -97,6 +97,7 @@ def predict(
     convert: bool = False,
     resize: str | None = None,
     key: Path | None = None,
+    min_version: int | None = None,
     on_step: Step = lambda what, done, total: None,
 ) -> Predictions:
     """Reads image files and classifies them.
@@ -105,7 +106,7 @@ def predict(
         source: a bundle's folder or tar, a model's folder, or the name of one in bundles/ or models/.
         files: PNG, JPEG, BMP or WebP files, or folders of such, which are searched through.
         top: how many labels of each.
-        backend, precision, key: as for `toolkit.load`; a model runs on PyTorch in fp32.
+        backend, precision, key, min_version: as for `toolkit.load`; a model runs on PyTorch in fp32.
         convert, resize: bring images of another size or color to the network's, as in the other commands.
         on_step: called with (what is being done, done, total).
 
@@ -114,7 +115,8 @@ def predict(
             nothing that was asked for can run.
     """
     found = _files(files)
-    kind, opened = _opened(source, backend, precision, key)
+    signed: dict[str, Any] = {"key": key, "min_version": min_version}
+    kind, opened = _opened(source, backend, precision, signed)
     with opened as net:
         fitted = partial(_fitted, shape=net.preprocessing.shape, convert=convert or resize is not None, resize=resize)
         read, pixels, unreadable = _read(found, fitted, on_step)
@@ -154,7 +156,7 @@ class _Model(AbstractContextManager["_Model"]):
         self._runner.close()
 
 
-def _opened(source: Path, backend: str, precision: str, key: Path | None) -> tuple[str, Net | _Model]:
+def _opened(source: Path, backend: str, precision: str, signed: dict[str, Any]) -> tuple[str, Net | _Model]:
     """The bundle or the model that is meant: a path as it is, a name as a bundle first."""
     named = len(source.parts) == 1 and not source.exists()
     bundle = workspace() / "bundles" / source.name if named else source
@@ -166,7 +168,7 @@ def _opened(source: Path, backend: str, precision: str, key: Path | None) -> tup
             fix="look at what there is",
         )
     if model is None or (bundle.exists() and not (bundle / CARD).is_file()):
-        return "bundle", load(bundle, backend=backend, precision=precision, key=key)
+        return "bundle", load(bundle, backend=backend, precision=precision, **signed)
     if backend not in ("auto", "torch") or precision not in ("best", "fp32"):
         raise ToolkitError(
             f"'{source}' is a model, not a bundle: it runs on torch in fp32 only",

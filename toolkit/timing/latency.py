@@ -6,10 +6,12 @@ A call takes uint8 images in host memory and returns logits in host memory, so e
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Annotated, cast
 
@@ -340,3 +342,15 @@ def phases_of(runner: TimesPhases, images_nhwc: UInt8, p50_ms: float) -> PhaseTi
     found = [runner.phases(images_nhwc) for _ in range(PHASE_CALLS)]
     h2d, gpu, d2h, enqueue = (statistics.median(part) for part in zip(*map(astuple, found), strict=True))
     return PhaseTimes(max(0.0, p50_ms - h2d - gpu - d2h), h2d, gpu, d2h, enqueue)
+
+
+def rows_as_csv(rows: Sequence[Latency]) -> str:
+    """A line a runner and batch size, RFC 4180: percentiles in milliseconds, images a second, calls."""
+    text = io.StringIO()
+    lines = csv.writer(text)
+    names = [f"{name}_ms" for name in PERCENTILES]
+    lines.writerow(["runner", "batch", *names, "images_per_s", "calls", "stable"])
+    for row in rows:
+        values = [getattr(row, name) for name in (*names, "images_per_s", "calls", "stable")]
+        lines.writerow([row.runner, row.batch, *("" if value is None else value for value in values)])
+    return text.getvalue()
