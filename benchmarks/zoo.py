@@ -165,7 +165,7 @@ files to the limits of `tests/zoo/test_zoo.py` and `tests/zoo/readers.py`.
 - export: "as module" is the graph of the module, operator by operator: its files are the same, and are not made again.
 - fp32: relative L2 of its logits from the network's own in PyTorch. Everywhere all 48 answers are the same.
 - fp16, int8, int8-fp16, int8-cpu: images of 48 that the file answers otherwise than the network. Its weights are random
-  and its answers close to each other; of trained nets see below and [int8.md](int8.md).
+  and its answers close to each other; of trained nets see below and [int8-lab.md](int8-lab.md).
 - INT8: convolutions and matrix products that are in INT8, of all that have constant weights.
 - RTX: TensorRT-RTX builds the four files that are TensorRT's.
 - reference, OpenVINO: the farthest that this reader's logits are from ONNX Runtime's on the same file, of fp32, int8

@@ -35,7 +35,7 @@ def reference_answers(model: onnx.ModelProto, images_nhwc: UInt8) -> Float32:
 
 
 def openvino_answers(model: onnx.ModelProto, images_nhwc: UInt8) -> Float32:
-    """Logits by OpenVINO on the CPU, in FP32 as the file says it, for this batch: see docs/int8.md.
+    """Logits by OpenVINO on the CPU, in FP32 as the file says it, for this batch: see docs/int8-lab.md.
 
     Raises:
         Unreadable: it fails while it rewrites the graph.
