@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[host,rtx]' --group dev --group oracles
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --group zoo --group schemas
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --group zoo --group schemas --group readers
 	@touch $@
 
 demo: $(INSTALLED)  ## Install, then export, verify, bench and report the embedded default

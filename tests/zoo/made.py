@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from tests.zoo.ways import PREPROCESSING, images
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record
-from toolkit.contracts import Float32
+from toolkit.contracts import Float32, Preprocessing, UInt8
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -30,19 +30,22 @@ class Made:
     record: Record
 
 
-def made_of(graph: onnx.ModelProto) -> Made:
-    """Measured and quantized as `toolkit export --int8 --fp16` does."""
-    record = ranges_from_images(graph, images(), PREPROCESSING, method="minmax")
+def made_of(
+    graph: onnx.ModelProto, images_nhwc: UInt8 | None = None, preprocessing: Preprocessing = PREPROCESSING
+) -> Made:
+    """Measured, on the zoo's images by default, and quantized as `toolkit export --int8 --fp16` does."""
+    calibrating = images() if images_nhwc is None else images_nhwc
+    record = ranges_from_images(graph, calibrating, preprocessing, method="minmax")
     require_fits_fp16(graph, record.largest)
     int8, small = (qdq_from_ranges(graph, record, int8_weights=stored) for stored in (False, True))
     halves = {"fp16": fp16_from_onnx(graph), "int8-fp16": fp16_from_onnx(small)}
     return Made({"fp32": graph, "int8": int8, "int8-cpu": cpu_from_ranges(graph, record), **halves}, record)
 
 
-def answers_of(model: onnx.ModelProto, optimize: bool = True) -> Float32:
-    """ONNX Runtime's logits for the zoo's images."""
+def answers_of(model: onnx.ModelProto, optimize: bool = True, images_nhwc: UInt8 | None = None) -> Float32:
+    """ONNX Runtime's logits, for the zoo's images by default."""
     with OrtRunner(model.SerializeToString(), optimize=optimize, threads=1) as runner:
-        logits: Float32 = runner.logits(images())
+        logits: Float32 = runner.logits(images() if images_nhwc is None else images_nhwc)
     return logits
 
 

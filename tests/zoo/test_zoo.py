@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests.zoo.made import Made, answers_of, form_of, made_of
+from tests.zoo.readers import READ_ALIKE, UNREADABLE, readings_of
+from tests.zoo.walk import walked
 from tests.zoo.ways import NETS, REFUSED, WAYS, graph_of, images, settled
 from toolkit.compare.parity import relative_l2
 from toolkit.engine.engine_from_onnx import engine_from_onnx
@@ -26,6 +28,7 @@ FAST = ("vgg", "resnet-a", "shufflenet-v2", "vit", "cbam")  # as modules
 # The relative L2 that a file may be away from the network, and the share of images that it must answer as that does.
 LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8-fp16": (0.12, 0.85),
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
+PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")  # for TensorRT
 MATRIX = [
     *(pytest.param(net, ("module",), id=net) for net in FAST),
     *(pytest.param(net, WAYS[net in FAST :], id=f"{net}-every-way", marks=pytest.mark.slow) for net in NETS),
@@ -53,8 +56,9 @@ def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
             seen.add(form)
             found = made(net) if way == "module" else made_of(graph)
             _require_right(net, way, found)
-            if RTX:
-                _require_builds(found, tmp_path)
+            _require_read_alike(net, way, found)
+            if RTX:  # what another exporter words otherwise is in the file with every kind of node
+                _require_builds(found, tmp_path, PRECISIONS if way == "module" else PRECISIONS[-1:])
 
 
 def _require_near(net: str, way: str, precision: str, model: onnx.ModelProto) -> None:
@@ -76,8 +80,18 @@ def _require_right(net: str, way: str, found: Made) -> None:
     assert set(scales_from_cache(cache_from_ranges(found.files["fp32"], found.record))) >= set(found.record.amax)
 
 
-def _require_builds(found: Made, folder: Path) -> None:
-    for precision in ("fp32", "fp16", "int8", "int8-fp16"):
+def _require_read_alike(net: str, way: str, found: Made) -> None:
+    for precision, model in found.files.items():
+        plain = answers_of(model, optimize=False)
+        for name, reading in readings_of(model, images(), plain).items():
+            if reading.failed:
+                assert (net, precision) in UNREADABLE, f"{way} {precision}: {name} fails in {reading.failed}"
+            else:
+                assert reading.within(READ_ALIKE[precision]), f"{way} {precision}: {name} {reading}"
+
+
+def _require_builds(found: Made, folder: Path, precisions: tuple[str, ...]) -> None:
+    for precision in precisions:
         (folder / "model.onnx").write_bytes(found.files[precision].SerializeToString())
         engine = engine_from_onnx(folder / "model.onnx", folder / "model.plan", batch=(1, 4, 8))
         assert engine.path.stat().st_size > 1000
@@ -106,3 +120,10 @@ def test_sensitivity_measures_every_layer_alone(net: str) -> None:
 def test_the_zoo_has_thirty_families_whose_images_get_different_answers() -> None:
     assert len(NETS) >= 30
     assert all(len(set(settled(net).answers.argmax(1))) >= 5 for net in ("vgg", "vit", "mlp", "gru", "odds"))
+
+
+@pytest.mark.parametrize("net", ["shufflenet-v2", pytest.param("vit", marks=pytest.mark.slow)])
+def test_calibrate_export_and_verify_end_well(net: str, workspace: Path) -> None:
+    judged = walked(net, workspace)
+    assert judged.ok, judged.likely_causes
+    assert len(judged.passed) == len(LIMITS)

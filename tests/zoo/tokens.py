@@ -104,7 +104,7 @@ class Mixer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches, self.blocks = nn.Conv2d(3, 24, 8, 8), nn.Sequential(MixerBlock(16, 24), MixerBlock(16, 24))
+        self.patches, self.blocks = nn.Conv2d(3, 24, 8, 8), MixerBlock(16, 24)
         self.fc = nn.Linear(24, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class ConvMixerBlock(nn.Module):
 def convmixer() -> nn.Module:
     """Patches are all you need."""
     stem = nn.Conv2d(3, 16, 4, 4), nn.GELU(), nn.BatchNorm2d(16)
-    return Classifier(nn.Sequential(*stem, ConvMixerBlock(16), ConvMixerBlock(16)), 16)
+    return Classifier(nn.Sequential(*stem, ConvMixerBlock(16)), 16)
 
 
 class NextBlock(nn.Module):
@@ -150,8 +150,8 @@ class NextBlock(nn.Module):
 
 
 def convnext() -> nn.Module:
-    """Two blocks behind patches."""
-    return Classifier(nn.Sequential(nn.Conv2d(3, 24, 4, 4), NextBlock(24), NextBlock(24)), 24)
+    """One block behind patches."""
+    return Classifier(nn.Sequential(nn.Conv2d(3, 24, 4, 4), NextBlock(24)), 24)
 
 
 class Recurrent(nn.Module):

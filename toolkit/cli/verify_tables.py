@@ -219,6 +219,6 @@ def _conclusion(found: Verification) -> None:
     elif found.likely_causes:
         say(red("The answers are near enough, but not from what they should be."))
     elif found.undecided:
-        say("What was measured reaches the gate; with --strict, undecided is no success.")
+        say("What was measured reaches the gate; with --strict, undecided is no success. Next: ", bold("toolkit bench"))
     else:
         say(green("Every runner is still the same model."), " Next: ", bold("toolkit bench"))
