@@ -101,7 +101,8 @@ $(TOOLS):
 
 constraints: $(TOOLS)  ## constraints-ci.txt anew: every package of the venv, with the hashes of its files
 	$(COMPILE) pyproject.toml --extra host --extra rtx --extra sign --group dev --group oracles -o constraints-ci.txt
-	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas --no-deps >> constraints-ci.txt
+	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas \
+		--group pyproject.toml:readers --no-deps >> constraints-ci.txt
 
 hashed: $(TOOLS)  ## The venv from constraints-ci.txt alone: whatever has another hash is refused
 	$(PYTHON) -m venv $(VENV)
