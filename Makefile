@@ -87,6 +87,7 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff format .
 
 faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, and count what survives: 10 minutes
+	@mkdir -p bundles
 	$(BIN)/python benchmarks/faults --keep bundles/faults.json > /dev/null
 
 fuzz: $(INSTALLED)  ## Mutated files for everything that reads files of strangers: SECONDS=600 each
@@ -101,12 +102,13 @@ $(TOOLS):
 
 constraints: $(TOOLS)  ## constraints-ci.txt anew: every package of the venv, with the hashes of its files
 	$(COMPILE) pyproject.toml --extra host --extra rtx --extra sign --group dev --group oracles -o constraints-ci.txt
-	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas --no-deps >> constraints-ci.txt
+	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas \
+		--group pyproject.toml:readers --no-deps >> constraints-ci.txt
 
 hashed: $(TOOLS)  ## The venv from constraints-ci.txt alone: whatever has another hash is refused
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement constraints-ci.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $(INSTALLED)
 
 audit: $(TOOLS)  ## Known holes in the packages of constraints-ci.txt (asks pypi.org)

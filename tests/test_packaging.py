@@ -82,7 +82,11 @@ def test_ci_installs_what_constraints_name_each_with_a_hash() -> None:
     entries = re.findall(r"^([\w.-]+)==(\S+)(.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)", text, re.MULTILINE)
     assert len(entries) == len(re.findall(r"^[\w.-]+==", text, re.MULTILINE)) > 80
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    assert {name: version for name, version, _ in entries if name in pinned} == pinned
+    both = {
+        name: version for name, version, _ in entries if name in pinned
+    }  # the pages are built by packages of their own
+    assert both == {name: pinned[name] for name in both}
+    assert {"torch", "onnx", "onnxruntime", "safetensors", "pillow"} <= both.keys()
 
 
 def test_the_sdist_holds_what_builds_the_wheel_and_the_pages(built: tuple[Path, Path]) -> None:

@@ -33,6 +33,29 @@ def test_a_name_is_a_bundle_first_and_a_models_card_is_asked_for(toolkit: Toolki
     assert "class by class" in bundle.text
 
 
+def test_a_tolerance_beside_the_gate_counts_logits(toolkit: Toolkit) -> None:
+    words = (
+        "verify",
+        "bundles/tiny",
+        "--backend",
+        "ort",
+        "--precision",
+        "fp32,int8",
+        "--data",
+        "set.npz",
+        "--gate",
+        "0",
+    )
+    strict = toolkit(*words, "--atol", "1e-7")
+    assert strict.code == 1
+    assert strict.document["beyond"]["ort fp32"] == 0
+    assert strict.document["beyond"]["ort int8"] > 0
+    assert "Beyond --atol and --rtol: ort int8" in strict.text
+    loose = toolkit(*words, "--atol", "100", "--rtol", "1")
+    assert (loose.code, loose.document["beyond"]) == (0, {"ort fp32": 0, "ort int8": 0})
+    assert "beyond" not in toolkit(*words).document
+
+
 def test_a_bundle_that_is_not_there_is_said_with_the_one_that_was_meant(toolkit: Toolkit) -> None:
     answer = toolkit("bench", "bundles/tinny")
     assert "there is no bundle 'bundles/tinny'" in answer.text

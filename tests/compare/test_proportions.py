@@ -59,3 +59,9 @@ def test_mcnemar_of_six_against_none_is_one_in_thirty_two() -> None:
 def test_mcnemar_does_not_overflow_on_large_counts() -> None:
     assert mcnemar_exact_p(50_000, 50_000) == 1.0
     assert mcnemar_exact_p(49_000, 51_000) == pytest.approx(2.5e-10, rel=0.1)  # normal tail: z = 6.32
+
+
+def test_none_and_all_reach_the_ends_exactly() -> None:
+    for trials in range(1, 2000):
+        assert wilson_interval(trials, trials)[1] == 1.0
+        assert wilson_interval(0, trials)[0] == 0.0

@@ -12,6 +12,8 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from toolkit.calibration.ranges import ranges_from_images
+from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Preprocessing
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.edit import attributes
@@ -19,6 +21,7 @@ from toolkit.graph.fp16 import PREPROCESS, fp16_from_onnx
 from toolkit.graph.from_torch import onnx_from_torch
 from toolkit.models.resnet import Classifier
 from toolkit.models.user_network import classifier_of
+from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 
@@ -169,3 +172,24 @@ def test_a_shared_convolution_keeps_one_weight() -> None:
 def test_attributes_are_python_values() -> None:
     node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
     assert attributes(node) == {"axes": [2, 3], "keepdims": 0}
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_an_average_whose_windows_reach_beyond_its_padding_is_the_same_in_every_file(pad: int) -> None:
+    torch.manual_seed(0)
+    net = _classifier(
+        Written(lambda net, x: _pooled(net, net.again(functional.avg_pool2d(x.relu(), 3, 2, pad, ceil_mode=True))))
+    )
+    model = onnx_from_torch(net, PREPROCESSING, {})
+    (average,) = [node for node in model.graph.node if node.op_type == "AveragePool"]
+    assert not attributes(average).get("count_include_pad")
+    images = np.random.default_rng(0).integers(0, 256, (40, *PREPROCESSING.shape), np.uint8)
+    with TorchRunner(net) as torch_runner, OrtRunner(model.SerializeToString()) as ort:
+        require_same_answers(torch_runner, ort, images)
+    record = ranges_from_images(model, images, PREPROCESSING, method="minmax")
+    int8 = cpu_from_ranges(model, record).SerializeToString()
+    answers = []
+    for optimize in (True, False):
+        with OrtRunner(int8, optimize=optimize) as runner:
+            answers.append(runner.logits(images))
+    assert relative_l2(answers[1], answers[0]) < 0.01

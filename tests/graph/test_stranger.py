@@ -19,10 +19,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import ModelError
 from toolkit.exporting.user_onnx import Pixels, opened_from_file
 from toolkit.graph.stranger import trial
 from toolkit.graph.stranger.trial import require_runs
+from toolkit.verification.other import other_bundle
 
 importlib.import_module("onnx_ir.passes.common")  # takes seconds, and is no part of a refusal
 SHAPE = ("batch", 3, 8, 8)
@@ -172,6 +174,12 @@ print(next(iter(trial._children.values())).pid)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "ran").exists()
     assert not Path(f"/proc/{done.stdout.strip()}").exists()
+
+
+def test_a_file_that_a_bundle_is_compared_with_is_counted_too(tmp_path: Path) -> None:
+    bundle = bundle_from_folder(Path(__file__).parents[1] / "bundle/format-1")
+    with pytest.raises(ModelError, match="again and again"):
+        other_bundle(loop(tmp_path / "l.onnx"), bundle)
 
 
 def test_a_file_that_is_fine_is_run_as_it_is(tmp_path: Path) -> None:

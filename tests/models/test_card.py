@@ -10,6 +10,7 @@ import pytest
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
+from toolkit.lazy import requirement
 from toolkit.models.card import CARD, FORMAT, Card, card_from_folder
 
 CARD_OF_A_NET = Card(
@@ -59,6 +60,8 @@ def test_a_card_without_an_entry_names_it(tmp_path: Path, entry: str) -> None:
         {"weights": []},
         {"weights": {}},
         {"preprocessing": {"height": 3}},
+        {"training": -1},
+        {"training": []},
         {"accuracy": {}},
         {"accuracy": 90},
         {"accuracy": {"top1_percent": "x"}},
@@ -89,7 +92,7 @@ def test_a_card_of_a_newer_format_says_to_upgrade(tmp_path: Path, newer: Any) ->
     (tmp_path / CARD).write_text(_document(format=newer))
     with pytest.raises(ModelError, match="format that this version cannot read") as caught:
         card_from_folder(tmp_path)
-    assert caught.value.fix == "pip install -U trt-edge-toolkit"
+    assert caught.value.fix == f"pip install -U {requirement()}"
 
 
 def test_a_folder_without_a_card_is_no_model_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,5 +75,6 @@ def command(
     table(title_of(found), ("layer", "rel. L2", "flips"), rows)
     found = save_sensitivities(found, output)
     say(f"{output or found.folder}/sensitivity.png")
-    say(*next_export(model, context.obj, "--int8", "--max-drop", "0.1"))
+    one_flip = 100 / found.layers[0].parity.images if found.layers else 0.0  # points: less than it is no flip at all
+    say(*next_export(model, context.obj, "--int8", "--max-drop", f"{max(0.1, math.ceil(10 * one_flip) / 10):g}"))
     return found.as_dict()

@@ -36,6 +36,10 @@ def command(
     strict: bool = typer.Option(
         False, "--strict", help="The whole 95 % interval must reach the gate: too few images to decide exits 1."
     ),
+    atol: float | None = typer.Option(
+        None, "--atol", min=0, help="Beside the gate: a logit may differ by this, plus --rtol times the reference's."
+    ),
+    rtol: float | None = typer.Option(None, "--rtol", min=0, help="See --atol; as in numpy.allclose."),
     layers: bool = typer.Option(False, "--layers", help="Compare layer by layer too; name the node where they part."),
     save_worst: Path | None = typer.Option(
         None, "--save-worst", metavar="DIR", help="Write the images that flipped as one PNG sheet a runner."
@@ -93,6 +97,8 @@ def command(
             **judging,
             gate=gate,
             strict=strict,
+            atol=atol,
+            rtol=rtol,
             layers=layers,
             run_builder=run_builder,
             on_step=step,

@@ -204,6 +204,7 @@ def _undecided(found: Verification) -> None:
 
 
 def _conclusion(found: Verification) -> None:
+    beyond = {name: count for name, count in (found.beyond or {}).items() if count}
     below = [name for name, good in found.passed.items() if not good]
     for cause in found.likely_causes:
         say(red(f"likely cause: {cause.name}"), f" ({cause.where}): {cause.evidence}")
@@ -212,9 +213,12 @@ def _conclusion(found: Verification) -> None:
         say(red("A backend that was asked for cannot run here."), " Use --backend all to take those that can.")
     elif below:
         say(red(f"Below the gate: {', '.join(below)}"))
+    elif beyond:
+        counts = ", ".join(f"{name} {count:,} logits" for name, count in beyond.items())
+        say(red("Beyond --atol and --rtol"), f": {counts}")
     elif found.likely_causes:
         say(red("The answers are near enough, but not from what they should be."))
     elif found.undecided:
-        say("What was measured reaches the gate; with --strict, undecided is no success.")
+        say("What was measured reaches the gate; with --strict, undecided is no success. Next: ", bold("toolkit bench"))
     else:
         say(green("Every runner is still the same model."), " Next: ", bold("toolkit bench"))

@@ -14,7 +14,10 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
         raise ValueError(f"{successes} of {trials} is not a proportion")
     p, zz = successes / trials, z * z / trials
     center, spread = p + zz / 2, z * math.sqrt(p * (1 - p) / trials + zz / trials / 4)
-    return max(0.0, (center - spread) / (1 + zz)), min(1.0, (center + spread) / (1 + zz))
+    # Of none and of all, rounding would leave the ends a bit inside of 0 and 1: 48 of 48 would be less than 100 %.
+    low = 0.0 if successes == 0 else (center - spread) / (1 + zz)
+    high = 1.0 if successes == trials else (center + spread) / (1 + zz)
+    return max(0.0, low), min(1.0, high)
 
 
 def mcnemar_exact_p(only_a: int, only_b: int) -> float:

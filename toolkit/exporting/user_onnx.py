@@ -20,9 +20,7 @@ from toolkit.graph.answer_end import Cut
 from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
-from toolkit.graph.stranger.trial import require_runs
-from toolkit.graph.user_file import OnnxFile, onnx_from_file
-from toolkit.graph.user_runner import (
+from toolkit.graph.stranger.runner import (
     Form,
     UserRunner,
     classes_of_file,
@@ -30,6 +28,8 @@ from toolkit.graph.user_runner import (
     preprocessing_of_pixels,
     with_images,
 )
+from toolkit.graph.stranger.trial import require_runs
+from toolkit.graph.user_file import OnnxFile, onnx_from_file
 from toolkit.models.card import Card
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.version import __version__

@@ -22,8 +22,8 @@ from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, guess_open_batch, with_open_batch
 from toolkit.graph.normal.opset import OPSET, lowered, raised
 from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
+from toolkit.graph.stranger.runner import Form
 from toolkit.graph.user_file import OnnxFile
-from toolkit.graph.user_runner import Form
 
 if TYPE_CHECKING:
     import onnx

@@ -80,6 +80,12 @@ def _accuracy(value: Any) -> dict[str, Any] | None:
     return found
 
 
+def _training(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict | None):
+        raise TypeError(f"training is {said(value)}, allowed is null or an object")
+    return value
+
+
 def card_from_folder(folder: Path) -> Card:
     """Reads and checks `card.json`.
 
@@ -112,7 +118,7 @@ def card_from_folder(folder: Path) -> Card:
             preprocessing=preprocessing_from_dict(document["preprocessing"]),
             weights_sha256=str(document["weights"]["sha256"]),
             accuracy=_accuracy(document.get("accuracy")),
-            training=document.get("training"),
+            training=_training(document.get("training")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(

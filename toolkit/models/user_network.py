@@ -84,6 +84,8 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
     Raises:
         ModelError: no such builder, it fails, or the checkpoint is damaged, unsafe or of another network.
     """
+    # What is no checkpoint is refused before gigabytes of it are hashed; a bundle's is hashed before it is read.
+    sets = weights_from_checkpoint(source.checkpoint) if weights_sha256 is None else ()
     with os_errors(source.checkpoint, "read"):
         digest = sha256_of_file(source.checkpoint)
     if weights_sha256 not in (None, digest):
@@ -93,7 +95,7 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
             allowed=f"{str(weights_sha256)[:16]}...",
             fix="restore the checkpoint, or export again",
         )
-    sets = weights_from_checkpoint(source.checkpoint)
+    sets = sets or weights_from_checkpoint(source.checkpoint)
     net, build = network_from_import_path(source.builder, source.kwargs)
     return ForeignNetwork(net, digest, load_user_weights(net, sets, source.checkpoint, build, source.weights))
 

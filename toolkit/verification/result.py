@@ -12,7 +12,7 @@ from toolkit.compare.gate import UNDECIDED, Verdict, Word
 from toolkit.compare.parity import Parity, Score
 from toolkit.contracts import LabeledImages
 from toolkit.storage.documents import Document
-from toolkit.storage.hints import Apart, Flat, Items, Limits, Maybe, Percent, Sha256
+from toolkit.storage.hints import Apart, Count, Flat, Items, Limits, Maybe, Percent, Sha256
 from toolkit.verification.hypotheses import Cause
 from toolkit.verification.layers import Layers
 
@@ -110,6 +110,8 @@ class Verification(Document):
         sources: each step from the fp32 model to a runner, alone: quantization error and backend error apart.
         classes: by runner, each class by itself: recall, precision, confusion.
         vanished: by runner, classes that its reference finds and it never does.
+        beyond: by runner, logits that are further from its reference's than atol + rtol * |reference|, where either was
+            given; any at all is not ok.
         likely_causes: named faults; any at all is not ok.
         not_checked: what could not be looked at here, with the reason.
         layers: what was found layer by layer, where that was asked for.
@@ -141,6 +143,7 @@ class Verification(Document):
     unavailable: dict[str, str]
     classes: Maybe[dict[str, Classes]] = None
     vanished: Maybe[dict[str, tuple[str, ...]]] = None
+    beyond: Maybe[dict[str, Count]] = None
     sheets: Maybe[tuple[Path, ...]] = None
     judged: Apart[LabeledImages | None] = None
     missing: Apart[bool] = False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle, require_precisions
@@ -46,6 +49,8 @@ def verify(
     images: int | None = None,
     gate: float = GATE,
     strict: bool = False,
+    atol: float | None = None,
+    rtol: float | None = None,
     layers: bool = False,
     convert: bool = False,
     skip_bad: bool = False,
@@ -63,6 +68,8 @@ def verify(
         data, images, convert, skip_bad, resize: which images judge, see `evaluation_images`.
         gate: least top-1, in percent of the reference's.
         strict: the whole interval must reach the gate: too few images to decide is then no success.
+        atol, rtol: beside the gate, how far a logit may be from the reference's: atol + rtol * |reference|, as in
+            numpy.allclose; one that is not given counts as 0.
         layers: compare layer by layer too, see `toolkit.verification.layers`.
         run_builder: import and call the Python that built the network, see `open_runners`.
         runners: runners of your own, judged beside the others by a name such as "camera int8"; left open.
@@ -74,6 +81,8 @@ def verify(
     """
     if not (isinstance(gate, int | float) and 0 <= gate <= 100):  # NaN would let everything pass
         raise ToolkitError("gate is no part of the reference's right answers", found=gate, allowed="0 to 100 percent")
+    if any(value is not None and not (value >= 0 and math.isfinite(value)) for value in (atol, rtol)):
+        raise ToolkitError("a tolerance is no finite number", found=f"`atol={atol}`, `rtol={rtol}`", allowed="0 and up")
     if layers:
         with needs("compare layers"):  # a device has no onnx: said before minutes of work, not behind them
             import onnx  # noqa: F401
@@ -109,9 +118,10 @@ def verify(
         unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
     classes = _classes(answers, [reference, *against.values(), *against], judged, first.labels)
     passed = {str(name): pair.verdict.holds(strict) for name, pair in pairs.items()}
+    beyond = None if atol is None and rtol is None else _beyond(answers, against, atol or 0.0, rtol or 0.0)
     missing = bool(unavailable) and names_of(backends) != ALL
     return Verification(
-        ok=all(passed.values()) and not missing and not causes,
+        ok=all(passed.values()) and not missing and not causes and not any((beyond or {}).values()),
         bundle=first.folder.resolve(),
         other=None if other is None else Path(other).resolve(),
         model=first.model,
@@ -132,6 +142,7 @@ def verify(
         unavailable={str(name): reason for name, reason in unavailable.items()},
         classes={str(name): found for name, found in classes.items()},
         vanished=_vanished(classes, against),
+        beyond=beyond,
         judged=judged,
         missing=missing,
     )
@@ -147,6 +158,14 @@ def _vanished(classes: Mapping[RunnerId, Classes], against: Mapping[RunnerId, Ru
     """By runner, the classes that its reference finds and it never does; runners without any are left out."""
     every = {str(name): tuple(classes_that_vanish(classes[other], classes[name])) for name, other in against.items()}
     return {name: sentences for name, sentences in every.items() if sentences}
+
+
+def _beyond(answers: Answers, against: Mapping[RunnerId, RunnerId], atol: float, rtol: float) -> dict[str, int]:
+    """By runner, how many logits are beyond the tolerance; one that is not finite always is."""
+    return {
+        str(name): int((~np.isclose(answers[name], answers[other], rtol=rtol, atol=atol)).sum())
+        for name, other in against.items()
+    }
 
 
 def _with_reference(

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.graph.edit import attributes, dims_of, drop_attribute, drop_unread_initializers, set_nodes
+from toolkit.graph.edit import (
+    add_constants,
+    attributes,
+    dims_of,
+    drop_attribute,
+    drop_unread_initializers,
+    set_nodes,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -25,10 +32,12 @@ def tidied(model: onnx.ModelProto) -> None:
 
     A mean over height and width becomes GlobalAveragePool, which every TensorRT reads alike and fuses. HardSwish
     becomes x * HardSigmoid(x), because it is not among TensorRT 8's operators (onnx-tensorrt, docs/operators.md).
+    An average that counts its padding has it as a Pad, where windows reach beyond that.
     """
     graph = model.graph
     _pools_for_means(graph, dims_of(model))
     _sigmoids_for_swishes(graph)
+    _pads_that_averages_count(graph)
     drop_unread_initializers(graph)
 
 
@@ -91,6 +100,31 @@ def _sigmoids_for_swishes(graph: Any) -> None:
         name = f"{scope}/HardSigmoid"
         nodes.append(helper.make_node("HardSigmoid", [node.input[0]], [gate], name, alpha=1 / 6, beta=0.5))
         nodes.append(helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{scope}/Mul"))
+    set_nodes(graph, nodes)
+
+
+def _pads_that_averages_count(graph: Any) -> None:
+    """Of windows that reach beyond the padding (`ceil_mode`) only what is there counts: PyTorch and ONNX say so.
+
+    ONNX Runtime 1.32's INT8 kernel divides by the whole window where `count_include_pad` is set too. With the padding
+    as a node of its own nothing else is left to count.
+    """
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        facts = attributes(node)
+        if node.op_type == "AveragePool" and facts.get("ceil_mode") and facts.get("count_include_pad"):
+            pads = list(facts.get("pads", []))
+            drop_attribute(node, "count_include_pad", "pads")
+            if any(pads):
+                sides, padded = len(pads) // 2, f"{node.output[0]}_padded"
+                whole = np.array([0, 0, *pads[:sides], 0, 0, *pads[sides:]], np.int64)
+                add_constants(graph, {f"{padded}_pads": whole})
+                scope = node.name.rpartition("/")[0]
+                nodes.append(helper.make_node("Pad", [node.input[0], f"{padded}_pads"], [padded], f"{scope}/Pad"))
+                node.input[0] = padded
+        nodes.append(node)
     set_nodes(graph, nodes)
 
 

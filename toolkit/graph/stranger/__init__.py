@@ -1,1 +1,1 @@
-"""What an ONNX file from elsewhere may ask of this machine: counted first, then tried where it does no harm."""
+"""An ONNX file from elsewhere: what it may ask of this machine is counted, then tried elsewhere, then run."""
