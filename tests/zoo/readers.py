@@ -74,7 +74,7 @@ COUNTS: Mapping[str, int] = {"reference": 4, "openvino": 48}  # images; the firs
 # FP16 is rounded where a reader likes to, and then a step of int8 is another one; nets here are small and untrained.
 READ_ALIKE = {
     "fp32": Limit(1e-4, 1.0),
-    "fp16": Limit(0.015, 0.95),
+    "fp16": Limit(0.03, 0.95),
     "int8": Limit(0.02, 1.0),
     "int8-cpu": Limit(0.02, 1.0),
     "int8-fp16": Limit(0.12, 0.85),
