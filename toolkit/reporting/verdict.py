@@ -140,7 +140,7 @@ def _speed(evidence: Evidence, choice: Choice) -> str:
     if ratio is None:
         return f"runs in {call}"
     if is_vague(evidence, choice):
-        return f"runs in {call}, too unsteady here to say how much faster than fp32"
+        return f"runs in {call} (too unsteady here to say how much faster than fp32)"
     if choice.fp32 in choice.tied:
         return f"runs no faster than fp32 that could be measured ({call})"
     faster = f"{times(ratio)} as fast" if ratio >= 1.005 else f"{times(1 / ratio)} slower"
