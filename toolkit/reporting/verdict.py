@@ -197,7 +197,8 @@ def counted_at_export(evidence: Evidence) -> str:
 
 def _not_measured(evidence: Evidence, name: str, reason: str) -> str:
     """The gist of a reason; the whole of it stands among the conditions."""
-    clauses = [part.partition(": ")[0] for part in reason.split("; ") if not part.startswith("try:")]
+    found, _, _ = reason.partition("; try:")
+    clauses = [part.partition(": ")[0] for part in found.split("; ")]
     text = f"{BACKENDS.get(name, name)} was not measured: {'; '.join(clauses)}."
     engines = evidence.manifest.get("engines") or []
     if name != "trt" or not engines:
