@@ -72,6 +72,10 @@ def test_the_demo_did_what_its_lines_say(demo: Path) -> None:
 def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TOOLKIT_WORKSPACE"}
     for line in lines:
+        if not line.startswith("toolkit "):
+            if all(shutil.which(tool) for tool in re.findall(r"\b(?:openssl|xxd)\b", line)):
+                subprocess.run(line, shell=True, cwd=clone, check=True, capture_output=True)
+            continue
         words = [sys.executable, "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
         document = json.loads(done.stdout.splitlines()[-1])

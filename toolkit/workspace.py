@@ -90,7 +90,7 @@ def bundle_names() -> list[str]:
 
 def bundle_as_typed(path: Path) -> Path:
     """A path as it is; what is none, and the name of a bundle in `bundles/`, is that one."""
-    if len(path.parts) == 1 and not path.exists() and path.name in bundle_names():
+    if len(path.parts) == 1 and is_name(path.name) and not path.exists() and path.name in bundle_names():
         return workspace() / "bundles" / path.name
     return path
 

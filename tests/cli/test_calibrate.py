@@ -65,8 +65,8 @@ def test_the_next_command_works_as_it_is_printed(
     toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path, verb: str
 ) -> None:
     file = tiny_workspace / "bundles/tiny/model.onnx"
-    for model, typed in (("tiny", ("--images", "40")), (str(file), ("--images", "40"))):
-        answer = toolkit(verb, model, *typed, "-o", tmp_path / "out")
+    for out, model in (("a", "tiny"), ("b", str(file))):
+        answer = toolkit(verb, model, "--images", "40", "-o", tmp_path / f"{out}-out")
         printed = re.search(r"Next: toolkit (export.*)$", " ".join(answer.text.split()).partition(" {")[0])
         assert printed, answer.text
         words = shlex.split(printed[1])

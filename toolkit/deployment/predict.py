@@ -23,6 +23,7 @@ from toolkit.models.card import CARD, card_from_folder
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.runner import Runner
 from toolkit.storage.documents import Document
+from toolkit.storage.files import os_errors
 from toolkit.storage.hints import Items, Probability
 from toolkit.workspace import find_in_room, workspace
 
@@ -158,7 +159,8 @@ class _Model(AbstractContextManager["_Model"]):
 
 def _opened(source: Path, backend: str, precision: str, signed: dict[str, Any]) -> tuple[str, Net | _Model]:
     """The bundle or the model that is meant: a path as it is, a name as a bundle first."""
-    named = len(source.parts) == 1 and not source.exists()
+    with os_errors(source, "read"):
+        named = len(source.parts) == 1 and not source.exists()
     bundle = workspace() / "bundles" / source.name if named else source
     model = find_in_room("models", source.name) if named else source
     if not bundle.exists() and model is None:
