@@ -186,5 +186,5 @@ def _require_same(one: Tensor, other: Tensor, what: str) -> None:
             f"the network {what}",
             found=f"logits of evaluation mode differ by {float((one - other).abs().max()):.2g}",
             allowed="the same answer for the same image, whenever and with whatever else it is asked",
-            fix="dropout and BatchNorm as modules that eval() switches, track_running_stats=True; nothing over the batch",
+            fix="dropout and BatchNorm as modules that eval() switches, track_running_stats=True; nothing over a batch",
         )
