@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +11,8 @@ from toolkit.models.card import CARD, card_from_folder
 from toolkit.storage.documents import Document
 from toolkit.storage.files import read_json
 from toolkit.storage.hints import Count, Percent
-from toolkit.workspace import MANIFEST, find_in_room, names_in_room, workspace
-
-FAULT = "cannot be read"
+from toolkit.storage.replacing import date_of
+from toolkit.workspace import MANIFEST, bundle_names, find_in_room, names_in_room, workspace
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,9 @@ class Inventory(Document):
 def inventory() -> Inventory:
     """Every model in models/ and every bundle in bundles/; what cannot be read is listed with the reason."""
     models = [folder for name in names_in_room("models") if (folder := find_in_room("models", name)) is not None]
-    bundles = sorted(path.parent for path in (workspace() / "bundles").glob(f"*/{MANIFEST}"))
+    bundles = [workspace() / "bundles" / name for name in bundle_names()]
     entries = [_model(folder) for folder in models if (folder / CARD).is_file()]
-    entries += [_bundle(folder) for folder in bundles if not folder.name.startswith(".")]
+    entries += map(_bundle, bundles)
     return Inventory(True, workspace().resolve(), tuple(entries))
 
 
@@ -68,7 +66,7 @@ def _model(folder: Path) -> Entry:
     accuracy = (card.accuracy if card else None) or {}
     return Entry(
         "model", folder.name, folder, _number(accuracy.get("top1_percent")), _count(accuracy.get("images")),
-        _date(folder / CARD), _bytes(folder), (), 0, fault,
+        date_of(folder / CARD), _bytes(folder), (), 0, fault,
     )  # fmt: skip
 
 
@@ -85,7 +83,7 @@ def _bundle(folder: Path) -> Entry:
     engines = manifest.get("engines")
     return Entry(
         "bundle", folder.name, folder, _number(score.get("top1_percent")), _count(score.get("images")),
-        _date(folder / MANIFEST), _bytes(folder), tuple(map(str, accuracy)),
+        date_of(folder / MANIFEST), _bytes(folder), tuple(map(str, accuracy)),
         len(engines) if isinstance(engines, list) else 0, fault,
     )  # fmt: skip
 
@@ -96,10 +94,6 @@ def _number(value: object) -> float | None:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
-
-
-def _date(file: Path) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
 
 
 def _bytes(folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -116,7 +116,7 @@ def verify(
             Evidence(bundles, judged, reference, every, answers, against, failed)
         )
         unavailable = {**opened.unavailable, **(found.unavailable if found else {})}
-    classes = _classes(answers, [reference, *against.values(), *against], judged, first.labels)
+    classes = _classes(answers, asked, judged, first.labels)
     passed = {str(name): pair.verdict.holds(strict) for name, pair in pairs.items()}
     beyond = None if atol is None and rtol is None else _beyond(answers, against, atol or 0.0, rtol or 0.0)
     missing = bool(unavailable) and names_of(backends) != ALL
@@ -149,7 +149,7 @@ def verify(
 
 
 def _classes(
-    answers: Answers, names: Sequence[RunnerId], judged: LabeledImages, labels: tuple[str, ...]
+    answers: Answers, names: Iterable[RunnerId], judged: LabeledImages, labels: tuple[str, ...]
 ) -> dict[RunnerId, Classes]:
     return {name: classes_from_answers(answers_of(answers[name]), judged.labels, labels) for name in names}
 
