@@ -125,7 +125,7 @@ def newest_bundle() -> Path:
     Raises:
         BundleError: there is none.
     """
-    manifests = [p for p in (workspace() / "bundles").glob(f"*/{MANIFEST}") if not p.parent.name.startswith(".")]
+    manifests = [workspace() / "bundles" / name / MANIFEST for name in bundle_names()]
     if not manifests:
         raise BundleError(
             "there is no bundle in this workspace",

@@ -25,7 +25,7 @@ from toolkit.runtime.runner import Runner
 from toolkit.storage.documents import Document
 from toolkit.storage.files import os_errors
 from toolkit.storage.hints import Items, Probability
-from toolkit.workspace import find_in_room, workspace
+from toolkit.workspace import bundle_as_typed, find_in_room
 
 BATCH = 64
 Step = Callable[[str, int, int], None]
@@ -161,7 +161,7 @@ def _opened(source: Path, backend: str, precision: str, signed: dict[str, Any]) 
     """The bundle or the model that is meant: a path as it is, a name as a bundle first."""
     with os_errors(source, "read"):
         named = len(source.parts) == 1 and not source.exists()
-    bundle = workspace() / "bundles" / source.name if named else source
+    bundle = bundle_as_typed(source)
     model = find_in_room("models", source.name) if named else source
     if not bundle.exists() and model is None:
         raise ToolkitError(
