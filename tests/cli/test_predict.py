@@ -59,6 +59,10 @@ def test_a_damaged_file_is_named_and_the_others_are_answered(toolkit: Toolkit, p
     assert answer.code == 1
     assert len(answer.document["images"]) == 8
     assert list(answer.document["unreadable"]) == [str(photos / "x.png")]
+    quiet = toolkit("predict", "tiny", photos, "--quiet")
+    assert quiet.code == 1
+    assert "x.png cannot be read" in "".join(quiet.text.splitlines())
+    assert "probability" not in quiet.text
 
 
 @pytest.mark.parametrize(

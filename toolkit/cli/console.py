@@ -83,8 +83,10 @@ def _line(*parts: str | Styled, style: str = "") -> Text:
 
 
 def say(*parts: str | Styled) -> None:
-    """One line for people, of texts as they stand and texts with a style."""
-    console().print(_line(*parts))
+    """One line for people, of texts as they stand and texts with a style; with --quiet what failed alone."""
+    found = console()
+    found.quiet = WANTED.quiet and not any(isinstance(part, Styled) and part.style == "red" for part in parts)
+    found.print(_line(*parts))
 
 
 def note(text: str) -> None:

@@ -33,7 +33,7 @@ def command(
 
       toolkit predict my-net photos/ --top 5 --csv answers.csv --convert
     """
-    from toolkit.cli.console import note, say, steps, table, yellow
+    from toolkit.cli.console import note, red, say, steps, table
     from toolkit.deployment.predict import HEADER, predict
     from toolkit.storage.files import write_bytes
     from toolkit.storage.replacing import require_replaceable
@@ -55,7 +55,7 @@ def command(
     if len(found.images) > MOST_SHOWN:
         note(f"{len(found.images) - MOST_SHOWN:,} more: --csv FILE.csv has them all")
     for file, reason in found.unreadable.items():
-        say(yellow(f"{file} cannot be read"), f": {reason}")
+        say(red(f"{file} cannot be read"), f": {reason}")
     if csv is not None:
         write_bytes(csv, found.as_csv().encode())
         say(f"{csv}: {len(found.images):,} lines")
