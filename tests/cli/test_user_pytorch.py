@@ -86,6 +86,7 @@ def export(toolkit: Toolkit, *words: str | Path) -> Any:
     return toolkit("export", "own_net:Net", *given, *words)
 
 
+@pytest.mark.slow
 def test_a_class_of_ones_own_becomes_a_bundle_in_every_precision(toolkit: Toolkit, own: Path) -> None:
     answer = export(toolkit, "--int8", "--fp16")
     assert answer.code == 0, answer.text
@@ -115,6 +116,7 @@ def test_what_was_measured_and_found_is_said_aloud_and_written_down(toolkit: Too
     assert decided["normalisation"].startswith("measured on the 320 training images of")
 
 
+@pytest.mark.slow
 def test_mean_std_labels_name_and_arguments_are_taken_as_given(toolkit: Toolkit, own: Path) -> None:
     net, _ = network_from_import_path("own_net:build", {"num_classes": 6, "channels": 3})
     save(own / "six.pth", calibrated(net, structured_set(64, 4, seed=3, channels=3)[0]))
@@ -141,6 +143,7 @@ def test_labels_name_the_classes_of_a_set_that_has_only_numbers(toolkit: Toolkit
     assert toolkit("verify", "b", "--backend", "ort", "--data", "plain.npz").code == 0
 
 
+@pytest.mark.slow
 def test_verify_runs_ones_own_python_only_when_it_is_told_to(toolkit: Toolkit, own: Path) -> None:
     assert export(toolkit, "--int8").code == 0
     answer = toolkit("verify", "b")
@@ -156,6 +159,7 @@ def test_verify_runs_ones_own_python_only_when_it_is_told_to(toolkit: Toolkit, o
     assert answer.code == 0
 
 
+@pytest.mark.slow
 def test_a_bundle_from_elsewhere_cannot_make_verify_run_code(toolkit: Toolkit, own: Path) -> None:
     assert export(toolkit).code == 0
     manifest = json.loads((own / "b/manifest.json").read_text())
@@ -221,6 +225,7 @@ def test_options_of_ones_own_network_are_not_swallowed_by_a_model_folder(toolkit
     )
 
 
+@pytest.mark.slow
 def test_damaged_files_are_left_out_aloud(toolkit: Toolkit, own: Path) -> None:
     from PIL import Image
 
