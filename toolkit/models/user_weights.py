@@ -20,8 +20,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from toolkit.errors import ModelError
 from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
-from toolkit.models.renaming import HARMLESS, renaming_to
-from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
+from toolkit.models.renaming import COUNTERS, HARMLESS, renaming_to
+from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, parts_alone, weight_sets, words_of_choice
 from toolkit.storage.files import open_regular, os_errors, require_size
 from toolkit.storage.limits import CHECKPOINT_BYTES, IMAGE_BYTES
 
@@ -195,7 +195,7 @@ def _loads_by_version(net: nn.Module, named: Weights) -> bool:
 
 def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: tuple[str, ...]) -> tuple[Weights, ...]:
     """The sets that hold the network, and averages of its parameters alone, completed by the first of those."""
-    whole = tuple(entry for entry in sets if _fits(entry, wanted))
+    whole = parts_alone(tuple(entry for entry in sets if _fits(entry, wanted)))
     if not whole:
         return ()
     raw = _named(whole[0], wanted)[0]
@@ -207,11 +207,15 @@ def _named(weights: Weights, wanted: dict[str, Tensor]) -> tuple[Weights, list[s
     """The same by the network's names, and in words what was done to them."""
     renaming = renaming_to(set(weights.tensors), set(wanted))
     inside, left = renaming.of_all(weights.tensors, set(wanted))
-    tensors = {name: v for name, v in inside.items() if name in wanted or not name.endswith(HARMLESS)}
+    tensors = {name: v for name, v in inside.items() if name in wanted or not _counts(name, v)}
     said = [f"without '{part}'" for part in (*renaming.wrappers, renaming.prefix) if part]
     left = [name for name in left if not name.endswith(HARMLESS)]
     said += [f"{_few(left)} left out"] if left else []
     return replace(weights, tensors=tensors, versions=renaming.of_modules(weights.versions)), said
+
+
+def _counts(name: str, value: Tensor) -> bool:
+    return name.endswith(HARMLESS) or (name in COUNTERS and value.numel() == 1)
 
 
 def _fits(weights: Weights, wanted: dict[str, Tensor]) -> bool:
