@@ -58,7 +58,9 @@ class Weights:
     @property
     def is_average(self) -> bool:
         """Whether its place says that it is a moving average of the weights."""
-        return self.averaged if self.averaged is not None else any(AVERAGES.search(part) for part in self.place.split("."))
+        return (
+            self.averaged if self.averaged is not None else any(AVERAGES.search(part) for part in self.place.split("."))
+        )
 
 
 def weight_sets(content: Any) -> tuple[Weights, ...]:
@@ -112,7 +114,9 @@ def _twins(whole: Weights) -> Iterator[Weights]:
     for prefix, part in parts.items():
         alike = sum(form == forms[prefix] for form in forms.values())
         if alike > 1 and not AVERAGES.search(prefix) and len(part) > 1:
-            versions = {n.removeprefix(f"{start}{prefix}."): v for n, v in whole.versions.items() if n.startswith(start)}
+            versions = {
+                n.removeprefix(f"{start}{prefix}."): v for n, v in whole.versions.items() if n.startswith(start)
+            }
             yield Weights(part, f"{place}{start}{prefix}", versions=versions)
 
 
@@ -257,7 +261,9 @@ def _same(one: Weights, other: Weights) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    plain = all(value.layout == torch.strided and not value.is_meta and not value.is_quantized for value in (one, other))
+    plain = all(
+        value.layout == torch.strided and not value.is_meta and not value.is_quantized for value in (one, other)
+    )
     return plain and one.dtype == other.dtype and torch.equal(one, other)
 
 
