@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.errors import ToolkitError
@@ -216,6 +216,35 @@ def test_pixels_to_255_are_the_same_model_said_otherwise(tmp_path: Path) -> None
     one, other = (opened(classifier(), tmp_path, pixels) for pixels in (PIXELS, in_255))
     assert one.preprocessing.mean == pytest.approx(other.preprocessing.mean)
     assert one.preprocessing.std == pytest.approx(other.preprocessing.std)
+
+
+class Turned(nn.Module):
+    """The batch stands second for a while: a file that is written for a batch of two has it there as a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.relu(self.conv(x)).permute(1, 0, 2, 3)
+        logits: Tensor = self.fc(maps.reshape(8, x.shape[0], -1).mean(2).t())
+        return logits
+
+
+def test_what_is_advised_for_a_batch_that_is_fixed_works(tmp_path: Path) -> None:
+    net, path = Turned().eval(), tmp_path / "theirs.onnx"
+
+    def export(**more: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names = {"input_names": ["pictures"], "output_names": ["scores"]}
+            torch.onnx.export(net, (torch.rand(2, 3, 16, 16),), path, dynamo=False, **names, **more)
+
+    export()
+    with pytest.raises(ToolkitError, match="works for a batch of 2 only") as caught:
+        opened_from_file(path, PIXELS).require_same(IMAGES)
+    export(**eval(f"dict({str(caught.value.fix).partition(': ')[2]})"))
+    opened_from_file(path, PIXELS).require_same(IMAGES)
 
 
 def _in(kind: int, model: onnx.ModelProto) -> onnx.ModelProto:

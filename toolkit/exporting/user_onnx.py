@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from toolkit.exporting.options import UserModel
 from toolkit.exporting.user_torch import labels_that_fit
 from toolkit.graph.answer_end import Cut
 from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.normal.folding import BatchError
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
 from toolkit.graph.stranger.floats import require_same_in_own_types
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import onnx
 
 FAMILY = "onnx"
+TRACED_AT = (1, 3, 4, 8, 16, 32, 64)  # batches that people trace networks at
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Opened:
             except ExportError as error:
                 if not self.form.batch:
                     raise
-                raise _baked_in(self, error.found) from error
+                raise _baked_in(self.file, self.form.batch, error.found) from error
 
     def _require_same_in_own_types(self, original: UserRunner, images_nhwc: UInt8) -> dict[str, Any]:
         assert self.file.own is not None
@@ -112,12 +115,28 @@ def _runner(opened: Opened) -> OrtRunner:
     return OrtRunner(opened.graph.SerializeToString(), label="the normalized graph")
 
 
-def _baked_in(opened: Opened, found: Any) -> ModelError:
+def _baked_in(file: OnnxFile, batch: int, found: Any) -> ModelError:
+    ends = {value.name: {0: "batch"} for value in (file.model.graph.input[0], file.model.graph.output[0])}
+    how = f": dynamic_axes={ends}" if file.exporter.startswith("pytorch") else ""
     return ModelError(
-        f"{opened.file.path} works for a batch of {opened.form.batch or 'one size'} only",
-        found=found,
-        fix="export again with a dynamic batch: dynamic_axes={'input': {0: 'batch'}, 'output': {0: 'batch'}}",
+        f"{file.path} works for a batch of {batch} only", found=found, fix=f"export again with a dynamic batch{how}"
     )
+
+
+def _asked(file: OnnxFile, form: Form) -> tuple[Form, int]:
+    """The number of classes; the batch, too, of a file that says it takes any and works with the one it was traced at.
+
+    Raises:
+        ModelError: it cannot be run, or answers with something else than a row of logits.
+    """
+    try:
+        return form, classes_of_file(file, form)
+    except ModelError:
+        for batch in () if form.batch else TRACED_AT:
+            with contextlib.suppress(ModelError):
+                only = replace(form, batch=batch)
+                return only, classes_of_file(file, only)
+        raise
 
 
 def opened_from_file(path: Path, pixels: Pixels) -> Opened:
@@ -132,8 +151,11 @@ def opened_from_file(path: Path, pixels: Pixels) -> Opened:
     scale = _scale_of(file, pixels)
     preprocessing = preprocessing_of_pixels(form, scale, pixels.mean, pixels.std, pixels.bgr)
     require_runs(path, file.model.SerializeToString(), form.shape(form.batch or 2))
-    classes = classes_of_file(file, form)
-    normalized = normalized_from_file(file, form, classes)
+    form, classes = _asked(file, form)
+    try:
+        normalized = normalized_from_file(file, form, classes)
+    except BatchError as error:
+        raise (_baked_in(file, form.batch, error.found) if form.batch else error) from error
     graph = with_preprocessing(normalized.graph, preprocessing, form.nchw)
     require_portable(graph)
     return Opened(file, form, preprocessing, classes, normalized, graph)
