@@ -4,8 +4,8 @@
 
 Every target runs in a process of its own: first the corpus, then mutations of it and of sound files, guided by coverage
 where `atheris` is installed (`pip install atheris`; one target at a time). A finding is any exception but the toolkit's
-own, a crash, more than 10 s of a processor for one file; its bytes are kept in `corpus/TARGET/` and are tried first from
-then on. Prints a table on stderr and one JSON document on stdout; exits with 1 where something was found.
+own, a crash, more than 10 s of a processor for one file; its bytes are kept in `corpus/TARGET/` and are tried first
+from then on. Prints a table on stderr and one JSON document on stdout; exits with 1 where something was found.
 """
 
 from __future__ import annotations
