@@ -94,9 +94,16 @@ def test_a_way_to_wait_for_a_gpu_that_is_not_here_is_refused(toolkit: Toolkit) -
     assert "auto, spin, block" in answer.text
 
 
-def test_threads_are_in_every_row(toolkit: Toolkit) -> None:
-    answer = toolkit("bench", *SHORT, "--threads", "2")
-    assert [row["threads"] for row in answer.document["latency"]] == [2]
+def test_iterations_are_counted_over_all_callers_and_layers_are_timed_apart(toolkit: Toolkit) -> None:
+    words = ("--callers", "2", "--iterations", "101", "--warmup", "0", "--ort-threads", "1", "--dump-profile")
+    answer = toolkit("bench", *SHORT[:-2], *words)
+    assert [(row["threads"], row["calls"]) for row in answer.document["latency"]] == [(2, 101)]
+    (profile,) = answer.document["profiles"]
+    assert sum(layer["part"] for layer in profile["layers"]) == pytest.approx(1)
+    assert "Conv" in {layer["kind"] for layer in profile["layers"]}
+    assert "none of them is TensorRT's" in answer.text or probe_driver().available
+    asked = answer.document["settings"]
+    assert (asked["iterations"], asked["warmup_s"], asked["ort_threads"]) == (101, 0, 1)
 
 
 @pytest.mark.parametrize("text", ["much", "-1%", "2000%", "nan"])
