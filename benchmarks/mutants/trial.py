@@ -137,4 +137,6 @@ def run(tests: list[str], trial: Trial) -> int:
     sys.path[:] = list(dict.fromkeys(sys.path))
     without = ("cacheprovider", "xdist", "faulthandler", "tests.leftovers")
     options = [word for name in without for word in ("-p", f"no:{name}")]
-    return pytest.main(["-q", "-m", "not slow and not gpu", "--rootdir=.", *options, *tests], plugins=[trial])
+    options += ["-m", "not slow and not gpu", "--rootdir=.", "-q"]
+    # Otherwise pytest parses a file with all its mutants for the words of a failure: a second each.
+    return pytest.main([*options, "--tb=native", *tests], plugins=[trial])
