@@ -43,6 +43,7 @@ def test_identical_logits_have_no_flips_and_no_difference() -> None:
     parity = parity_from_logits("a", "b", logits, logits.copy(), labels)
     assert (parity.flips, parity.lost, parity.gained, parity.nonfinite) == (0, 0, 0, 0)
     assert (parity.agreement_percent, parity.mcnemar_p, parity.relative_l2, parity.max_abs_dlogit) == (100, 1, 0, 0)
+    assert (parity.reference, parity.candidate) == ("a", "b")
     assert parity.reference_score == parity.candidate_score
 
 
@@ -96,6 +97,13 @@ def test_nan_on_both_sides_is_no_agreement() -> None:
     logits = np.full((3, 4), np.nan, np.float32)
     parity = parity_from_logits("a", "b", logits, logits.copy(), np.zeros(3, np.int64))
     assert (parity.flips, parity.agreement_percent) == (3, 0)
+    assert (parity.worst_cosine_image, *map(np.isnan, (parity.mean_cosine, parity.worst_cosine))) == (-1, True, True)
+
+
+def test_infinity_on_both_sides_is_no_answer_and_no_warning() -> None:
+    logits = np.full((3, 4), -np.inf, np.float32)
+    parity = parity_from_logits("a", "b", logits, logits.copy(), np.zeros(3, np.int64))
+    assert (parity.flips, parity.nonfinite, parity.relative_l2) == (3, 12, np.inf)
 
 
 def test_differences_are_measured_over_all_logits() -> None:
@@ -144,13 +152,14 @@ def test_batches_cover_every_image_once_in_order() -> None:
 
 def test_cosine_finds_the_worst_image_and_noise_is_in_decibels() -> None:
     expected, labels = _random(2)
-    got = expected.copy()
-    got[7] = -got[7]
-    parity = parity_from_logits("a", "b", expected, got, labels)
-    assert parity.worst_cosine_image == 7
-    assert parity.worst_cosine == pytest.approx(-1)
-    assert parity.mean_cosine == pytest.approx(1 - 2 / len(labels))
-    assert parity.snr_db == pytest.approx(-20 * np.log10(parity.relative_l2))
+    for worst in (0, 7):
+        got = expected.copy()
+        got[worst] = -got[worst]
+        parity = parity_from_logits("a", "b", expected, got, labels)
+        assert parity.worst_cosine_image == worst
+        assert parity.worst_cosine == pytest.approx(-1)
+        assert parity.mean_cosine == pytest.approx(1 - 2 / len(labels))
+        assert parity.snr_db == pytest.approx(-20 * np.log10(parity.relative_l2))
 
 
 def test_equal_logits_have_a_cosine_of_one_and_no_noise() -> None:
