@@ -175,7 +175,7 @@ def relative_l2(expected: Float32, got: Float32) -> float:
     """
     a, b = expected.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("inf")
+        return math.inf
     return _norm(b - a) / max(_norm(a), 1e-30)
 
 
