@@ -35,6 +35,8 @@ def test_a_class_that_is_never_right_and_one_without_images_are_told_apart() -> 
     assert without.warnings == ()
     assert without.per_class[2].recall_percent is None
     assert without.balanced_percent == 100
+    most = of([1] * 3 + [0], [1] * 3 + [0])
+    assert (most.majority, most.majority_percent) == ("dog", 75)
 
 
 def test_the_name_of_the_largest_class_for_every_image_is_no_classifier() -> None:
