@@ -110,7 +110,7 @@ def test_the_channel_that_is_not_normalized_is_named_with_its_figures() -> None:
     images[:4] = 255  # of each channel: mean 0.5, spread 0.5
     for mean, std, words in (
         ((0.5,) * 3, (0.5, 0.5, 1.3), ("channel 2", "0.00 and spread 0.38,")),
-        ((0.5,) * 3, (0.5, 0.16, 0.5), ("channel 1", "0.00 and spread 3.12,")),
+        ((0.5,) * 3, (0.5, 0.16, 0.5), ("channel 1", "0.00 and spread 3.13,")),
         ((0.5, 0.5, 1.3), (0.5,) * 3, ("channel 2", "mean -1.60 and spread 1.00,")),
     ):
         (reason,) = implausible_input(images, Preprocessing(16, 16, 3, mean, std))
