@@ -73,6 +73,12 @@ def test_what_is_not_counted_still_hides_no_nan() -> None:
     assert np.isnan(histogram.merged(_of(np.ones(1, np.float32))).largest)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_any_float_is_counted_as_float32(dtype: type) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float16)
+    assert _same(_of(values.astype(dtype)), _of(values.astype(np.float32)))  # type: ignore[arg-type]
+
+
 @given(ARRAYS, ARRAYS)
 def test_merging_commutes_and_changes_neither_side(a: Float32, b: Float32) -> None:
     left, right = _of(a), _of(b)
