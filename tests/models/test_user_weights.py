@@ -433,6 +433,7 @@ def hostile_checkpoints(folder: Path, net: nn.Sequential) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_a_hostile_checkpoint_is_one_error_in_two_seconds(trained: nn.Sequential, tmp_path: Path) -> None:
     for kind, path in hostile_checkpoints(tmp_path, trained).items():
