@@ -20,7 +20,7 @@ from toolkit.models.resnet import logits_alone
 
 EXAMPLE = "package.module:build, such as mynet:ResNet"
 # Two runs on the same images; convolutions may add up in another order at another batch.
-RELATIVE_TOLERANCE = 1e-4
+RELATIVE_TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-3
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 
@@ -206,7 +206,8 @@ def _size_hint(net: nn.Module, shape: tuple[int, int, int]) -> str:
 
 
 def _require_same(one: Tensor, other: Tensor, what: str) -> None:
-    if not float((one - other).abs().max()) <= RELATIVE_TOLERANCE * float(one.abs().max().clamp(min=1e-30)):
+    tolerance = HALF_TOLERANCE if torch.equal(one, one.half().to(one.dtype)) else RELATIVE_TOLERANCE
+    if not float((one - other).abs().max()) <= tolerance * float(one.abs().max().clamp(min=1e-30)):
         raise ModelError(
             f"the network {what}",
             found=f"logits of evaluation mode differ by {float((one - other).abs().max()):.2g}",
