@@ -54,6 +54,24 @@ def test_an_export_over_another_model_names_it_and_leaves_it(toolkit: Toolkit, b
     assert content(bundle) == before
 
 
+def test_ranges_of_another_network_are_replaced_only_when_that_is_said(toolkit: Toolkit, tmp_path: Path) -> None:
+    words = ("calibrate", "tiny", "--method", "minmax", "-o", tmp_path / "r")
+    assert toolkit(*words).code == 0
+    assert toolkit(*words).code == 0  # its own
+    path = tmp_path / "r/record.json"
+    record = json.loads(path.read_text())
+    images = len(record["images"])
+    record["belongs_to"]["graph_sha256"] = "0" * 64
+    for there, named in ((json.dumps(record), f"minmax of {images} images, of 20"), ('{"song": 1}', "11 bytes of 20")):
+        path.write_text(there)
+        refused(toolkit(*words), "record.json is there already", named, "--force", "--output")
+        assert path.read_text() == there
+    answer = toolkit(*words, "--force")
+    assert answer.code == 0
+    assert "replaced what was there" in " ".join(answer.text.split())
+    assert json.loads(path.read_text())["belongs_to"]["graph_sha256"] != "0" * 64
+
+
 def test_an_export_of_the_same_model_says_what_went_and_keeps_what_is_not_its_own(
     toolkit: Toolkit, bundle: Path
 ) -> None:

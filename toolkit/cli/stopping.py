@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: heard by Python where it runs, and by a thread while a library computes and hears nothing.
+"""Ctrl-C, SIGTERM and SIGHUP: heard by Python where it runs, by a thread while a library hears nothing.
 
 A handler of Python runs between two steps of Python; a call of ONNX Runtime may take minutes. The system writes each
 signal into a pipe at once: a thread reads it, and ends the process where Python has not heard it within seconds. What

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.onnx_bytes import has_external_data
 from toolkit.errors import ModelError
 from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
@@ -60,7 +61,9 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     """
     with needs("read ONNX files"):
         import onnx
-    content = content_of(path, FILE_BYTES, ModelError).data
+    read = content_of(path, FILE_BYTES, ModelError)
+    has_external_data(read, ModelError)
+    content = read.data
     try:
         model = onnx.load_from_string(content)
         if not model.graph.node:
@@ -81,8 +84,8 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     model = _in_order(path, model)
     _require_known_operators(path, model, opset)
     _require_one_tensor(path, "input", model)
-    _require_evaluation(path, model)
     _require_numbers(path, model)
+    _require_evaluation(path, model)
     _choose_output(path, model, output)
     _require_one_tensor(path, "output", model)
     drop_dead(model.graph)  # what only other outputs need would read what is called otherwise later
@@ -186,7 +189,11 @@ def _require_evaluation(path: Path, model: onnx.ModelProto) -> None:
 
 def _require_numbers(path: Path, model: onnx.ModelProto) -> None:
     """Refuses NaN in a weight; infinity is what masks are made of."""
-    for name, values in arrays_of(model.graph).items():
+    try:
+        weights = arrays_of(model.graph)
+    except (ValueError, TypeError) as error:  # as numpy says it
+        raise ModelError(f"{path} has a weight whose shape is not that of its numbers", found=error) from error
+    for name, values in weights.items():
         if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
             raise ModelError(
                 f"weight '{name}' of {path} holds NaN",
@@ -198,7 +205,10 @@ def _require_numbers(path: Path, model: onnx.ModelProto) -> None:
 def _true(constant: Any) -> bool:
     from onnx import numpy_helper
 
-    return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
+    try:
+        return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
+    except (ValueError, TypeError):  # damaged, which the checker says
+        return False
 
 
 def _choose_output(path: Path, model: onnx.ModelProto, output: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The process in which a stranger's ONNX file runs first: it counts, then runs; a line of JSON after each, or it dies."""
+"""A process in which a stranger's ONNX file runs first: it counts, then runs; a line of JSON after each, or it dies."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 # What one thread of a slow processor does in a second: a tenth of what it does on a laptop.
 MULTIPLICATIONS, NUMBERS, BYTES = 1e9, 2e7, 5e7
 WAITS = 10  # seconds on the clock for one of a processor, on a machine that has much else to do
-# Copies of weights; tensors that live at once; what a network keeps whose shapes are not known, in bytes of its input.
-FILES, TENSORS, INPUTS, UNKNOWN = 8, 16, 500, 1 << 30
+# Copies of weights; tensors that live at once; copies of the images; what is kept of shapes that are not known, in
+# bytes of the input, and at the most.
+FILES, TENSORS, COPIES, INPUTS, UNKNOWN = 8, 16, 3, 500, 1 << 30
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def _try(model: bytes, shape: list[int], dtype: str, tell: Callable[[dict[str, A
         images = max(shape[0], FEW) if shape else FEW
         image = declared.image
         seconds += images * (image.multiplications / MULTIPLICATIONS + image.numbers / NUMBERS)
-        most += int(TENSORS * images * image.largest)
+        most += int(TENSORS * images * image.largest) + COPIES * 4 * math.prod(shape)
         most += min(INPUTS * 4 * math.prod(shape), UNKNOWN) if image.unknown else 0
         _limit(seconds, most)
     tell({"much": too_much, "seconds": math.ceil(seconds), "most": most})
@@ -109,7 +110,7 @@ def _run(model: bytes, asked: list[int], dtype: str) -> dict[str, str]:
     try:
         from toolkit.runtime.ort.runner import OrtRunner
 
-        with OrtRunner(model, threads=1) as runner:
+        with OrtRunner(model, threads=1, label="the file") as runner:
             shape = _shape(runner.session.get_inputs()[0].shape, asked)
             runner.session.run(runner.outputs[:1], {runner.input: np.zeros(shape, dtype)})
     except MemoryError as error:

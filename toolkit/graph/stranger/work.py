@@ -99,8 +99,8 @@ def _counted(bare: Any, shape: list[int]) -> Work:
         for dim, size in zip(entry.dim, shape, strict=True):
             dim.dim_value = dim.dim_value if dim.dim_value > 0 and dim is not entry.dim[0] else size
     graph = shape_inference.infer_shapes(bare, data_prop=True).graph
-    known: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    works = list(_works(graph, known, math.prod(shape)))
+    weights: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    works = list(_works(graph, {}, weights, math.prod(shape)))
     return Work(
         sum(work.multiplications for work in works if not work.unknown)
         + min(sum(work.multiplications for work in works if work.unknown), GUESSED_MULTIPLICATIONS),
@@ -110,10 +110,10 @@ def _counted(bare: Any, shape: list[int]) -> Work:
     )
 
 
-def _works(graph: Any, known: dict[str, Shape], pixels: int) -> Iterator[Work]:
+def _works(graph: Any, known: dict[str, Shape], weights: dict[str, Shape], pixels: int) -> Iterator[Work]:
     """Of every node, in branches too."""
     values = [value for side in (graph.input, graph.value_info, graph.output) for value in side]
-    known = known | {value.name: dims for value in values if (dims := _dims(value.type)) is not None}
+    known = known | weights | {value.name: dims for value in values if (dims := _dims(value.type)) is not None}
     for node in graph.node:
         ins, outs = ([known.get(name) for name in names if name] for names in (node.input, node.output))
         made = [math.prod(shape) for shape in outs if shape is not None]
@@ -121,11 +121,11 @@ def _works(graph: Any, known: dict[str, Shape], pixels: int) -> Iterator[Work]:
         if made and len(made) == len(outs):
             yield Work(_multiplications(node, ins, made[0]), numbers, 4 * max(made))
         else:
-            weights = [math.prod(known[name]) for name in node.input[1:] if name in known]
-            yield Work(pixels * sum(weights), numbers, 4 * max(made, default=0), True)
+            own = sum(math.prod(weights[name]) for name in node.input if name in weights)
+            yield Work(pixels * own, numbers, 4 * max(made, default=0), True)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _works(attribute.g, known, pixels)
+                yield from _works(attribute.g, known, weights, pixels)
 
 
 def _multiplications(node: Any, ins: list[Shape | None], made: int) -> float:
