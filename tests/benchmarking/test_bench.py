@@ -80,6 +80,7 @@ def on_ort() -> Benchmark:
     )
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_a_frozen_value_whose_document_has_the_published_schema(on_ort: Benchmark) -> None:
     document = _valid(on_ort)
     assert document["schema"] == "toolkit/bench/1"
@@ -99,6 +100,7 @@ def test_opening_and_the_first_call_are_measured_apart(on_ort: Benchmark) -> Non
     assert on_ort.latency[0].why_null["phases"] == "it runs on the host, or does not time its parts"
 
 
+@pytest.mark.slow
 def test_graph_both_measures_each_with_and_without_and_closes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[_OnDevice] = []
 
@@ -120,8 +122,8 @@ def test_a_gpu_gets_a_stream_for_each_caller_unless_told_otherwise(monkeypatch: 
     made = _OnDevice()
     monkeypatch.setitem(OPENERS, "ort", lambda bundle, precision: made)
     asked = {"backends": "ort", "precisions": "fp32", "batches": (1,), "seconds": 0.05}
-    assert toolkit.bench(BUNDLE, threads=3, **asked).settings.streams == made.streams == 3  # type: ignore[arg-type]
-    assert toolkit.bench(BUNDLE, threads=3, streams=2, **asked).settings.streams == made.streams == 2  # type: ignore[arg-type]
+    assert toolkit.bench(BUNDLE, callers=3, **asked).settings.streams == made.streams == 3  # type: ignore[arg-type]
+    assert toolkit.bench(BUNDLE, callers=3, streams=2, **asked).settings.streams == made.streams == 2  # type: ignore[arg-type]
     with pytest.raises(ToolkitError, match="streams"):
         toolkit.bench(BUNDLE, streams=0, **asked)  # type: ignore[arg-type]
 
@@ -147,7 +149,17 @@ def test_asking_for_graphs_where_there_are_none_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batches": ()}, {"batches": (0,)}, {"seconds": 0.0}, {"threads": 0}, {"rate_hz": -1.0}]
+    "wrong",
+    [
+        {"batches": ()},
+        {"batches": (0,)},
+        {"seconds": 0.0},
+        {"callers": 0},
+        {"iterations": 0},
+        {"ort_threads": -1},
+        {"warmup_s": -1.0},
+        {"rate_hz": -1.0},
+    ],
 )
 def test_what_cannot_be_measured_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ToolkitError, match=f"{next(iter(wrong))} cannot be measured with"):
@@ -161,6 +173,7 @@ def test_energy_where_there_is_no_meter_is_null_with_a_reason() -> None:
     _valid(found)
 
 
+@pytest.mark.slow
 def test_another_bundle_is_measured_in_the_same_rounds() -> None:
     found = toolkit.bench(
         BUNDLE, backends="ort", precisions="fp32", batches=(1,), seconds=0.2, against=BUNDLE, max_regression=1.0
@@ -183,7 +196,7 @@ def test_another_bundle_is_measured_in_the_same_rounds() -> None:
 def test_a_saved_run_of_this_device_is_compared_and_any_other_is_refused(on_ort: Benchmark, tmp_path: Path) -> None:
     path = tmp_path / "before.json"
     write_json(path, on_ort.as_dict())
-    before, load = baseline_from_file(path), (1, None)
+    before, load = baseline_from_file(path), (1, None, 0)
     require_comparable(before, on_ort.device, on_ort.model, on_ort.weights_sha256, load)
     other = dataclasses.replace(on_ort.device, gpu="Orin")
     with pytest.raises(ToolkitError, match="measured on another device") as refused:
@@ -192,8 +205,8 @@ def test_a_saved_run_of_this_device_is_compared_and_any_other_is_refused(on_ort:
     with pytest.raises(ToolkitError, match="measured with another model"):
         require_comparable(before, on_ort.device, on_ort.model, "f" * 64, load)
     with pytest.raises(ToolkitError, match="measured under another load") as refused:
-        require_comparable(before, on_ort.device, on_ort.model, on_ort.weights_sha256, (2, 500.0))
-    assert refused.value.allowed == "2 threads, 500 calls a second"
+        require_comparable(before, on_ort.device, on_ort.model, on_ort.weights_sha256, (2, 500.0, 4))
+    assert refused.value.allowed == "2 callers, 500 calls a second, 4 threads of ONNX Runtime"
     names = list(on_ort.runners)
     require_same_runners(before, names, (1, 3))
     with pytest.raises(ToolkitError, match="another set of runners") as refused:

@@ -54,6 +54,7 @@ def test_an_export_over_another_model_names_it_and_leaves_it(toolkit: Toolkit, b
     assert content(bundle) == before
 
 
+@pytest.mark.slow
 def test_ranges_of_another_network_are_replaced_only_when_that_is_said(toolkit: Toolkit, tmp_path: Path) -> None:
     words = ("calibrate", "tiny", "--method", "minmax", "-o", tmp_path / "r")
     assert toolkit(*words).code == 0
@@ -72,6 +73,7 @@ def test_ranges_of_another_network_are_replaced_only_when_that_is_said(toolkit: 
     assert json.loads(path.read_text())["belongs_to"]["graph_sha256"] != "0" * 64
 
 
+@pytest.mark.slow
 def test_an_export_of_the_same_model_says_what_went_and_keeps_what_is_not_its_own(
     toolkit: Toolkit, bundle: Path
 ) -> None:
@@ -88,6 +90,7 @@ def test_an_export_of_the_same_model_says_what_went_and_keeps_what_is_not_its_ow
     assert "notes.txt" not in json.loads((bundle / "manifest.json").read_text())["files"]
 
 
+@pytest.mark.slow
 def test_no_output_is_written_over_what_the_command_did_not_write(
     toolkit: Toolkit, bundle: Path, tmp_path: Path
 ) -> None:

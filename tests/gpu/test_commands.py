@@ -56,7 +56,7 @@ def test_bench_measures_the_engines_of_a_bundle(bundle: Path) -> None:
 
 
 def test_bench_with_many_callers_measures_the_engines(bundle: Path) -> None:
-    words = ("--backend", "trt", "--batch", "1", "--seconds", "0.2", "--threads", "8")
+    words = ("--backend", "trt", "--batch", "1", "--seconds", "0.2", "--callers", "8")
     assert document("bench-8-threads", "bench", str(bundle), *words)["ok"]
 
 

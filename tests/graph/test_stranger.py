@@ -187,6 +187,7 @@ def expanded(path: Path) -> Path:
     return saved(path, nodes, constants=constants)
 
 
+@pytest.mark.slow
 def test_what_is_not_counted_beforehand_dies_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

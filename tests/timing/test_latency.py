@@ -62,6 +62,23 @@ def test_a_steady_runner_is_measured_exactly() -> None:
     assert latency.quantiles_ms == pytest.approx([125] * 101)
 
 
+@pytest.mark.parametrize(("iterations", "rounds"), [(1, 1), (7, 7), (25, 10)])
+def test_so_many_iterations_are_measured_whatever_they_take(iterations: int, rounds: int) -> None:
+    clock = _Clock()
+    runner = _Timed("a", clock, lambda call: 100.0, [])
+    (latency,) = bench({"a": runner}, IMAGES, (1,), iterations=iterations, warmup_s=0, clock=clock)
+    assert (latency.calls, len(latency.round_medians_ms)) == (iterations, max(rounds, 1))
+    assert latency.warmup_calls == WARM
+
+
+def test_it_warms_up_for_as_long_as_it_is_told() -> None:
+    clock = _Clock()
+    (latency,) = bench(
+        {"a": _Timed("a", clock, lambda call: 0.01, [])}, IMAGES, (1,), seconds=1, warmup_s=3, clock=clock
+    )
+    assert latency.warmup_calls == 300
+
+
 def test_rare_slow_calls_show_in_the_tail_and_not_in_the_median() -> None:
     clock = _Clock()
     runner = _Timed("a", clock, lambda call: 0.1 if call % 10 == 9 else 0.0125, [])

@@ -19,6 +19,7 @@ MACHINE: Final = "the machine is slower"
 UNDECIDED: Final = "undecided"
 WITHIN: Final = "within the limit"
 Key = tuple[str, int]  # runner, batch
+AskedLoad = tuple[int, float | None, int]
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Baseline:
     run: Benchmark
 
     @property
-    def load(self) -> tuple[int, float | None]:
-        """Threads, and calls a second on a schedule."""
-        return self.run.settings.threads, self.run.settings.rate_hz
+    def load(self) -> AskedLoad:
+        """Callers, calls a second on a schedule, and threads of ONNX Runtime."""
+        asked = self.run.settings
+        return asked.threads, asked.rate_hz, asked.ort_threads or 0
 
     @cached_property
     def medians_ms(self) -> dict[Key, tuple[float, ...]]:
@@ -49,9 +51,7 @@ def baseline_from_file(path: Path) -> Baseline:
     return Baseline(path, Benchmark.from_dict(document, str(path), fix=fix))
 
 
-def require_comparable(
-    baseline: Baseline, device: Device, model: str, weights_sha256: str, load: tuple[int, float | None]
-) -> None:
+def require_comparable(baseline: Baseline, device: Device, model: str, weights_sha256: str, load: AskedLoad) -> None:
     """Before anything is measured.
 
     Raises:
@@ -83,8 +83,10 @@ def require_comparable(
         )
 
 
-def _load_in_words(load: tuple[int, float | None]) -> str:
-    return f"{load[0]} threads, " + ("back to back" if load[1] is None else f"{load[1]:g} calls a second")
+def _load_in_words(load: AskedLoad) -> str:
+    callers, rate_hz, ort_threads = load
+    words = f"{callers} callers, " + ("back to back" if rate_hz is None else f"{rate_hz:g} calls a second")
+    return words + (f", {ort_threads} threads of ONNX Runtime" if ort_threads else "")
 
 
 def require_same_runners(baseline: Baseline, runners: list[str], batches: tuple[int, ...]) -> None:

@@ -18,6 +18,7 @@ from toolkit.benchmarking.baseline import (
     require_comparable,
     require_same_runners,
 )
+from toolkit.benchmarking.layer_profiles import layer_profiles
 from toolkit.benchmarking.lineup import GRAPHS, Lineup
 from toolkit.benchmarking.result import Benchmark, Comparison, Graph, Settings, Wait
 from toolkit.benchmarking.warnings import Warned, warnings_of_gpu, warnings_of_host, warnings_of_rows
@@ -38,7 +39,7 @@ from toolkit.version import __version__
 
 BATCHES = (1, 8, 64)
 MAX_REGRESSION = 0.03
-MOST_THREADS, MOST_BATCH = 64, 4096  # as on the command line
+MOST_THREADS, MOST_BATCH, MOST_ORT_THREADS = 64, 4096, 1024  # as on the command line
 
 
 def bench(
@@ -48,12 +49,16 @@ def bench(
     precisions: str | Sequence[str] = "all",
     batches: Sequence[int] = BATCHES,
     seconds: float = 0.3,
-    threads: int = 1,
+    iterations: int | None = None,
+    warmup_s: float | None = None,
+    callers: int = 1,
+    ort_threads: int = 0,
     streams: int | None = None,
     rate_hz: float | None = None,
     graph: str = "on",
     wait: str = "auto",
     energy: bool = False,
+    dump_profile: bool = False,
     comparable: bool = False,
     baseline: str | os.PathLike[str] | None = None,
     against: str | os.PathLike[str] | Bundle | None = None,
@@ -68,12 +73,17 @@ def bench(
         backends: "all", or names, with commas or as a sequence; precisions likewise.
         batches: images in a call.
         seconds: most measuring time of a runner at a batch size; less where the median is known to 1 % before.
-        threads: callers at once.
-        streams: calls that an engine runs at once on a GPU; None: one for each thread. Runners on the host have none.
+        iterations: so many calls of a runner at a batch size, instead of `seconds`.
+        warmup_s: seconds of calls before each measurement; None: until they take no less than before.
+        callers: threads that call at once, each as soon as it is answered.
+        ort_threads: of one operator in ONNX Runtime on the CPU; 0: every core, as in `toolkit.load`.
+        streams: calls that an engine runs at once on a GPU; None: one for each caller. Runners on the host have none.
         rate_hz: calls a second on a schedule; a latency then counts from when its call was due. None: back to back.
         graph: "on", "off" or "both", for runners that replay a CUDA graph.
         wait: how threads wait for the GPU, in this whole process: "spin", "block" or "auto", CUDA's choice.
         energy: also measure millijoules a call where the device has a meter; about a second a row.
+        dump_profile: also time each layer, in calls made for that alone, where the engine does: TensorRT and ONNX
+            Runtime on the CPU.
         comparable: measure what a later `baseline` needs; a baseline or `against` implies it.
         baseline: a document that an earlier run saved, of the same device and model.
         against: another bundle, measured in the same rounds, for each runner that both have.
@@ -84,12 +94,12 @@ def bench(
         ToolkitError: an unknown name; a baseline of another device, model, load or set of runners.
         BackendUnavailable: nothing can run here.
     """
-    opened, load, sizes = opened_bundle(bundle), Load(threads, rate_hz), tuple(batches)
-    _require_sane(load, sizes, seconds, graph, streams, max_regression)
-    before = _checked_baseline(baseline, against, opened, load)
+    opened, load, sizes = opened_bundle(bundle), Load(callers, rate_hz), tuple(batches)
+    _require_sane(load, sizes, seconds, iterations, warmup_s, ort_threads, graph, streams, max_regression)
+    before = _checked_baseline(baseline, against, opened, load, ort_threads)
     wait_for_gpu_by(wait)
     state = MachineState()
-    lineup = Lineup(state.device_mib)
+    lineup = Lineup(state.device_mib, ort_threads)
     try:
         if energy:
             state.measure_idle()
@@ -102,7 +112,7 @@ def bench(
             lineup.open_rivals(
                 opened_bundle(against, wanted=opened.wanted.of_any_version()), opened, names, by_name, graph
             )
-        lineup.allow_streams(streams or threads)
+        lineup.allow_streams(streams or callers)
         descriptions = {str(name): runner.description for name, runner in lineup.runners.items()}
         compared = comparable or before is not None or against is not None
         images = opened.golden()[0].images_nhwc
@@ -110,7 +120,17 @@ def bench(
         named = {str(name): name for name in lineup.runners}
         fixed: dict[str, Timed] = {NAME: reference_work} if compared and against is None else {}
         measured: dict[str, Timed] = {name: lineup.runners[one] for name, one in named.items()}
-        found = measure(measured | fixed, images, sizes, seconds=seconds, load=load, paired=compared, on_progress=looks)
+        found = measure(
+            measured | fixed,
+            images,
+            sizes,
+            seconds=seconds,
+            iterations=iterations,
+            warmup_s=warmup_s,
+            load=load,
+            paired=compared,
+            on_progress=looks,
+        )
         conditions = state.conditions()
         machine = [row for row in found if row.runner in fixed]
         rows = [
@@ -118,6 +138,11 @@ def bench(
             for row in found
             if row.runner not in fixed
         ]
+        profiles, untimed = (
+            layer_profiles(opened, lineup.runners, rows, images, seconds=seconds, ort_threads=ort_threads)
+            if dump_profile
+            else (None, [])
+        )
     finally:
         state.close()
         lineup.close()
@@ -132,36 +157,51 @@ def bench(
         device=device_fingerprint(probe_driver()),
         settings=Settings(
             seconds,
-            threads,
-            streams or threads,
+            callers,
+            streams or callers,
             rate_hz,
             cast(Graph, graph),
             sizes,
             cast(Wait, wait),
             ",".join(names_of(backends)),
             ",".join(names_of(precisions)),
+            ort_threads or None,
+            iterations,
+            warmup_s,
         ),
         runners=descriptions,
         openings={str(name): opening for name, opening in lineup.openings.items()},
         latency=tuple(rows),
         machine=tuple(machine),
         conditions=conditions,
-        warnings=_warnings(rows, conditions, state, lineup, graph),
+        warnings=(*_warnings(rows, conditions, state, lineup, graph), *untimed),
         comparison=comparison,
         unavailable={str(name): reason for name, reason in lineup.unavailable.items()},
         host=conditions.host,
+        profiles=profiles,
         ok=not missing and (comparison is None or comparison.ok) and not any(row.rate_held is False for row in rows),
     )
 
 
 def _require_sane(
-    load: Load, batches: tuple[int, ...], seconds: float, graph: str, streams: int | None, max_regression: float
+    load: Load,
+    batches: tuple[int, ...],
+    seconds: float,
+    iterations: int | None,
+    warmup_s: float | None,
+    ort_threads: int,
+    graph: str,
+    streams: int | None,
+    max_regression: float,
 ) -> None:
     """What the command line refuses in its own words, for callers in Python."""
     for what, value, right in (
         ("batches", batches, bool(batches) and all(batch in range(1, MOST_BATCH + 1) for batch in batches)),
         ("seconds", seconds, 0 < seconds < float("inf")),
-        ("threads", load.threads, load.threads in range(1, MOST_THREADS + 1)),
+        ("iterations", iterations, iterations is None or iterations >= load.threads),
+        ("warmup_s", warmup_s, warmup_s is None or 0 <= warmup_s < float("inf")),
+        ("ort_threads", ort_threads, ort_threads in range(MOST_ORT_THREADS + 1)),
+        ("callers", load.threads, load.threads in range(1, MOST_THREADS + 1)),
         ("streams", streams, streams is None or streams in range(1, MOST_THREADS + 1)),
         ("rate_hz", load.rate_hz, load.rate_hz is None or 0 < load.rate_hz <= 1e9),
     ):
@@ -169,7 +209,7 @@ def _require_sane(
             raise ToolkitError(
                 f"{what} cannot be measured with",
                 found=value,
-                allowed=f"numbers above 0; up to {MOST_THREADS} threads, batches up to {MOST_BATCH}",
+                allowed=f"numbers above 0; {MOST_THREADS} callers, an iteration for each; batches up to {MOST_BATCH}",
             )
     if not 0 <= max_regression <= 10:  # NaN would let everything pass
         raise ToolkitError("no median can be held to max_regression", found=max_regression, allowed="0 to 10, as 0.03")
@@ -193,7 +233,7 @@ def _weights(bundle: Bundle) -> str:
 
 
 def _checked_baseline(
-    baseline: str | os.PathLike[str] | None, against: object, bundle: Bundle, load: Load
+    baseline: str | os.PathLike[str] | None, against: object, bundle: Bundle, load: Load, ort_threads: int
 ) -> Baseline | None:
     if baseline is None:
         return None
@@ -201,7 +241,7 @@ def _checked_baseline(
         raise ToolkitError("a run is compared with one thing", found="a baseline and another bundle", allowed="one")
     found = baseline_from_file(Path(baseline))
     device = device_fingerprint(probe_driver())
-    require_comparable(found, device, bundle.model, _weights(bundle), (load.threads, load.rate_hz))
+    require_comparable(found, device, bundle.model, _weights(bundle), (load.threads, load.rate_hz, ort_threads))
     return found
 
 

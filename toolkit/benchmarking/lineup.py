@@ -20,6 +20,7 @@ class Lineup:
 
     Args:
         device_mib: reads how much of the GPU's memory is used now.
+        ort_threads: of one operator in ONNX Runtime on the CPU; 0: every core.
 
     Attributes:
         runners: in the order of turns; a rival follows the one that it is compared with.
@@ -27,8 +28,8 @@ class Lineup:
         rival_folder: the other bundle.
     """
 
-    def __init__(self, device_mib: Callable[[], float | None] = lambda: None) -> None:
-        self._device_mib = device_mib
+    def __init__(self, device_mib: Callable[[], float | None] = lambda: None, ort_threads: int = 0) -> None:
+        self._device_mib, self._ort_threads = device_mib, ort_threads
         self.runners: dict[RunnerId, Runner] = {}
         self.unavailable: dict[RunnerId, str] = {}
         self.openings: dict[RunnerId, Opening] = {}
@@ -51,7 +52,9 @@ class Lineup:
         Raises:
             BackendUnavailable: none can run here.
         """
-        opened = open_runners(bundle, backends, precisions, run_builder, by_name, self._device_mib)
+        opened = open_runners(
+            bundle, backends, precisions, run_builder, by_name, self._device_mib, ort_threads=self._ort_threads
+        )
         self._opened.append(opened)
         self.runners, self.unavailable = self._with_graphs(opened.runners, graph), dict(opened.unavailable)
         self.openings = dict(opened.openings)
@@ -71,7 +74,9 @@ class Lineup:
                 allowed=" x ".join(map(str, bundle.preprocessing.shape)),
             )
         precisions = tuple(p for p in other.precisions if any(name.variant == p for name in self.runners))
-        opened = open_runners(other, backends, precisions, by_name=by_name, device_mib=self._device_mib)
+        opened = open_runners(
+            other, backends, precisions, by_name=by_name, device_mib=self._device_mib, ort_threads=self._ort_threads
+        )
         self._opened.append(opened)
         found = self._with_graphs(opened.runners, graph)
         self.rivals = {name: replace(name, side=AGAINST) for name in self.runners if name in found}

@@ -11,7 +11,7 @@ from toolkit.conditions.host import Host
 from toolkit.conditions.machine import Conditions
 from toolkit.deployment.runners import Opening
 from toolkit.storage.documents import Document
-from toolkit.storage.hints import Items, Maybe, NotNegative, Positive, Sha256
+from toolkit.storage.hints import Count, Items, Maybe, NotNegative, Positive, Probability, Sha256
 from toolkit.timing.latency import AtLeastOne, Latency
 
 Verdict = Literal["slower", "the machine is slower", "undecided", "within the limit"]
@@ -32,6 +32,9 @@ class Settings(Document):
         batches: images in a call.
         wait: how threads waited for the GPU.
         backends, precisions: "all", or those that were named, with commas.
+        ort_threads: of one operator in ONNX Runtime on the CPU; 0: every core.
+        iterations: so many calls of a runner at a batch size, instead of `seconds`.
+        warmup_s: seconds of it before each measurement; absent: until a call took no less than before.
     """
 
     seconds: NotNegative
@@ -43,6 +46,9 @@ class Settings(Document):
     wait: Maybe[Wait] = None
     backends: Maybe[str] = None
     precisions: Maybe[str] = None
+    ort_threads: Maybe[Count] = None
+    iterations: Maybe[AtLeastOne] = None
+    warmup_s: Maybe[NotNegative] = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,40 @@ class Comparison(Document):
 
 
 @dataclass(frozen=True)
+class ProfiledLayer(Document):
+    """A layer as the engine computes it, perhaps several of the file's fused.
+
+    Attributes:
+        name: the engine's.
+        kind: ONNX Runtime's operator; empty for TensorRT, which says a name alone.
+        ms: of one call, the mean over the profile's calls.
+        part: of the sum of all layers, 0 to 1.
+    """
+
+    name: str
+    kind: str
+    ms: NotNegative
+    part: Probability
+
+
+@dataclass(frozen=True)
+class LayerProfile(Document):
+    """One runner at one batch size, layer by layer, from calls that were made for that and are in no other figure.
+
+    Attributes:
+        calls: that the means are of.
+        sum_ms: of all layers; with TensorRT more than a call takes otherwise, because each layer is waited for.
+        layers: in the order in which they ran first.
+    """
+
+    runner: str
+    batch: AtLeastOne
+    calls: AtLeastOne
+    sum_ms: NotNegative
+    layers: tuple[ProfiledLayer, ...]
+
+
+@dataclass(frozen=True)
 class Benchmark(Document):
     """What toolkit bench prints, --save keeps and toolkit.bench(...) returns; docs/bench.md explains each figure.
 
@@ -99,6 +139,7 @@ class Benchmark(Document):
         machine: a fixed piece of work in the same rounds, that a later run is compared by; empty unless asked for.
         unavailable: why a backend or runner is not among them.
         host: conditions.host again.
+        profiles: layer by layer, where it was asked for and the engine times its layers.
     """
 
     SCHEMA = "toolkit/bench/1"
@@ -119,3 +160,4 @@ class Benchmark(Document):
     unavailable: dict[str, str]
     host: Host
     ok: Maybe[bool] = None
+    profiles: Maybe[tuple[LayerProfile, ...]] = None

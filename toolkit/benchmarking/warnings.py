@@ -17,7 +17,7 @@ BUSY_CORES = 0.25
 STOLEN_CORES = 0.02
 Kind = Literal[
     "launch-bound", "unstable", "rate-not-held", "throttled", "power-limited", "shared-gpu", "governor",
-    "busy-machine", "stolen-time", "cpu-quota", "no-graph",
+    "busy-machine", "stolen-time", "cpu-quota", "no-graph", "no-layer-times",
 ]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def has_external_data(content: Content, error: type[ToolkitError], fix: str = "e
     try:
         return _has_external_data(memoryview(content.data))
     except (ValueError, IndexError) as fault:
-        raise error(f"{content.path} is not an ONNX file", found=fault, fix=fix) from fault
+        raise error(f"{content.path} is not a whole ONNX file", found=fault, fix=fix) from fault
 
 
 def _has_external_data(data: memoryview) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from toolkit.benchmarking.result import Benchmark, Comparison
 
 FEWEST_OF_P99 = 100  # calls: of fewer the 99th percentile is the slowest of them
+MOST_LAYERS = 12  # of a table; the document has all of them
 DROPPED = ("p99.9", "calls", "p99", "p90", "images/s")  # in this order where a terminal is narrow
 
 
@@ -26,9 +27,18 @@ def command(
     ),
     batch: str = typer.Option("1,8,64", "--batch", help="Batch sizes, with commas."),
     seconds: float = typer.Option(0.3, "--seconds", min=0.05, max=600, help="Measuring time a runner and batch size."),
-    threads: int = typer.Option(1, "--threads", min=1, max=64, help="Callers at once."),
+    iterations: int | None = typer.Option(
+        None, "--iterations", min=1, max=10**7, help="So many calls a runner and batch size, instead of --seconds."
+    ),
+    warmup: float | None = typer.Option(
+        None, "--warmup", min=0, max=600, help="Seconds of calls before measuring. (default: until they are steady)"
+    ),
+    callers: int = typer.Option(1, "--callers", min=1, max=64, help="Threads that call at once."),
+    ort_threads: int = typer.Option(
+        0, "--ort-threads", min=0, max=1024, help="Of an operator in ONNX Runtime on the CPU; 0: every core."
+    ),
     streams: int | None = typer.Option(
-        None, "--streams", min=1, max=64, help="Calls that TensorRT runs at once. (default: one for each thread)"
+        None, "--streams", min=1, max=64, help="Calls that TensorRT runs at once. (default: one for each caller)"
     ),
     rate: float | None = typer.Option(
         None, "--rate", min=0.01, max=1e6, help="Calls a second on a schedule; latency counts from when a call was due."
@@ -40,6 +50,9 @@ def command(
         help="How to wait for the GPU: spin (keeps a core busy), block (sleeps), auto: CUDA's choice.",
     ),
     energy: bool = typer.Option(False, "--energy", help="Also millijoules a call, where there is a meter; 1 s a row."),
+    dump_profile: bool = typer.Option(
+        False, "--dump-profile", help="Time each layer too, in a run of its own: TensorRT, and ONNX Runtime on the CPU."
+    ),
     save: Path | None = typer.Option(None, "--save", help="Keep this run as a baseline in a JSON file."),
     baseline: Path | None = typer.Option(None, "--baseline", help="Compare with a saved run of this device and model."),
     against: Path | None = typer.Option(
@@ -66,6 +79,8 @@ def command(
       toolkit bench bundles/my-net --backend torch,ort --batch 1,64 --seconds 5
 
       toolkit bench --backend ort --precision int8-cpu --batch 1 --rate 500
+
+      toolkit bench --backend trt --batch 1 --dump-profile
 
       toolkit bench --save before.json
 
@@ -97,12 +112,16 @@ def command(
             precisions=precision,
             batches=batches,
             seconds=seconds,
-            threads=threads,
+            iterations=iterations,
+            warmup_s=warmup,
+            callers=callers,
+            ort_threads=ort_threads,
             streams=streams,
             rate_hz=rate,
             graph=graph,
             wait=wait,
             energy=energy,
+            dump_profile=dump_profile,
             comparable=save is not None,
             baseline=baseline,
             against=against,
@@ -111,6 +130,7 @@ def command(
             on_progress=lambda done, total: step("measure", done, total),
         )
     _show(found)
+    _show_profiles(found)
     show_unavailable(found.unavailable, backend != "all")
     missing = bool(found.unavailable) and backend != "all"
     if missing:
@@ -194,6 +214,22 @@ def _show_devices(found: Benchmark) -> None:
     spent = [(m.runner, f"{m.batch}", significant(m.energy_mj)) for m in found.latency if m.energy_mj is not None]
     if spent:
         table("energy above idle", ("runner", "batch", "mJ a call"), spent)
+
+
+def _show_profiles(found: Benchmark) -> None:
+    """The layers that take longest, a table a runner and batch size; all of them are in the document."""
+    from toolkit.cli.console import note, significant, table
+
+    for profile in found.profiles or ():
+        longest = sorted(profile.layers, key=lambda layer: -layer.ms)[:MOST_LAYERS]
+        rows = [(layer.name, layer.kind, significant(layer.ms), f"{100 * layer.part:.1f}") for layer in longest]
+        more = f", the longest of {len(profile.layers)}" if len(profile.layers) > MOST_LAYERS else ""
+        title = f"{profile.runner} at batch {profile.batch}: layers{more}; ms a call, mean of {profile.calls}"
+        table(title, ("layer", "kind<", "ms", "%"), rows, drop=("kind",))
+    if found.profiles is not None:
+        note("each layer is timed by itself: their sum is not a call's time. All of them: --json or -o FILE.json.")
+        if not any(profile.runner.startswith("trt") for profile in found.profiles):
+            note("none of them is TensorRT's: no engine of this bundle runs here, or it was not asked for.")
 
 
 def _show_comparison(comparison: Comparison) -> None:

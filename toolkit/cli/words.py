@@ -23,6 +23,8 @@ OPTIONS = {
     "dla_core": "dla",
     "optimization_level": "opt-level",
     "repeats": "repeat",
+    "rate_hz": "rate",
+    "warmup_s": "warmup",
 }
 BETWEEN = {"size": "x", "batch": ":"}  # of several numbers; a comma elsewhere
 # What Python has no function for.

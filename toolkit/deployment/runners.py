@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from toolkit.bundle.manifest import VARIANTS, Variant
 from toolkit.bundle.reading import ALL, Bundle, names_of
 from toolkit.conditions.host import resident_mib
-from toolkit.deployment.openers import OPENERS, NoEngine, is_user_model, open_builder
+from toolkit.deployment.openers import OPENERS, NoEngine, is_user_model, open_builder, open_ort
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
@@ -70,6 +71,7 @@ def open_runners(
     by_name: bool = True,
     device_mib: Callable[[], float | None] = lambda: None,
     slow: bool = False,
+    ort_threads: int = 0,
 ) -> Opened:
     """Opens every runner that can run here.
 
@@ -79,6 +81,7 @@ def open_runners(
         by_name: the precisions were asked for by name; else ONNX Runtime leaves out what only a TensorRT runs well.
         device_mib: reads how much of the GPU's memory is used now.
         slow: ONNX Runtime on the CPU takes those too, without its optimizations: to be judged, not to be timed.
+        ort_threads: of one operator in ONNX Runtime on the CPU; 0: every core.
 
     Raises:
         BackendUnavailable: none can; the message holds every reason.
@@ -86,7 +89,8 @@ def open_runners(
     runners: dict[RunnerId, Runner] = {}
     unavailable: dict[RunnerId, str] = {}
     openings: dict[RunnerId, Opening] = {}
-    openers = OPENERS | ({"torch": open_builder} if run_builder and is_user_model(bundle) else {})
+    openers = OPENERS | ({"ort": partial(open_ort, threads=ort_threads)} if ort_threads else {})
+    openers |= {"torch": open_builder} if run_builder and is_user_model(bundle) else {}
     for backend in backends:
         for precision in _precisions_of(bundle, backend, precisions, by_name, slow):
             one = RunnerId(backend, precision)

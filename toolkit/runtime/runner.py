@@ -54,6 +54,28 @@ class Phases:
     enqueue_ms: float
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """A layer of a network as an engine computes it, fused with others perhaps, in a run that times each by itself.
+
+    Attributes:
+        kind: ONNX Runtime's operator; empty where the engine says nothing but a name.
+        ms: of one call, the mean over all that were made.
+    """
+
+    name: str
+    kind: str
+    ms: float
+
+
+class TimesLayers(Protocol):
+    """What a runner offers whose engine times its layers; in calls of their own, because that makes them slower."""
+
+    def layer_times(self, images_nhwc: UInt8, calls: int) -> tuple[LayerTime, ...]:
+        """Each layer's time over so many calls, in the order in which they run."""
+        ...
+
+
 class TimesPhases(Protocol):
     """What a runner on a device offers beside `Runner`."""
 

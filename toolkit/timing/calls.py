@@ -41,8 +41,10 @@ class Turn:
     unserved: int = 0
 
 
-def back_to_back(call: Call, images: UInt8, length_ns: int, clock: Clock = time.perf_counter_ns) -> Turn:
-    """A call as soon as the one before has answered, for a length of time, one call at least."""
+def back_to_back(
+    call: Call, images: UInt8, length_ns: float, clock: Clock = time.perf_counter_ns, most: int = 0
+) -> Turn:
+    """A call as soon as the one before has answered, for a length of time or `most` calls; one call at least."""
     taken: list[int] = []
     append = taken.append
     began = started = clock()
@@ -51,22 +53,34 @@ def back_to_back(call: Call, images: UInt8, length_ns: int, clock: Clock = time.
         call(images)
         ended = clock()
         append(ended - started)
-        if ended >= end:
+        if ended >= end or len(taken) == most:
             break
         started = clock()
     return Turn(np.array(taken, np.int64), ended - began)
 
 
-def from_threads(call: Call, images: UInt8, length_ns: int, threads: int, clock: Clock = time.perf_counter_ns) -> Turn:
-    """`back_to_back` in several threads at once; each has its own calls, and all begin together."""
+def from_threads(
+    call: Call,
+    images: UInt8,
+    length_ns: float,
+    threads: int,
+    clock: Clock = time.perf_counter_ns,
+    most: int = 0,
+) -> Turn:
+    """`back_to_back` in several threads at once; each has its own calls, and all begin together.
+
+    Args:
+        most: calls of all threads together, at least one of each; 0: as many as the time gives.
+    """
     together = Barrier(threads)
 
-    def one() -> tuple[int, Turn]:
+    def one(place: int) -> tuple[int, Turn]:
+        share = (most + threads - 1 - place) // threads
         together.wait()
-        return clock(), back_to_back(call, images, length_ns, clock)
+        return clock(), back_to_back(call, images, length_ns, clock, share)
 
     with ThreadPoolExecutor(threads) as pool:
-        done = [future.result() for future in [pool.submit(one) for _ in range(threads)]]
+        done = [future.result() for future in [pool.submit(one, place) for place in range(threads)]]
     began = min(start for start, _ in done)
     ended = max(start + turn.elapsed_ns for start, turn in done)
     return Turn(np.concatenate([turn.taken_ns for _, turn in done]), ended - began)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import statistics
 import time
@@ -136,6 +137,14 @@ class Latency(Document):
     why_null: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Length:
+    """Of a round: nanoseconds, or so many calls."""
+
+    ns: float
+    calls: int = 0
+
+
 @dataclass
 class _Series:
     """What is known of one runner so far."""
@@ -163,6 +172,8 @@ def bench(
     batches: tuple[int, ...],
     *,
     seconds: float = 1.0,
+    iterations: int | None = None,
+    warmup_s: float | None = None,
     load: Load = Load(),  # frozen
     paired: bool = False,
     clock: Clock = time.perf_counter_ns,
@@ -178,27 +189,29 @@ def bench(
         runners: by the name to print; a function that takes images and is no runner is timed like one.
         images_nhwc: uint8 (N, H, W, C); repeated where a batch needs more.
         seconds: most measuring time of one runner at one batch size, warm-up not counted; one call a round at least.
+        iterations: so many calls of a runner at a batch size, of all threads together, instead.
+        warmup_s: seconds of it before each measurement; None: until a call takes no less than before.
         load: threads and arrivals.
         paired: every runner is measured in every round, and rounds are short, for `toolkit.timing.rank_tests`.
         clock: nanoseconds.
     """
-    length_s, fewest = _rounds(seconds, load, paired)
-    rounds = max(fewest, math.ceil(seconds / length_s - 1e-9))
+    lengths, fewest = _rounds(seconds, iterations, load, paired)
+    rounds, limit_s = len(lengths), seconds if iterations is None else math.inf
     results, total = [], len(batches) * rounds * len(runners)
     for index, batch in enumerate(batches):
         images = np.ascontiguousarray(np.resize(images_nhwc, (batch, *images_nhwc.shape[1:])))
-        series = {name: _warm_up(runner, images, length_s, clock) for name, runner in runners.items()}
+        series = {name: _warm_up(runner, images, lengths[0], warmup_s, clock) for name, runner in runners.items()}
         for runner in runners.values() if load.threads > 1 else ():
             if isinstance(runner, WarmsUp):  # else the first turns make what further callers need
                 runner.warm_up((batch,), runner.streams)
-        for turn in range(rounds):
+        for turn, length in enumerate(lengths):
             for place, name in enumerate(list(runners) if turn % 2 == 0 else list(runners)[::-1]):
                 one = series[name]
                 if not one.done:
-                    one.turns.append(_turn(runners[name], images, int(1e9 * length_s), load, one.settle, clock, sleep))
-                    one.done = one.spent_s >= seconds and turn + 1 >= fewest
-                    if not paired and turn + 1 >= FEWEST_ROUNDS:
-                        one.done |= one.spent_s >= seconds and one.calls >= ROUNDS
+                    one.turns.append(_turn(runners[name], images, length, load, one.settle, clock, sleep))
+                    one.done = one.spent_s >= limit_s and turn + 1 >= fewest
+                    if iterations is None and not paired and turn + 1 >= FEWEST_ROUNDS:
+                        one.done |= one.spent_s >= limit_s and one.calls >= ROUNDS
                         one.done |= _has_converged(one.turns)
                 on_progress((index * rounds + turn) * len(runners) + place + 1, total)
             if any(one.done for one in series.values()) if paired else all(one.done for one in series.values()):
@@ -207,9 +220,11 @@ def bench(
     return results
 
 
-def _warm_up(runner: Timed, images: UInt8, round_s: float, clock: Clock) -> _Series:
+def _warm_up(runner: Timed, images: UInt8, length: _Length, warmup_s: float | None, clock: Clock) -> _Series:
     """Calls until a window of calls is no longer clearly faster than the one before; two windows at least."""
-    least, most = (clock() + int(1e9 * limit) for limit in (ON_DEVICE_S if times_phases(runner) else ON_HOST_S))
+    limits = ON_DEVICE_S if times_phases(runner) else ON_HOST_S
+    limits = limits if warmup_s is None else (warmup_s, warmup_s)
+    least, most = (clock() + int(1e9 * limit) for limit in limits)
     call, first_ms, before, took, calls = _call_of(runner), 0.0, math.inf, 0.0, 0
     while calls < 2 * WARMUP_WINDOW or clock() < most:
         started = clock()
@@ -220,13 +235,14 @@ def _warm_up(runner: Timed, images: UInt8, round_s: float, clock: Clock) -> _Ser
         if took * STEADY >= before and clock() >= least:
             break
         before = took
-    return _Series(calls, first_ms, settle=took / WARMUP_WINDOW * SLACK < 1e9 * round_s)
+    has_room = took / WARMUP_WINDOW * SLACK < length.ns if not length.calls else length.calls >= SLACK
+    return _Series(calls, first_ms, settle=has_room)
 
 
 def _turn(
     runner: Timed,
     images: UInt8,
-    length_ns: int,
+    length: _Length,
     load: Load,
     settle: bool,
     clock: Clock,
@@ -236,23 +252,29 @@ def _turn(
     if settle:
         call(images)
     if load.rate_hz is not None:
-        return on_schedule(call, images, length_ns, load.rate_hz, load.threads, clock, sleep)
+        return on_schedule(call, images, int(length.ns), load.rate_hz, load.threads, clock, sleep)
     if load.threads > 1:
-        return from_threads(call, images, length_ns, load.threads, clock)
-    return back_to_back(call, images, length_ns, clock)
+        return from_threads(call, images, length.ns, load.threads, clock, length.calls)
+    return back_to_back(call, images, length.ns, clock, length.calls)
 
 
 def _call_of(timed: Timed) -> Call:
     return cast(Call, getattr(timed, "logits", timed))
 
 
-def _rounds(seconds: float, load: Load, paired: bool) -> tuple[float, int]:
-    """Seconds of a round and the fewest of them; on a schedule there is one, because a queue needs time to build up."""
+def _rounds(seconds: float, iterations: int | None, load: Load, paired: bool) -> tuple[list[_Length], int]:
+    """Every round and the fewest of them; on a schedule there is one, because a queue needs time to build up."""
     if load.rate_hz is not None:
-        return seconds, 1
+        return [_Length(1e9 * (seconds if iterations is None else iterations / load.rate_hz))], 1
+    fewest = PAIRED_ROUNDS if paired else ROUNDS
+    if iterations is not None:
+        fewest = max(1, min(fewest, iterations // load.threads))  # a call of each thread in every round
+        ends = [iterations * i // fewest for i in range(fewest + 1)]
+        return [_Length(math.inf, end - begin) for begin, end in itertools.pairwise(ends)], fewest
+    length_s = min(seconds / fewest, LONGEST_ROUND_S)
     if paired:
-        return min(seconds / PAIRED_ROUNDS, max(PAIRED_ROUND_S, seconds / MOST_PAIRED_ROUNDS)), PAIRED_ROUNDS
-    return min(seconds / ROUNDS, LONGEST_ROUND_S), ROUNDS
+        length_s = min(seconds / fewest, max(PAIRED_ROUND_S, seconds / MOST_PAIRED_ROUNDS))
+    return [_Length(int(1e9 * length_s))] * max(fewest, math.ceil(seconds / length_s - 1e-9)), fewest
 
 
 def _has_converged(turns: list[Turn]) -> bool:

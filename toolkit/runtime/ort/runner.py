@@ -44,6 +44,7 @@ class OrtRunner(ClosesItself):
         largest_batch: images in one call of the session; more are split. None takes any number.
         threads: of one operator; 0 lets ONNX Runtime take every core.
         label: what to call the model; its file's name by default.
+        profile: where ONNX Runtime's profile of every call begins; `close` ends it. See `layer_times`.
         optimize: ONNX Runtime's graph optimizations, except the one that rounds float biases to int32, which never
             runs (see `toolkit.runtime.ort.quirks`). Off, the graph is run as it stands.
 
@@ -64,6 +65,7 @@ class OrtRunner(ClosesItself):
         threads: int = 0,
         label: str = "",
         optimize: bool = True,
+        profile: Path | None = None,
     ) -> None:
         with needs("run ONNX files"):
             import onnxruntime
@@ -78,9 +80,9 @@ class OrtRunner(ClosesItself):
         label = label or (model.name if isinstance(model, Path | Content) else "a graph in memory")
         providers: list[Any] = [(provider, provider_options or {})] + ([CUDA] if provider == TENSORRT else [])
         with tempfile.TemporaryDirectory(prefix="toolkit-ort-") as folder:
-            if provider != CPU:
+            if provider != CPU or profile is not None:
                 options.enable_profiling = True
-                options.profile_file_prefix = str(Path(folder) / "profile")
+                options.profile_file_prefix = str(profile or Path(folder) / "profile")
             self.session: Any = _session(onnxruntime, model, options, providers, label)
             self.input = self.session.get_inputs()[0].name
             self.outputs = [output.name for output in self.session.get_outputs()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import statistics
 import threading
 import time
 import weakref
@@ -20,7 +21,7 @@ from toolkit.contracts import Float32, UInt8
 from toolkit.errors import DataError, EngineError, ToolkitError
 from toolkit.runtime.cuda import CudaOutOfMemory
 from toolkit.runtime.cuda.device_images import DeviceImages, device_images
-from toolkit.runtime.runner import ClosesItself, Phases
+from toolkit.runtime.runner import ClosesItself, LayerTime, Phases
 from toolkit.runtime.trt.engine import LoadedEngine
 from toolkit.runtime.trt.graphs import graph_use
 from toolkit.runtime.trt.preflight import Plan
@@ -160,6 +161,28 @@ class TrtRunner(ClosesItself):
             return slot.phases(np.asarray(images_nhwc) if images is None else images)
         finally:
             self._give(slot)
+
+    def layer_times(self, images_nhwc: UInt8, calls: int) -> tuple[LayerTime, ...]:
+        """Each layer's mean time over so many calls, as TensorRT's profiler tells it, in the order in which they run.
+
+        The calls go through an execution context of their own, without graphs; with its profiler TensorRT waits for
+        every layer, so that they take longer than calls elsewhere.
+
+        Args:
+            images_nhwc: as many as one call takes.
+
+        Raises:
+            DataError: more, fewer, or of another form. EngineError, CudaError: the calls failed, by name.
+        """
+        if images_nhwc.shape[1:] != self._shape or not self._smallest <= len(images_nhwc) <= self._largest:
+            raise self._refused(f"{images_nhwc.dtype} {images_nhwc.shape}")
+        with self.without_graph() as runner:
+            slot = runner._take()
+            try:
+                found = slot.layer_times(images_nhwc, calls)
+            finally:
+                runner._give(slot)
+        return tuple(LayerTime(name, "", statistics.mean(ms)) for name, ms in found.items())
 
     def warm_up(self, batches: Sequence[int] = (1,), streams: int = CONTEXTS) -> None:
         """Makes slots, execution contexts and graphs now, so that the first calls under load are as fast as later ones.

@@ -24,6 +24,7 @@ from toolkit.runtime.runner import Phases
 from toolkit.runtime.trt.buffers import Buffers
 from toolkit.runtime.trt.engine import LoadedEngine
 from toolkit.runtime.trt.graphs import Execution, GraphUse, Key, Replay
+from toolkit.runtime.trt.layer_times import times_by_layer
 from toolkit.runtime.trt.module import ONE_AT_A_TIME
 
 MOST_GRAPHS = 32  # a slot's; some 100 KB of device memory each for a ResNet
@@ -138,6 +139,22 @@ class StreamSlot:
             raise EngineError(f"{self.engine.tensorrt.name} waits for the GPU while it enqueues: its GPU time has gaps")
         h2d_ms, gpu_ms = cuda.elapsed_ms(start, loaded), cuda.elapsed_ms(warm, done)
         return Phases(h2d_ms, gpu_ms, cuda.elapsed_ms(done, stored), enqueue_ms)
+
+    def layer_times(self, images: UInt8, calls: int) -> dict[str, list[float]]:
+        """Milliseconds of each layer in each call, see `times_by_layer`; the slot is to be closed afterwards.
+
+        Raises:
+            EngineError: its calls would be replayed from a graph, of which TensorRT tells no layers.
+        """
+        if self.graphs.own or not self.graphs.off:
+            raise EngineError("layers are timed without CUDA graphs", found=f"CUDA graphs {self.graphs}")
+        assert self._loose is not None
+        entered = self.cuda.enter()
+        try:
+            context, key = self._loose.context, (len(images), 0)
+            return times_by_layer(self.engine.tensorrt.module, context, lambda: self._first_time(*key, images), calls)
+        finally:
+            self.cuda.leave(entered)
 
     def close(self) -> None:
         """Gives back graphs, contexts, memory, events and the stream; nothing may run in it."""

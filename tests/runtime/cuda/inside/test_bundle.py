@@ -131,6 +131,19 @@ def test_a_net_is_warmed_up_for_threads_and_sizes(tmp_path: Path, images: Any, e
     assert stub.library.cuDevicePrimaryCtxSetFlags_v2(0, 0) == 0
 
 
+def test_bench_times_the_layers_of_an_engine_and_of_onnx_runtime(tmp_path: Path, stub: Stub) -> None:
+    folder = bundle_with_engines(tmp_path / "b", "fp32")
+    asked = {"precisions": "fp32", "batches": (2,), "iterations": 20, "warmup_s": 0}
+    found = toolkit.bench(folder, backends="trt,ort", dump_profile=True, ort_threads=1, **asked)  # type: ignore[arg-type]
+    engine, onnx = found.profiles or ()
+    assert (engine.runner, engine.batch, engine.sum_ms) == ("trt fp32", 2, 2.0)
+    assert [(layer.name, layer.part) for layer in engine.layers[:1]] == [("stem/conv + stem/relu", 0.5)]
+    assert onnx.runner == "ort fp32"
+    assert "Gemm" in {layer.kind for layer in onnx.layers}
+    assert [row.calls for row in found.latency] == [20, 20]
+    assert toolkit.bench(folder, backends="ort", **asked).profiles is None  # type: ignore[arg-type]
+
+
 def test_golden_vectors_go_through_the_engines(tmp_path: Path, stub: Stub) -> None:
     folder = bundle_with_engines(tmp_path / "a", "fp32", "int8")
     checks = {c.what: c for c in selftest(folder, backends="trt").checks}

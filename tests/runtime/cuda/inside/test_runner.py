@@ -554,6 +554,25 @@ def test_a_runner_without_graphs_shares_the_engine_and_outlives_the_other(
     assert stub.alive() == {}
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_are_timed_in_a_context_of_their_own_and_never_in_a_graph(
+    version: str, plan: Plan, tensorrt: Install, images: Any, expected: Any, stub: Stub
+) -> None:
+    tensorrt(version, shared_profile=version != "8.6.1")
+    with TrtRunner(plan(version)) as runner:
+        for _ in range(3):
+            runner.logits(images[:2])
+        found = runner.layer_times(images[:2], 4)
+        assert [(layer.name, layer.ms) for layer in found] == [
+            ("stem/conv + stem/relu", 1.0), ("reformat", 0.5), ("fc", 0.5),
+        ]  # fmt: skip
+        assert np.allclose(runner.logits(images[:2]), expected[:2], atol=1e-5)
+        with pytest.raises(DataError, match="does not take these images"):
+            runner.layer_times(images[:20], 1)
+    assert standin_tensorrt.violations == []
+    assert stub.alive() == {}
+
+
 def test_a_closed_runner_says_so_and_closing_waits_for_calls(runner: Any, images: Any) -> None:
     slot = runner._take()
     closing = threading.Thread(target=runner.close)

@@ -119,6 +119,14 @@ def test_a_taken_profile_costs_threads_and_graphs_and_no_answer(
     assert stub.alive() == {}
 
 
+def test_a_profiler_of_the_bindings_hears_every_layer(build: Build, images: Any, expected: Any, stub: Stub) -> None:
+    with TrtRunner(build().path) as runner:
+        found = {layer.name: layer.ms for layer in runner.layer_times(images[:2], 5)}
+        assert found == {"stem/conv + stem/relu": 1.0, "fc": 0.5}
+        assert np.allclose(runner.logits(images[:2]), expected[:2], atol=1e-5)
+    assert stub.alive() == {}
+
+
 def test_gpu_time_is_the_kernels_whatever_the_launch_costs(
     build: Build, images: Any, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@
 
 struct Cuda {
   int (*init)(unsigned), (*current)(void**), (*push)(void*), (*pop)(void**), (*retain)(void**, int);
+  int (*synchronize)(void*);
   int (*allocate)(void**, std::size_t), (*release)(void*), (*is_capturing)(void*, int*);
   int (*kernel)(void*, void (*)(void*), void*), (*is_device)(uint64_t, std::size_t);
   void (*fault)(int), (*nothing)(void*);
@@ -14,7 +15,7 @@ struct Cuda {
     find(init, "cuInit"), find(current, "cuCtxGetCurrent"), find(push, "cuCtxPushCurrent_v2"), find(pop, "cuCtxPopCurrent_v2");
     find(retain, "cuDevicePrimaryCtxRetain"), find(allocate, "cuMemAlloc_v2"), find(release, "cuMemFree_v2");
     find(is_capturing, "cuStreamIsCapturing"), find(kernel, "stub_kernel"), find(is_device, "stub_is_device");
-    find(fault, "stub_fault"), find(nothing, "stub_nothing");
+    find(synchronize, "cuStreamSynchronize"), find(fault, "stub_fault"), find(nothing, "stub_nothing");
   }
   template <class F> void find(F& function, char const* name) {
     function = library ? reinterpret_cast<F>(dlsym(library, name)) : nullptr;
