@@ -385,6 +385,7 @@ def test_no_message_that_can_hold_a_tensor_or_repeats_is_overlooked() -> None:
     assert done >= {"tensor", "value", "type", "shape"}
 
 
+@pytest.mark.slow
 def test_a_file_of_nothing_but_empty_parts_is_counted_before_it_is_read(tmp_path: Path) -> None:
     empty_nodes = b"\x0a\x00" * 2_000_000
     path = tmp_path / "m.onnx"
