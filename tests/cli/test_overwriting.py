@@ -104,6 +104,15 @@ def test_no_output_is_written_over_what_the_command_did_not_write(
         words = ("report", bundle, "-o", tmp_path / "r.html", option, letter)
         refused(toolkit(*words), "is no report")
     refused(toolkit("bench", bundle, "--save", letter), "is no run that toolkit bench saved")
+    refused(toolkit("list", "-o", letter), "is no document of the toolkit")
+    theirs = tmp_path / "page"
+    theirs.mkdir()
+    for name in ("manifest.json", "flips.json", "weights.onnx"):
+        (theirs / name).write_text('{"name": "a page"}')
+    refused(toolkit("bundle", "unpack", tar, "-o", theirs), "is no manifest of a bundle")
+    refused(toolkit(*EXPORT, theirs), "is no manifest of a bundle")
+    refused(toolkit("verify", bundle, "--backend", "ort", "--save-worst", theirs), "is no list of flips")
+    assert {path.read_text() for path in theirs.iterdir()} == {'{"name": "a page"}'}
     (tmp_path / "t.tar.sig").write_text("dear")
     refused(toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--new-key"), "is no signature")
     assert toolkit("triton", bundle, "-o", tmp_path / "repository", "--precision", "fp32").code == 0
