@@ -7,6 +7,7 @@ was half-written is then swept away by the next command, as after SIGKILL.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -46,6 +47,7 @@ def ended_where_deaf(last_words: Callable[[], object]) -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: _leave(writing))
     watcher = threading.Thread(target=_watch, args=(reading, last_words), name="signals", daemon=True)
     watcher.start()
     try:
@@ -55,6 +57,13 @@ def ended_where_deaf(last_words: Callable[[], object]) -> Iterator[None]:
         os.close(writing)
         watcher.join()
         os.close(reading)
+
+
+def _leave(writing: int) -> None:
+    """A fork's signals are not its parent's: they must not go into the pipe."""
+    with contextlib.suppress(ValueError):  # a fork of another thread has no such pipe
+        if (now := signal.set_wakeup_fd(-1)) != writing:
+            signal.set_wakeup_fd(now)
 
 
 def _watch(reading: int, last_words: Callable[[], object]) -> None:
