@@ -56,7 +56,7 @@ def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
 
     @functools.wraps(command)
     def wrapped(*words: Any, print_json: bool, quiet: bool, document_file: Path | None = None, **others: Any) -> Any:
-        WANTED.json, WANTED.quiet, WANTED.file = print_json, quiet, document_file
+        WANTED.json, WANTED.quiet = print_json, quiet
         if document_file is not None and not document_file.absolute().parent.is_dir():
             raise ToolkitError(
                 "the document cannot be written", found=f"{document_file.absolute().parent} is no folder",
@@ -65,6 +65,7 @@ def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
         if document_file is not None:
             ours = b'"schema": "toolkit/'
             require_replaceable(document_file, "document of the toolkit", lambda data: ours in data, "output")
+        WANTED.file = document_file  # not before: an error is written there, too
         return command(*words, **others)
 
     added = [
