@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo check fast test release-check docs picture gpu lint format wheel clean help faults fuzz soak constraints \
+.PHONY: demo check fast test release-check docs picture gpu lint format wheel clean help faults fuzz soak mutants coverage constraints \
 	hashed audit licenses sbom
 
 help:  ## This list
@@ -92,6 +92,16 @@ faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, an
 
 fuzz: $(INSTALLED)  ## Mutated files for everything that reads files of strangers: SECONDS=600 each
 	$(BIN)/python benchmarks/fuzz --seconds $(or $(SECONDS),600)
+
+mutants: $(INSTALLED)  ## Change every decision of the rooms that judge, one at a time: who notices? ROOM=gate for one
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mutation
+	$(BIN)/python benchmarks/mutants.py $(ROOM)
+
+coverage: $(INSTALLED)  ## Branch coverage of the package by all tests; fails under 95 %
+	@rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal -q
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 soak: $(INSTALLED)  ## Eight threads and reloads: does anything grow? SECONDS=3600
 	$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),3600)

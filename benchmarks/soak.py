@@ -1,6 +1,6 @@
 """Does anything grow? `net.classify` from eight threads, with loads and closes between, for an hour.
 
-    python benchmarks/soak.py [BUNDLE] [--seconds 3600] [--threads 8]
+    python benchmarks/soak.py [BUNDLE] [--seconds 3600] [--threads 8] [--pause 0]
 
 The threads share a net and classify in batches of 1 to 64; twice a second the bundle is loaded anew and takes its
 place, and whoever leaves the old one last closes it. Answers are compared with the first ones, bit for bit. Prints a
@@ -63,8 +63,8 @@ class Lease:
         self.net, self.users, self.retired = net, 0, False
 
 
-def worker(shared: Shared, images: Any, right: dict[int, Any], ends: float, number: int) -> None:
-    """Calls until the time is over."""
+def worker(shared: Shared, images: Any, right: dict[int, Any], ends: float, number: int, pause: float) -> None:
+    """Calls until the time is over, with a pause of so many seconds after each."""
     turn = number
     while time.monotonic() < ends:
         size, turn = BATCHES[turn % len(BATCHES)], turn + 1
@@ -83,6 +83,7 @@ def worker(shared: Shared, images: Any, right: dict[int, Any], ends: float, numb
             last = lease.retired and not lease.users
         if last:
             lease.net.close()
+        time.sleep(pause)
 
 
 def swap(shared: Shared) -> None:
@@ -119,14 +120,14 @@ def grown(samples: list[Sample]) -> list[str]:
     return found
 
 
-def soaked(bundle: Path, seconds: float, count: int) -> dict[str, Any]:
+def soaked(bundle: Path, seconds: float, count: int, pause: float) -> dict[str, Any]:
     """Runs everything and returns the document."""
     net = toolkit.load(bundle, backend="ort")
     images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), *net.preprocessing.shape), dtype=np.uint8)
     right = {size: net.classify(images[:size]).probabilities for size in BATCHES}
     shared, started = Shared(bundle, Lease(net)), time.monotonic()
     ends, samples, lines = started + seconds, [], 0
-    workers = [threading.Thread(target=worker, args=(shared, images, right, ends, n)) for n in range(count)]
+    workers = [threading.Thread(target=worker, args=(shared, images, right, ends, n, pause)) for n in range(count)]
     for thread in workers:
         thread.start()
     print(
@@ -146,7 +147,7 @@ def soaked(bundle: Path, seconds: float, count: int) -> dict[str, Any]:
     faults = sorted(set(shared.faults)) + grown(samples)
     kept = samples[:: max(1, len(samples) // 60)]
     return {"schema": "benchmarks/soak/1", "ok": not faults, "bundle": str(bundle), "seconds": round(seconds, 1),
-            "threads": count, "calls": shared.calls, "loads": shared.loads, "faults": faults,
+            "threads": count, "pause": pause, "calls": shared.calls, "loads": shared.loads, "faults": faults,
             "samples": [asdict(one) for one in kept]}  # fmt: skip
 
 
@@ -156,8 +157,9 @@ def main() -> int:
     parser.add_argument("bundle", type=Path, nargs="?", default=Path(__file__).parents[1] / "tests/bundle/format-1")
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--pause", type=float, default=0, help="seconds that a thread waits after a call")
     options = parser.parse_args()
-    document = soaked(options.bundle, options.seconds, options.threads)
+    document = soaked(options.bundle, options.seconds, options.threads, options.pause)
     print("; ".join(document["faults"]) or "nothing grew, every answer was the same", file=sys.stderr)
     print(json.dumps(document))
     return 0 if document["ok"] else 1

@@ -45,10 +45,8 @@ def _images(count: int, shape: tuple[int, int, int], classes: int, seed: int) ->
     return LabeledImages(images, labels, tuple(f"class {n}" for n in range(classes)), f"noise {seed}")
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "channels", "classes"),
-    [pytest.param(*size, marks=() if size == (24, 40, 3, 4) else pytest.mark.slow) for size in SIZES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width", "channels", "classes"), SIZES)
 def test_a_model_of_any_size_trains_exports_and_verifies(
     height: int, width: int, channels: int, classes: int, workspace: Path
 ) -> None:

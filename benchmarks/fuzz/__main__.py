@@ -4,8 +4,8 @@
 
 Every target runs in a process of its own: first the corpus, then mutations of it and of sound files, guided by coverage
 where `atheris` is installed (`pip install atheris`; one target at a time). A finding is any exception but the toolkit's
-own, a crash, more than 10 s for one file; its bytes are kept in `corpus/TARGET/` and are tried first from then on.
-Prints a table on stderr and one JSON document on stdout; exits with 1 where something was found.
+own, a crash, more than 10 s of a processor for one file; its bytes are kept in `corpus/TARGET/` and are tried first
+from then on. Prints a table on stderr and one JSON document on stdout; exits with 1 where something was found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from targets import CORPUS, TARGETS, Target
 
 from toolkit.errors import ToolkitError
 
-HANGS = 10  # seconds for one file
+HANGS = 10  # seconds of a processor for one file
+WAITS = 60  # seconds for one file, should it wait for something
 MOST_BYTES = 1 << 20
 
 
@@ -42,7 +43,8 @@ class Hangs(Exception):
 
 def finding_of(target: Target, data: bytes, folder: Path) -> str:
     """What was raised that must not be; empty where the file was taken or refused."""
-    signal.alarm(HANGS)
+    signal.setitimer(signal.ITIMER_PROF, HANGS)
+    signal.alarm(WAITS)
     try:
         target.read(data, folder)
     except ToolkitError:
@@ -50,6 +52,7 @@ def finding_of(target: Target, data: bytes, folder: Path) -> str:
     except Exception:
         return traceback.format_exc(limit=-3)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     return ""
 
@@ -108,8 +111,9 @@ def child(options: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
 
     def hangs(number: int, frame: object) -> None:
-        raise Hangs(f"more than {HANGS} s")
+        raise Hangs(f"more than {HANGS} s of a processor" if number == signal.SIGPROF else f"more than {WAITS} s")
 
+    signal.signal(signal.SIGPROF, hangs)
     signal.signal(signal.SIGALRM, hangs)
     with tempfile.TemporaryDirectory() as folder:
         if options.engine == "atheris":

@@ -80,6 +80,7 @@ def on_ort() -> Benchmark:
     )
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_a_frozen_value_whose_document_has_the_published_schema(on_ort: Benchmark) -> None:
     document = _valid(on_ort)
     assert document["schema"] == "toolkit/bench/1"
@@ -99,6 +100,7 @@ def test_opening_and_the_first_call_are_measured_apart(on_ort: Benchmark) -> Non
     assert on_ort.latency[0].why_null["phases"] == "it runs on the host, or does not time its parts"
 
 
+@pytest.mark.slow
 def test_graph_both_measures_each_with_and_without_and_closes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[_OnDevice] = []
 
@@ -171,6 +173,7 @@ def test_energy_where_there_is_no_meter_is_null_with_a_reason() -> None:
     _valid(found)
 
 
+@pytest.mark.slow
 def test_another_bundle_is_measured_in_the_same_rounds() -> None:
     found = toolkit.bench(
         BUNDLE, backends="ort", precisions="fp32", batches=(1,), seconds=0.2, against=BUNDLE, max_regression=1.0

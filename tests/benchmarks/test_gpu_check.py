@@ -45,6 +45,7 @@ def names(check: dict[str, Any]) -> list[str]:
     return list(check["collected"]())
 
 
+@pytest.mark.slow
 def test_the_list_in_the_docs_is_what_pytest_collects(check: dict[str, Any], names: list[str]) -> None:
     assert len(names) > 40
     written = (ROOT / "docs" / "gpu.md").read_text().partition(HEADING)[2].partition("\n\n")[2].partition("\n\n")[2]
@@ -196,6 +197,7 @@ def test_the_tables_are_made_of_the_tar(rehearsed: tuple[Any, ...], tmp_path: Pa
     assert saved["rehearsal"]
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_hangs_or_cannot_start_is_a_clause(process: Any, tmp_path: Path) -> None:
     def run(*command: str, limit_s: float = 60) -> Any:
         return process.run_in_group(list(command), tmp_path / "log", limit_s, dict(os.environ), tmp_path)
@@ -209,6 +211,7 @@ def test_a_command_that_fails_hangs_or_cannot_start_is_a_clause(process: Any, tm
     assert run("/no/such/python").words.startswith("cannot be started: ")
 
 
+@pytest.mark.slow
 def test_what_a_command_started_ends_with_it(process: Any, tmp_path: Path) -> None:
     words = "import subprocess, time; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); time.sleep(600)"
     process.run_in_group([sys.executable, "-c", words], tmp_path / "log", 1.5, dict(os.environ), tmp_path)

@@ -123,6 +123,7 @@ def test_figures_of_two_cards_are_never_in_one_table(tmp_path: Path) -> None:
     assert done.stdout.count("### Latency of one caller, ms") == 2
 
 
+@pytest.mark.slow
 def test_a_file_of_something_else_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"no tar")
     (tmp_path / "x.json").write_text('{"format": 1}')

@@ -90,6 +90,7 @@ def test_a_percentile_lies_within_a_bin_above_the_exact_one(values: Float32, per
     assert found <= exact * (1 + 1 / 128)
 
 
+@pytest.mark.slow
 @given(ARRAYS)
 def test_minmax_is_the_exact_largest_magnitude_whatever_the_sign(values: Float32) -> None:
     assert _of(values).minmax() == _of(-values).minmax() == float(np.abs(values).max())

@@ -45,6 +45,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [LEVELS, UNSIGNED_LEVELS])
 @pytest.mark.parametrize("name", DRAWS)
 def test_the_mse_clip_is_as_good_as_the_best_of_all_clips_on_the_values_themselves(name: str, levels: int) -> None:

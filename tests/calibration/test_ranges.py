@@ -54,6 +54,7 @@ def _spoiled(graph: onnx.ModelProto, name: str, value: float, rows: Any = slice(
     return graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [FEWEST, BATCH - 1, BATCH, BATCH + 1, 37])
 @pytest.mark.parametrize("method", ["percentile", "minmax"])
 @pytest.mark.usefixtures("rounds_by_place")

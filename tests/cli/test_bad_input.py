@@ -104,6 +104,7 @@ def test_a_manifest_cannot_reach_outside_its_bundle(toolkit: Toolkit, bundle_cop
         refused(toolkit("verify", bundle_copy), "a bundle cannot hold", name)
 
 
+@pytest.mark.slow
 def test_no_name_of_a_manifest_or_a_card_leaves_the_workspace(
     toolkit: Toolkit, bundle_copy: Path, model_copy: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_images_of_another_size_are_refused_by_file(toolkit: Toolkit, tmp_path: 
     refused(toolkit("export", "tiny", "--int8", "--data", folder), "31x31", "32x32", "--convert", ".png")
 
 
+@pytest.mark.slow
 def test_a_grayscale_image_given_to_an_rgb_net_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
     images, labels = structured_set(40, 4, seed=0, channels=3)
     np.savez(tmp_path / "rgb.npz", images=images, labels=labels)
@@ -220,6 +222,7 @@ def test_nothing_half_written_is_left(toolkit: Toolkit, tiny_workspace: Path) ->
     assert leftovers(tiny_workspace) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error(toolkit: Toolkit, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()

@@ -18,6 +18,7 @@ SCHEMA = Path(__file__).parents[2] / "docs/schema/bench.v1.json"
 SHORT = ("--backend", "ort", "--precision", "fp32", "--batch", "1", "--seconds", "0.1")
 
 
+@pytest.mark.slow
 def test_what_is_printed_and_what_is_saved_have_the_published_schema(toolkit: Toolkit, tmp_path: Path) -> None:
     answer = toolkit("bench", *SHORT, "--save", tmp_path / "run.json")
     assert answer.code == 0
@@ -27,6 +28,7 @@ def test_what_is_printed_and_what_is_saved_have_the_published_schema(toolkit: To
     assert "saved:" in answer.text
 
 
+@pytest.mark.slow
 def test_a_saved_run_gates_the_next_one(toolkit: Toolkit, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     document = toolkit("bench", *SHORT, "--save", path).document
@@ -43,6 +45,7 @@ def test_a_saved_run_gates_the_next_one(toolkit: Toolkit, tmp_path: Path) -> Non
     assert "Slower by more than 3 %" in slower.text
 
 
+@pytest.mark.slow
 def test_a_baseline_of_another_device_model_or_set_of_runners_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     document = toolkit("bench", *SHORT, "--save", path).document
@@ -58,6 +61,7 @@ def test_a_baseline_of_another_device_model_or_set_of_runners_is_refused(toolkit
     assert answer.document["found"] == "only there: ort fp32 at batch 1; only here: ort fp32 at batch 2"
 
 
+@pytest.mark.slow
 def test_the_same_bundle_beside_itself_is_within_a_wide_limit(toolkit: Toolkit) -> None:
     answer = toolkit("bench", *SHORT, "--against", "bundles/tiny", "--max-regression", "300%")
     assert answer.code == 0
@@ -115,6 +119,7 @@ def test_a_baseline_that_is_not_there_is_one_error(toolkit: Toolkit, tmp_path: P
     assert "cannot read" in answer.document["what"]
 
 
+@pytest.mark.slow
 def test_the_table_goes_into_a_spreadsheet(toolkit: Toolkit, tmp_path: Path) -> None:
     file = tmp_path / "latency.csv"
     answer = toolkit("bench", "--backend", "ort", "--batch", "1,2", "--seconds", "0.05", "--csv", file)

@@ -23,6 +23,7 @@ def bundle(tiny_workspace: Path, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
+@pytest.mark.slow
 def test_engines_are_built_into_the_bundle_and_its_manifest(toolkit: Toolkit, bundle: Path) -> None:
     done = toolkit("build", bundle, "--target", "rtx", "--precision", "best,int8", "--batch", "1:2:4")
     assert done.code == 0, done.text
@@ -97,6 +98,7 @@ def test_what_this_tensorrt_cannot_do_is_refused_in_words(
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_memory_and_level_are_in_the_sidecar_and_the_log_is_in_no_manifest(toolkit: Toolkit, bundle: Path) -> None:
     done = toolkit("build", bundle, "--precision", "fp16", "--workspace-mib", "64", "--opt-level", "1")
     assert done.code == 0, done.text
@@ -136,6 +138,7 @@ def test_a_build_that_fails_leaves_its_log_in_the_bundle_and_names_it(
     bundle_from_folder(bundle)
 
 
+@pytest.mark.slow
 def test_inspect_shows_fusions_and_needs_no_tensorrt(bundle: Path) -> None:
     program = (
         "import sys\n"

@@ -25,6 +25,7 @@ def _npz(path: Path, images: object, labels: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_auto_prints_every_candidate_and_the_record_names_the_winner(toolkit: Toolkit, tmp_path: Path) -> None:
     answer = toolkit("calibrate", "tiny", "-o", tmp_path / "r")
     assert answer.code == 0
@@ -49,6 +50,7 @@ def test_a_record_is_reused_by_export_and_gives_the_same_files(toolkit: Toolkit,
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_bundles_onnx_file_has_the_record_of_its_model(
     toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_noise_is_refused_and_forced_into_the_record(toolkit: Toolkit, tmp_path:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_sensitivity_ranks_every_convolution_in_table_json_and_png(toolkit: Toolkit, tmp_path: Path) -> None:
     answer = toolkit("sensitivity", "tiny", "-o", tmp_path / "s")
     assert answer.code == 0
@@ -171,6 +174,7 @@ def foreign(tmp_path: Path, tiny_workspace: Path) -> Path:
     return tmp_path / "foreign.onnx"
 
 
+@pytest.mark.slow
 def test_a_foreign_file_with_its_normalization_has_the_ranges_of_the_model(
     toolkit: Toolkit, tmp_path: Path, foreign: Path, tiny_workspace: Path
 ) -> None:
@@ -184,6 +188,7 @@ def test_a_foreign_file_with_its_normalization_has_the_ranges_of_the_model(
     assert amax[0] == pytest.approx(amax[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_forgotten_or_wrong_normalization_is_refused(toolkit: Toolkit, tmp_path: Path, foreign: Path) -> None:
     words = ("calibrate", foreign, "--data", "set.npz", "--images", "40", "-o", tmp_path / "r")
     refused(toolkit(*words), "does not say what its pixels are", "--mean", "--pixels")

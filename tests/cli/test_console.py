@@ -31,6 +31,7 @@ def test_a_text_is_shown_as_it_stands_without_what_steers_a_terminal(text: str) 
     assert _line(text, bold(text)).plain == 2 * shown(text)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_markup_and_escapes_goes_through_every_command(toolkit: Toolkit, tmp_path: Path) -> None:
     tar = tmp_path / "a[/b]\x1b[31m.tar"
     answer = toolkit("bundle", "pack", "bundles/tiny", "-o", tar)

@@ -205,6 +205,7 @@ def test_a_sidecar_that_lies_is_refused(tool: Toolkit, change: dict[str, Any], w
         refused(tool("inspect", "x.engine"), "x.engine.json", *words)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_lies_is_refused_before_anything_is_measured(tool: Toolkit) -> None:
     assert tool("bench", "b", *QUICK, "--save", "good.json").code == 0
     for change, word in (
@@ -224,6 +225,7 @@ def test_a_baseline_that_lies_is_refused_before_anything_is_measured(tool: Toolk
     refused(tool("bench", "b", *QUICK, "--baseline", "lie.json"), "lie.json is not JSON")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p50", [0, -1, None, "fast", True])
 def test_a_record_of_selftest_that_lies_is_refused(tool: Toolkit, p50: Any) -> None:
     command = ("selftest", "b", "--backend", "ort", "--seconds", "0.01")
@@ -233,6 +235,7 @@ def test_a_record_of_selftest_that_lies_is_refused(tool: Toolkit, p50: Any) -> N
     refused(tool(*command), "no speed that selftest saved", "p50_ms.ort fp32", "--save")
 
 
+@pytest.mark.slow
 def test_documents_that_lie_make_no_report(tool: Toolkit) -> None:
     for command, name in ((("verify", "b", "--backend", "ort"), "v"), (("bench", "b", *QUICK), "n")):
         Path(f"{name}.json").write_text(json.dumps(tool(*command).document))

@@ -38,6 +38,7 @@ def on_a_terminal(*words: str, columns: int = 80) -> tuple[int, str]:
     return running.returncode, b"".join(parts).decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_tables_and_no_json_unless_it_is_asked_for() -> None:
     code, shown = on_a_terminal(*CACHE)
     assert code == 0

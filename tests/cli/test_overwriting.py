@@ -54,6 +54,7 @@ def test_an_export_over_another_model_names_it_and_leaves_it(toolkit: Toolkit, b
     assert content(bundle) == before
 
 
+@pytest.mark.slow
 def test_an_export_of_the_same_model_says_what_went_and_keeps_what_is_not_its_own(
     toolkit: Toolkit, bundle: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_an_export_of_the_same_model_says_what_went_and_keeps_what_is_not_its_ow
     assert "notes.txt" not in json.loads((bundle / "manifest.json").read_text())["files"]
 
 
+@pytest.mark.slow
 def test_no_output_is_written_over_what_the_command_did_not_write(
     toolkit: Toolkit, bundle: Path, tmp_path: Path
 ) -> None:

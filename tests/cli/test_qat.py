@@ -54,6 +54,7 @@ def test_the_card_has_both_accuracies_and_verify_finds_the_float_one(toolkit: To
     assert toolkit("verify", "tiny-qat", "--data", "set.npz").code == 0
 
 
+@pytest.mark.slow
 def test_another_method_measures_again(toolkit: Toolkit, learned: dict[str, str], tmp_path: Path) -> None:
     train_once(toolkit, learned)
     answer = toolkit("export", "tiny-qat", "--int8", "--method", "minmax", "-o", tmp_path / "b", "--no-engines")

@@ -46,6 +46,7 @@ def _report(toolkit: Toolkit, saved: Saved, page: Path, *more: str | Path) -> An
     )
 
 
+@pytest.mark.slow
 def test_real_documents_become_a_page_and_a_card(
     toolkit: Toolkit, saved: Saved, tmp_path: Path, tiny_workspace: Path
 ) -> None:

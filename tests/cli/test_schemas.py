@@ -83,6 +83,7 @@ def test_the_folder_holds_them_and_explains_itself() -> None:
     assert {path.name for path in FOLDER.glob("*.json")} == set(BY_NAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [*COMMANDS, ("bundle", "check"), ("bundle", "show")], ids=" ".join)
 def test_what_a_command_prints_is_read_back_as_it_was(toolkit: Toolkit, words: tuple[str, ...]) -> None:
     answer = toolkit(*words)  # which holds every document of every test against its schema

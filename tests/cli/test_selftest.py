@@ -40,6 +40,7 @@ def with_golden(bundle: Path, **changed: object) -> None:
     rehashed(bundle)
 
 
+@pytest.mark.slow
 def test_a_sound_bundle_passes_and_says_what_did_not_run(toolkit: Toolkit, bundle: Path) -> None:
     answer = toolkit("selftest", bundle, "--seconds", "0.02")
     assert answer.code == 0, answer.text
@@ -92,6 +93,7 @@ def test_a_changed_file_is_refused_by_its_name(toolkit: Toolkit, bundle: Path) -
     assert "model.int8.onnx changed" in answer.document["what"]
 
 
+@pytest.mark.slow
 def test_a_devices_speed_is_saved_and_compared_with(toolkit: Toolkit, bundle: Path) -> None:
     assert toolkit("selftest", bundle, "--save", "--seconds", "0.02").document["recorded"] is True
     saved = json.loads(saved_of(bundle).read_text())

@@ -39,6 +39,7 @@ def test_a_run_leaves_a_line_an_epoch_and_a_learning_curve(tiny_workspace: Path)
     assert (tiny_workspace / "models/tiny/training.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
+@pytest.mark.slow
 def test_a_config_gives_options_and_the_command_line_wins(toolkit: Toolkit, tmp_path: Path) -> None:
     file = tmp_path / "net.toml"
     file.write_text(
@@ -54,6 +55,7 @@ def test_a_config_gives_options_and_the_command_line_wins(toolkit: Toolkit, tmp_
     assert training["threads"] >= 1
 
 
+@pytest.mark.slow
 def test_photos_that_were_cropped_in_training_are_cropped_by_export_and_verify(
     toolkit: Toolkit, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_missing_config_is_one_sentence(toolkit: Toolkit) -> None:
     assert "cannot read nosuch.toml" in answer.text
 
 
+@pytest.mark.slow
 def test_test_images_in_the_training_part_are_counted_and_left_out_of_it(toolkit: Toolkit, tmp_path: Path) -> None:
     train, test = structured_set(80, 4, seed=5), structured_set(40, 4, seed=6)
     train[0][:8], train[1][:8] = test[0][:8], test[1][:8]
@@ -123,6 +126,7 @@ def test_a_training_part_of_nothing_but_test_images_is_refused(toolkit: Toolkit,
     assert "no image is left" in answer.text
 
 
+@pytest.mark.slow
 def test_the_summary_shows_each_class_and_folds_many(toolkit: Toolkit, tmp_path: Path) -> None:
     images, labels = structured_set(400, 15, seed=7)
     kept = (labels != 3) | (np.arange(400) < 200)
@@ -155,6 +159,7 @@ def test_fine_tuning_on_few_images_of_new_classes_beats_the_majority_by_far(tool
     assert card["training"]["options"]["from"] == "tiny"
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_the_same_classes_keeps_the_head(toolkit: Toolkit) -> None:
     words = ("--data", "set.npz", "--epochs", "1", "--lr", "1e-6", "--images", "32", "--crop", "0", "--no-flip")
     answer = toolkit("train", "again", "--from", "tiny", *words)

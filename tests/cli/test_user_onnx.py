@@ -87,6 +87,7 @@ def test_a_file_needs_images_and_exists(toolkit: Toolkit, theirs: Path) -> None:
     assert (missing.code, "none.onnx" in missing.text) == (1, True)
 
 
+@pytest.mark.slow
 def test_calibrate_and_sensitivity_take_what_export_takes_and_export_takes_their_record(
     toolkit: Toolkit, theirs: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_calibrate_and_sensitivity_take_what_export_takes_and_export_takes_their
         assert not (folder / "x").exists()
 
 
+@pytest.mark.slow
 def test_one_weight_one_pixel_or_the_mean_changed_are_three_refusals(toolkit: Toolkit, theirs: Path) -> None:
     folder, data = theirs.parent, theirs.parent / "set.npz"
     made = toolkit("calibrate", theirs, "--data", data, *NUMBERS, "--method", "minmax", "-o", folder / "r")

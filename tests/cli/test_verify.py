@@ -33,6 +33,7 @@ def test_a_name_is_a_bundle_first_and_a_models_card_is_asked_for(toolkit: Toolki
     assert "class by class" in bundle.text
 
 
+@pytest.mark.slow
 def test_a_tolerance_beside_the_gate_counts_logits(toolkit: Toolkit) -> None:
     words = (
         "verify",
@@ -62,6 +63,7 @@ def test_a_bundle_that_is_not_there_is_said_with_the_one_that_was_meant(toolkit:
     assert "did you mean bundles/tiny?" in answer.text
 
 
+@pytest.mark.slow
 def test_too_few_images_are_said_pass_and_with_strict_do_not(toolkit: Toolkit) -> None:
     words = ("verify", "--backend", "ort", "--precision", "int8", "--sample", "40")
     answer = toolkit(*words)
@@ -81,6 +83,7 @@ def test_a_gate_of_99_is_decided_on_enough_images_and_said_to_be_met(toolkit: To
     assert "still the same model" in answer.text
 
 
+@pytest.mark.slow
 def test_where_a_difference_comes_from_is_a_table_of_steps(toolkit: Toolkit) -> None:
     answer = toolkit("verify", "--gate", "80")
     steps = [(source["kind"], source["reference"], source["candidate"]) for source in answer.document["sources"]]
@@ -110,6 +113,7 @@ def test_an_onnx_file_beside_a_bundle(toolkit: Toolkit, tiny_workspace: Path) ->
     assert set(answer.document["passed"]) == {"model.int8-cpu.onnx"}
 
 
+@pytest.mark.slow
 def test_layers_name_the_node_where_two_files_part(toolkit: Toolkit, tiny_workspace: Path, tmp_path: Path) -> None:
     second = _broken(tiny_workspace, tmp_path / "second")
     answer = toolkit("verify", "bundles/tiny", second, "--backend", "ort", "--precision", "int8", "--layers")

@@ -60,6 +60,7 @@ def test_export_names_each_file_with_top1_and_agreement(toolkit: Toolkit, tmp_pa
     assert not list((tmp_path / "b").glob("engines"))
 
 
+@pytest.mark.slow
 def test_export_takes_a_model_folder_and_other_images(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
     answer = toolkit(
         "export", tiny_workspace / "models/tiny", "--int8", "--no-engines", "--data", "set.npz", "--images", "40",
@@ -78,6 +79,7 @@ def test_the_same_export_twice_writes_the_same_bytes(toolkit: Toolkit, tmp_path:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_verify_takes_the_newest_bundle_and_says_which(toolkit: Toolkit) -> None:
     answer = toolkit("verify")
     assert answer.code == 0
@@ -101,6 +103,7 @@ def test_verify_fails_below_the_gate(toolkit: Toolkit, tmp_path: Path, tiny_work
     assert "Below the gate: ort int8" in answer.text
 
 
+@pytest.mark.slow
 def test_a_backend_that_was_asked_for_and_cannot_run_is_no_success(toolkit: Toolkit) -> None:
     answer = toolkit("verify", "--backend", "ort,trt")
     assert answer.code == 1
@@ -173,6 +176,7 @@ def test_doctor_names_every_backend(toolkit: Toolkit) -> None:
     assert "pip install -e " in answer.text.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_target_decides_what_engines_are_built_for(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs the TensorRT-RTX wheels (extra rtx)")
     answer = toolkit("export", "tiny", "--target", "rtx", "--batch", "1:4:16", "-o", tmp_path / "b")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.compare.gate import FAIL, PASS, UNDECIDED, verdict_from_counts, verdict_of_itself
+from toolkit.compare.gate import FAIL, PASS, UNDECIDED, Verdict, verdict_from_counts, verdict_of_itself
+from toolkit.compare.proportions import paired_ratio_interval
 
 
 def test_a_healthy_int8_passes_99_on_1000_images_and_cannot_be_told_at_99_9() -> None:
@@ -45,8 +48,9 @@ def test_logits_that_are_not_finite_fail_whatever_the_answers() -> None:
 
 
 def test_the_reference_passes_itself_unless_it_answers_nothing() -> None:
-    assert verdict_of_itself(100.0).word == PASS
-    assert verdict_of_itself(0.0, nonfinite=3).word == FAIL
+    itself = Verdict(PASS, 99.9, 100.0, 100.0, 100.0, reaches=True, images_needed=None)
+    assert verdict_of_itself(99.9) == itself
+    assert verdict_of_itself(99.9, nonfinite=1) == replace(itself, word=FAIL, reaches=False)
 
 
 def test_a_reference_that_is_never_right_decides_nothing_and_stays_json() -> None:
@@ -66,3 +70,7 @@ def test_the_word_follows_from_the_interval(both: int, lost: int, gained: int, g
         assert verdict.high_percent < gate
         assert not verdict.reaches
     assert (verdict.images_needed is None) or verdict.word == UNDECIDED
+    low, high = paired_ratio_interval(both, lost, gained)
+    assert (verdict.low_percent, verdict.high_percent, verdict.gate_percent) == (100 * low, 100 * high, gate)
+    kept = 100 * (both + gained) / (both + lost) if both + lost else 0
+    assert verdict.retention_percent == pytest.approx(kept, rel=1e-15)

@@ -125,6 +125,7 @@ def test_wilson_covers_95_percent(trials: int, rate: float) -> None:
     assert ((found[:, 0] <= rate) & (rate <= found[:, 1])).mean() == pytest.approx(0.95, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discordant", [1000, 4000])
 def test_mcnemar_calls_noise_a_difference_in_5_percent(discordant: int) -> None:
     p = lru_cache(None)(mcnemar_exact_p)

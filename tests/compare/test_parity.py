@@ -18,7 +18,7 @@ from toolkit.compare.parity import (
     relative_l2,
     score_from_logits,
 )
-from toolkit.compare.proportions import mcnemar_exact_p, wilson_interval
+from toolkit.compare.proportions import mcnemar_exact_p, paired_ratio_interval, wilson_interval
 from toolkit.contracts import Float32, Int64, UInt8
 from toolkit.runtime.null import NullRunner
 
@@ -167,6 +167,16 @@ def test_retention_has_a_paired_interval() -> None:
     assert parity.both_right == parity.reference_score.correct
 
 
+def test_the_change_in_points_is_the_retention_of_the_references_top1() -> None:
+    parity = _parity([0, 1, 2, 0, 1, 3] * 20, [0, 2, 0, 3, 2, 3] * 20, [0, 1, 2, 3, 0, 0] * 20)
+    assert parity.change_points == pytest.approx(parity.candidate_score.top1_percent - 50)
+    low, high = paired_ratio_interval(20, 40, 20)
+    assert (parity.retention_low_percent, parity.retention_high_percent) == (100 * low, 100 * high)
+    assert parity.change_interval_points == pytest.approx((50 * (low - 1), 50 * (high - 1)))
+    wrong = _parity([1, 1], [0, 0], [0, 0])
+    assert (wrong.retention_percent, wrong.retention_high_percent, wrong.change_interval_points) == (0, np.inf, None)
+
+
 def test_a_tensor_that_is_not_finite_is_infinitely_far_away() -> None:
     assert relative_l2(np.ones(3, np.float32), np.array([1, np.nan, 1], np.float32)) == np.inf
     assert relative_l2(np.zeros(3, np.float32), np.zeros(3, np.float32)) == 0
@@ -181,7 +191,8 @@ def test_flips_and_distances_are_counted_alike_wherever_they_are_printed() -> No
             got[7, 3] = np.nan
         parity = parity_from_logits("a", "b", expected, got, expected.argmax(1))
         found = parity_without_labels(expected, got)
-        assert (found.flips, found.relative_l2) == (parity.flips, parity.relative_l2)
+        assert (found.flips, found.relative_l2, found.images) == (parity.flips, parity.relative_l2, 100)
+        assert found.percent == pytest.approx(parity.agreement_percent)
     assert found.relative_l2 == np.inf
     assert found.flips < 50  # one image without an answer is one flip
 

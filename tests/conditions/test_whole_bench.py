@@ -55,6 +55,7 @@ def _measured(**options: Any) -> tuple[Any, dict[str, Any]]:
     return found, document
 
 
+@pytest.mark.slow
 def test_a_hot_shared_gpu_is_in_the_document_and_in_the_warnings(stub: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     load = stub(REASONS=0x40)
     monkeypatch.setattr("toolkit.conditions.machine.gpu_here", lambda: gpu_here(load, visible="0"))
@@ -70,6 +71,7 @@ def test_a_hot_shared_gpu_is_in_the_document_and_in_the_warnings(stub: Load, mon
     assert (row.energy_mj is None) is ("energy_mj" in row.why_null)
 
 
+@pytest.mark.slow
 def test_a_jetson_says_mode_rails_and_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = plant(tmp_path, ORIN_NANO)
 

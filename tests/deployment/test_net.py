@@ -118,6 +118,7 @@ def test_no_images_give_no_answers(net: Net, nothing: Any) -> None:
     assert probabilities.shape == (0, len(net.labels))
 
 
+@pytest.mark.slow
 def test_ten_thousand_images_are_answered_in_parts(
     net: Net, golden: tuple[LabeledImages, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,6 +297,7 @@ def test_a_tensorrt_that_does_not_import_is_named_though_another_one_works(tmp_p
     assert "libnvinfer_lean.so.11" in finding.detail
 
 
+@pytest.mark.slow
 def test_a_driver_that_answers_and_is_no_use_to_a_real_rtx_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

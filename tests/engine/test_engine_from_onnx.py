@@ -156,6 +156,7 @@ def test_weights_in_an_external_file_are_read(file: Path, plan: Path) -> None:
     assert layer_report.convolutions("Float") == 2
 
 
+@pytest.mark.slow
 @needs_rtx
 def test_a_second_build_replaces_the_first_and_has_its_own_log(file: Path, plan: Path) -> None:
     first = engine_from_onnx(file, plan)

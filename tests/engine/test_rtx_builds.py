@@ -63,6 +63,7 @@ def _built(graph: Any, folder: Path) -> Engine:
     return engine_from_onnx(folder / "model.onnx", folder / "model.plan", batch=(1, 8, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", TYPES)
 def test_every_convolution_computes_in_the_precision_of_the_file(
     graphs: dict[str, onnx.ModelProto], precision: str, tmp_path: Path

@@ -12,13 +12,14 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.errors import ToolkitError
 from toolkit.exporting.user_onnx import Opened, Pixels, default_name, opened_from_file
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.qdq_placement import layers_in_graph
+from toolkit.graph.stranger.floats import OwnTypes, require_same_in_own_types
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.runtime.ort.runner import OrtRunner
@@ -217,6 +218,95 @@ def test_pixels_to_255_are_the_same_model_said_otherwise(tmp_path: Path) -> None
     assert one.preprocessing.std == pytest.approx(other.preprocessing.std)
 
 
+class Turned(nn.Module):
+    """The batch stands second for a while: a file that is written for a batch of two has it there as a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.relu(self.conv(x)).permute(1, 0, 2, 3)
+        logits: Tensor = self.fc(maps.reshape(8, x.shape[0], -1).mean(2).t())
+        return logits
+
+
+def test_what_is_advised_for_a_batch_that_is_fixed_works(tmp_path: Path) -> None:
+    net, path = Turned().eval(), tmp_path / "theirs.onnx"
+
+    def export(**more: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names = {"input_names": ["pictures"], "output_names": ["scores"]}
+            torch.onnx.export(net, (torch.rand(2, 3, 16, 16),), path, dynamo=False, **names, **more)
+
+    export()
+    with pytest.raises(ToolkitError, match="works for a batch of 2 only") as caught:
+        opened_from_file(path, PIXELS).require_same(IMAGES)
+    export(**eval(f"dict({str(caught.value.fix).partition(': ')[2]})"))
+    opened_from_file(path, PIXELS).require_same(IMAGES)
+
+
+def _in(kind: int, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same file with numbers of another type."""
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = kind
+    return model
+
+
+def _of_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A file that normalizes the bytes of its images itself."""
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) * 255 for values in (PIXELS.mean, PIXELS.std))
+    model.graph.initializer.extend([numpy_helper.from_array(mean, "mean255"), numpy_helper.from_array(std, "std255")])
+    own = [
+        helper.make_node("Transpose", ["bytes"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["turned"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["floats", "mean255"], ["centered"]),
+        helper.make_node("Div", ["centered", "std255"], ["x"]),
+    ]
+    for node in reversed(own):
+        model.graph.node.insert(0, node)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("bytes", TensorProto.UINT8, ["N", 16, 16, 3]))
+    return model
+
+
+OTHER_TYPES: dict[str, Any] = {
+    "half precision written as float32": (_in(TensorProto.FLOAT16, classifier()), PIXELS, 0.01),
+    "double precision written as float32": (_in(TensorProto.DOUBLE, classifier()), PIXELS, 1e-5),
+    "bytes taken as the same numbers in float32": (_of_bytes(classifier()), Pixels(), 1e-5),
+}
+
+
+@pytest.mark.parametrize("note", OTHER_TYPES)
+def test_a_file_of_another_type_is_read_as_the_same_in_float32(note: str, tmp_path: Path) -> None:
+    model, pixels, near = OTHER_TYPES[note]
+    found = opened(model, tmp_path, pixels)
+    checks = found.require_same(IMAGES)
+    assert found.file.own is not None
+    assert found.file.own.note == note
+    if "double" not in note:  # which ONNX Runtime has no convolution for
+        assert 0 <= checks["own_types"]["relative_l2"] < near
+    theirs = _answers_as_it_came(classifier(), {})
+    with OrtRunner(found.graph.SerializeToString()) as runner:
+        assert np.abs(runner.logits(IMAGES[:7]) - theirs).max() < 10 * near
+
+
+def test_a_file_that_takes_bytes_is_told_nothing_of_its_pixels(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match="takes pixels as they are"):
+        opened(_of_bytes(classifier()), tmp_path, PIXELS)
+
+
+def test_a_file_that_answers_otherwise_in_its_own_type_is_refused() -> None:
+    half, other = _in(TensorProto.FLOAT16, classifier()), classifier(norm=False)
+    values = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    with pytest.raises(ToolkitError, match="answers otherwise in float32 than in its own half precision"):
+        require_same_in_own_types("theirs.onnx", OwnTypes(half, "FLOAT16", False), other, values)
+
+
 def _second_output(model: onnx.ModelProto) -> None:
     model.graph.output.append(helper.make_tensor_value_info("r2", TensorProto.FLOAT, None))
 
@@ -253,7 +343,7 @@ def _rank_two(model: onnx.ModelProto) -> None:
 
 
 def _integers(model: onnx.ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
 
 
 def _sequence(model: onnx.ModelProto) -> None:
@@ -286,7 +376,7 @@ FAULTS = {
     "is a detection model": _detection,
     "is not a classifier": _features,
     "takes no images": _rank_two,
-    "is not float32": _integers,
+    "holds no floats": _integers,
     "is not a tensor": _sequence,
     "which is missing": _external,
     "from outside its folder": _outside,

@@ -223,6 +223,7 @@ def test_a_stale_record(healthy: Healthy, plant: Plant) -> None:
     _only(named(healthy, plant("model.onnx", retrained)), "the calibration record is stale", "the network (weights or")
 
 
+@pytest.mark.slow
 def test_an_fp32_file_passed_off_as_int8(healthy: Healthy, tmp_path: Path) -> None:
     shutil.copytree(healthy.bundle, tmp_path / "b")
     shutil.copy(tmp_path / "b/model.onnx", tmp_path / "b" / INT8)
@@ -267,6 +268,7 @@ class _Constant(OrtRunner):
         return super().logits(np.zeros_like(images_nhwc))
 
 
+@pytest.mark.slow
 def test_a_runner_whose_input_never_arrives(healthy: Healthy) -> None:
     with _Constant(healthy.bundle / "model.onnx") as runner:
         _only(named(healthy, runners={"camera fp32": runner}), "the logits are constant", "camera fp32")

@@ -151,6 +151,7 @@ def test_a_saved_run_cannot_promise_3_percent_on_a_machine_that_is_another_one_t
     assert sum(change.ratio > 1.03 for change in found) > 20
 
 
+@pytest.mark.slow
 def test_a_machine_that_became_slower_is_named_and_its_runner_is_not_blamed() -> None:
     found = [_against_a_saved_run(LOCKED, 1.0, 0.03, seed, machine=1.08) for seed in range(20)]
     assert [change.verdict for change in found] == [MACHINE] * 20
@@ -163,6 +164,7 @@ def test_a_faster_runner_is_within_any_limit() -> None:
     assert _against_a_saved_run(LOCKED, 0.9, 0.0, 1).verdict == WITHIN
 
 
+@pytest.mark.slow
 def test_a_mean_without_warm_up_would_have_accused_the_identical_one() -> None:
     """The comparison that peers print: mean latency, one after the other. It differs by 2 % in one run of four."""
     wrong = 0

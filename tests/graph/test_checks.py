@@ -142,6 +142,7 @@ def test_what_every_tensorrt_reads_alike_is_allowed(model: onnx.ModelProto) -> N
     require_portable(model)
 
 
+@pytest.mark.slow
 def test_an_exported_net_is_portable(tiny_graph: onnx.ModelProto) -> None:
     require_portable(tiny_graph)
 

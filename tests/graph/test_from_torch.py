@@ -74,6 +74,7 @@ def test_norms_are_folded_and_the_pool_is_a_pool(name: str) -> None:
     require_portable(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_answers_are_pytorchs_at_batch_1_7_and_64(name: str) -> None:
     classifier, preprocessing = _classifier(NETS[name])

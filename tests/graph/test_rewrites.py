@@ -63,6 +63,15 @@ def _shuffled(net: Written, x: Tensor) -> Tensor:
     return _pooled(net, x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
 
 
+def _masked(net: Written, x: Tensor, never: float) -> Tensor:
+    rows = x.mean(3)
+    scores = rows.transpose(1, 2) @ rows
+    hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
+    scores = scores + torch.zeros(scores.shape[1:]).masked_fill(hidden, never)
+    weights = scores.view(len(x), -1, scores.shape[-1]).softmax(-1)
+    return net.fc((rows @ weights.transpose(1, 2)).mean(2))
+
+
 IDIOMS: dict[str, tuple[Written, set[str]]] = {
     "a mean": (Written(_pooled), {"GlobalAveragePool", "Flatten"}),
     "a mean of negative axes": (Written(lambda net, x: net.fc(x.mean([-1, -2]))), {"GlobalAveragePool", "Flatten"}),
@@ -111,6 +120,13 @@ IDIOMS: dict[str, tuple[Written, set[str]]] = {
         {"Relu", "Add", "GlobalAveragePool", "Flatten"},
     ),
     "a channel shuffle": (Written(_shuffled), {"Reshape", "Transpose", "GlobalAveragePool", "Flatten"}),
+    **{
+        f"a mask of {never}": (
+            Written(lambda net, x, never=never: _masked(net, x, never)),
+            {"ReduceMean", "Transpose", "MatMul", "Add", "Reshape", "Softmax"},
+        )
+        for never in (float("-inf"), -1e9)
+    },
     "a cast to float": (
         Written(lambda net, x: _pooled(net, x.double().float() + x)),
         {"Add", "GlobalAveragePool", "Flatten"},

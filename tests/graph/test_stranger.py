@@ -124,6 +124,7 @@ def test_a_file_that_asks_for_too_much_is_refused_before_it_is_run(name: str, tm
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.slow
 def test_what_is_not_counted_beforehand_dies_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

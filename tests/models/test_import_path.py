@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
+from toolkit.graph.from_torch import onnx_from_torch
 from toolkit.models.import_path import classes_of_network, is_import_path, network_from_import_path
+from toolkit.models.user_network import classifier_of
+from toolkit.runtime.ort.runner import OrtRunner
 
 SOURCE = """
 import torch
@@ -140,7 +146,8 @@ class Answers(nn.Module):
     ("answer", "parts"),
     [
         (lambda x, f: (f, f), ("a tuple of 2: a tensor of (3, 4), a tensor of (3, 4)", "logits alone")),
-        (lambda x, f: {"logits": f, "aux": f}, ("a dict of logits, aux",)),
+        (lambda x, f: {"out": f, "aux": f}, ("a dict of out, aux",)),
+        (lambda x, f: f.squeeze(), ("a tensor of (4,)", "`squeeze()`")),
         (lambda x, f: f[:, :, None, None], ("a tensor of (3, 4, 1, 1)", "AdaptiveAvgPool2d")),
         (lambda x, f: f[:, :1], ("a tensor of (3, 1)", "at least 2 classes")),
         (lambda x, f: f.mean(0), ("a tensor of (4,)",)),
@@ -158,6 +165,33 @@ def test_what_does_not_answer_with_logits_is_refused_in_words(
     with pytest.raises(ModelError) as caught:
         classes_of_network(Answers(answer).eval(), (8, 8, 3))
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+@dataclass
+class Output:
+    """As of transformers' networks."""
+
+    logits: Tensor
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x, f: [f],
+        lambda x, f: (f, None),
+        lambda x, f: {"out": f},
+        lambda x, f: {"loss": None, "logits": f, "hidden": x},
+        lambda x, f: Output(f),
+    ],
+)
+def test_the_logits_of_an_answer_in_parts_are_taken(answer: Callable[[Tensor, Tensor], Any]) -> None:
+    net = Answers(answer).eval()
+    assert classes_of_network(net, (8, 8, 3)) == 4
+    classifier = classifier_of(net, Preprocessing(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
+    images = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    model = onnx_from_torch(classifier, Preprocessing(8, 8, 3, (0.5,) * 3, (0.25,) * 3), {})
+    with OrtRunner(model.SerializeToString()) as runner:
+        assert np.allclose(runner.logits(images.numpy()), classifier(images).detach().numpy(), atol=1e-5)
 
 
 def test_wrong_channels_are_named_with_the_size_that_fits() -> None:

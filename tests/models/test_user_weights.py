@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 import warnings
 import zipfile
+from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -65,6 +69,16 @@ def prefixed(state: dict[str, Any], prefix: str) -> dict[str, Any]:
         (lambda state: {"model_state_dict": state}, "model_state_dict"),
         (lambda state: {"net": state, "acc": 93.1}, "net"),
         (lambda state: {"ema": {"state_dict": state}}, "ema.state_dict"),
+        (
+            lambda state: {
+                "model": state,
+                "args": argparse.Namespace(output=Path("x"), took=timedelta(1)),
+                "best": np.float64(91.7),
+                "history": defaultdict(list, loss=[np.float32(1)]),
+                "random": np.random.get_state(),
+            },
+            "model",
+        ),
         (lambda state: prefixed(state, "module."), "the file itself, without 'module.'"),
         (
             lambda state: prefixed(state, "module._orig_mod."),
@@ -137,8 +151,15 @@ def parameters_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
             lambda raw, ema: {"state_dict": {**prefixed(raw, "model."), **prefixed(ema, "ema_model.module.")}},
             "state_dict.ema_model",
         ),
+        (
+            lambda raw, ema: {
+                "meta": {"mmengine_version": "0.10.7"}, "state_dict": ema,
+                "ema_state_dict": {"steps": torch.tensor(7), **prefixed(raw, "module.")},
+            },
+            "state_dict",
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_moving_average_beside_raw_weights_is_taken_and_named(
     trained: nn.Sequential, nest: Any, place: str, tmp_path: Path
 ) -> None:
@@ -159,6 +180,55 @@ def test_an_average_of_the_parameters_alone_is_completed_by_the_raw_buffers(
     net, words = load(tmp_path / "w.pth")
     assert same(net, {**raw, **shadow})
     assert words.startswith("ema.shadow with the buffers of model, a moving average")
+
+
+def flattened(state: dict[str, Tensor], joint: str) -> dict[str, Tensor]:
+    return {name.replace(".", joint): value for name, value in state.items()}
+
+
+def test_an_average_that_is_kept_by_names_without_dots_is_read_by_its_own(
+    trained: nn.Sequential, tmp_path: Path
+) -> None:
+    ema = trained.state_dict()
+    raw, shadow = worse(ema), parameters_of(ema)
+    kept = {**prefixed(flattened(shadow, ""), "model_ema."), "model_ema.decay": torch.tensor(0.99)}
+    torch.save({"state_dict": {**prefixed(raw, "model."), **kept}}, tmp_path / "w.pth")
+    net, words = load(tmp_path / "w.pth")
+    assert same(net, {**raw, **shadow})
+    assert words.startswith("state_dict.model_ema with the buffers of state_dict, a moving average")
+
+
+@pytest.mark.parametrize(
+    ("nest", "places"),
+    [
+        (lambda raw, ema: {"last_state_dict": raw, "best_state_dict": ema}, ("last_state_dict", "best_state_dict")),
+        (lambda raw, ema: {"student": prefixed(raw, "module."), "teacher": ema}, ("student", "teacher")),
+        (
+            lambda raw, ema: {"state_dict": {**prefixed(raw, "module.q."), **prefixed(ema, "module.k.")}},
+            ("state_dict.module.q", "state_dict.module.k"),
+        ),
+        (
+            lambda raw, ema: {"state_dict": {**raw, **prefixed(flattened(parameters_of(ema), "_"), "ema_")}},
+            ("state_dict.plain", "state_dict.ema_"),
+        ),
+    ],
+)
+def test_of_sets_that_are_as_likely_none_is_guessed(
+    trained: nn.Sequential, nest: Any, places: tuple[str, str], tmp_path: Path
+) -> None:
+    ema = trained.state_dict()
+    raw = worse(ema)
+    torch.save(nest(raw, ema), tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "does not say which is the model", *places, "`weights=`")
+    for key, wanted in zip(places, (raw, ema), strict=True):
+        net, _ = load(tmp_path / "w.pth", key=key)
+        assert same(net, {**raw, **parameters_of(wanted)} if key.endswith("ema_") else wanted), key
+
+
+def test_copies_of_one_another_are_no_choice(trained: nn.Sequential, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    torch.save({"last": state, "best": {name: value.clone() for name, value in state.items()}}, tmp_path / "w.pth")
+    assert same(load(tmp_path / "w.pth")[0], state)
 
 
 @pytest.mark.parametrize("key", ["state_dict", "best.weights", "weights"])
@@ -254,13 +324,31 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 ) -> None:
     torch.save({"state_dict": trained.state_dict(), "evil": Evil(tmp_path / "ran")}, tmp_path / "w.pth")
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    refused(tmp_path / "w.pth", "would run code", "posix.mkdir", "save_file(", "'w.pth'")
+    refused(tmp_path / "w.pth", "would run code", "posix.mkdir", "where you trust the file")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_whole_module_object_is_refused_with_the_way_out(trained: nn.Sequential, tmp_path: Path) -> None:
-    torch.save(trained, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", "would run code", "torch.nn.modules", "net.state_dict()")
+class Meter:
+    """What a script counts with."""
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda net: net,
+        lambda net: {"model": build(), "ema": net, "train_args": {"lr": 0.1}},  # as YOLO does
+        lambda net: {"state_dict": net.state_dict(), "optimizer": {"state": {}}, "meter": Meter()},
+    ],
+)
+def test_what_is_advised_for_a_file_with_code_in_it_saves_the_weights(
+    trained: nn.Sequential, nest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(nest(trained), "w.pth")
+    with pytest.raises(ModelError, match="would run code") as caught:
+        load(Path("w.pth"))
+    exec(str(caught.value).split('python -c "')[1].split('"')[0], {})
+    assert same(load(Path("weights.pth"))[0], trained.state_dict())
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.95])
@@ -345,6 +433,7 @@ def hostile_checkpoints(folder: Path, net: nn.Sequential) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_a_hostile_checkpoint_is_one_error_in_two_seconds(trained: nn.Sequential, tmp_path: Path) -> None:
     for kind, path in hostile_checkpoints(tmp_path, trained).items():

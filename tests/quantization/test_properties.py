@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -79,6 +80,7 @@ def test_what_lies_beyond_the_range_comes_back_as_its_end(amax: float, factor: f
     assert through_int8(np.asarray([factor * amax], np.float32), scale)[0] <= LEVELS * scale
 
 
+@pytest.mark.slow
 @given(WEIGHTS, st.randoms(use_true_random=False))
 def test_channels_in_another_order_have_the_same_scales_and_levels(weights: Float32, random: Any) -> None:
     order = list(range(len(weights)))

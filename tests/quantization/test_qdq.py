@@ -86,6 +86,7 @@ def _of_type(graph: Any, *kinds: str) -> list[Any]:
     return [node for node in graph.node if node.op_type in kinds]
 
 
+@pytest.mark.slow
 def test_every_convolution_reads_dequantized_images_and_weights(quantized: Any) -> None:
     makers = _makers(quantized)
     convolutions = _of_type(quantized, "Conv")

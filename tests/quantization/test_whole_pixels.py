@@ -99,6 +99,7 @@ MEANS = st.floats(0, 1)
 STDS = st.floats(0.05, 1)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([1, 3]).flatmap(lambda n: st.tuples(st.tuples(*[MEANS] * n), st.tuples(*[STDS] * n))),
     st.booleans(),

@@ -55,6 +55,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 760, 360])
 def test_it_opens_at_once_without_complaint_and_fits(browser: Browser, page: Path, width: int, dark: bool) -> None:
@@ -71,6 +72,7 @@ def test_it_opens_at_once_without_complaint_and_fits(browser: Browser, page: Pat
     assert paper == ("rgb(17, 20, 25)" if dark else "rgb(255, 255, 255)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 360])
 def test_fifteen_runners_are_told_apart(browser: Browser, tmp_path: Path, width: int) -> None:
     """All backends and precisions of a machine with a GPU, crowded where they are fast."""
@@ -123,6 +125,7 @@ def test_it_reads_without_javascript(browser: Browser, page: Path) -> None:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
+@pytest.mark.slow
 def test_on_paper_it_is_light_open_and_no_wider_than_the_paper(browser: Browser, page: Path) -> None:
     browser.look_like(700, dark=True, media="print")
     browser.open(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from toolkit.reporting.markup import Markup, element, escaped, joined, table
 TEXTS = st.text(st.characters(), max_size=40)
 
 
+@pytest.mark.slow
 @given(TEXTS, TEXTS)
 def test_any_text_stays_text(inside: str, attribute: str) -> None:
     root = ElementTree.fromstring(element("p", inside, class_=attribute))

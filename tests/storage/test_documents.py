@@ -106,6 +106,7 @@ def test_what_was_written_is_read_back_with_entries_that_nobody_knows() -> None:
         ({"gate_percent": float("nan")}, "gate_percent is nan", "a finite number"),
         ({"gate_percent": 10**400}, "gate_percent is 1000", "a finite number"),
         ({"rows": None}, "rows is null", "a list"),
+        ({"note": None}, "note is null", "text, or no entry"),
         ({"rows": []}, "rows is an empty list", "a list of at least 1"),
         ({"rows": [{"word": "pass"}]}, "rows[0].relative_l2 is not there", "a finite number or null"),
         ({"rows": [DOCUMENT["rows"][0] | {"word": "good"}]}, "rows[0].word is text 'good'", "'pass', 'fail'"),

@@ -27,6 +27,7 @@ def test_a_line_that_is_no_epochs_is_one_error(text: str) -> None:
         lines_from_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 100])
 def test_a_curve_is_a_picture_that_people_can_read(count: int) -> None:
     Image = pytest.importorskip("PIL.Image")

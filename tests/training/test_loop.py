@@ -119,6 +119,7 @@ def test_a_state_does_not_change_while_the_run_goes_on(run: _Run) -> None:
     assert not _same(state, trainer.state())
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_net_and_another_seed_another(run: _Run) -> None:
     recipe = replace(RECIPE, epochs=1)
     assert _same(run(recipe).weights, run(recipe).weights)

@@ -62,6 +62,7 @@ def test_a_folded_net_answers_as_before(model: LoadedModel) -> None:
         assert torch.allclose(folded(net_of(model))(x), net_of(model)(x), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel, places: FakeQuantization) -> None:
     trained = fake_quantized(model.classifier, places)
     scales = [m for m in trained.modules() if isinstance(m, LearnedScale)]
@@ -73,6 +74,7 @@ def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel,
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fake_quantization_answers_as_the_int8_file(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
@@ -100,6 +102,7 @@ def test_trained_weights_become_a_plain_resnet_again(
     assert torch.allclose(answers(model.classifier, structured_images), before, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_reach_weights_and_scales(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
@@ -125,11 +128,13 @@ def test_a_scale_learns_to_stop_clipping() -> None:
     assert abs(float(layer.scale.detach()) * LEVELS - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_learned_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantization) -> None:
     found = qat_scales_of(fake_quantized(model.classifier, places))
     assert found == pytest.approx(dict(places.scales))
 
 
+@pytest.mark.slow
 def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuantization) -> None:
     trained = fake_quantized(model.classifier, places)
     conv = next(m for m in trained.modules() if isinstance(m, QuantizedConv2d))
@@ -146,6 +151,7 @@ def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuant
         fake_quantized(other, places)
 
 
+@pytest.mark.slow
 def test_a_learned_record_reaches_the_files_with_its_own_scales(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:

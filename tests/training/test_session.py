@@ -39,6 +39,7 @@ def _interrupted_in_epoch_2(progress: Progress) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_writes_a_model_whose_card_says_how_it_was_measured(plan: Plan) -> None:
     outcome = run_training(plan, resume=False, on_progress=_silent)
     loaded, test = load_model(plan.folder), plan.dataset.test
@@ -53,6 +54,7 @@ def test_a_run_writes_a_model_whose_card_says_how_it_was_measured(plan: Plan) ->
     assert (accuracy["data"], accuracy["data_sha256"]) == (test.source, test.sha256)
 
 
+@pytest.mark.slow
 def test_the_card_holds_what_it_takes_to_repeat_the_run(plan: Plan) -> None:
     card = run_training(plan, resume=False, on_progress=_silent).card
     assert card.training is not None
@@ -65,6 +67,7 @@ def test_the_card_holds_what_it_takes_to_repeat_the_run(plan: Plan) -> None:
     assert (card.arch["widths"], card.arch["in_channels"], card.arch["classes"]) == ([8, 16], 3, 3)
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_its_folder_and_nothing_beside_it(plan: Plan) -> None:
     kept: list[bool] = []
     run_training(plan, resume=False, on_progress=lambda progress: kept.append(plan.state_file.exists()))
@@ -72,6 +75,7 @@ def test_a_finished_run_leaves_its_folder_and_nothing_beside_it(plan: Plan) -> N
     assert list(plan.folder.parent.iterdir()) == [plan.folder]
 
 
+@pytest.mark.slow
 def test_grayscale_images_make_a_net_of_one_channel(plan: Plan) -> None:
     def gray(images: LabeledImages) -> LabeledImages:
         return replace(images, images_nhwc=np.ascontiguousarray(images.images_nhwc[..., :1]))
@@ -84,6 +88,7 @@ def test_grayscale_images_make_a_net_of_one_channel(plan: Plan) -> None:
     assert load_model(plan.folder).card == card
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_writes_a_model_without_accuracy_and_keeps_its_state(plan: Plan) -> None:
     outcome = run_training(plan, resume=False, on_progress=_interrupted_in_epoch_2)
     assert outcome.trained.interrupted
@@ -132,6 +137,7 @@ def test_there_must_be_something_to_resume(plan: Plan) -> None:
     assert "`resume=`" in str(caught.value.fix)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_recipe_net_or_data_is_not_resumed(plan: Plan) -> None:
     run_training(plan, resume=False, on_progress=_interrupted_in_epoch_2)
     kept = plan.state_file.read_bytes()
@@ -148,6 +154,7 @@ def test_a_run_of_another_recipe_net_or_data_is_not_resumed(plan: Plan) -> None:
     assert plan.state_file.read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_a_truncated_state_is_one_error(plan: Plan) -> None:
     run_training(plan, resume=False, on_progress=_interrupted_in_epoch_2)
     plan.state_file.write_bytes(plan.state_file.read_bytes()[:-100])
@@ -155,6 +162,7 @@ def test_a_truncated_state_is_one_error(plan: Plan) -> None:
         run_training(plan, resume=True, on_progress=_silent)
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_the_body_and_makes_a_new_head(plan: Plan, tmp_path: Path) -> None:
     run_training(plan, resume=False, on_progress=_silent)
     start = load_model(plan.folder)
@@ -175,6 +183,7 @@ def test_fine_tuning_keeps_the_body_and_makes_a_new_head(plan: Plan, tmp_path: P
     assert sorted(path.name for path in tuned.folder.iterdir()) == wanted
 
 
+@pytest.mark.slow
 def test_images_that_the_model_to_start_from_does_not_take_are_refused(plan: Plan) -> None:
     run_training(plan, resume=False, on_progress=_silent)
     start = load_model(plan.folder)

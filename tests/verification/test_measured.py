@@ -87,6 +87,7 @@ def test_golden_images_judge_where_those_are_no_longer_the_same(bundle: Path, fa
     assert np.bincount(images.labels, minlength=6).min() >= 10  # the first 64 of a folder would be of two classes
 
 
+@pytest.mark.slow
 def test_what_export_measured_decides_where_the_golden_images_are_too_few(bundle: Path) -> None:
     (bundle.parent / "set.npz").unlink()
     _said(bundle, correct=150, gained=0, lost=28)

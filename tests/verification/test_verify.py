@@ -35,6 +35,7 @@ def _require_valid(found: Verification) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_it_is_a_function_of_the_package(healthy: Healthy) -> None:
     assert toolkit.verify is verify
     assert {"load", "verify"} <= set(toolkit.__all__)
@@ -45,6 +46,7 @@ def test_the_schema_itself_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA.read_text()))
 
 
+@pytest.mark.slow
 def test_a_document_keeps_its_schema_and_says_what_it_is_of(healthy: Healthy) -> None:
     found = verify(healthy.bundle, data=str(healthy.data), backends="ort", layers=True)
     document = _require_valid(found)
@@ -138,6 +140,7 @@ def test_names_may_come_in_a_list_and_none_twice(healthy: Healthy) -> None:
         verify(healthy.bundle, data=str(healthy.data), backends="ort", runners={"ort int8": runner})
 
 
+@pytest.mark.slow
 def test_a_bundle_held_against_itself_is_the_same_runner_by_runner(healthy: Healthy) -> None:
     found = verify(healthy.bundle, healthy.bundle, data=str(healthy.data), backends="ort", gate=99)
     assert set(found.pairs) == {f"B ort {name}" for name in VARIANTS}
@@ -146,6 +149,7 @@ def test_a_bundle_held_against_itself_is_the_same_runner_by_runner(healthy: Heal
     _require_valid(found)
 
 
+@pytest.mark.slow
 def test_a_second_bundle_with_a_fault_is_named_runner_by_runner(healthy: Healthy, plant: Plant) -> None:
     def dulled(graph: Any) -> None:
         (tensor,) = (tensor for tensor in graph.initializer if tensor.name == "fc.bias")
@@ -161,6 +165,7 @@ def test_a_second_bundle_with_a_fault_is_named_runner_by_runner(healthy: Healthy
     assert layers.parted == "fc/Gemm"
 
 
+@pytest.mark.slow
 def test_an_onnx_file_alone_is_held_against_the_fp32_runner_or_the_one_that_was_named(healthy: Healthy) -> None:
     file = healthy.bundle / "model.int8.onnx"
     found = verify(healthy.bundle, file, data=str(healthy.data), backends="ort", layers=True)
@@ -187,6 +192,7 @@ def test_a_file_that_takes_other_images_is_one_error(healthy: Healthy, tmp_path:
     assert "toolkit.export" in str(caught.value.fix)
 
 
+@pytest.mark.slow
 def test_flips_are_written_as_sheets_with_labels_and_both_answers(
     healthy: Healthy, plant: Plant, tmp_path: Path
 ) -> None:

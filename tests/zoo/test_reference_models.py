@@ -28,9 +28,8 @@ def _images(part: str, channels: int) -> UInt8:
     return np.broadcast_to(gray, (*gray.shape[:3], channels)).copy()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "resnet20-cifar10" else pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_every_reader_finds_in_a_file_what_onnx_runtime_does(name: str) -> None:
     model = load_model(ROOT / "models" / name)
     preprocessing = model.card.preprocessing

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
-FAST = ("resnet-a", "shufflenet-v2")  # as modules
+FAST = ("resnet-a",)  # as a module
 # The relative L2 that a file may be away from the network, and the share of images that it must answer as that does.
 LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8-fp16": (0.12, 0.85),
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
@@ -99,6 +99,7 @@ def _require_builds(found: Made, folder: Path, precisions: tuple[str, ...]) -> N
         assert engine.path.stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RTX, reason="TensorRT-RTX is not installed")
 @pytest.mark.parametrize("net", ["mlp", "vit", "mixer"])
 def test_tensorrt_reads_int8_in_every_product_that_is_quantized(net: str, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from toolkit.exporting.options import UserModel
 from toolkit.exporting.user_torch import labels_that_fit
 from toolkit.graph.answer_end import Cut
 from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.normal.folding import BatchError
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
+from toolkit.graph.stranger.floats import require_same_in_own_types
 from toolkit.graph.stranger.runner import (
     Form,
     UserRunner,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     import onnx
 
 FAMILY = "onnx"
+TRACED_AT = (1, 3, 4, 8, 16, 32, 64)  # batches that people trace networks at
 
 
 @dataclass(frozen=True)
@@ -89,24 +93,50 @@ class Opened:
             UserRunner(self.file, self.normalized.reference, self.form, self.preprocessing) as original,
             _runner(self) as ours,
         ):
+            own = {"own_types": self._require_same_in_own_types(original, images_nhwc)} if self.file.own else {}
             try:
-                return require_same_answers(original, ours, images_nhwc[:64])
+                return require_same_answers(original, ours, images_nhwc[:64]) | own
             except ExportError as error:
                 if not self.form.batch:
                     raise
-                raise _baked_in(self, error.found) from error
+                raise _baked_in(self.file, self.form.batch, error.found) from error
+
+    def _require_same_in_own_types(self, original: UserRunner, images_nhwc: UInt8) -> dict[str, Any]:
+        assert self.file.own is not None
+        values = original.values(images_nhwc[: self.form.batch or 64])
+        if len(values) < self.form.batch or values.ndim != len(
+            self.file.own.model.graph.input[0].type.tensor_type.shape.dim
+        ):
+            return {}
+        return require_same_in_own_types(self.file.path, self.file.own, self.file.model, values)
 
 
 def _runner(opened: Opened) -> OrtRunner:
     return OrtRunner(opened.graph.SerializeToString(), label="the normalized graph")
 
 
-def _baked_in(opened: Opened, found: Any) -> ModelError:
+def _baked_in(file: OnnxFile, batch: int, found: Any) -> ModelError:
+    ends = {value.name: {0: "batch"} for value in (file.model.graph.input[0], file.model.graph.output[0])}
+    how = f": dynamic_axes={ends}" if file.exporter.startswith("pytorch") else ""
     return ModelError(
-        f"{opened.file.path} works for a batch of {opened.form.batch or 'one size'} only",
-        found=found,
-        fix="export again with a dynamic batch: dynamic_axes={'input': {0: 'batch'}, 'output': {0: 'batch'}}",
+        f"{file.path} works for a batch of {batch} only", found=found, fix=f"export again with a dynamic batch{how}"
     )
+
+
+def _asked(file: OnnxFile, form: Form) -> tuple[Form, int]:
+    """The number of classes; the batch, too, of a file that says it takes any and works with the one it was traced at.
+
+    Raises:
+        ModelError: it cannot be run, or answers with something else than a row of logits.
+    """
+    try:
+        return form, classes_of_file(file, form)
+    except ModelError:
+        for batch in () if form.batch else TRACED_AT:
+            with contextlib.suppress(ModelError):
+                only = replace(form, batch=batch)
+                return only, classes_of_file(file, only)
+        raise
 
 
 def opened_from_file(path: Path, pixels: Pixels) -> Opened:
@@ -118,13 +148,42 @@ def opened_from_file(path: Path, pixels: Pixels) -> Opened:
     """
     file = with_images(onnx_from_file(path, pixels.output), pixels.layout, pixels.size)
     form = form_of_file(file, pixels.layout, pixels.size)
-    preprocessing = preprocessing_of_pixels(form, pixels.scale, pixels.mean, pixels.std, pixels.bgr)
+    scale = _scale_of(file, pixels)
+    preprocessing = preprocessing_of_pixels(form, scale, pixels.mean, pixels.std, pixels.bgr)
     require_runs(path, file.model.SerializeToString(), form.shape(form.batch or 2))
-    classes = classes_of_file(file, form)
-    normalized = normalized_from_file(file, form, classes)
+    form, classes = _asked(file, form)
+    try:
+        normalized = normalized_from_file(file, form, classes)
+    except BatchError as error:
+        raise (_baked_in(file, form.batch, error.found) if form.batch else error) from error
     graph = with_preprocessing(normalized.graph, preprocessing, form.nchw)
     require_portable(graph)
     return Opened(file, form, preprocessing, classes, normalized, graph)
+
+
+def _scale_of(file: OnnxFile, pixels: Pixels) -> str | None:
+    """What was said of the pixels; a file that takes bytes says it itself.
+
+    Raises:
+        ToolkitError: nothing was said, or something else than the file says.
+    """
+    said = (pixels.mean, pixels.std, pixels.scale) != (None, None, None)
+    if file.own is not None and file.own.takes_bytes:
+        if said and (pixels.mean, pixels.std, pixels.scale) != (None, None, "0-255"):
+            raise ToolkitError(
+                f"{file.path} takes pixels as they are, uint8 from 0 to 255",
+                found="`mean=`, `std=` or `pixels=`",
+                fix="leave them out: what it does to its pixels is in the file",
+            )
+        return "0-255"
+    if not said:
+        raise ToolkitError(
+            f"{file.path} does not say what its pixels are",
+            found="no `mean=` and `std=`, no `pixels=`",
+            allowed="the normalization of its training",
+            fix="`mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)` is ImageNet's; `pixels='0-1'` alone is none",
+        )
+    return pixels.scale
 
 
 @dataclass(frozen=True)
@@ -171,13 +230,6 @@ def model_from_onnx(
     """
     mean, std = (None if values is None else tuple(values) for values in (user.mean, user.std))
     pixels = Pixels(mean, std, user.pixels, user.layout, user.size, user.bgr, user.output_name)
-    if pixels.mean is None and pixels.std is None and pixels.scale is None:
-        raise ToolkitError(
-            f"{path} does not say what its pixels are",
-            found="no `mean=` and `std=`, no `pixels=`",
-            allowed="the normalization of its training",
-            fix="`mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)` is ImageNet's; `pixels='0-1'` alone is none",
-        )
     name = require_name(user.name or default_name(path))
     opened = opened_from_file(path, pixels)
     preprocessing = opened.preprocessing
@@ -193,7 +245,7 @@ def model_from_onnx(
     images = images_of_dataset(dataset, Origin(data, convert, resize, skip_bad), labels, name, count)
     checks = {"onnx_against_original": opened.require_same(images.evaluation.images_nhwc)}
     file = opened.file
-    notes = list(opened.normalized.notes)
+    notes = [*([file.own.note] if file.own else []), *opened.normalized.notes]
     arch = {"family": FAMILY, "file": str(file.path.resolve()), "opset": file.opset, "exporter": file.exporter}
     card = Card(name, {**arch, "repairs": notes}, labels, preprocessing, file.sha256)
     decided = {

@@ -14,6 +14,8 @@ from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
 from toolkit.graph.stranger.bounds import require_bounded
+from toolkit.graph.stranger.ends import choose_output, require_one_input, require_one_tensor, require_type
+from toolkit.graph.stranger.floats import OwnTypes, in_float32
 from toolkit.lazy import needs
 from toolkit.storage.external_data import take_in
 from toolkit.storage.files import content_of
@@ -27,7 +29,6 @@ QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
     | {"MatMulInteger"}
 )
-CHOOSES = frozenset({"ArgMax", "TopK"})
 DETECTION = frozenset({"NonMaxSuppression", "RoiAlign", "MaxRoiPool"})
 
 
@@ -39,6 +40,7 @@ class OnnxFile:
         model: weights inside, initializers no longer listed as inputs, functions inlined.
         sha256: of the file and of its external data, in the order of their names.
         opset, exporter: as the file says.
+        own: what it was, where it was of another type than float32.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class OnnxFile:
     sha256: str
     opset: int
     exporter: str
+    own: OwnTypes | None = None
 
 
 def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
@@ -80,17 +83,22 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
         )
     model = _in_order(path, model)
     _require_known_operators(path, model, opset)
-    _require_one_tensor(path, "input", model)
+    require_one_input(path, model)
+    model, own = in_float32(model)
     _require_evaluation(path, model)
     _require_numbers(path, model)
-    _choose_output(path, model, output)
-    _require_one_tensor(path, "output", model)
+    choose_output(path, model, output)
+    require_one_tensor(path, "output", model)
+    require_type(path, "output", model.graph.output[0])
     drop_dead(model.graph)  # what only other outputs need would read what is called otherwise later
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path} is not a whole ONNX file", found=_first_line(error)) from error
-    return OnnxFile(path, model, digest.hexdigest(), opset, f"{model.producer_name} {model.producer_version}".strip())
+    exporter = f"{model.producer_name} {model.producer_version}".strip()
+    if own is not None:
+        choose_output(path, own.model, model.graph.output[0].name)
+    return OnnxFile(path, model, digest.hexdigest(), opset, exporter, own)
 
 
 def _first_line(error: Exception) -> str:
@@ -199,54 +207,3 @@ def _true(constant: Any) -> bool:
     from onnx import numpy_helper
 
     return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
-
-
-def _choose_output(path: Path, model: onnx.ModelProto, output: str | None) -> None:
-    """Leaves the output that was asked for."""
-    if output is None:
-        return
-    kept = [type(v).FromString(v.SerializeToString()) for v in model.graph.output if v.name == output]
-    if not kept:
-        names = ", ".join(value.name for value in model.graph.output)
-        raise ModelError(f"{path} has no output of that name", found=output, allowed=names)
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-
-
-def _which_output(model: onnx.ModelProto) -> str:
-    """What to do about several: take the float32 one that is made last; features and auxiliary heads come before."""
-    from onnx import TensorProto
-
-    made = {name: (at, node.op_type) for at, node in enumerate(model.graph.node) for name in node.output}
-    floats = [v.name for v in model.graph.output if v.type.tensor_type.elem_type == TensorProto.FLOAT]
-    rows = [name for name in floats if name in made and made[name][1] not in CHOOSES]
-    if not rows:
-        return f"export the network without what chooses an answer at its end ({', '.join(sorted(CHOOSES))})"
-    return f"`output_name={max(rows, key=lambda name: made[name][0])!r}`"
-
-
-def _require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
-    from onnx import TensorProto
-
-    values: list[Any] = list(getattr(model.graph, side))
-    if len(values) != 1:
-        raise ModelError(
-            f"{path} has {len(values)} {side}s",
-            found=", ".join(value.name for value in values[:8]) or "none",
-            allowed="one: images" if side == "input" else "one: the logits of a classifier",
-            fix=_which_output(model) if side == "output" else "export again with the images alone",
-        )
-    kind = values[0].type
-    if not kind.HasField("tensor_type"):
-        raise ModelError(
-            f"the {side} '{values[0].name}' of {path} is not a tensor",
-            found=f"a {(kind.WhichOneof('value') or 'thing of no type').removesuffix('_type')}",
-            allowed="float32",
-        )
-    if kind.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ModelError(
-            f"the {side} '{values[0].name}' of {path} is not float32",
-            found=TensorProto.DataType.Name(kind.tensor_type.elem_type).lower(),
-            allowed="float32 images, normalized" if side == "input" else "float32 logits",
-            fix="export the fp32 network itself: no preprocessing inside, no half precision, no ArgMax at the end",
-        )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import ModelError, ToolkitError
+from toolkit.models.resnet import logits_alone
 
 EXAMPLE = "package.module:build, such as mynet:ResNet"
 # Two runs on the same images; convolutions may add up in another order at another batch.
@@ -147,10 +148,12 @@ def _logits(net: nn.Module, images: Tensor, shape: tuple[int, int, int]) -> Tens
     height, width, channels = shape
     what = f"the network does not take images of {height}x{width}x{channels}"
     with _user_code(what, fix=_size_hint(net, shape)), torch.inference_mode():
-        answer = net(images)
+        answer = logits_alone(net(images))
     if isinstance(answer, Tensor) and answer.ndim == 2 and len(answer) == len(images) and answer.shape[1] >= 2:
         return answer
     fix = "wrap it: a module whose forward returns the logits alone"
+    if isinstance(answer, Tensor) and answer.ndim == 1 and len(images) == 1:
+        fix = "`squeeze()` takes the batch away, too, where it is 1: write flatten(1) instead"
     if isinstance(answer, Tensor) and answer.ndim == 4:
         fix = "put torch.nn.AdaptiveAvgPool2d(1) and torch.nn.Flatten() behind it"
     raise ModelError(

@@ -11,6 +11,7 @@ WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile put them 
 LOSSES = ("criterion.", "loss")  # what a training script keeps beside its network
 # Counters that decide nothing in evaluation mode, and that old checkpoints lack.
 HARMLESS = ("num_batches_tracked", "n_averaged")
+COUNTERS = ("steps", "step", "initted", "decay", "num_updates")  # what averages keep of themselves, one number each
 
 
 @dataclass(frozen=True)

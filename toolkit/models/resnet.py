@@ -209,5 +209,17 @@ class Classifier(nn.Module):
         x = x * self.scale + self.shift
         if self.bgr:
             x = torch.index_select(x, 1, torch.tensor([2, 1, 0], device=x.device))
-        logits: Tensor = self.net(x)
+        logits: Tensor = logits_alone(self.net(x))
         return logits
+
+
+def logits_alone(answer: Any) -> Any:
+    """What is called `logits` in an answer of several parts, or its only tensor; any other answer as it is."""
+    if isinstance(answer, Tensor):
+        return answer
+    named = answer.get("logits") if isinstance(answer, dict) else getattr(answer, "logits", None)
+    parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, (tuple, list)) else ()
+    tensors = [part for part in parts if part is not None]
+    if isinstance(named, Tensor):
+        return named
+    return tensors[0] if len(tensors) == 1 else answer

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
-import pickle
-import re
-import warnings
-import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from toolkit.errors import ModelError
 from toolkit.models.checkpoint import require_finite, require_float, tensors_from_file
-from toolkit.models.renaming import HARMLESS, renaming_to
-from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, weight_sets, words_of_choice
-from toolkit.storage.files import open_regular, os_errors, require_size
-from toolkit.storage.limits import CHECKPOINT_BYTES, IMAGE_BYTES
-
-CONVERT = (
-    'where you trust the file, once, in the project that wrote it: python -c "import torch; '
-    "from safetensors.torch import save_file; c = torch.load('{name}', weights_only=False); "
-    "save_file(c.state_dict() if hasattr(c, 'state_dict') else c['state_dict'], 'weights.safetensors')\""
-)
-PACKED = 4  # times its size that a file may unpack to; torch.save packs nothing
-# What torch's restricted unpickler says of code; anything else that it says is of damage.
-CODE = ("unrecognized function", "object for class", "BUILD is only")
+from toolkit.models.checkpoint_file import content_of_checkpoint
+from toolkit.models.renaming import COUNTERS, HARMLESS, renaming_to
+from toolkit.models.weight_sets import USUAL, Weights, chosen_set, completed, parts_alone, weight_sets, words_of_choice
 
 
 def weights_from_checkpoint(path: Path) -> tuple[Weights, ...]:
@@ -41,72 +25,11 @@ def weights_from_checkpoint(path: Path) -> tuple[Weights, ...]:
     Raises:
         ModelError: damaged, a pickle that would run code, or without tensors. Nothing of the file has run.
     """
-    content = tensors_from_file(path)[0] if path.suffix == ".safetensors" else _loaded(path)
+    content = tensors_from_file(path)[0] if path.suffix == ".safetensors" else content_of_checkpoint(path)
     found = weight_sets(content)
     if not found:
         raise _no_weights(path, content)
     return found
-
-
-def _loaded(path: Path) -> Any:
-    """`torch.load` that refuses every pickle which could run code."""
-    with os_errors(path, "read"), open_regular(path, ModelError) as stream:
-        require_size(path, os.fstat(stream.fileno()).st_size, CHECKPOINT_BYTES, ModelError)
-        other = _other_kind(path)
-    if other is not None:
-        raise other
-    try:
-        with os_errors(path, "read"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old storage formats
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _unsafe(path, str(error)) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _other_kind(path: Path) -> ModelError | None:
-    """Whole files that hold more than weights, or come from elsewhere; None where it may be a checkpoint."""
-    entries = zipfile.ZipFile(path).infolist() if zipfile.is_zipfile(path) else []
-    names = [entry.filename for entry in entries]
-    require_size(
-        path, sum(entry.file_size for entry in entries), max(IMAGE_BYTES, PACKED * path.stat().st_size), ModelError
-    )
-    parts = {part for name in names for part in name.split("/")[1:]}
-    allowed = "a state dict: torch.save(net.state_dict(), 'weights.pth'), or a .safetensors file"
-    if {"constants.pkl", "code"} <= parts:
-        fix = f"torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pth')"
-        return ModelError(f"{path} is a TorchScript program", found="code beside the weights", allowed=allowed, fix=fix)
-    if any("exported_program" in part or part == "archive_format" for part in parts | set(names)):
-        fix = f"torch.save(torch.export.load('{path.name}').state_dict, 'weights.pth')"
-        return ModelError(f"{path} is an ExportedProgram of torch.export", found="a program", allowed=allowed, fix=fix)
-    with path.open("rb") as stream:
-        first = stream.read(8)
-    kinds = {b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes it", b"\x93NUMPY": "a numpy array"}
-    kind = next((words for magic, words in kinds.items() if first.startswith(magic)), None)
-    kind = "an ONNX file" if path.suffix == ".onnx" else kind
-    return None if kind is None else ModelError(f"{path} is no PyTorch checkpoint", found=kind, allowed=allowed)
-
-
-def _unsafe(path: Path, text: str) -> ModelError:
-    asks = re.search(r"GLOBAL ([\w.]+)", text)
-    if asks is None and not any(words in text for words in CODE):
-        return _damaged(path, text)
-    return ModelError(
-        f"{path} is a pickle that would run code, so it is not opened",
-        found=f"it asks for {asks[1]}" if asks else "it asks for more than tensors",
-        allowed="tensors in lists and dicts: torch.save(net.state_dict(), 'weights.pth'), or a .safetensors file",
-        fix=CONVERT.format(name=path.name),
-    )
-
-
-def _damaged(path: Path, text: str) -> ModelError:
-    return ModelError(
-        f"{path} is not a whole PyTorch checkpoint",
-        found=" ".join(text.split())[:150] or "an unexpected end",
-        allowed="what torch.save(net.state_dict(), 'weights.pth') writes, or a .safetensors file",
-        fix="restore the file from its source",
-    )
 
 
 def _no_weights(path: Path, content: Any) -> ModelError:
@@ -195,7 +118,7 @@ def _loads_by_version(net: nn.Module, named: Weights) -> bool:
 
 def _fitting(sets: tuple[Weights, ...], wanted: dict[str, Tensor], parameters: tuple[str, ...]) -> tuple[Weights, ...]:
     """The sets that hold the network, and averages of its parameters alone, completed by the first of those."""
-    whole = tuple(entry for entry in sets if _fits(entry, wanted))
+    whole = parts_alone(tuple(entry for entry in sets if _fits(entry, wanted)))
     if not whole:
         return ()
     raw = _named(whole[0], wanted)[0]
@@ -207,11 +130,15 @@ def _named(weights: Weights, wanted: dict[str, Tensor]) -> tuple[Weights, list[s
     """The same by the network's names, and in words what was done to them."""
     renaming = renaming_to(set(weights.tensors), set(wanted))
     inside, left = renaming.of_all(weights.tensors, set(wanted))
-    tensors = {name: v for name, v in inside.items() if name in wanted or not name.endswith(HARMLESS)}
+    tensors = {name: v for name, v in inside.items() if name in wanted or not _counts(name, v)}
     said = [f"without '{part}'" for part in (*renaming.wrappers, renaming.prefix) if part]
     left = [name for name in left if not name.endswith(HARMLESS)]
     said += [f"{_few(left)} left out"] if left else []
     return replace(weights, tensors=tensors, versions=renaming.of_modules(weights.versions)), said
+
+
+def _counts(name: str, value: Tensor) -> bool:
+    return name.endswith(HARMLESS) or (name in COUNTERS and value.numel() == 1)
 
 
 def _fits(weights: Weights, wanted: dict[str, Tensor]) -> bool:

@@ -160,6 +160,8 @@ def named(schema: str) -> str:
 def _read(value: Any, hint: Any, place: str) -> Any:
     kind, marks = split(hint)
     optional = without_null(kind)
+    if value is None and LEFT_OUT in marks:  # what is never written as null is read by nobody as one
+        raise _Fault(place, said(value), allowed_of(hint))
     if value is None and (optional is not None or FIGURE in marks):
         return None if optional is not None else math.nan
     read = _read_kind(value, kind if optional is None else optional, place)

@@ -108,7 +108,7 @@ def allowed_of(hint: Any) -> str:
     kind, marks = split(hint)
     optional = without_null(kind)
     if optional is not None:
-        return f"{allowed_of(optional)} or null"
+        return f"{allowed_of(optional)}{' or null' if LEFT_OUT not in marks else ', or no entry'}"
     for mark in marks:
         if isinstance(mark, Limits):
             return str(mark)

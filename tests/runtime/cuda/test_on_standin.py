@@ -31,6 +31,7 @@ CLAIMS = sorted(path.name for path in (HERE / "inside").glob("test_*.py"))
 FAST = "test_seam.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claims", [pytest.param(n, marks=[] if n == FAST else [pytest.mark.slow]) for n in CLAIMS])
 def test_claims_hold_on_a_libcuda_on_host_memory(libcuda: Path, claims: str) -> None:
     environment = {**os.environ, "TOOLKIT_STANDIN": str(libcuda), "PYTHONPATH": str(ROOT)}

@@ -24,6 +24,10 @@ LEFT_OUT = ("CommonSubexpressionElimination", "ConstantSharing", "MatMulAddFusio
 LAYOUT = ("TransposeOptimizer",)
 
 
+class BatchError(ModelError):
+    """A graph that fails at another batch than the one that it was written for, or computes something else there."""
+
+
 def folded_at_batch(model: onnx.ModelProto, batch: int, what: str, *, keep_layout: bool = False) -> onnx.ModelProto:
     """A copy for one batch, after ONNX Runtime's basic optimizations: those that stay within the ONNX standard.
 
@@ -32,7 +36,7 @@ def folded_at_batch(model: onnx.ModelProto, batch: int, what: str, *, keep_layou
         keep_layout: move no Transpose.
 
     Raises:
-        ModelError: ONNX Runtime cannot run it at this batch.
+        BatchError: ONNX Runtime cannot run it at this batch.
     """
     with needs("fold ONNX graphs"):
         import onnx
@@ -54,7 +58,7 @@ def folded_at_batch(model: onnx.ModelProto, batch: int, what: str, *, keep_layou
                 copy.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=disabled
             )
         except Exception as error:  # onnxruntime raises types of its own
-            raise ModelError(
+            raise BatchError(
                 f"{what} cannot be run in ONNX Runtime", found=f"batch {batch}: {' '.join(str(error).split())[:300]}"
             ) from error
         result = onnx.load(written)

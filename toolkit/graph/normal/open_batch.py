@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import ModelError
 from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, drop_unread_initializers, set_nodes
+from toolkit.graph.normal.folding import BatchError
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +48,7 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
         what: the model, for errors.
 
     Raises:
-        ModelError: the two do not differ in sizes alone.
+        BatchError: the two do not differ in sizes alone.
     """
     one, other = folded
     graph, twin = one.graph, other.graph
@@ -90,8 +90,8 @@ def _equal(one: Any, other: Any) -> bool:
     return other is not None and one.shape == other.shape and bool(np.array_equal(one, other))
 
 
-def _depends(what: str, found: str) -> ModelError:
-    return ModelError(
+def _depends(what: str, found: str) -> BatchError:
+    return BatchError(
         f"{what} computes something else for another batch than for {BATCHES[0]} images",
         found=found,
         allowed="layers that do the same whatever the batch",

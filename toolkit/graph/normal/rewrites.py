@@ -18,6 +18,8 @@ from toolkit.graph.edit import (
 if TYPE_CHECKING:
     import onnx
 
+MASK = -30_000.0
+RESHAPES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze")
 PADDED = ("Conv", "MaxPool", "AveragePool", "LpPool")
 
 
@@ -32,12 +34,14 @@ def tidied(model: onnx.ModelProto) -> None:
 
     A mean over height and width becomes GlobalAveragePool, which every TensorRT reads alike and fuses. HardSwish
     becomes x * HardSigmoid(x), because it is not among TensorRT 8's operators (onnx-tensorrt, docs/operators.md).
-    An average that counts its padding has it as a Pad, where windows reach beyond that.
+    An average that counts its padding has it as a Pad, where windows reach beyond that. What a mask takes away from a
+    softmax is a number that half precision has.
     """
     graph = model.graph
     _pools_for_means(graph, dims_of(model))
     _sigmoids_for_swishes(graph)
     _pads_that_averages_count(graph)
+    _finite_masks(graph)
     drop_unread_initializers(graph)
 
 
@@ -101,6 +105,25 @@ def _sigmoids_for_swishes(graph: Any) -> None:
         nodes.append(helper.make_node("HardSigmoid", [node.input[0]], [gate], name, alpha=1 / 6, beta=0.5))
         nodes.append(helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{scope}/Mul"))
     set_nodes(graph, nodes)
+
+
+def _finite_masks(graph: Any) -> None:
+    """A softmax makes 0 of -30000 as of -inf, -1e9 and the lowest float, which half precision cannot hold."""
+    from onnx import numpy_helper
+
+    makers = {name: node for node in graph.node for name in node.output}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for softmax in graph.node:
+        node = makers.get(softmax.input[0]) if softmax.op_type == "Softmax" else None
+        while node is not None and node.op_type in RESHAPES:
+            node = makers.get(node.input[0])
+        while node is not None and node.op_type in ("Add", "Where"):
+            for place, name in enumerate(node.input):
+                values = numpy_helper.to_array(weights[name]) if name in weights else np.zeros(1)
+                if values.dtype == np.float32 and values.size and values.min() < MASK:
+                    node.input[place] = f"{node.output[0]}_mask_{place}"
+                    add_constants(graph, {node.input[place]: np.maximum(values, np.float32(MASK))})
+            node = next((makers[name] for name in node.input if name in makers), None)
 
 
 def _pads_that_averages_count(graph: Any) -> None:

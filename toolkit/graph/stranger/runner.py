@@ -198,13 +198,23 @@ class UserRunner(ClosesItself):
 
     def logits(self, images_nhwc: UInt8) -> Float32:
         """Images uint8 (N, H, W, C) to logits float32 (N, classes), in calls of the size that the file takes."""
-        scale, shift = self.factors
-        values = images_nhwc.astype(np.float32) * scale + shift
-        values = values[..., ::-1] if self.bgr else values
+        values = self._normalized(images_nhwc)
         step, count = self.form.batch or len(values), len(values)
         values = values[np.arange(-(-count // step) * step) % count]  # whole calls
         answers = [self.raw(values[at : at + step]) for at in range(0, len(values), step)]
         return np.concatenate(answers)[:count].reshape(count, -1)
+
+    def values(self, images_nhwc: UInt8) -> Float32:
+        """What the file is given for images: normalized, in its layout."""
+        return self._laid_out(self._normalized(images_nhwc))
+
+    def _normalized(self, images_nhwc: UInt8) -> Float32:
+        scale, shift = self.factors
+        values: Float32 = images_nhwc.astype(np.float32) * scale + shift
+        return values[..., ::-1] if self.bgr else values
+
+    def _laid_out(self, values_nhwc: Float32) -> Float32:
+        return np.ascontiguousarray(values_nhwc.transpose(0, 3, 1, 2) if self.form.nchw else values_nhwc)
 
     def raw(self, values_nhwc: Float32) -> Float32:
         """One call with normalized pixels; the output as it is.
@@ -212,7 +222,7 @@ class UserRunner(ClosesItself):
         Raises:
             ModelError: the file cannot be run.
         """
-        values = np.ascontiguousarray(values_nhwc.transpose(0, 3, 1, 2) if self.form.nchw else values_nhwc)
+        values = self._laid_out(values_nhwc)
         try:
             return np.asarray(self.inner.session.run(self.inner.outputs[:1], {self.inner.input: values})[0])
         except Exception as error:  # onnxruntime raises types of its own
