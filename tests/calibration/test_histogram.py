@@ -103,6 +103,15 @@ def test_minmax_is_the_exact_largest_magnitude_whatever_the_sign(values: Float32
     assert _of(values).percentile(100) == _of(values).minmax()
 
 
+def test_half_of_four_values_do_not_exceed_the_second() -> None:
+    assert 2 <= _of(np.array([4, -1, 3, 2], np.float32)).percentile(50) < 2 * (1 + 1 / 127)
+    assert 3 <= _of(np.array([3], np.float32)).percentile(50) < 3 * (1 + 1 / 127)
+
+
+def test_what_most_values_exceed_is_the_largest_number_where_most_are_infinite() -> None:
+    assert _of(np.array([1, np.inf, np.inf], np.float32)).percentile(50) == np.finfo(np.float32).max
+
+
 @given(ARRAYS)
 def test_a_higher_percentile_is_never_lower(values: Float32) -> None:
     found = [_of(values).percentile(percent) for percent in (1, 25, 50, 75, 99, 100)]
