@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.histogram import Histogram, upper_edges
 from toolkit.calibration.methods import (
     CANDIDATES,
     LEVELS,
@@ -137,6 +137,53 @@ def test_an_unknown_method_and_a_percentile_outside_its_range_are_refused() -> N
                 require_method(method, percentile)
         assert caught.value.found == str(percentile)
     assert [require_method("percentile", value) for value in (50.5, 100)] == ["percentile 50.5", "percentile 100"]
+
+
+SOME = st.lists(st.floats(2**-10, 1024, width=32), min_size=1, max_size=20)
+
+
+def _bins(histogram: Histogram) -> list[tuple[float, float, float]]:
+    """(lower edge, upper edge or the largest, count) of every bin that holds something but zeros."""
+    edges, largest = upper_edges(), histogram.largest
+    filled = [int(index) for index in np.flatnonzero(histogram.counts) if index]
+    return [(float(edges[i - 1]), min(float(edges[i]), largest), float(histogram.counts[i])) for i in filled]
+
+
+def _least_squares_by_the_book(histogram: Histogram, levels: int) -> float:
+    """Value by value and clip by clip, as the docstring describes it."""
+    parts = [
+        (low + (high - low) * (part + 0.5) / 4, count) for low, high, count in _bins(histogram) for part in range(4)
+    ]
+
+    def error(clip: float) -> float:
+        step = clip / levels
+        return sum(count * (value - step * min(np.rint(value / step), levels)) ** 2 for value, count in parts)
+
+    coarse = [histogram.largest * 256 ** (-i / 24) for i in range(25)]
+    best = int(np.argmin([error(clip) for clip in coarse]))
+    wide, narrow = coarse[max(best - 1, 0)], coarse[min(best + 1, 24)]
+    return min((wide * (narrow / wide) ** (i / 24) for i in range(25)), key=error)
+
+
+@settings(max_examples=20)
+@given(SOME, st.sampled_from([3, LEVELS]))
+@example([1.0] * 3, 3)
+@example([1.0, 1.5, 2.0, 900.0], 3)
+def test_the_mse_clip_found_at_once_is_the_one_found_clip_by_clip(values: list[float], levels: int) -> None:
+    histogram = _of(np.array([0.0, *values], np.float32))
+    expected = _least_squares_by_the_book(histogram, levels)
+    assert least_squares_amax(histogram, levels) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=20)
+@given(SOME, st.integers(0, 5))
+def test_each_count_is_spread_evenly_over_the_linear_bins_that_its_own_covers(values: list[float], zeros: int) -> None:
+    histogram = _of(np.array([*values, *[0.0] * zeros], np.float32))
+    ends, expected = np.linspace(0, histogram.largest, LINEAR_BINS + 1), np.zeros(LINEAR_BINS)
+    for low, high, count in _bins(histogram):
+        share = np.clip((ends - low) / (high - low), 0, 1) if high > low else ends >= high  # the largest is its edge
+        expected += count * np.diff(share.astype(np.float64))
+    assert np.abs(linear_counts(histogram) - expected).max() < 1e-9
 
 
 def _divergence_by_the_book(counts: NDArray[np.float64], end: int, levels: int) -> float:
