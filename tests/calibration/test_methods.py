@@ -89,6 +89,8 @@ def test_zeros_do_not_decide_the_clip() -> None:
     padded = np.concatenate([values, np.zeros(10 * len(values), np.float32)])
     assert least_squares_amax(_of(padded)) == least_squares_amax(_of(values))
     assert least_divergence_amax(_of(padded)) == least_divergence_amax(_of(values))
+    nearly = np.concatenate([values, np.full(10 * len(values), values.max() / 1e5, np.float32)])
+    assert least_divergence_amax(_of(nearly)) == least_divergence_amax(_of(values))
 
 
 @given(st.lists(st.floats(2**-10, 1024, width=32), min_size=2, max_size=60))
@@ -207,3 +209,19 @@ def test_divergences_computed_at_once_are_those_computed_bin_by_bin(bins: list[i
     counts, ends = np.array([1, *bins], np.float64), np.array([8, 9, 20, 33, 40, 41])
     expected = [_divergence_by_the_book(counts, int(end), levels) for end in ends]
     assert np.allclose(divergences_of_clips(counts, ends, levels), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_clip_in_front_of_everything_diverges_without_end() -> None:
+    counts = np.array([0.0] * 10 + [3.0] * 30)
+    found = divergences_of_clips(counts, np.array([8, 10, 20]), 4)
+    assert found.tolist() == [np.inf, np.inf, pytest.approx(_divergence_by_the_book(counts, 20, 4))]
+
+
+def test_the_entropy_clip_is_the_least_divergent_of_every_sixteenth_bin() -> None:
+    histogram = _of(DRAWS["laplace"][:3000].astype(np.float32))
+    counts = linear_counts(histogram)
+    counts[0] = counts[1]
+    ends = [*range(LEVELS + 1, LINEAR_BINS, 16), LINEAR_BINS]
+    found = [_divergence_by_the_book(counts, end, LEVELS + 1) for end in ends]
+    best = max(end for end, divergence in zip(ends, found, strict=True) if divergence <= min(found) * (1 + 1e-12))
+    assert least_divergence_amax(histogram) == pytest.approx(histogram.largest * best / LINEAR_BINS, rel=1e-12)
