@@ -107,6 +107,19 @@ def test_a_place_where_no_plan_can_be_read_is_one_error(tmp_path: Path) -> None:
     assert caught.value.found == "its name is too long"
 
 
+def test_a_folder_is_no_plan_and_its_engines_are_named(tmp_path: Path) -> None:
+    for found, names in (("no engines in it", ()), ("{0}/a.engine, {0}/b.engine", ("b.engine", "a.engine", "c.json"))):
+        (tmp_path / "engines").mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / "engines" / name).touch()
+        with pytest.raises(EngineError, match="is a folder, not an engine") as caught:
+            plan_of_file(tmp_path)
+        assert caught.value.found == found.format(tmp_path / "engines")
+    with pytest.raises(EngineError, match="there is no engine") as caught:
+        plan_of_file(tmp_path / "engines" / "x.engine")
+    assert caught.value.fix == "`toolkit.build(BUNDLE)`"
+
+
 @pytest.mark.parametrize("which", [lambda plan: plan, sidecar_path])
 def test_a_pipe_is_no_plan_and_no_sidecar(plan: Path, which: Callable[[Path], Path]) -> None:
     which(plan).unlink()
