@@ -21,6 +21,7 @@ from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import preflight
 from toolkit.runtime.trt.module import TensorRT
 from toolkit.runtime.trt.preflight import (
+    Plan,
     obstacle_to_running,
     plan_of_file,
     require_runs_here,
@@ -62,6 +63,7 @@ def plan(tmp_path: Path) -> Path:
 
 def test_a_whole_plan_gives_its_sidecar(plan: Path) -> None:
     assert sidecar_of_plan(plan) == sidecar()
+    assert plan_of_file(plan) == Plan(plan, sidecar(), PLAN)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -99,6 +101,7 @@ def test_what_a_sidecar_lacks_is_said_with_what_rebuilds_the_plan(plan: Path) ->
         with pytest.raises(EngineError, match="lacks an entry") as caught:
             sidecar_of_plan(plan, *words)
         assert caught.value.fix == fix
+        assert str(sidecar_path(plan)) in caught.value.what
 
 
 def test_a_place_where_no_plan_can_be_read_is_one_error(tmp_path: Path) -> None:
