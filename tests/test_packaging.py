@@ -191,7 +191,7 @@ def walk(folder: Path) -> bool:
     made: toolkit.Exported = toolkit.export(trained.model, folder / "bundle", options, on_step=at)
     user = UserModel(checkpoint=folder / "weights.pth", mean=[0.5], labels=["a", "b"])
     toolkit.export("package.module:build", options=ExportOptions(data="photos/"), user=user)
-    built = toolkit.build(made.bundle, ["int8"], "rtx", BuildOptions(verify=True, repeats=3))
+    built = toolkit.build(made.bundle, ["int8"], "rtx", BuildOptions(check=True, repeats=3))
     judged, timed = toolkit.verify(built.bundle, gate=99.9), toolkit.bench(built.bundle, batches=(1,))
     page = toolkit.report(built.bundle, folder / "page.html", verify=judged, bench=timed, markdown="CARD.md")
     print(page.verdict, timed.latency[0].p50_ms, judged.as_dict())

@@ -41,9 +41,9 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def refused(answer: Answer, *words: str) -> None:
     """One error with these words, and one document."""
-    assert answer.code == 1
+    assert answer.code == (2 if answer.document["error"] in ("UsageError", "WrongValue") else 1)
     assert answer.document["ok"] is False
-    assert answer.text.count("error:") == 1
+    assert answer.text.lower().count("error:") == 1
     said = " ".join(str(answer.document[part]) for part in ("what", "found", "allowed", "fix"))
     assert [word for word in words if word not in said] == []
 
@@ -362,7 +362,7 @@ def test_numbers_that_no_backend_takes_are_refused(tool: Toolkit) -> None:
     for threads in (-1, 10**12):
         with pytest.raises(ToolkitError, match="threads"):
             package.load("b", backend="ort", threads=threads)
-    refused(tool("build", "b", "--target", "rtx", "--precision", "fp32", "--workspace-mib", "9" * 23), "too large")
+    refused(tool("build", "b", "--target", "rtx", "--precision", "fp32", "--workspace-mib", "9" * 23), "1048576")
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def renamed(folder: Path) -> None:
 def test_a_trained_model_is_replaced_only_when_that_is_said(toolkit: Toolkit, tiny_workspace: Path) -> None:
     before = content(tiny_workspace / "models/tiny")
     words = ("train", "tiny", "--data", "set.npz")
-    refused(toolkit(*words), "models/tiny is there already", "top-1", "20", "--force", "--resume")
+    refused(toolkit(*words), "models/tiny is there already", "top-1", "20", "--replace", "--resume")
     assert content(tiny_workspace / "models/tiny") == before
     images = tiny_workspace / "calibration/unborn"
     images.mkdir()
@@ -114,7 +114,7 @@ def test_no_output_is_written_over_what_the_command_did_not_write(
     refused(toolkit("verify", bundle, "--backend", "ort", "--save-worst", theirs), "is no list of flips")
     assert {path.read_text() for path in theirs.iterdir()} == {'{"name": "a page"}'}
     (tmp_path / "t.tar.sig").write_text("dear")
-    refused(toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--new-key"), "is no signature")
+    refused(toolkit("bundle", "sign", tar, "--private-key", tmp_path / "k.pem", "--new-key"), "is no signature")
     assert toolkit("triton", bundle, "-o", tmp_path / "repository", "--precision", "fp32").code == 0
     renamed(bundle)
     rehashed(bundle, engines=[])

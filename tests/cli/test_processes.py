@@ -55,7 +55,7 @@ def interrupt_when(process: subprocess.Popen[str], word: str, number: int) -> tu
     [
         ("export tiny --int8 -o out", "measure ranges", signal.SIGINT),
         ("export tiny --int8 -o out", "measure ranges", signal.SIGTERM),
-        ("verify --images 120", "run torch", signal.SIGTERM),
+        ("verify --sample 120", "run torch", signal.SIGTERM),
         ("export tiny --int8 -o out", "measure ranges", signal.SIGHUP),
         ("bench --seconds 30", "measure", signal.SIGINT),
         ("doctor", "examine", signal.SIGTERM),

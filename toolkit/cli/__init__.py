@@ -34,6 +34,7 @@ from toolkit.cli import (
 from toolkit.cli import list as listing
 from toolkit.cli.console import shown
 from toolkit.cli.stopping import STOPS, close_ears, ended_where_deaf, listen, stopped_by
+from toolkit.cli.values import WrongValue
 from toolkit.cli.words import typed_document
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
@@ -162,7 +163,7 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
             answer = app(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
     except ToolkitError as error:
         _tell(f"\nerror: {error}")
-        return 1, typed_document(failure_of(error).as_dict())
+        return 2 if isinstance(error, WrongValue) else 1, typed_document(failure_of(error).as_dict())
     except UsageError as error:
         error.show(said := io.StringIO())
         _tell(said.getvalue().rstrip())

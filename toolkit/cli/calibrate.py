@@ -27,7 +27,9 @@ def command(
     method: str | None = typer.Option(
         None, "--method", help="auto, minmax, percentile, mse or entropy. (default: the recipe's)"
     ),
-    percentile: float | None = typer.Option(None, "--percentile", help="For --method percentile. (default: 99.99)"),
+    percentile: float | None = typer.Option(
+        None, "--percentile", min=50, max=100, help="For --method percentile. (default: 99.99)"
+    ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for record.json. (default: calibration/MODEL.record)"
     ),

@@ -117,6 +117,8 @@ def _refuse(user: UserModel, names: Any, why: str, model: str) -> None:
 
 
 def _data(model: str, data: str | None) -> str:
+    if Path(model).suffix == ".onnx" and not Path(model).exists():
+        raise ToolkitError(f"cannot read {model}", found="it does not exist", fix="check the path")
     if data is None:
         fix = "`data=FOLDER` (or FILE.npz, cifar10, fashion-mnist)"
         raise ToolkitError(f"{model} needs `data=`", found="no `data=`", allowed=IMAGES_WANTED, fix=fix)

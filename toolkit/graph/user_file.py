@@ -15,7 +15,14 @@ from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
 from toolkit.graph.stranger.bounds import require_bounded
-from toolkit.graph.stranger.ends import choose_output, require_one_input, require_one_tensor, require_type
+from toolkit.graph.stranger.ends import (
+    choose_output,
+    complete_for_checker,
+    drop_unread_inputs,
+    require_one_input,
+    require_one_tensor,
+    require_type,
+)
 from toolkit.graph.stranger.floats import OwnTypes, in_float32
 from toolkit.lazy import needs
 from toolkit.storage.external_data import take_in
@@ -86,15 +93,17 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
         )
     model = _in_order(path, model)
     _require_known_operators(path, model, opset)
+    drop_unread_inputs(model.graph)
     require_one_input(path, model)
     _require_whole_weights(path, model)
     model, own = in_float32(model)
     _require_evaluation(path, model)
-    _require_numbers(path, model)
     choose_output(path, model, output)
     require_one_tensor(path, "output", model)
     require_type(path, "output", model.graph.output[0])
     drop_dead(model.graph)  # what only other outputs need would read what is called otherwise later
+    _require_numbers(path, model)
+    complete_for_checker(model)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:

@@ -47,7 +47,7 @@ def verify(
     backends: str | Sequence[str] = "all",
     precisions: str | Sequence[str] = "all",
     data: str | None = None,
-    images: int | None = None,
+    sample: int | None = None,
     gate: float = GATE,
     strict: bool = False,
     atol: float | None = None,
@@ -66,7 +66,7 @@ def verify(
         bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
         backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
-        data, images, convert, skip_bad, resize: which images judge, see `evaluation_images`.
+        data, sample, convert, skip_bad, resize: which images judge, see `evaluation_images`.
         gate: least top-1, in percent of the reference's.
         strict: the whole interval must reach the gate: too few images to decide is then no success.
         atol, rtol: beside the gate, how far a logit may be from the reference's: atol + rtol * |reference|, as in
@@ -95,7 +95,7 @@ def verify(
     with ExitStack() as stack:
         opened = open_runners(first, names, wanted, run_builder, by_name, slow=True)
         stack.callback(opened.close)
-        judged = evaluation_images(first, data, images, convert or resize is not None, skip_bad, resize)
+        judged = evaluation_images(first, data, sample, convert or resize is not None, skip_bad, resize)
         judged = judged if second is None else without_calibration_images(second, judged)
         reference, every = _with_reference(first, dict(opened.runners), stack)
         found = None
