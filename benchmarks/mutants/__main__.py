@@ -39,7 +39,9 @@ def tried(room: str, children: int, again: bool) -> None:
     def found(name: str, code: int) -> None:
         known[name] = [mutants[name], code]
         print(f"\r{room}: {len(known)} of {len(mutants)}", end="", file=sys.stderr, flush=True)
-        (BUILD / f"{room}.json").write_text(json.dumps(known))
+        part = BUILD / f"{room}.json.part"
+        part.write_text(json.dumps(known))
+        part.replace(BUILD / f"{room}.json")
 
     code = run([f"tests/{test}" for test in ROOMS[room].tests], Trial(left, children, found))
     print(file=sys.stderr)

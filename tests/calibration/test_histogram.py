@@ -148,6 +148,6 @@ def test_a_percentile_outside_its_range_is_refused(percent: float) -> None:
 
 def test_a_histogram_is_a_quarter_of_a_mebibyte_whatever_it_has_seen() -> None:
     histogram = _of(*[np.random.default_rng(i).standard_normal((16, 8, 4, 4)).astype(np.float32) for i in range(3)])
-    assert histogram.counts.shape == (BINS,)
+    assert (histogram.counts.shape, histogram.counts.dtype) == ((BINS,), np.int64)
     assert histogram.counts.nbytes == 256 * 1024
     assert int(histogram.counts.sum()) == 3 * 16 * 8 * 4 * 4

@@ -13,6 +13,7 @@ from toolkit.calibration.methods import (
     CANDIDATES,
     LEVELS,
     LINEAR_BINS,
+    METHODS,
     UNSIGNED_LEVELS,
     amax_from_histogram,
     divergences_of_clips,
@@ -22,6 +23,7 @@ from toolkit.calibration.methods import (
     require_method,
 )
 from toolkit.contracts import Float32
+from toolkit.errors import CalibrationError
 
 
 def _of(values: Float32) -> Histogram:
@@ -124,6 +126,17 @@ def test_a_method_has_one_full_name() -> None:
         "mse",
         "entropy",
     ]
+
+
+def test_an_unknown_method_and_a_percentile_outside_its_range_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="unknown calibration method 'median'"):
+        require_method("median")
+    for percentile in (50, 100.001, float("nan")):
+        for method in METHODS:
+            with pytest.raises(CalibrationError, match="percentile") as caught:
+                require_method(method, percentile)
+        assert caught.value.found == str(percentile)
+    assert [require_method("percentile", value) for value in (50.5, 100)] == ["percentile 50.5", "percentile 100"]
 
 
 def _divergence_by_the_book(counts: NDArray[np.float64], end: int, levels: int) -> float:

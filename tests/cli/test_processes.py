@@ -77,6 +77,27 @@ def test_an_interrupted_command_leaves_nothing_half_written(
     subprocess.run(["rm", "-rf", str(tiny_workspace / "out")], check=True)
 
 
+DEAF = """
+import hashlib, sys
+from toolkit import cli
+cli.stopping.PATIENCE = 0.2
+def computing(arguments):
+    print("computing", file=sys.stderr, flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)  # a minute in C, which lets other threads run
+cli._outcome = computing
+cli.run([])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_a_library_that_hears_nothing_is_ended_too(number: int, code: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = interrupt_when(process, "computing", number)
+    assert (process.returncode, json.loads(out)["error"]) == (code, "Interrupted")
+    assert "interrupted" in err
+
+
 @pytest.mark.slow
 def test_interrupted_training_leaves_the_best_epoch_and_goes_on(tiny_workspace: Path) -> None:
     images, labels = structured_set(1500, 4, seed=3)

@@ -32,13 +32,16 @@ def beside(rows: Float32, *others: list[float]) -> Float32:
         (DRAWN, LOGITS), (SOFT, PROBABILITIES), (LOGS, LOGARITHMS), (SIGMOID, SIGMOIDS),
         (beside(LOGS, [0, *[-np.inf] * 4]), LOGARITHMS),  # of a class that is certain
         (beside(SOFT, [np.nan] * 5), PROBABILITIES),  # a row without a number has no vote
-        (beside(DRAWN, [np.inf] * 5), LOGITS),
+        (beside(LOGS, [0, *[-np.inf] * 4], [np.nan] * 5), LOGARITHMS), (beside(SOFT, [np.inf] * 5), PROBABILITIES),
+        (np.array([[0, -np.inf], [-np.inf, 0]], np.float32), LOGARITHMS),
+        (SOFT[:1], PROBABILITIES), (np.array([[0.3], [0.7]], np.float32), SIGMOIDS),  # one image; one class
         (beside(SIGMOID, [0, 0, 0, 0, 1]), SIGMOIDS),
         (np.full((3, 5), np.nan, np.float32), LOGITS), (np.full((3, 5), 0.2, np.float32), LOGITS),
         (beside(SOFT, [0.2009] + [0.2] * 4), PROBABILITIES), (beside(SOFT, [0.2011] + [0.2] * 4), SIGMOIDS),
         (beside(SOFT, [1.0005, -0.0005, 0, 0, 0]), PROBABILITIES),
         (beside(SIGMOID, [-0.0005, 0.5, 0, 0, 0]), LOGITS), (beside(SIGMOID, [1.0005, 0.5, 0, 0, 0]), LOGITS),
         (beside(SOFT, [1.002, -0.002, 0, 0, 0]), LOGITS),
+        (beside(SOFT, [1.0035, -0.0009, -0.0009, -0.0009, -0.0008]), LOGITS),
         (beside(LOGS, [np.log(0.2009)] + [np.log(0.2)] * 4), LOGARITHMS),
         (beside(LOGS, [np.log(0.2011)] + [np.log(0.2)] * 4), LOGITS),
         (beside(LOGS, [0.0005, -20, -20, -20, -20]), LOGARITHMS), (beside(LOGS, [100.0, -1, -1, -1, -1]), LOGITS),

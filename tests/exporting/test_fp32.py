@@ -202,6 +202,10 @@ def test_pixels_that_are_not_normalized_are_a_doubt_where_somebody_typed_that() 
     assert "not normalized" in read_with(found)
     plain = judged(trained(ZERO_ONE).graph(ZERO_ONE), ZERO_ONE, Said(TORCH, typed=True))
     assert plain.doubts == ()  # mean 0 and std 1 are PyTorch's way to say that there is none
+    caffe = Preprocessing(SIDE, SIDE, 3, HALF, (1 / 255,) * 3)
+    assert (
+        judged(trained(caffe).graph(caffe), caffe, Said(ONNX, typed=True)).doubts == ()
+    )  # it is right, and so are they
 
 
 @pytest.mark.parametrize(("cut", "kinds"), [(False, ["multi-label"]), (True, [])])

@@ -218,6 +218,17 @@ def test_pixels_to_255_are_the_same_model_said_otherwise(tmp_path: Path) -> None
     assert one.preprocessing.std == pytest.approx(other.preprocessing.std)
 
 
+def test_what_no_engine_asks_for_is_not_asked_for(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.name = ""
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model.graph.input.append(helper.make_tensor_value_info("training", TensorProto.BOOL, []))
+    model.graph.initializer.append(numpy_helper.from_array(np.full(3, np.nan, np.float32), "unread"))
+    found = opened(model, tmp_path)
+    found.require_same(IMAGES)
+    assert found.graph.graph.node == opened(classifier(), tmp_path).graph.graph.node
+
+
 class Turned(nn.Module):
     """The batch stands second for a while: a file that is written for a batch of two has it there as a number."""
 
@@ -313,6 +324,8 @@ def _second_output(model: onnx.ModelProto) -> None:
 
 def _second_input(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1]))
+    model.graph.node.append(helper.make_node("Add", ["raw", "extra"], ["more"]))
+    model.graph.output[0].name = "more"
 
 
 def _custom(model: onnx.ModelProto) -> None:
@@ -344,6 +357,10 @@ def _rank_two(model: onnx.ModelProto) -> None:
 
 def _integers(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
+
+
+def _no_shape(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.ClearField("shape")
 
 
 def _sequence(model: onnx.ModelProto) -> None:
@@ -378,6 +395,7 @@ FAULTS = {
     "takes no images": _rank_two,
     "holds no floats": _integers,
     "is not a tensor": _sequence,
+    "has no shape": _no_shape,
     "which is missing": _external,
     "from outside its folder": _outside,
     "has an opset that cannot be read": _too_new,

@@ -157,6 +157,8 @@ class Answers(nn.Module):
         (lambda x, f: f - f.mean(0), ("other images are beside it", "track_running_stats")),
         (lambda x, f: x.flatten(1) @ torch.ones(9, 2), ("does not take images of 8x8x3", "RuntimeError", "`size=")),
         (lambda x, f: f * torch.nan, ("asked again",)),
+        (lambda x, f: f.half() @ torch.ones(4, 2), ("another type than float32 inside", "without half()")),
+        (lambda x: x, ("takes more than images", "wrap it")),
     ],
 )
 def test_what_does_not_answer_with_logits_is_refused_in_words(
@@ -192,6 +194,12 @@ def test_the_logits_of_an_answer_in_parts_are_taken(answer: Callable[[Tensor, Te
     model = onnx_from_torch(classifier, Preprocessing(8, 8, 3, (0.5,) * 3, (0.25,) * 3), {})
     with OrtRunner(model.SerializeToString()) as runner:
         assert np.allclose(runner.logits(images.numpy()), classifier(images).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_a_network_is_taken_out_of_what_stands_around_it(wrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "wrapped", wrap(Answers(lambda x, f: f)), raising=False)
+    assert isinstance(network_from_import_path(f"{__name__}:wrapped", {})[0], Answers)
 
 
 def test_wrong_channels_are_named_with_the_size_that_fits() -> None:

@@ -59,7 +59,7 @@ def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
 
     @functools.wraps(command)
     def wrapped(*words: Any, print_json: bool, quiet: bool, document_file: Path | None = None, **others: Any) -> Any:
-        WANTED.json, WANTED.quiet, WANTED.file = print_json, quiet, document_file
+        WANTED.json, WANTED.quiet = print_json, quiet
         require_values(verb, others, typed)
         if document_file is not None and not document_file.absolute().parent.is_dir():
             raise ToolkitError(
@@ -69,6 +69,7 @@ def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
         if document_file is not None:
             ours = b'"schema": "toolkit/'
             require_replaceable(document_file, "document of the toolkit", lambda data: ours in data, "output")
+        WANTED.file = document_file  # not before: an error is written there, too
         return command(*words, **others)
 
     added = [

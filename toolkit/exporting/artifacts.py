@@ -26,7 +26,13 @@ from toolkit.exporting.fp32 import Fp32, Said, fp32_of_graph, require_right
 from toolkit.exporting.readings import CARD, ONNX, TORCH
 from toolkit.exporting.user_onnx import OnnxModel
 from toolkit.graph.answer_end import Cut, cut_to_logits
-from toolkit.graph.checks import require_portable, require_same_answers
+from toolkit.graph.checks import (
+    HALF_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    computes_in_half,
+    require_portable,
+    require_same_answers,
+)
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.graph.from_torch import onnx_from_torch
 from toolkit.graph.int8_layers import Int8Share, share_in_int8
@@ -179,7 +185,8 @@ def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImag
         TorchRunner(model.classifier) as torch_runner,
         OrtRunner(graph.SerializeToString(), label=VARIANTS["fp32"].file) as ort,
     ):
-        return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64])
+        tolerance = HALF_TOLERANCE if computes_in_half(graph) else RELATIVE_TOLERANCE
+        return require_same_answers(torch_runner, ort, images.evaluation.images_nhwc[:64], tolerance)
 
 
 def _measure(
@@ -201,8 +208,8 @@ def _measure(
         made.record = options.record
     elif options.int8:
         require_layers(graph, "leave `int8=` out")
-        typed = preprocessing if isinstance(model, OnnxModel) and model.normalized else None
-        notes = require_plausible(pixels, options.force, typed)
+        doubted = any(doubt.kind == "normalisation" for doubt in made.fp32.doubts)
+        notes = require_plausible(pixels, options.force, preprocessing if doubted else None)
         made.choice = ranges_by_parity(
             graph,
             pixels,

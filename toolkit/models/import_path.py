@@ -20,7 +20,8 @@ from toolkit.models.resnet import logits_alone
 
 EXAMPLE = "package.module:build, such as mynet:ResNet"
 # Two runs on the same images; convolutions may add up in another order at another batch.
-RELATIVE_TOLERANCE = 1e-4
+RELATIVE_TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-3
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 
 def is_import_path(model: str) -> bool:
@@ -32,7 +33,7 @@ def network_from_import_path(spec: str, kwargs: dict[str, Any]) -> tuple[nn.Modu
     """The network that `package.module:name` stands for, in evaluation mode and float32 on the CPU.
 
     The current folder is importable. `name` is a callable that returns an nn.Module (a class is one), or an
-    nn.Module; of a DataParallel wrapper what it wraps is taken. **This runs the code it names.**
+    nn.Module; of DataParallel, torch.compile and their like what they wrap is taken. **This runs the code it names.**
 
     Args:
         kwargs: given to the callable.
@@ -50,9 +51,16 @@ def network_from_import_path(spec: str, kwargs: dict[str, Any]) -> tuple[nn.Modu
     net = found if isinstance(found, nn.Module) else _called(found, spec, kwargs)
     if not isinstance(net, nn.Module):
         raise ModelError(f"{spec} is no network", found=type(net).__name__, allowed="a torch.nn.Module")
-    if isinstance(net, nn.DataParallel):
-        net = net.module
-    return net.cpu().float().eval(), found
+    return _unwrapped(net).cpu().float().eval(), found
+
+
+def _unwrapped(net: nn.Module) -> nn.Module:
+    """What DataParallel, an average of weights and torch.compile stand around: names in checkpoints lack them."""
+    while True:
+        inner = getattr(net, "_orig_mod", net.module if isinstance(net, WRAPPERS) else None)
+        if not isinstance(inner, nn.Module):
+            return net
+        net = inner
 
 
 @contextmanager
@@ -147,8 +155,11 @@ def classes_of_network(net: nn.Module, shape: tuple[int, int, int]) -> int:
 def _logits(net: nn.Module, images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     height, width, channels = shape
     what = f"the network does not take images of {height}x{width}x{channels}"
-    with _user_code(what, fix=_size_hint(net, shape)), torch.inference_mode():
-        answer = logits_alone(net(images))
+    try:
+        with _user_code(what, fix=_size_hint(net, shape)), torch.inference_mode():
+            answer = logits_alone(net(images))
+    except ModelError as error:
+        raise _otherwise_explained(error) from error.__cause__
     if isinstance(answer, Tensor) and answer.ndim == 2 and len(answer) == len(images) and answer.shape[1] >= 2:
         return answer
     fix = "wrap it: a module whose forward returns the logits alone"
@@ -162,6 +173,17 @@ def _logits(net: nn.Module, images: Tensor, shape: tuple[int, int, int]) -> Tens
         allowed="one tensor of logits, (images, classes) with at least 2 classes",
         fix=fix,
     )
+
+
+def _otherwise_explained(error: ModelError) -> ModelError:
+    """The same error, with what to do where it is not about the size of the images."""
+    cause, found = error.__cause__, str(error.found)
+    if isinstance(cause, TypeError) and ("argument" in found or "forward" in found):
+        return ModelError("the network takes more than images", found=found, fix="wrap it: forward takes images alone")
+    if "scalar type" in found or "same dtype" in found or "HalfTensor" in found or "BFloat16" in found:
+        fix = "build it in float32, without half() and bfloat16() inside: the precision is chosen at export"
+        return ModelError("the network computes with another type than float32 inside", found=found, fix=fix)
+    return error
 
 
 def _described(answer: Any) -> str:
@@ -184,7 +206,8 @@ def _size_hint(net: nn.Module, shape: tuple[int, int, int]) -> str:
 
 
 def _require_same(one: Tensor, other: Tensor, what: str) -> None:
-    if not float((one - other).abs().max()) <= RELATIVE_TOLERANCE * float(one.abs().max().clamp(min=1e-30)):
+    tolerance = HALF_TOLERANCE if torch.equal(one, one.half().to(one.dtype)) else RELATIVE_TOLERANCE
+    if not float((one - other).abs().max()) <= tolerance * float(one.abs().max().clamp(min=1e-30)):
         raise ModelError(
             f"the network {what}",
             found=f"logits of evaluation mode differ by {float((one - other).abs().max()):.2g}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
@@ -97,7 +99,18 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
         )
     sets = sets or weights_from_checkpoint(source.checkpoint)
     net, build = network_from_import_path(source.builder, source.kwargs)
-    return ForeignNetwork(net, digest, load_user_weights(net, sets, source.checkpoint, build, source.weights))
+    found = load_user_weights(net, sets, source.checkpoint, build, source.weights)
+    _compute_parametrizations(net)
+    return ForeignNetwork(net, digest, found)
+
+
+def _compute_parametrizations(net: nn.Module) -> None:
+    """Weights that are computed from others, once: of orthogonal ones no exporter writes the computation."""
+    for module in list(net.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
+                with contextlib.suppress(Exception), torch.no_grad():  # what cannot be taken out stays
+                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def classifier_of(net: nn.Module, preprocessing: Preprocessing) -> Classifier:

@@ -294,7 +294,7 @@ def read_toml(path: Path, error: type[ToolkitError], allowed: str | None = None)
         return tomllib.loads(data.decode())
     except RecursionError as fault:
         raise error(f"{path} is not TOML", found="brackets nested too deeply", allowed=allowed) from fault
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+    except ValueError as fault:  # no UTF-8, no TOML, or a number of more digits than Python reads
         raise error(f"{path} is not TOML", found=fault, allowed=allowed) from fault
 
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.errors import ModelError
+from toolkit.graph.edit import attributes
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET, lowered, opset_of, raised
@@ -72,6 +73,13 @@ def test_an_operator_says_the_same_in_17(case: str) -> None:
             answers.append(runner.session.run(None, {"x": x})[0])
     assert answers[0].shape == answers[1].shape
     assert np.abs(answers[0] - answers[1]).max() < 1e-5
+
+
+def test_samples_of_a_grid_have_their_names_of_17() -> None:
+    grid = {"grid": np.zeros((1, 2, 2, 2), np.float32)}
+    model = model_of(20, "GridSample", grid, {"mode": "cubic"}, 1)
+    lowered(model, "it")
+    assert attributes(model.graph.node[0])["mode"] == b"bicubic"
 
 
 def test_what_17_cannot_say_is_refused_by_its_name() -> None:

@@ -174,11 +174,21 @@ def _scales_of_every_axis(node: Any, known: _Known) -> None:
     drop_attribute(node, "axes")
 
 
+def _samples_of_two_axes(node: Any, known: _Known) -> None:
+    """GridSample has had "linear" and "cubic" for any number of axes since 20; before, they were of two."""
+    from onnx import helper
+
+    mode = attributes(node).get("mode", b"linear")
+    drop_attribute(node, "mode")
+    node.attribute.append(helper.make_attribute("mode", {b"linear": "bilinear", b"cubic": "bicubic"}.get(mode, mode)))
+
+
 LOWER: dict[str, Callable[[Any, _Known], None]] = {
     "Pad": _pads_of_every_axis,
     "Split": _split_sizes,
     "Resize": _scales_of_every_axis,
     "AveragePool": _plain_attributes(dilations=[1, 1]),
+    "GridSample": _samples_of_two_axes,
     "LpPool": _plain_attributes(dilations=[1, 1], ceil_mode=0),
     "Cast": _plain_attributes(saturate=1, round_mode=b"up"),
     "ScatterElements": _plain_attributes(reduction=b"none"),

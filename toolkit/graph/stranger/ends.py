@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
+from toolkit.graph.edit import tensors_behind
 
 if TYPE_CHECKING:
     import onnx
@@ -48,6 +49,13 @@ def require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
             fix=_which_output(model) if side == "output" else "export again with the images alone",
         )
     kind = values[0].type
+    if side == "input" and kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+        raise ModelError(
+            f"the input '{values[0].name}' of {path} has no shape",
+            found="a tensor of any rank",
+            allowed="(batch, C, H, W) or (batch, H, W, C); sizes may be open",
+            fix="export again with the shape of the images",
+        )
     if not kind.HasField("tensor_type"):
         raise ModelError(
             f"the {side} '{values[0].name}' of {path} is not a tensor",
@@ -79,3 +87,24 @@ def require_type(path: Path, side: str, value: Any) -> None:
         fix="export the fp32 network itself, "
         + ("before it is quantized" if side == "input" else "without the ArgMax or TopK at its end"),
     )
+
+
+def drop_unread_inputs(graph: Any) -> None:
+    """Takes away inputs that nothing reads, as a switch for training whose layers are gone."""
+    read = {name for node in graph.node for name in (*node.input, *tensors_behind(node))}
+    kept = [type(value).FromString(value.SerializeToString()) for value in graph.input if value.name in read]
+    if kept:
+        del graph.input[:]
+        graph.input.extend(kept)
+
+
+def complete_for_checker(model: onnx.ModelProto) -> None:
+    """What ONNX's checker asks for and no engine reads: a name for the graph, a shape for the answer."""
+    from onnx import shape_inference
+
+    graph = model.graph
+    graph.name = graph.name or "classifier"
+    answer = graph.output[0]
+    if not answer.type.tensor_type.HasField("shape"):
+        inferred = shape_inference.infer_shapes(model).graph.output
+        answer.CopyFrom(next((value for value in inferred if value.name == answer.name), answer))
