@@ -115,10 +115,10 @@ constraints: $(TOOLS)  ## constraints-ci.txt anew: every package of the venv, wi
 	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas \
 		--group pyproject.toml:readers --no-deps >> constraints-ci.txt
 
-hashed: $(TOOLS)  ## The venv from constraints-ci.txt alone: whatever has another hash is refused
+hashed:  ## The venv from constraints-ci.txt alone: whatever has another hash is refused (Python 3.11, Linux, x86-64)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement constraints-ci.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
 audit: $(TOOLS)  ## Known holes in the packages of constraints-ci.txt (asks pypi.org)
