@@ -169,6 +169,7 @@ def test_a_foreign_plan_says_what_differs(changes: dict[str, Any], version: str,
         ("8.6.1", "11.4.0", False),
         ("10.3.0", "10.1.0", False),
         ("11.4.0", "10.16.2", False),
+        ("10.3.0.30", "10.3.0.26", True),  # a build of the same version
     ],
 )
 def test_version_compatible_plans_go_forward_over_one_major_number(built: str, here: str, fits: bool) -> None:
@@ -186,7 +187,8 @@ def test_an_rtx_plan_serves_the_capabilities_that_it_was_built_for() -> None:
     here = tensorrt("1.7.1", "tensorrt-rtx")
     assert obstacle_to_running(sidecar(**rtx), here, card) == ""
     assert obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM89"]), here, card) == ""
-    assert "RTX 4090 is SM89" in obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM86"]), here, card)
+    for_others = obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM86", "SM120"]), here, card)
+    assert for_others == "it was built for SM86, SM120, and RTX 4090 is SM89"
     assert "Orin is SM87" in obstacle_to_running(sidecar(**rtx), here, HERE)
 
 
