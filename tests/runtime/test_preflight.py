@@ -204,7 +204,7 @@ def test_the_error_says_what_rebuilds_it(plan: Path) -> None:
 def test_of_several_tensorrts_the_one_that_the_plan_is_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     full, rtx, lean = tensorrt("8.6.1"), tensorrt("1.7.1", "tensorrt-rtx"), tensorrt("11.4.0", "lean")
     monkeypatch.setattr(preflight, "installed_tensorrts", lambda: [full, rtx, lean])
-    monkeypatch.setattr(preflight, "find_tensorrt", lambda driver: full)
+    monkeypatch.setattr(preflight, "find_tensorrt", lambda driver: full if driver is HERE else rtx)
     for_rtx = sidecar(tensorrt={"kind": "tensorrt-rtx", "version": "1.7.1"}, compute_capabilities=["SM87"])
     assert tensorrt_for_plan(for_rtx, HERE) is rtx
     assert tensorrt_for_plan(sidecar(flags=["VERSION_COMPATIBLE"]), HERE) is lean
