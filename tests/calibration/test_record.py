@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
-from toolkit.calibration.record import NAMES, Record, record_from_content, record_from_file, write_record
+from toolkit.calibration.record import (
+    NAMES,
+    Record,
+    record_from_content,
+    record_from_file,
+    sha256_of_digests,
+    sha256_of_graph,
+    sha256_of_image_set,
+    sha256_of_preprocessing,
+    write_record,
+)
 from toolkit.calibration.record import RECORD as FILE
+from toolkit.contracts import sha256_of_each
 from toolkit.errors import CalibrationError, ToolkitError
 from toolkit.storage.files import content_of, write_json
 
@@ -156,3 +170,18 @@ def test_a_truncated_record_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(RECORD.as_dict())[:-20])
     with pytest.raises(CalibrationError, match="is not JSON"):
         record_from_file(path)
+
+
+def test_hashes_name_the_set_of_images_the_graph_and_the_preprocessing_alone() -> None:
+    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
+    digests = sorted(hashlib.sha256(image.tobytes()).digest() for image in images)
+    assert sha256_of_digests(reversed(digests)) == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert sha256_of_image_set(images) == sha256_of_image_set(images[::-1]) == sha256_of_digests(sha256_of_each(images))
+    assert sha256_of_preprocessing({"a": 1, "b": 2}) == sha256_of_preprocessing({"b": 2, "a": 1})
+    assert sha256_of_preprocessing({"a": 1}) != sha256_of_preprocessing({"a": 2})
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "a", [], []))
+    before = sha256_of_graph(model)
+    model.producer_name = "another"
+    assert sha256_of_graph(model) == before
+    model.graph.name = "b"
+    assert sha256_of_graph(model) != before
