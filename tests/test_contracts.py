@@ -105,6 +105,14 @@ def test_a_dictionary_that_is_no_preprocessing_is_a_model_error(broken: dict[str
         preprocessing_from_dict(whole | broken if broken else {})
 
 
+def test_one_mean_and_one_std_serve_all_channels_in_python_and_in_documents() -> None:
+    whole = Preprocessing(4, 4, 3, (0.5,) * 3, (0.25,) * 3)
+    assert Preprocessing(4, 4, 3, (0.5,), (0.25,)) == whole
+    assert preprocessing_from_dict(whole.as_dict() | {"mean": [0.5], "std": [0.25]}) == whole
+    with pytest.raises(ModelError, match="a channel"):
+        Preprocessing(4, 4, 3, (0.5, 0.5), (0.25,))
+
+
 def test_mean_and_std_are_those_of_all_pixels_of_a_channel() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
     found = preprocessing_from_images(images)

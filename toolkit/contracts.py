@@ -130,7 +130,7 @@ class Preprocessing:
 
     Attributes:
         height, width, channels: the images a model takes, always RGB or gray.
-        mean, std: of pixels scaled to 0..1, one entry a channel, in the images' order.
+        mean, std: of pixels scaled to 0..1, one entry a channel, in the images' order; one alone is for all channels.
         bgr: the network behind it wants blue first, as OpenCV and Caffe have it: its graph turns the channels about.
     """
 
@@ -142,6 +142,9 @@ class Preprocessing:
     bgr: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) == 1:
+                object.__setattr__(self, name, tuple(getattr(self, name)) * self.channels)
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ModelError(
                 "preprocessing needs one mean and one std a channel",

@@ -11,18 +11,18 @@ from tries import command
 
 TRAIN = (
     "train tiny --arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --data set.npz --epochs 3 --batch 16 --lr 0.05 "
-    "--crop 0 --no-flip --images 32 --holdout 40 --ema 0.9 --force"
+    "--crop 0 --no-flip --images 32 --holdout 40 --ema 0.9 --replace"
 )
 EXPORT = "export tiny --int8 --fp16 --method minmax --no-engines --force"
 ONE = "--backend ort --precision int8-cpu"
 PREPARED = [
     "init .", TRAIN, EXPORT, "calibrate tiny --method minmax --force", "bundle pack bundles/tiny -o tiny.tar",
-    "bundle sign tiny.tar --key fresh.pem --new-key", "bundle unpack tiny.tar -o out",
+    "bundle sign tiny.tar --private-key fresh.pem --new-key", "bundle unpack tiny.tar -o out",
     "selftest bundles/tiny --backend ort --seconds 0.01 --save", "triton bundles/tiny -o repo",
 ]  # fmt: skip
 PACKED = [line for line in PREPARED if line.startswith(("init", "bundle", "triton"))]  # of a bundle that is there
 DOCUMENTS = {
-    "v.json": f"verify bundles/tiny {ONE} --images 40 --gate 1",
+    "v.json": f"verify bundles/tiny {ONE} --sample 40 --gate 1",
     "b.json": f"bench bundles/tiny {ONE} --batch 1 --seconds 0.05",
 }
 REPORT = "report bundles/tiny --verify v.json --bench b.json -o page.html --markdown card.md"
@@ -116,7 +116,7 @@ WRITERS = (
     Writer("calibrate", "calibrate tiny --method minmax --force", ("calibration/tiny.record",), _record),
     Writer("export", EXPORT, ("bundles/tiny",), _bundle("bundles/tiny")),
     Writer("bundle pack", "bundle pack bundles/tiny -o tiny.tar", ("tiny.tar",), _bundle("tiny.tar")),
-    Writer("bundle sign", "bundle sign tiny.tar --key fresh.pem --new-key",
+    Writer("bundle sign", "bundle sign tiny.tar --private-key fresh.pem --new-key",
            ("tiny.tar.sig", "fresh.pem", "fresh.pub"), _signature, fresh=True),
     Writer("bundle unpack", "bundle unpack tiny.tar -o out", ("out",), _bundle("out")),
     Writer("build", "build out --target rtx --precision int8 --opt-level 0", ("out",), _bundle("out")),

@@ -6,7 +6,7 @@
     python benchmarks/mutants gate --survivors         # their changes, line by line
 
 Prints a table; exits with 1 where a mutant survived that `explained.toml` does not explain. Needs mutmut
-(`make mutants` installs it), and Linux.
+(`make mutants` installs it), Python 3.11, and Linux.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def tried(room: str, children: int, again: bool) -> None:
     def found(name: str, code: int) -> None:
         known[name] = [mutants[name], code]
         print(f"\r{room}: {len(known)} of {len(mutants)}", end="", file=sys.stderr, flush=True)
-        (BUILD / f"{room}.json").write_text(json.dumps(known))
+        part = BUILD / f"{room}.json.part"
+        part.write_text(json.dumps(known))
+        part.replace(BUILD / f"{room}.json")
 
     code = run([f"tests/{test}" for test in ROOMS[room].tests], Trial(left, children, found))
     print(file=sys.stderr)
@@ -47,7 +49,7 @@ def tried(room: str, children: int, again: bool) -> None:
 
 
 def rows(room: str) -> dict[str, list[str]]:
-    """The mutants of each file that are not killed, after how many there are; unexplained ones are printed."""
+    """What became of each mutant of a file, in words."""
     found: dict[str, list[str]] = {}
     for name, (_, code) in results(room).items():
         file = name.rpartition(".x")[0].removeprefix("toolkit.").replace(".", "/") + ".py"

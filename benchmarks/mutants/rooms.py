@@ -37,9 +37,10 @@ ROOMS = {
         ("compare",),
     ),
     "calibration": Room(
-        tuple(f"calibration/{name}.py" for name in ("histogram", "methods", "record", "plausibility", "ranges")),
-        ("calibration",),
+        tuple(f"calibration/{name}.py" for name in ("histogram", "methods", "record", "plausibility")),
+        tuple(f"calibration/test_{name}.py" for name in ("histogram", "methods", "record", "plausibility")),
     ),
+    "ranges": Room(("calibration/ranges.py",), ("calibration/test_ranges.py",)),
     "quantization": Room(
         tuple(f"quantization/{n}.py" for n in ("calib_cache", "held_out", "ort_cpu", "qdq", "rounding", "scales")),
         ("quantization",),

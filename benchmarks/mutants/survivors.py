@@ -11,6 +11,8 @@ from pathlib import Path
 import tomllib
 from rooms import BUILD
 
+COPY = re.compile(r"__mutmut_(orig|\d+)\b")  # what a copy's name ends with
+
 
 @lru_cache(None)
 def _functions(path: Path) -> dict[str, list[str]]:
@@ -18,7 +20,7 @@ def _functions(path: Path) -> dict[str, list[str]]:
     text = path.read_text()
     lines = text.splitlines()
     found = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
-    return {node.name: lines[node.lineno : node.end_lineno] for node in found}
+    return {node.name: [COPY.sub("", line) for line in lines[node.lineno - 1 : node.end_lineno]] for node in found}
 
 
 def change_of(room: str, name: str) -> str:

@@ -49,6 +49,14 @@ class Trial:
             self.fixtures[fixturedef] |= state()._stats
             state()._stats.update(before)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """A failure ends a mutant: it is not made smaller, nor explained."""
+        from hypothesis import Phase, settings  # not before pytest, which wants to rewrite its assertions
+
+        settings.register_profile("mutants", settings.default, phases=[Phase.explicit, Phase.generate])
+        settings.load_profile("mutants")
+
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Takes the place of pytest's own loop."""
         set_mutant_under_test("stats")
@@ -129,4 +137,6 @@ def run(tests: list[str], trial: Trial) -> int:
     sys.path[:] = list(dict.fromkeys(sys.path))
     without = ("cacheprovider", "xdist", "faulthandler", "tests.leftovers")
     options = [word for name in without for word in ("-p", f"no:{name}")]
-    return pytest.main(["-q", "-m", "not slow and not gpu", "--rootdir=.", *options, *tests], plugins=[trial])
+    options += ["-m", "not slow and not gpu", "--rootdir=.", "-q"]
+    # Otherwise pytest parses a file with all its mutants for the words of a failure: a second each.
+    return pytest.main([*options, "--tb=native", *tests], plugins=[trial])

@@ -32,7 +32,8 @@ from toolkit.bundle.requirements import Requirement
 from toolkit.bundle.sealing import digest_of, manifest_text
 from toolkit.bundle.signing import new_key, sign, signature_path
 from toolkit.bundle.unpacking import unpack
-from toolkit.errors import BundleError, ToolkitError
+from toolkit.errors import BundleError, ModelError, ToolkitError
+from toolkit.graph.user_file import onnx_from_file
 from toolkit.storage.files import Content, content_of
 from toolkit.storage.limits import TAR_BYTES
 
@@ -363,19 +364,35 @@ def test_wherever_a_tensor_can_be_one_outside_is_found(where: str) -> None:
         require_self_contained(Content(Path("m.onnx"), _hidden(where).SerializeToString()))
 
 
-def test_no_message_that_can_hold_a_tensor_is_overlooked() -> None:
-    """Every field of onnx's own descriptors that leads to a TensorProto."""
-    known = {"model": onnx.ModelProto, "training": onnx.TrainingInfoProto, "function": onnx.FunctionProto,
-             "graph": onnx.GraphProto, "node": onnx.NodeProto, "attribute": onnx.AttributeProto,
-             "sparse": onnx.SparseTensorProto, "tensor": onnx.TensorProto}  # fmt: skip
-    names = {kind.DESCRIPTOR.full_name: name for name, kind in known.items()}
-    for name, kind in known.items():
-        leads = {
-            field.number: names[field.message_type.full_name]
-            for field in kind.DESCRIPTOR.fields
-            if field.message_type is not None and field.message_type.full_name in names
-        }
-        assert leads == MESSAGES[name], name
+def test_no_message_that_can_hold_a_tensor_or_repeats_is_overlooked() -> None:
+    """Every field of onnx's own descriptors; what holds nothing and repeats nothing is one part, and no list."""
+
+    def listed(kind: Any, seen: tuple[str, ...] = ()) -> bool:
+        below = [field.message_type for field in kind.fields if field.message_type and kind.full_name not in seen]
+        return any(field.is_repeated for field in kind.fields) or any(
+            listed(one, (*seen, kind.full_name)) for one in below
+        )
+
+    todo, done = [(onnx.ModelProto.DESCRIPTOR, "model")], set()
+    while todo:
+        kind, name = todo.pop()
+        done.add(name)
+        leads = {field.number: field.message_type for field in kind.fields if field.message_type}
+        assert {number for number, one in leads.items() if listed(one)} == MESSAGES[name].keys() & leads.keys(), name
+        todo += [
+            (leads[number], word) for number, word in MESSAGES[name].items() if number in leads and word not in done
+        ]
+    assert done >= {"tensor", "value", "type", "shape"}
+
+
+@pytest.mark.slow
+def test_a_file_of_nothing_but_empty_parts_is_counted_before_it_is_read(tmp_path: Path) -> None:
+    empty_nodes = b"\x0a\x00" * 2_000_000
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x3a\x80\x92\xf4\x01" + empty_nodes)
+    with pytest.raises(ModelError, match="not a whole ONNX file") as refused:
+        onnx_from_file(path)
+    assert "more than 600,000 parts" in str(refused.value)
 
 
 @given(st.binary(max_size=200))
@@ -386,7 +403,7 @@ def test_bytes_that_are_no_onnx_are_one_error(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"\x3a\x05\x2a", b"\x80" * 20, b"\x0b", b"\x3a\xff\xff\xff\xff\x0f" + bytes(8)])
 def test_lengths_that_lie_end_the_reading(data: bytes) -> None:
-    with pytest.raises(BundleError, match="is not an ONNX file"):
+    with pytest.raises(BundleError, match="is not a whole ONNX file"):
         require_self_contained(Content(Path("m.onnx"), data))
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.calibration.plausibility import require_plausible, statistics_of_images
+from toolkit.calibration.plausibility import (
+    ImageStatistics,
+    implausible_images,
+    implausible_input,
+    require_plausible,
+    statistics_of_images,
+)
 from toolkit.contracts import LabeledImages, Preprocessing, UInt8, preprocessing_from_images
 from toolkit.errors import CalibrationError
 
@@ -59,3 +65,56 @@ def test_an_input_that_is_not_normalized_is_refused_and_a_normalized_one_passes(
         with pytest.raises(CalibrationError, match="would set wrong ranges") as caught:
             require_plausible(images, False, Preprocessing(16, 16, 3, mean, std))
         assert "not normalized" in str(caught.value.found)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (ImageStatistics(20, 0.15, 0.5, 0.5), []),
+        (ImageStatistics(20, -0.15, 0, 0), []),
+        (ImageStatistics(20, -0.149, 0, 0), ["neighbors correlate by -0.15"]),
+        (
+            ImageStatistics(20, 0.9, 0.51, 0.51),
+            ["51 % of the images are of one color", "51 % of the images are copies"],
+        ),
+    ],
+)
+def test_each_sign_has_its_border(found: ImageStatistics, words: list[str]) -> None:
+    reasons = implausible_images(found)
+    assert len(reasons) == len(words)
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
+
+
+def test_statistics_of_a_mixed_set_are_shares_and_a_median() -> None:
+    steps = np.repeat(np.array([[0, 255]], np.uint8), 8, axis=1)  # of each pixel's pairs, one in four differs
+    stripes = np.tile(steps, (16, 1))[None, ..., None]
+    images = np.concatenate([stripes, stripes, SMOOTH[:5, :, :16], CONSTANT[:3, ..., :1]])
+    found = statistics_of_images(images)
+    assert (found.images, found.constant) == (10, 0.3)
+    assert found.duplicates == pytest.approx(0.1)
+    alone = [statistics_of_images(image[None]).correlation for image in images[:7]]
+    assert found.correlation == np.median(alone)
+    assert statistics_of_images(CONSTANT).correlation == 1  # nothing has a neighbor that differs
+    assert statistics_of_images(np.array([[[[3]]], [[[9]]]], np.uint8)).correlation == 1
+
+
+def test_a_correlation_is_that_of_right_and_lower_neighbors() -> None:
+    image = RNG.integers(0, 256, (1, 5, 7, 2), dtype=np.uint8)
+    values = image[0] - image[0].mean(axis=(0, 1))
+    pairs = [values[y, x] * values[y, x + 1] for y in range(5) for x in range(6)]
+    pairs += [values[y, x] * values[y + 1, x] for y in range(4) for x in range(7)]
+    assert statistics_of_images(image).correlation == pytest.approx(np.mean(pairs) / np.square(values).mean())
+
+
+def test_the_channel_that_is_not_normalized_is_named_with_its_figures() -> None:
+    images = np.zeros((8, 16, 16, 3), np.uint8)
+    images[:4] = 255  # of each channel: mean 0.5, spread 0.5
+    for mean, std, words in (
+        ((0.5,) * 3, (0.5, 0.5, 1.3), ("channel 2", "0.00 and spread 0.38,")),
+        ((0.5,) * 3, (0.5, 0.16, 0.5), ("channel 1", "0.00 and spread 3.13,")),
+        ((0.5, 0.5, 1.3), (0.5,) * 3, ("channel 2", "mean -1.60 and spread 1.00,")),
+    ):
+        (reason,) = implausible_input(images, Preprocessing(16, 16, 3, mean, std))
+        assert all(word in reason for word in words)
+    for mean, std in (((0.5,) * 3, (1.24, 0.5, 0.168)), ((0.5, -0.24, 1.24), (0.5,) * 3)):
+        assert implausible_input(images, Preprocessing(16, 16, 3, mean, std)) == []

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cli.advice import require_good_advice
 from tests.schemas import require_schema
 from toolkit.cli import run
 
@@ -89,6 +90,7 @@ def in_this_process(capsys: pytest.CaptureFixture[str]) -> Toolkit:
         document = json.loads(out.strip().splitlines()[-1])
         if find_spec("jsonschema"):  # whatever a command prints has a schema, and keeps it
             require_schema(document)
+        require_good_advice([str(word) for word in words], document, err)
         return Answer(code, document, err)
 
     return call

@@ -90,7 +90,7 @@ def test_a_way_to_wait_for_a_gpu_that_is_not_here_is_refused(toolkit: Toolkit) -
     assert answer.code == 1
     assert "there is no GPU to wait for with 'spin'" in answer.text
     answer = toolkit("bench", *SHORT, "--wait", "sleep")
-    assert answer.code == 1
+    assert answer.code == 2
     assert "auto, spin, block" in answer.text
 
 
@@ -109,7 +109,7 @@ def test_iterations_are_counted_over_all_callers_and_layers_are_timed_apart(tool
 @pytest.mark.parametrize("text", ["much", "-1%", "2000%", "nan"])
 def test_a_limit_that_is_no_percentage_is_refused(toolkit: Toolkit, text: str) -> None:
     answer = toolkit("bench", *SHORT, f"--max-regression={text}")
-    assert answer.code == 1
+    assert answer.code == 2
     assert "--max-regression" in answer.document["what"]
 
 

@@ -33,14 +33,17 @@ def test_a_bundle_is_packed_twice_to_the_same_bytes(toolkit: Toolkit, tar: Path,
 def test_sign_check_unpack_and_self_test(toolkit: Toolkit, tar: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     assert toolkit("bundle", "check", tar).document["signature"] == "not signed"
-    refused(toolkit("bundle", "sign", tar, "--key", tmp_path / "none.pem"), "none.pem")
-    assert toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--new-key").code == 0
+    refused(toolkit("bundle", "sign", tar, "--private-key", tmp_path / "none.pem"), "none.pem")
+    assert toolkit("bundle", "sign", tar, "--private-key", tmp_path / "k.pem", "--new-key").code == 0
     assert toolkit("bundle", "check", tar, "--key", tmp_path / "k.pub").document["signature"] == "signed with this key"
     assert "not checked" in toolkit("bundle", "check", tar).document["signature"]
     key = ("--key", tmp_path / "k.pub")
     assert toolkit("bundle", "unpack", tar, *key).document["signed"]["version"] == 0
     assert (
-        toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--version", "2").document["signed"]["version"] == 2
+        toolkit("bundle", "sign", tar, "--private-key", tmp_path / "k.pem", "--bundle-version", "2").document["signed"][
+            "version"
+        ]
+        == 2
     )
     assert toolkit("selftest", tar, "--seconds", "0.02", *key, "--min-version", "2").code == 0
     refused(toolkit("selftest", tmp_path / "tiny", *key, "--min-version", "2"), "older than", "no version")
@@ -50,7 +53,7 @@ def test_sign_check_unpack_and_self_test(toolkit: Toolkit, tar: Path, tmp_path: 
     data[-20000] ^= 1
     tar.write_bytes(data)
     refused(toolkit("bundle", "unpack", tar, "-o", tmp_path / "b", "--key", tmp_path / "k.pub"), "is not the signature")
-    refused(toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem"))
+    refused(toolkit("bundle", "sign", tar, "--private-key", tmp_path / "k.pem"))
     assert not (tmp_path / "b").exists()
     assert leftovers(tmp_path) == []
 
@@ -85,7 +88,7 @@ def test_show_says_what_is_inside(toolkit: Toolkit, tar: Path, tmp_path: Path) -
         ("check set.npz", "not a packed bundle"),
         ("check bundles/tiny --key set.npz", "is not signed"),
         ("show models", "not a bundle"),
-        ("sign bundles/tiny --key k.pem", "folder"),
+        ("sign bundles/tiny --private-key k.pem", "folder"),
     ],
 )
 def test_what_is_wrong_is_one_error(toolkit: Toolkit, tiny_workspace: Path, words: str, said: str) -> None:

@@ -38,7 +38,7 @@ def renamed(folder: Path) -> None:
 def test_a_trained_model_is_replaced_only_when_that_is_said(toolkit: Toolkit, tiny_workspace: Path) -> None:
     before = content(tiny_workspace / "models/tiny")
     words = ("train", "tiny", "--data", "set.npz")
-    refused(toolkit(*words), "models/tiny is there already", "top-1", "20", "--force", "--resume")
+    refused(toolkit(*words), "models/tiny is there already", "top-1", "20", "--replace", "--resume")
     assert content(tiny_workspace / "models/tiny") == before
     images = tiny_workspace / "calibration/unborn"
     images.mkdir()
@@ -52,6 +52,25 @@ def test_an_export_over_another_model_names_it_and_leaves_it(toolkit: Toolkit, b
     before = content(bundle)
     refused(toolkit(*EXPORT, bundle), "another model, 'other'", "top-1", "1 engines", "notes.txt", "20", "-output")
     assert content(bundle) == before
+
+
+@pytest.mark.slow
+def test_ranges_of_another_network_are_replaced_only_when_that_is_said(toolkit: Toolkit, tmp_path: Path) -> None:
+    words = ("calibrate", "tiny", "--method", "minmax", "-o", tmp_path / "r")
+    assert toolkit(*words).code == 0
+    assert toolkit(*words).code == 0  # its own
+    path = tmp_path / "r/record.json"
+    record = json.loads(path.read_text())
+    images = len(record["images"])
+    record["belongs_to"]["graph_sha256"] = "0" * 64
+    for there, named in ((json.dumps(record), f"minmax of {images} images, of 20"), ('{"song": 1}', "11 bytes of 20")):
+        path.write_text(there)
+        refused(toolkit(*words), "record.json is there already", named, "--force", "--output")
+        assert path.read_text() == there
+    answer = toolkit(*words, "--force")
+    assert answer.code == 0
+    assert "replaced what was there" in " ".join(answer.text.split())
+    assert json.loads(path.read_text())["belongs_to"]["graph_sha256"] != "0" * 64
 
 
 @pytest.mark.slow
@@ -85,8 +104,17 @@ def test_no_output_is_written_over_what_the_command_did_not_write(
         words = ("report", bundle, "-o", tmp_path / "r.html", option, letter)
         refused(toolkit(*words), "is no report")
     refused(toolkit("bench", bundle, "--save", letter), "is no run that toolkit bench saved")
+    refused(toolkit("list", "-o", letter), "is no document of the toolkit")
+    theirs = tmp_path / "page"
+    theirs.mkdir()
+    for name in ("manifest.json", "flips.json", "weights.onnx"):
+        (theirs / name).write_text('{"name": "a page"}')
+    refused(toolkit("bundle", "unpack", tar, "-o", theirs), "is no manifest of a bundle")
+    refused(toolkit(*EXPORT, theirs), "is no manifest of a bundle")
+    refused(toolkit("verify", bundle, "--backend", "ort", "--save-worst", theirs), "is no list of flips")
+    assert {path.read_text() for path in theirs.iterdir()} == {'{"name": "a page"}'}
     (tmp_path / "t.tar.sig").write_text("dear")
-    refused(toolkit("bundle", "sign", tar, "--key", tmp_path / "k.pem", "--new-key"), "is no signature")
+    refused(toolkit("bundle", "sign", tar, "--private-key", tmp_path / "k.pem", "--new-key"), "is no signature")
     assert toolkit("triton", bundle, "-o", tmp_path / "repository", "--precision", "fp32").code == 0
     renamed(bundle)
     rehashed(bundle, engines=[])

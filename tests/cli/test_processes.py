@@ -55,7 +55,7 @@ def interrupt_when(process: subprocess.Popen[str], word: str, number: int) -> tu
     [
         ("export tiny --int8 -o out", "measure ranges", signal.SIGINT),
         ("export tiny --int8 -o out", "measure ranges", signal.SIGTERM),
-        ("verify --images 120", "run torch", signal.SIGTERM),
+        ("verify --sample 120", "run torch", signal.SIGTERM),
         ("export tiny --int8 -o out", "measure ranges", signal.SIGHUP),
         ("bench --seconds 30", "measure", signal.SIGINT),
         ("doctor", "examine", signal.SIGTERM),
@@ -75,6 +75,27 @@ def test_an_interrupted_command_leaves_nothing_half_written(
         assert not (tiny_workspace / "out").exists()
     assert leftovers(tiny_workspace) == []
     subprocess.run(["rm", "-rf", str(tiny_workspace / "out")], check=True)
+
+
+DEAF = """
+import hashlib, sys
+from toolkit import cli
+cli.stopping.PATIENCE = 0.2
+def computing(arguments):
+    print("computing", file=sys.stderr, flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)  # a minute in C, which lets other threads run
+cli._outcome = computing
+cli.run([])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_a_library_that_hears_nothing_is_ended_too(number: int, code: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = interrupt_when(process, "computing", number)
+    assert (process.returncode, json.loads(out)["error"]) == (code, "Interrupted")
+    assert "interrupted" in err
 
 
 @pytest.mark.slow

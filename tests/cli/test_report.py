@@ -91,12 +91,12 @@ def test_without_documents_it_measures_by_itself(
     # The function itself, for a twentieth of its time at one batch size.
     whole = benching.bench
     monkeypatch.setattr(benching, "bench", lambda bundle, **rest: whole(bundle, batches=(1,), seconds=0.05, **rest))
-    answer = toolkit("report", "-o", tmp_path / "r.html", "--data", "set.npz", "--images", "40", "--gate", "50")
+    answer = toolkit("report", "-o", tmp_path / "r.html", "--data", "set.npz", "--sample", "40", "--gate", "50")
     assert answer.code == 0, answer.text
     root = tree_of((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "40 test images" in text_of(section(root, "verdict"))
     commands = text_of(section(root, "commands"))
-    assert "toolkit verify bundles/tiny --data set.npz --images 40 --gate 50" in commands
+    assert "toolkit verify bundles/tiny --data set.npz --sample 40 --gate 50" in commands
 
 
 def _other_bundle(document: dict[str, Any]) -> None:
@@ -151,10 +151,10 @@ def test_a_missing_file_and_a_folder_in_the_way_are_sentences(toolkit: Toolkit, 
 
 
 def test_other_images_than_those_that_were_judged_are_refused(toolkit: Toolkit, saved: Saved, tmp_path: Path) -> None:
-    answer = _report(toolkit, saved, tmp_path / "r.html", "--images", "9")
+    answer = _report(toolkit, saved, tmp_path / "r.html", "--sample", "9")
     assert answer.code == 1
     assert answer.document["what"] == "these are not the images that toolkit verify judged"
-    assert answer.document["found"] == "--data set.npz --images 9"
+    assert answer.document["found"] == "--data set.npz --sample 9"
 
 
 def test_a_saved_document_has_its_own_gate(toolkit: Toolkit, saved: Saved, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_checkpoint_that_changed_or_went_is_said_by_verify(toolkit: Toolkit, o
         (["--mean", "x", "--std", "1"], ["--mean cannot be read"]),
         (["--mean", "125", "--std", "60"], ["scaled to 0..1", "divide mean and std by 255"]),
         (["--mean", "0.5,0.5,0.5", "--std", "1,1,1"], ["one mean and one std a channel"]),
-        (["--mean", "0.5", "--std", "0"], ["mean or std that cannot be used"]),
+        (["--mean", "0.5", "--std", "0"], ["--std is what pixels are divided by"]),
         (["--size", "32"], ["--size cannot be read", "32x32x3"]),
         (["--size", "32x32x3"], ["grayscale", "--convert"]),
         (["--size", "32x32x3", "--convert"], ["does not take images of 32x32x3", "--size 32x32x1"]),

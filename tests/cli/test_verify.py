@@ -65,7 +65,7 @@ def test_a_bundle_that_is_not_there_is_said_with_the_one_that_was_meant(toolkit:
 
 @pytest.mark.slow
 def test_too_few_images_are_said_pass_and_with_strict_do_not(toolkit: Toolkit) -> None:
-    words = ("verify", "--backend", "ort", "--precision", "int8", "--images", "40")
+    words = ("verify", "--backend", "ort", "--precision", "int8", "--sample", "40")
     answer = toolkit(*words)
     assert answer.code == 0
     assert answer.document["verdicts"] == {"ort int8": "undecided"}

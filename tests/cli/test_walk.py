@@ -132,7 +132,7 @@ def test_tensorrt_without_a_gpu_is_one_error(toolkit: Toolkit, verb: str) -> Non
 
 
 def test_int8_alone_is_compared_with_the_fp32_file(toolkit: Toolkit) -> None:
-    answer = toolkit("verify", "--backend", "ort", "--precision", "int8", "--images", "40")
+    answer = toolkit("verify", "--backend", "ort", "--precision", "int8", "--sample", "40")
     assert answer.code == 0
     assert [p["reference"] for p in answer.document["parity"]] == ["ort fp32"]
     assert answer.document["images"]["count"] == 40
@@ -197,7 +197,7 @@ def test_tensorrt_builds_every_precision_with_int8_convolutions(tiny_workspace: 
 
 
 def test_the_file_for_a_strongly_typed_tensorrt_is_judged_here_when_asked_by_name(toolkit: Toolkit) -> None:
-    answer = toolkit("verify", "--backend", "ort", "--precision", "fp32,int8-fp16", "--images", "60")
+    answer = toolkit("verify", "--backend", "ort", "--precision", "fp32,int8-fp16", "--sample", "60")
     assert answer.code == 0
     assert set(answer.document["passed"]) == {"ort fp32", "ort int8-fp16"}
 
@@ -218,7 +218,7 @@ def test_a_models_card_is_held_against_its_weights(toolkit: Toolkit, tmp_path: P
 
 
 def test_on_other_images_a_card_is_neither_true_nor_false(toolkit: Toolkit) -> None:
-    answer = toolkit("verify", "tiny", "--card", "--data", "set.npz", "--images", "40")
+    answer = toolkit("verify", "tiny", "--card", "--data", "set.npz", "--sample", "40")
     assert answer.code == 0
     assert answer.document["card_top1_percent"] is None
     assert "other images" in answer.text

@@ -35,6 +35,8 @@ def test_a_class_that_is_never_right_and_one_without_images_are_told_apart() -> 
     assert without.warnings == ()
     assert without.per_class[2].recall_percent is None
     assert without.balanced_percent == 100
+    most = of([1] * 3 + [0], [1] * 3 + [0])
+    assert (most.majority, most.majority_percent) == ("dog", 75)
 
 
 def test_the_name_of_the_largest_class_for_every_image_is_no_classifier() -> None:
@@ -75,6 +77,7 @@ def test_the_matrix_has_every_image_once_and_the_document_reads_back(pairs: list
     found = of(answers, labels)
     matrix = found.matrix()
     assert matrix.sum() == len(pairs)
+    assert matrix.dtype == np.int64
     assert matrix.sum(axis=1).tolist() == [labels.count(c) for c in range(3)]
     assert matrix.sum(axis=0).tolist() == [answers.count(c) for c in (0, 1, 2, -1)]
     assert Classes.from_dict(found.as_dict()) == found

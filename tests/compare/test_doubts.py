@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolkit.compare.doubts import chance_of, could_be_better, doubts_in_answers, is_better, percent_right
@@ -42,7 +44,8 @@ def test_one_class_is_named_with_its_share_and_what_chance_would_give() -> None:
 def test_nine_answers_in_ten_are_no_doubt_yet_nor_where_most_labels_are_of_one_class() -> None:
     ninety = np.array([1] * 90 + [0] * 5 + [2] * 5)
     assert "one class" not in kinds(ninety, LABELS[:100])
-    assert "one class" in kinds(np.array([1] * 91 + [0] * 9), LABELS[:100])
+    for most in range(3):
+        assert "one class" in kinds(np.array([most] * 91 + [(most + 1) % 3] * 9), LABELS[:100])
     for of_one_class, doubted in ((60, True), (61, False)):
         labels = np.array([1] * of_one_class + [0] * (100 - of_one_class))
         assert ("one class" in kinds(np.ones(100, np.int64), labels)) == doubted
@@ -51,6 +54,7 @@ def test_nine_answers_in_ten_are_no_doubt_yet_nor_where_most_labels_are_of_one_c
 def test_images_without_an_answer_are_of_no_class_and_by_chance_wrong() -> None:
     answers = np.concatenate([np.full(150, -1), LABELS[150:]])
     assert kinds(answers) == []
+    assert kinds(np.full(300, -1)) == ["chance"]
     assert chance_of(answers, LABELS, 3) == pytest.approx(1 / 6)
 
 
@@ -68,6 +72,10 @@ def test_who_claims_more_than_the_interval_allows_is_contradicted_by_name() -> N
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
+@example(0, 15)
+@example(1, 19)
+@example(0, 20)
+@example(40, 60)
 def test_better_is_two_images_in_a_hundred_and_no_luck(lost: int, gained: int) -> None:
     labels = np.zeros(1000, np.int64)
     before, after = labels.copy(), labels.copy()
@@ -77,9 +85,7 @@ def test_better_is_two_images_in_a_hundred_and_no_luck(lost: int, gained: int) -
 
 
 def _tail(lost: int, gained: int) -> float:
-    from math import comb
-
-    return 2 * sum(comb(lost + gained, k) for k in range(lost + 1)) / 2 ** (lost + gained)
+    return sum(comb(lost + gained, k) for k in range(lost + 1)) / float(2 ** (lost + gained - 1))
 
 
 def test_there_is_room_above_a_model_unless_it_has_nearly_all_right() -> None:

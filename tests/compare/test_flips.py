@@ -37,8 +37,17 @@ def test_classes_confusions_and_flips_add_up_to_the_parity(rows: list[tuple[int,
     assert sum(row.images for row in flips.per_class) == len(rows)
     assert sum(row.lost for row in flips.per_class) == parity.lost
     assert sum(row.gained for row in flips.per_class) == parity.gained
+    assert sum(row.reference_correct for row in flips.per_class) == parity.reference_score.correct
     assert sum(row.candidate_correct for row in flips.per_class) == parity.candidate_score.correct
     assert parity.changed == parity.flips - parity.lost - parity.gained
+
+
+def test_confusions_are_listed_the_most_frequent_first_and_without_a_flip_there_is_none() -> None:
+    flips = flips_from_logits(_logits([0, 3, 3, 2, 1]), _logits([1, 0, 0, 0, 0]), np.zeros(5, np.int64))
+    listed = [(c.reference_answer, c.candidate_answer, c.count) for c in flips.confusion]
+    assert listed == [(3, 0, 2), (0, 1, 1), (1, 0, 1), (2, 0, 1)]
+    same = flips_from_logits(_logits([0, 1]), _logits([0, 1]), np.zeros(2, np.int64))
+    assert (same.flipped, same.confusion, same.flipped_median_margin) == ((), (), 0)
 
 
 def test_one_class_that_collapses_is_more_than_noise_and_the_others_are_not() -> None:
@@ -65,7 +74,19 @@ def test_a_document_lists_a_limited_number_and_is_finite() -> None:
     assert document["flipped"][0]["candidate_answer"] == -1
 
 
-def test_a_margin_is_the_largest_logit_minus_the_second() -> None:
-    logits = np.array([[1, 5, 3], [np.nan, 0, 0], [2, 2, 1]], np.float32)
-    assert margins_of(logits).tolist() == [2, 0, 0]
+@given(st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_a_margin_is_the_largest_logit_minus_the_second(classes: int, seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(7, classes)).astype(np.float32)
+    ordered = np.sort(logits.astype(np.float64), axis=1)
+    assert margins_of(logits).tolist() == (ordered[:, -1] - ordered[:, -2]).tolist()
+    logits[3, classes - 1] = np.nan
+    assert margins_of(logits)[3] == 0
+
+
+def test_one_class_has_no_margin() -> None:
     assert margins_of(np.ones((3, 1), np.float32)).tolist() == [0, 0, 0]
+
+
+def test_flips_of_equal_margins_are_listed_as_the_images_are() -> None:
+    flips = flips_from_logits(_logits([0] * 90, [1.0, 2.0] * 45), _logits([1] * 90), np.zeros(90, np.int64))
+    assert [flip.index for flip in flips.flipped] == [*range(1, 90, 2), *range(0, 90, 2)]

@@ -34,6 +34,19 @@ def test_so_many_images_as_it_says_would_decide() -> None:
     assert verdict_from_counts(round(96 * times), 0, 0, verdict.images_needed, 99.0).word == PASS
 
 
+@pytest.mark.parametrize(
+    ("counts", "images", "gate", "needed"),
+    [((9, 0, 0), 10, 94.0, 35), ((45, 0, 1), 50, 99.9, 230), ((920, 3, 4), 1000, 99.9, 7400)],
+)
+def test_the_images_needed_are_the_fewest_to_two_digits(
+    counts: tuple[int, int, int], images: int, gate: float, needed: int
+) -> None:
+    assert verdict_from_counts(*counts, images, gate).images_needed == needed
+    for count, word in ((needed, True), (round(0.96 * needed), False)):
+        both, lost, gained = (round(part * count / images) for part in counts)
+        assert (verdict_from_counts(both, lost, gained, count, gate).word != UNDECIDED) == word
+
+
 def test_a_candidate_at_the_gate_itself_is_decided_by_no_number_of_images() -> None:
     verdict = verdict_from_counts(980, 20, 10, 1000, 99.0)
     assert (verdict.word, verdict.images_needed) == (UNDECIDED, None)

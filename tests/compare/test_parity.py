@@ -43,6 +43,7 @@ def test_identical_logits_have_no_flips_and_no_difference() -> None:
     parity = parity_from_logits("a", "b", logits, logits.copy(), labels)
     assert (parity.flips, parity.lost, parity.gained, parity.nonfinite) == (0, 0, 0, 0)
     assert (parity.agreement_percent, parity.mcnemar_p, parity.relative_l2, parity.max_abs_dlogit) == (100, 1, 0, 0)
+    assert (parity.reference, parity.candidate) == ("a", "b")
     assert parity.reference_score == parity.candidate_score
 
 
@@ -96,6 +97,13 @@ def test_nan_on_both_sides_is_no_agreement() -> None:
     logits = np.full((3, 4), np.nan, np.float32)
     parity = parity_from_logits("a", "b", logits, logits.copy(), np.zeros(3, np.int64))
     assert (parity.flips, parity.agreement_percent) == (3, 0)
+    assert (parity.worst_cosine_image, *map(np.isnan, (parity.mean_cosine, parity.worst_cosine))) == (-1, True, True)
+
+
+def test_infinity_on_both_sides_is_no_answer_and_no_warning() -> None:
+    logits = np.full((3, 4), -np.inf, np.float32)
+    parity = parity_from_logits("a", "b", logits, logits.copy(), np.zeros(3, np.int64))
+    assert (parity.flips, parity.nonfinite, parity.relative_l2) == (3, 12, np.inf)
 
 
 def test_differences_are_measured_over_all_logits() -> None:
@@ -144,13 +152,37 @@ def test_batches_cover_every_image_once_in_order() -> None:
 
 def test_cosine_finds_the_worst_image_and_noise_is_in_decibels() -> None:
     expected, labels = _random(2)
-    got = expected.copy()
-    got[7] = -got[7]
-    parity = parity_from_logits("a", "b", expected, got, labels)
-    assert parity.worst_cosine_image == 7
-    assert parity.worst_cosine == pytest.approx(-1)
-    assert parity.mean_cosine == pytest.approx(1 - 2 / len(labels))
-    assert parity.snr_db == pytest.approx(-20 * np.log10(parity.relative_l2))
+    for worst in (0, 7):
+        got = expected.copy()
+        got[worst] = -got[worst]
+        parity = parity_from_logits("a", "b", expected, got, labels)
+        assert parity.worst_cosine_image == worst
+        assert parity.worst_cosine == pytest.approx(-1)
+        assert parity.mean_cosine == pytest.approx(1 - 2 / len(labels))
+        assert parity.snr_db == pytest.approx(-20 * np.log10(parity.relative_l2))
+
+
+def _cosine(expected: Float32, got: Float32) -> float:
+    """Of one image."""
+    return parity_from_logits("a", "b", expected[None], got[None], np.zeros(1, np.int64)).mean_cosine
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 1e3]))
+def test_a_cosine_is_its_definition_at_any_scale_and_within_its_range(seed: int, scale: float) -> None:
+    expected, got = (np.random.default_rng(seed).normal(size=(2, 9)) * scale).astype(np.float32)
+    a, b = expected.astype(np.float64), got.astype(np.float64)
+    assert _cosine(expected, got) == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)), abs=1e-12)
+    assert 1 - 1e-12 < _cosine(expected, 3 * expected) <= 1
+    assert -1 <= _cosine(expected, -3 * expected) < -1 + 1e-12
+    assert relative_l2(expected, got) == pytest.approx(np.sqrt((a - b) @ (a - b) / (a @ a)), rel=1e-12)
+
+
+def test_logits_of_nothing_but_zeros_are_like_themselves_alone() -> None:
+    zeros, ones = np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32)
+    for expected, got, cosine in ((zeros, zeros, 1), (zeros, ones, 0), (ones, zeros, 0)):
+        assert _cosine(expected[0], got[0]) == cosine
+    both = parity_from_logits("a", "b", np.concatenate([zeros, zeros]), np.concatenate([zeros, ones]), np.zeros(2, int))
+    assert (both.worst_cosine, both.worst_cosine_image, both.mean_cosine) == (0, 1, 0.5)
 
 
 def test_equal_logits_have_a_cosine_of_one_and_no_noise() -> None:

@@ -65,3 +65,4 @@ def test_none_and_all_reach_the_ends_exactly() -> None:
     for trials in range(1, 2000):
         assert wilson_interval(trials, trials)[1] == 1.0
         assert wilson_interval(0, trials)[0] == 0.0
+    assert wilson_interval(10**12 - 2, 10**12, 1000.0)[1] == 1.0  # by rounding it would be 2e-16 more

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import toolkit
@@ -52,3 +54,22 @@ def test_options_that_contradict_each_other_are_refused_at_once() -> None:
         toolkit.TrainOptions(start="net", arch="resnet20")
     with pytest.raises(ToolkitError, match="shows only when they run"):
         toolkit.BuildOptions(repeats=3)
+
+
+def test_a_file_that_says_it_is_the_toolkits_is_tried_like_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(__file__).parents[1] / "bundle/format-1"
+    model = onnx.load(source / "model.onnx")
+    images = np.load(source / "golden.npz")["images"]
+    pipe = tmp_path / "pipe.onnx"
+    os.mkfifo(pipe)
+    with pytest.raises(ToolkitError, match="is no regular file"):
+        toolkit.calibrate(pipe, images)
+    again = model.graph.node.add()
+    again.op_type = "Loop"
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ToolkitError, match="again and again"):
+        toolkit.calibrate(tmp_path / "m.onnx", images)
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    (tmp_path / "toolkit.toml").write_text('require_signature = "vendor.pub"')
+    with pytest.raises(ToolkitError, match="is not signed"):
+        toolkit.calibrate(source / "model.onnx", images)

@@ -188,6 +188,6 @@ class Made:
             "verify": self.verified(),
             "bench": self.benched(),
             "pixels_nhwc": self.pixels(),
-            "images_options": f"--images {self.images}",
+            "images_options": f"--sample {self.images}",
         }
         return Evidence(**(parts | changes))

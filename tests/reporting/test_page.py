@@ -292,7 +292,7 @@ def test_the_card_has_the_same_verdict_and_figures() -> None:
     for pair in Made().verified().parity:
         assert f"| {pair.runner} |" in card
         assert f"{pair.score.top1_percent:.2f} %" in card
-    assert "toolkit verify bundles/tiny-net --images 400 --gate 99 > verify.json" in card
+    assert "toolkit verify bundles/tiny-net --sample 400 --gate 99 > verify.json" in card
     for line in [line for line in card.splitlines() if line.startswith("|")]:
         assert line.endswith("|")
 

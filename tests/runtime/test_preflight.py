@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import BackendUnavailable, EngineError
+from toolkit.errors import BackendUnavailable, EngineError, ToolkitError
 from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import preflight
 from toolkit.runtime.trt.module import TensorRT
 from toolkit.runtime.trt.preflight import (
     obstacle_to_running,
+    plan_of_file,
     require_runs_here,
     sidecar_of_plan,
     sidecar_path,
@@ -67,16 +70,18 @@ def test_one_flipped_bit_anywhere_is_refused(plan: Path, at: int, bit: int) -> N
     changed = bytearray(PLAN)
     changed[at] ^= 1 << bit
     plan.write_bytes(changed)
-    with pytest.raises(EngineError, match="changed since it was built"):
+    with pytest.raises(EngineError, match="changed since it was built") as caught:
         sidecar_of_plan(plan)
+    assert caught.value.fix == "copy it again, or `toolkit.build(BUNDLE)`"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(size=st.integers(0, len(PLAN) - 1))
 def test_a_plan_that_was_cut_short_is_refused(plan: Path, size: int) -> None:
     plan.write_bytes(PLAN[:size])
-    with pytest.raises(EngineError, match="cut short"):
+    with pytest.raises(EngineError, match="cut short") as caught:
         sidecar_of_plan(plan, "toolkit build my-bundle")
+    assert caught.value.fix == "copy it again, or toolkit build my-bundle"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 2}', '{"format": 1}'])
@@ -84,6 +89,30 @@ def test_a_sidecar_that_says_too_little_is_refused(plan: Path, content: str) -> 
     sidecar_path(plan).write_text(content)
     with pytest.raises(EngineError):
         sidecar_of_plan(plan)
+
+
+def test_what_a_sidecar_lacks_is_said_with_what_rebuilds_the_plan(plan: Path) -> None:
+    document = sidecar()
+    del document["flags"]
+    sidecar_path(plan).write_text(json.dumps(document))
+    for fix, words in (("rebuild it", ("rebuild it",)), ("`toolkit.build(BUNDLE)`", ())):
+        with pytest.raises(EngineError, match="lacks an entry") as caught:
+            sidecar_of_plan(plan, *words)
+        assert caught.value.fix == fix
+
+
+def test_a_place_where_no_plan_can_be_read_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match=r"cannot read .*x") as caught:
+        plan_of_file(tmp_path / ("x" * 300))
+    assert caught.value.found == "its name is too long"
+
+
+@pytest.mark.parametrize("which", [lambda plan: plan, sidecar_path])
+def test_a_pipe_is_no_plan_and_no_sidecar(plan: Path, which: Callable[[Path], Path]) -> None:
+    which(plan).unlink()
+    os.mkfifo(which(plan))
+    with pytest.raises(EngineError):
+        plan_of_file(plan)
 
 
 def test_a_plan_alone_is_refused(plan: Path) -> None:

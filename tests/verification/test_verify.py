@@ -234,7 +234,7 @@ def test_a_bundle_that_was_tampered_with_is_refused_before_anything_runs(healthy
     with pytest.raises(ToolkitError, match="changed since"):
         verify(tmp_path / "b", backends="ort")
     rehashed(tmp_path / "b")
-    with pytest.raises(ToolkitError, match="is not an ONNX file"):
+    with pytest.raises(ToolkitError, match=r"not a(n| whole) ONNX file"):
         verify(tmp_path / "b", data=str(healthy.data), backends="ort", precisions="int8")
 
 

@@ -92,8 +92,8 @@ class EngineEntry(Document):
     precision: str
     target: Maybe[str] = None
     tensorrt: Maybe[Maker] = None
-    census: Maybe[Census] = None
-    census_reason: Maybe[str] = None
+    census: Census | None = None
+    census_reason: str | None = None
     build_seconds: Maybe[float] = None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.errors import BundleError
 from toolkit.storage.files import read_json
 from toolkit.storage.limits import MANIFEST_BYTES
-from toolkit.storage.replacing import date_of, named, others_in
+from toolkit.storage.replacing import date_of, named, others_in, require_replaceable
 from toolkit.workspace import MANIFEST
 
 FORMAT = 2
@@ -137,8 +137,10 @@ def old_bundle(folder: Path, model: str) -> OldBundle:
     """What a bundle of a model would replace.
 
     Raises:
-        BundleError: a bundle of another model; says which, how good, of when, with what beside it.
+        ToolkitError: the manifest.json there is no bundle's. BundleError: a bundle of another model; says which, how
+            good, of when, with what beside it.
     """
+    require_replaceable(folder / MANIFEST, "manifest of a bundle", _may_be_ours, "bundle")
     try:
         manifest = read_json(folder / MANIFEST, BundleError, MANIFEST_BYTES) if (folder / MANIFEST).is_file() else {}
         there = str(manifest["model"]["name"]) if manifest else model
@@ -154,6 +156,11 @@ def old_bundle(folder: Path, model: str) -> OldBundle:
             fix="choose another `bundle=`, or move the folder away",
         )
     return old
+
+
+def _may_be_ours(data: bytes) -> bool:
+    """Also of one that was damaged since."""
+    return all(word in data for word in (b'"format"', b'"model"', b'"files"'))
 
 
 def _of(manifest: dict[str, Any]) -> str:

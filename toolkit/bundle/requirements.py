@@ -76,7 +76,7 @@ class Requirement:
                 f"{bundle} is older than it may be",
                 found=f"version {oldest}" if oldest else "a signature that says no version",
                 allowed=f"{self.min_version} and up",
-                fix="get the newer one from its source, signed with `version=`",
+                fix=f"get the newer one from its source, who types: sign the tar `version={self.min_version}`",
             )
         return said[0] if said else None
 

@@ -56,7 +56,7 @@ def require_manifest(manifest: dict[str, Any], bundle: Path) -> None:
     Raises:
         BundleError: names the entry, what is there and what must be.
     """
-    if manifest.get("format") not in (WITHOUT_DIGEST, FORMAT):
+    if type(manifest.get("format")) is not int or manifest["format"] not in (WITHOUT_DIGEST, FORMAT):
         raise BundleError(
             f"{bundle} has a bundle format that this version cannot read",
             found=manifest.get("format"),

@@ -70,7 +70,7 @@ def new_key(private: Path) -> Path:
     alone = private.exists() and not public.exists()
     for path in (public,) if alone else (private, public):
         if path.exists():
-            raise ToolkitError(f"{path} is there already", fix="choose another `key=`, or leave `new_key=` out")
+            raise ToolkitError(f"{path} is there already", fix="choose another `private_key=`, or leave `new_key=` out")
     key = _private_key(private) if alone else Ed25519PrivateKey.generate()
     pem = key.private_bytes(kinds.Encoding.PEM, kinds.PrivateFormat.PKCS8, kinds.NoEncryption())
     half = key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo)

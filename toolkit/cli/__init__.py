@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import sys
 from typing import Any
 
@@ -34,6 +33,8 @@ from toolkit.cli import (
 )
 from toolkit.cli import list as listing
 from toolkit.cli.console import shown
+from toolkit.cli.stopping import STOPS, close_ears, ended_where_deaf, listen, stopped_by
+from toolkit.cli.values import WrongValue
 from toolkit.cli.words import typed_document
 from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
@@ -50,8 +51,6 @@ app = typer.Typer(
     epilog="The walk: toolkit train, toolkit export --int8 --fp16, toolkit verify, toolkit bench. "
     "Each command has --help with examples. In a pipe, or with --json, stdout gets one JSON document.",
 )
-STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))  # a closed terminal is one, too
-STOPPED_BY: list[int] = []  # signals of this run
 INTERRUPTED = 130  # what newer versions of Typer answer to Ctrl-C
 # Click's, or Typer's own copy of it in newer versions; only the subclass has a public name in both.
 UsageError: Any = typer.BadParameter.__base__
@@ -82,27 +81,18 @@ def _options(
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 it did what was asked, 1 it did not, 2 the command line is wrong, 143 SIGTERM."""
-    STOPPED_BY.clear()
     output.reset()
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, _terminate)
+    listen()
     if sys.stderr is None:  # closed, as in 2>&-: nobody listens, and the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    code, document = _outcome(arguments)
-    if code and (first := _stopped_by()) in STOPS:
+    with ended_where_deaf(lambda: _printed(_interrupted("what was half-written goes with the next command")[1])):
+        code, document = _outcome(arguments)
+    if code and (first := stopped_by()) in STOPS:
         code = 128 + first  # as a shell says it: 143 after SIGTERM
-    for number in (signal.SIGINT, *STOPS):  # all is done: a late Ctrl-C must not turn that into a failure
-        signal.signal(number, signal.SIG_IGN)
+    close_ears()
     code = max(code, _kept(document), _printed(document))
     _leave_the_others(code)
     raise SystemExit(code)
-
-
-def _stopped_by() -> int:
-    """The first signal that was heard, here or in one of several training processes; 0 where there was none."""
-    heard = getattr(sys.modules.get("toolkit.training.distributed"), "HEARD", [])
-    return next(iter([*STOPPED_BY, *heard]), 0)
 
 
 def _kept(document: dict[str, Any] | None) -> int:
@@ -161,14 +151,9 @@ def _leave_the_others(code: int) -> None:
         distributed.end_at_once(world, code)
 
 
-def _interrupted() -> tuple[int, dict[str, Any]]:
-    _tell("\ninterrupted; nothing was half-written")
+def _interrupted(left: str = "nothing was half-written") -> tuple[int, dict[str, Any]]:
+    _tell(f"\ninterrupted; {left}")
     return 1, Failure(False, "Interrupted", "interrupted").as_dict()
-
-
-def _terminate(number: int, frame: object) -> None:
-    STOPPED_BY.append(number)
-    raise KeyboardInterrupt  # so that half-written folders are cleared away, as after Ctrl-C
 
 
 def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
@@ -178,7 +163,7 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
             answer = app(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
     except ToolkitError as error:
         _tell(f"\nerror: {error}")
-        return 1, typed_document(failure_of(error).as_dict())
+        return 2 if isinstance(error, WrongValue) else 1, typed_document(failure_of(error).as_dict())
     except UsageError as error:
         error.show(said := io.StringIO())
         _tell(said.getvalue().rstrip())

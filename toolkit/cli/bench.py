@@ -92,12 +92,12 @@ def command(
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.requirements import requirement
     from toolkit.cli.console import note, red, say, show_unavailable, steps
-    from toolkit.cli.options import numbers_within
+    from toolkit.cli.options import numbers_within, part_from_percent
     from toolkit.storage.files import write_bytes, write_json
     from toolkit.storage.replacing import require_replaceable
     from toolkit.timing.latency import rows_as_csv
 
-    batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), _part_from_percent(max_regression)
+    batches, allowed = numbers_within(batch, "--batch", low=1, high=4096), part_from_percent(max_regression)
     opened = bundle_from_folder(bundle, wanted=requirement(key, min_version))
     if save is not None:
         require_apart(opened, save, "--save")
@@ -145,19 +145,6 @@ def command(
         write_json(save, document)
         note(f"saved: {save}")
     return document
-
-
-def _part_from_percent(text: str) -> float:
-    """Per cent, with or without the sign, to a part: 3% to 0.03."""
-    from toolkit.errors import ToolkitError
-
-    try:
-        value = float(text.removesuffix("%")) / 100
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 10:
-        raise ToolkitError("--max-regression cannot be read", found=text, allowed="0% to 1000%, as in 3%")
-    return value
 
 
 def _show(found: Benchmark) -> None:

@@ -25,21 +25,31 @@ def command(
         None, "--batch", help="Smallest, best served and largest batch. (default: the target's, 1:8:64)"
     ),
     dla: int | None = typer.Option(
-        None, "--dla", help="Put layers on this core of a Jetson's DLA; the GPU takes the rest, and which is said."
+        None,
+        "--dla",
+        min=0,
+        max=7,
+        help="Put layers on this core of a Jetson's DLA; the GPU takes the rest, and which is said.",
     ),
     workspace_mib: int | None = typer.Option(
-        None, "--workspace-mib", help="Scratch memory that a layer may use. (default: the target's)"
+        None,
+        "--workspace-mib",
+        min=0,
+        max=1_048_576,
+        help="Scratch memory that a layer may use. (default: the target's)",
     ),
     opt_level: int | None = typer.Option(
-        None, "--opt-level", help="0 builds fastest, 5 tries most kernels. (default: TensorRT's, 3)"
+        None, "--opt-level", min=0, max=5, help="0 builds fastest, 5 tries most kernels. (default: TensorRT's, 3)"
     ),
     compatible: str | None = typer.Option(
         None, "--compatible", help="version: the plan also loads in later TensorRTs. hardware: also on other GPUs."
     ),
-    verify: bool = typer.Option(
-        False, "--verify", help="Run each engine on the golden images; one that answers otherwise is not kept."
+    check: bool = typer.Option(
+        False, "--check", help="Run each engine on the golden images; one that answers otherwise is not kept."
     ),
-    repeat: int = typer.Option(1, "--repeat", help="With --verify: build so often and keep the fastest that passes."),
+    repeat: int = typer.Option(
+        1, "--repeat", min=1, max=50, help="With --check: build so often and keep the fastest that passes."
+    ),
     explain: bool = typer.Option(False, "--explain", help="Say what would be built and why, and build nothing."),
     key: Path | None = options.KEY,
     min_version: int | None = options.MIN_VERSION,
@@ -56,7 +66,7 @@ def command(
 
       toolkit build --target jetpack61 --dla 0 --precision int8 --batch 4:4:4
 
-      toolkit build --precision int8 --repeat 5 --verify
+      toolkit build --precision int8 --repeat 5 --check
 
       toolkit build --explain
     """
@@ -70,7 +80,7 @@ def command(
 
     wanted = BuildOptions(
         batch=batch_from_text(batch), dla_core=dla, workspace_mib=workspace_mib, optimization_level=opt_level,
-        compatible=compatible, verify=verify, repeats=repeat,
+        compatible=compatible, check=check, repeats=repeat,
     )  # fmt: skip
     opened = bundle_from_folder(bundle, packed=False, wanted=requirement(key, min_version))
     note(f"bundle: {opened.folder}")

@@ -112,18 +112,23 @@ def show(
 @app.command()
 def sign(
     tar: Path = typer.Argument(..., help="A packed bundle."),
-    key: Path = typer.Option(..., "--key", help="An ed25519 private key, PEM without a passphrase."),
+    key: Path = typer.Option(
+        ..., "--private-key", metavar="KEY.pem", help="An ed25519 private key, PEM without a passphrase."
+    ),
     new_key: bool = typer.Option(False, "--new-key", help="Make the key first, with its public half in KEY.pub."),
     version: int = typer.Option(
-        0, "--version", min=0, help="Of this bundle, counting up: --min-version refuses older ones. (default: none)"
+        0,
+        "--bundle-version",
+        min=0,
+        help="Of this bundle, counting up: --min-version refuses older ones. (default: none)",
     ),
 ) -> dict[str, Any]:
     """Write TAR.sig: the tar's sha256, the key's id, a version and the date, signed with ed25519.
 
     Examples:
-      toolkit bundle sign my-net.tar --key vendor.pem --new-key
+      toolkit bundle sign my-net.tar --private-key vendor.pem --new-key
 
-      toolkit bundle sign my-net.tar --key vendor.pem --version 3
+      toolkit bundle sign my-net.tar --private-key vendor.pem --bundle-version 3
     """
     from toolkit.bundle import signing
     from toolkit.bundle.packing import check_tar

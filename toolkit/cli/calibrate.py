@@ -27,11 +27,15 @@ def command(
     method: str | None = typer.Option(
         None, "--method", help="auto, minmax, percentile, mse or entropy. (default: the recipe's)"
     ),
-    percentile: float | None = typer.Option(None, "--percentile", help="For --method percentile. (default: 99.99)"),
+    percentile: float | None = typer.Option(
+        None, "--percentile", min=50, max=100, help="For --method percentile. (default: 99.99)"
+    ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for record.json. (default: calibration/MODEL.record)"
     ),
-    force: bool = typer.Option(False, "--force", help="Calibrate with images that look wrong."),
+    force: bool = typer.Option(
+        False, "--force", help="Calibrate with images that look wrong; replace another network's ranges."
+    ),
     convert: bool = options.CONVERT,
     resize: str | None = options.RESIZE,
     skip_bad: bool = options.SKIP_BAD,
@@ -78,7 +82,7 @@ def command(
         found = calibrate(model, data, wanted, user=user, on_step=step)
     show_choice(found)
     replaced = found.replaces_in(output)
-    path, record = found.save(output), found.record
+    path, record = found.save(output, force), found.record
     if replaced:
         note(f"{path}: {replaced}")
     say(f"{path}: {record.belongs_to['method']} of {len(record.images)} images, key {record.key[:16]}")

@@ -32,7 +32,9 @@ def command(
     method: str | None = typer.Option(
         None, "--method", help="auto, minmax, percentile, mse or entropy. (default: the recipe's)"
     ),
-    percentile: float | None = typer.Option(None, "--percentile", help="For --method percentile. (default: 99.99)"),
+    percentile: float | None = typer.Option(
+        None, "--percentile", min=50, max=100, help="For --method percentile. (default: 99.99)"
+    ),
     record: Path | None = typer.Option(None, "--record", help="Ranges measured before: a record.json. (with --int8)"),
     max_drop: float | None = typer.Option(
         None, "--max-drop", min=0, max=100, help="Points of agreement with fp32 that INT8 may lose; layers stay float."
@@ -75,7 +77,7 @@ def command(
     mean: str | None = typer.Option(
         None,
         "--mean",
-        help="Of pixels from 0 to 1, a channel each. (default: measured on --data; FILE.onnx needs it or --pixels)",
+        help="Of the pixels that it sees, a channel each or one for all. (default: measured; not of FILE.onnx)",
         rich_help_panel=OWN,
     ),
     std: str | None = typer.Option(None, "--std", help="Likewise.", rich_help_panel=OWN),

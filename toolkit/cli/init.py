@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -37,5 +38,10 @@ def command(
             (folder / room).mkdir(parents=True, exist_ok=True)
     if not (folder / ".gitignore").exists():
         write_bytes(folder / ".gitignore", IGNORED.encode())
-    say(bold(f"{folder}"), " is a workspace. Next: toolkit train my-net --data fashion-mnist")
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    say(
+        bold(f"{folder}"),
+        " is a workspace. Next: ",
+        bold(f"{there}toolkit train my-net --data fashion-mnist --download"),
+    )
     return NewWorkspace(True, folder.resolve()).as_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +95,12 @@ def numbers_from_text(text: str | None, option: str) -> tuple[float, ...] | None
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ToolkitError(
-            f"{option} cannot be read", found=text, allowed="a number a channel: 0.49,0.48,0.45"
-        ) from error
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ToolkitError(f"{option} cannot be read", found=text, allowed="a number a channel: 0.49,0.48,0.45")
+    return numbers
 
 
 def size_from_text(text: str | None) -> tuple[int, int, int] | None:
@@ -112,6 +114,21 @@ def size_from_text(text: str | None) -> tuple[int, int, int] | None:
         )
     height, width, channels = map(int, found.groups())
     return height, width, channels
+
+
+def part_from_percent(text: str) -> float:
+    """Per cent, with or without the sign, to a part: 3% to 0.03.
+
+    Raises:
+        ToolkitError: no such number.
+    """
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise ToolkitError("--max-regression cannot be read", found=text, allowed="0% to 1000%, as in 3%")
+    return value
 
 
 def labels_from_text(text: str | None) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from toolkit.cli.values import require_values
 from toolkit.errors import ToolkitError
 from toolkit.storage.replacing import require_replaceable
 
@@ -48,15 +49,18 @@ def reset() -> None:
 
 
 def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """The command with --json and --quiet, and with -o FILE.json unless it has an -o of its own."""
-    signature = inspect.signature(command)
+    """The command with its values looked at, --json and --quiet, and -o FILE.json unless it has an -o of its own."""
+    signature, verb = inspect.signature(command), command.__module__.rpartition(".")[2]
+    typed = {name: words[-1].partition("/")[0] for name, one in signature.parameters.items()
+             if (words := getattr(one.default, "param_decls", None))}  # fmt: skip
     options: dict[str, tuple[Any, Any]] = {"print_json": (bool, JSON), "quiet": (bool, QUIET)}
     if not any("-o" in (getattr(one.default, "param_decls", None) or ()) for one in signature.parameters.values()):
         options["document_file"] = (Path | None, FILE)
 
     @functools.wraps(command)
     def wrapped(*words: Any, print_json: bool, quiet: bool, document_file: Path | None = None, **others: Any) -> Any:
-        WANTED.json, WANTED.quiet, WANTED.file = print_json, quiet, document_file
+        WANTED.json, WANTED.quiet = print_json, quiet
+        require_values(verb, others, typed)
         if document_file is not None and not document_file.absolute().parent.is_dir():
             raise ToolkitError(
                 "the document cannot be written", found=f"{document_file.absolute().parent} is no folder",
@@ -65,6 +69,7 @@ def with_output(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
         if document_file is not None:
             ours = b'"schema": "toolkit/'
             require_replaceable(document_file, "document of the toolkit", lambda data: ours in data, "output")
+        WANTED.file = document_file  # not before: an error is written there, too
         return command(*words, **others)
 
     added = [

@@ -24,7 +24,7 @@ def command(
     data: str | None = typer.Option(
         None, "--data", help="The images that judge, as in toolkit verify. (default: the model's own)"
     ),
-    images: int | None = typer.Option(None, "--images", min=1, help="Draw so many of the images."),
+    sample: int | None = typer.Option(None, "--sample", min=1, help="So many of them, as in toolkit verify."),
     gate: float | None = typer.Option(
         None, "--gate", min=0, max=100, help="Percent of fp32's right answers to keep, as in toolkit verify."
     ),
@@ -51,7 +51,7 @@ def command(
     with steps() as step:
         written = report(
             opened, output, verify=verify, bench=bench, sensitivity=sensitivity, markdown=markdown, data=data,
-            images=images, gate=gate, say=typed, on_step=step,
+            sample=sample, gate=gate, say=typed, on_step=step,
         )  # fmt: skip
     say(f"{output}: {written.verdict}")
     return written.as_dict()

@@ -114,27 +114,47 @@ def command(
         help="Options by their long names; the command line wins.",
     ),
     epochs: int | None = typer.Option(
-        None, "--epochs", help="Passes over the training images. (default: 20; with --from 10)"
+        None, "--epochs", min=1, max=10_000, help="Passes over the training images. (default: 20; with --from 10)"
     ),
     device: str = typer.Option("auto", "--device", help="auto, cpu or cuda."),
-    seed: int = typer.Option(0, "--seed", help="Of weights, order, augmentation and draws of images."),
+    seed: int = typer.Option(
+        0, "--seed", min=0, max=2_147_483_647, help="Of weights, order, augmentation and draws of images."
+    ),
     batch: int | None = typer.Option(
-        None, "--batch", help="Images a step, of all processes. (default: 128; of small sets less, down to 16)"
+        None,
+        "--batch",
+        min=2,
+        max=65_536,
+        help="Images a step, of all processes. (default: 128; of small sets less, down to 16)",
     ),
     lr: float | None = typer.Option(
-        None, "--lr", help="Peak learning rate (Nesterov momentum 0.9). (default: 0.1; with --from 0.01)"
+        None,
+        "--lr",
+        min=1e-08,
+        max=100,
+        help="Peak learning rate (Nesterov momentum 0.9). (default: 0.1; with --from 0.01)",
     ),
-    weight_decay: float = typer.Option(5e-4, "--weight-decay", help="On weights; norms and biases have none."),
-    label_smoothing: float = typer.Option(0.1, "--label-smoothing", help="0 to 0.9."),
-    warmup: float = typer.Option(0.15, "--warmup", help="Part of the steps in which the rate rises; then a cosine."),
-    crop: int = typer.Option(4, "--crop", help="Pixels of a random shift; 0 turns it off."),
+    weight_decay: float = typer.Option(
+        5e-4, "--weight-decay", min=0, max=1, help="On weights; norms and biases have none."
+    ),
+    label_smoothing: float = typer.Option(
+        0.1, "--label-smoothing", min=0, max=0.9, help="Part of the answer that the other classes share."
+    ),
+    warmup: float = typer.Option(
+        0.15, "--lr-warmup", min=0, max=0.9, help="Part of the steps in which the rate rises; then a cosine."
+    ),
+    crop: int = typer.Option(4, "--crop", min=0, max=64, help="Pixels of a random shift; 0 turns it off."),
     flip: bool | None = typer.Option(
         None, "--flip/--no-flip", help="Mirror half of the images. (default: unless that changes classes, as of digits)"
     ),
     balance: bool = typer.Option(False, "--balance", help="Weigh images so that rare classes count as much as others."),
-    patience: int = typer.Option(0, "--patience", help="End after so many epochs without a better one. (0: never)"),
-    ema: float = typer.Option(0.998, "--ema", help="Decay of the averaged weights, a step."),
-    holdout: int = typer.Option(1000, "--holdout", help="Training images kept back to choose the best epoch."),
+    patience: int = typer.Option(
+        0, "--patience", min=0, max=10_000, help="End after so many epochs without a better one. (0: never)"
+    ),
+    ema: float = typer.Option(0.998, "--ema", min=0, max=0.99999, help="Decay of the averaged weights, a step."),
+    holdout: int = typer.Option(
+        1000, "--holdout", min=1, max=1_000_000_000, help="Training images kept back to choose the best epoch."
+    ),
     amp: str = typer.Option("auto", "--amp", help="bfloat16: auto (where the device has it), bf16 or off."),
     deterministic: bool = typer.Option(
         False, "--deterministic", help="Only operations that repeat bit for bit, on a GPU too; slower there."
@@ -142,8 +162,8 @@ def command(
     widths: str | None = typer.Option(None, "--widths", help="Channels of each stage, as in 64,64,64."),
     blocks: str | None = typer.Option(None, "--blocks", help="Blocks of each stage, as in 2,2,2."),
     strides: str | None = typer.Option(None, "--strides", help="Stride of each stage, as in 1,2,2."),
-    stem_kernel: int | None = typer.Option(None, "--stem-kernel", help="3 or 1."),
-    images: int = typer.Option(512, "--images", help="Training images kept for calibration."),
+    stem_kernel: int | None = typer.Option(None, "--stem-kernel", min=1, max=3, help="3 or 1."),
+    images: int = typer.Option(512, "--images", min=1, max=1_000_000_000, help="Training images kept for calibration."),
     download: bool = typer.Option(False, "--download", help="Fetch a named set that is not installed, and verify it."),
     size: str | None = typer.Option(
         None, "--size", help="Height x width x channels, as in 28x28x1. (default: the images'; with --convert 32x32x3)"
@@ -153,7 +173,7 @@ def command(
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a folder out, aloud."),
     tensorboard: bool = typer.Option(False, "--tensorboard", help="Scalars in models/NAME/tensorboard/ too."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run of the same name."),
-    force: bool = typer.Option(False, "--force", help="Replace a model of the same name."),
+    replace_model: bool = typer.Option(False, "--replace", help="Replace a model of the same name."),
 ) -> dict[str, Any] | int:
     """Train a ResNet for small images and write models/NAME: card, weights, training.jsonl and training.png.
 
@@ -190,7 +210,7 @@ def command(
         balance=balance, patience=patience, ema=ema,
         holdout=holdout, amp=amp, deterministic=deterministic, stem_kernel=stem_kernel, images=images,
         download=download, size=size_from_text(size), convert=convert, resize=resize, skip_bad=skip_bad,
-        tensorboard=tensorboard, resume=resume, force=force, **stages,
+        tensorboard=tensorboard, resume=resume, replace=replace_model, **stages,
     )  # fmt: skip
     with ExitStack() as reading, Bars() as bars:
         step = reading.enter_context(steps())
@@ -216,4 +236,4 @@ def command(
 
 def _typed(words: list[str]) -> str:
     """The command line, for the card; what only goes on with a run, or makes room for it, is no part of it."""
-    return shlex.join(["toolkit", *(word for word in words if word not in ("--resume", "--force"))])
+    return shlex.join(["toolkit", *(word for word in words if word not in ("--resume", "--replace"))])

@@ -27,8 +27,8 @@ def command(
     data: str | None = typer.Option(
         None, "--data", help="Evaluate on the test part of fashion-mnist, cifar10, a folder or a .npz."
     ),
-    images: int | None = typer.Option(
-        None, "--images", min=1, help="Evaluation images. (default: 1000 of the model's own, all of --data)"
+    sample: int | None = typer.Option(
+        None, "--sample", min=1, help="Judge on so many of them. (default: 1000 of the model's own, all of --data)"
     ),
     gate: float = typer.Option(
         99.0, "--gate", min=0, max=100, help="Least top-1, in percent of the reference's; MLPerf's are 99 and 99.9."
@@ -79,7 +79,7 @@ def command(
     from toolkit.verification.contact_sheet import write_contact_sheets
     from toolkit.verification.verify import verify
 
-    judging: Any = {"data": data, "images": images, "convert": convert, "resize": resize, "skip_bad": skip_bad}
+    judging: Any = {"data": data, "sample": sample, "convert": convert, "resize": resize, "skip_bad": skip_bad}
     if bundle is not None and (card or is_model(bundle)):
         _require_only_torch(str(bundle), backend, precision, other)
         with steps() as step:

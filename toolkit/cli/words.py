@@ -23,6 +23,8 @@ OPTIONS = {
     "dla_core": "dla",
     "optimization_level": "opt-level",
     "repeats": "repeat",
+    "version": "bundle-version",
+    "warmup": "lr-warmup",
     "rate_hz": "rate",
     "warmup_s": "warmup",
 }
@@ -39,7 +41,7 @@ COMMANDS = {
     "measure a new baseline into": "toolkit bench --save",
     "unpack the tar": "toolkit bundle unpack",
     "pack the folder": "toolkit bundle pack",
-    "sign the tar": "toolkit bundle sign",
+    "sign the tar": "toolkit bundle sign TAR --private-key KEY.pem",
 }
 CODE = re.compile(r"`((?:[a-z][a-z0-9_]*=|toolkit\.[a-z])[^`]*)`")
 

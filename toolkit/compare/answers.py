@@ -21,8 +21,7 @@ def kind_of_answers(answers: Float32) -> str:
         return LOGITS
     if ((rows >= -SUM) & (rows <= 1 + SUM)).all():
         return PROBABILITIES if (np.abs(rows.sum(axis=1) - 1) < SUM).all() else _sigmoids_or_logits(rows)
-    with np.errstate(over="ignore"):
-        sums = np.exp(np.minimum(rows, 1.0)).sum(axis=1)
+    sums = np.exp(np.minimum(rows, 1.0)).sum(axis=1)  # what is larger is no logarithm, and would overflow
     return LOGARITHMS if (rows <= SUM).all() and (np.abs(sums - 1) < SUM).all() else LOGITS
 
 

@@ -71,7 +71,7 @@ class Classes(Document):
         for index, score in enumerate(self.per_class):
             found[index, index] = score.right
         for mistake in self.mistakes:
-            found[mistake.label, mistake.answer] += mistake.count
+            found[mistake.label, mistake.answer] = mistake.count
         return found
 
 

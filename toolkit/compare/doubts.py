@@ -82,7 +82,7 @@ def is_better(before: Int64, after: Int64, labels: Int64) -> bool:
     """Whether other answers to the same images are right on so many more that it cannot be luck."""
     was, now = before == labels, after == labels
     lost, gained = int((was & ~now).sum()), int((~was & now).sum())
-    return gained - lost >= BETTER * len(labels) and gained > lost and mcnemar_exact_p(lost, gained) < SURE
+    return gained - lost >= BETTER * len(labels) and mcnemar_exact_p(lost, gained) < SURE
 
 
 def could_be_better(answers: Int64, labels: Int64) -> bool:

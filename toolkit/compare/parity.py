@@ -132,7 +132,7 @@ def parity_from_logits(
     was_right, is_right = before == labels, after == labels
     lost, gained = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
     flips, relative = flips_between(before, after), relative_l2(expected, got)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore"):
         difference = np.abs(got.astype(np.float64) - expected)
     cosines = _cosines(expected, got)
     worst = int(np.nanargmin(cosines)) if np.isfinite(cosines).any() else -1
@@ -154,7 +154,7 @@ def parity_from_logits(
         relative_l2=relative,
         snr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
         mean_cosine=float(np.nanmean(cosines)) if worst >= 0 else math.nan,
-        worst_cosine=float(cosines[worst]) if worst >= 0 else math.nan,
+        worst_cosine=float(cosines[worst]),
         worst_cosine_image=worst,
         nonfinite=int((~np.isfinite(got)).sum()),
         retention_percent=100 * scores[1].correct / scores[0].correct if scores[0].correct else 0.0,
@@ -175,7 +175,7 @@ def relative_l2(expected: Float32, got: Float32) -> float:
     """
     a, b = expected.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("inf")
+        return math.inf
     return _norm(b - a) / max(_norm(a), 1e-30)
 
 

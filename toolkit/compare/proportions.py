@@ -27,8 +27,6 @@ def mcnemar_exact_p(only_a: int, only_b: int) -> float:
     (Q. McNemar, Psychometrika 12, 1947; the exact form is the sign test).
     """
     n, k = only_a + only_b, min(only_a, only_b)
-    if n == 0:
-        return 1.0
     log_half = n * math.log(0.5)
     tail = math.fsum(
         math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k + 1)

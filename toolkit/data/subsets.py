@@ -129,7 +129,7 @@ def split(images: LabeledImages, seed: int, digests: list[bytes] | None = None) 
         raise DataError(
             f"{images.source}: there are too few images to split into a training and a test part",
             found=f"{len(set(digests))} different images in {len(images.classes)} classes",
-            allowed="at least 2 different images in 2 classes",
+            allowed="2 classes, each with 2 different images that are in no other",
             fix="add images, or give a test part of its own",
         )
     is_test = np.array([digest in chosen for digest in digests])

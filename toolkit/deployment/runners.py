@@ -107,11 +107,11 @@ def open_runners(
                 unavailable[RunnerId(backend) if whole else one] = error.in_one_line()
     if not runners:
         found = "\n           ".join(f"{name}: {reason}" for name, reason in unavailable.items())
+        fix = "look at what works on this machine"
         if not found:
             found = f"{', '.join(backends)} with {', '.join(precisions)}: torch runs fp32 only, int8-cpu is for ort"
-        raise BackendUnavailable(
-            "no backend that was asked for can run here", found=found, fix="look at what works on this machine"
-        )
+            fix = "leave one of the two out"
+        raise BackendUnavailable("no backend that was asked for can run here", found=found, fix=fix)
     return Opened(runners, unavailable, openings)
 
 

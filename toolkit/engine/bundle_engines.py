@@ -97,7 +97,7 @@ def build(
     """
     opened = opened_bundle(bundle, packed=False)
     chosen, notes = options.applied_to(target if isinstance(target, Target) else target_from_name(target))
-    trials = Trials(options.repeats) if options.verify else None
+    trials = Trials(options.repeats) if options.check else None
     built = build_engines(opened, names_of(precisions), chosen, on_step, trials)
     return replace(built, notes=(*notes, *built.notes))
 

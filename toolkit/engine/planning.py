@@ -37,11 +37,11 @@ class BuildOptions:
         workspace_mib: scratch memory that a layer may use.
         optimization_level: 0 builds fastest, 5 tries most kernels.
         compatible: "version" (the plan also loads in later TensorRTs) or "hardware" (also on other GPUs).
-        verify: run each engine on the golden images; one that answers otherwise is not kept.
-        repeats: with `verify`: build so often and keep the fastest that passes.
+        check: run each engine on the golden images; one that answers otherwise is not kept.
+        repeats: with `check`: build so often and keep the fastest that passes.
 
     Raises:
-        EngineError: `repeats` without `verify`, or sizes of a batch that do not rise.
+        EngineError: `repeats` without `check`, or sizes of a batch that do not rise.
     """
 
     batch: tuple[int, int, int] | None = None
@@ -49,14 +49,12 @@ class BuildOptions:
     workspace_mib: int | None = None
     optimization_level: int | None = None
     compatible: str | None = None
-    verify: bool = False
+    check: bool = False
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        if self.repeats != 1 and not self.verify:
-            raise EngineError(
-                "which of several builds is best shows only when they run", fix="`repeats=N, verify=True`"
-            )
+        if self.repeats != 1 and not self.check:
+            raise EngineError("which of several builds is best shows only when they run", fix="`repeats=N, check=True`")
         if self.batch is not None:
             require_batch(*self.batch)
 

@@ -58,10 +58,10 @@ class Trials:
         driver = probe_driver()
         if not driver.available:
             raise BackendUnavailable(
-                f"`verify=True` runs what it built, and {tensorrt.name} cannot run an engine here",
+                f"`check=True` runs what it built, and {tensorrt.name} cannot run an engine here",
                 found=driver.reason,
                 allowed="a machine with an NVIDIA GPU and its driver",
-                fix="build without `verify=True` here, or build on the device",
+                fix="build without `check=True` here, or build on the device",
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.calibration.plausibility import require_plausible
-from toolkit.calibration.record import RECORD, Record, record_from_file, write_record
+from toolkit.calibration.record import RECORD, Record, write_record
 from toolkit.contracts import UInt8
 from toolkit.errors import CalibrationError, ToolkitError
 from toolkit.exporting.artifacts import require_layers
@@ -19,7 +19,7 @@ from toolkit.quantization.choose_method import Candidate, Choice, ranges_by_pari
 from toolkit.quantization.held_out import held_out
 from toolkit.quantization.sensitivity import Sensitivities, sensitivities_of_layers
 from toolkit.storage.documents import Document
-from toolkit.storage.files import json_text
+from toolkit.storage.files import json_text, read_json
 from toolkit.storage.folders import folder_replaced
 from toolkit.storage.hints import Count, Sha256
 from toolkit.storage.replacing import date_of, require_replaceable
@@ -44,26 +44,52 @@ class Calibration:
     candidates: tuple[Candidate, ...]
     why: str
 
-    def save(self, folder: PathLike | None = None) -> Path:
+    def save(self, folder: PathLike | None = None, force: bool = False) -> Path:
         """Writes record.json into a folder, None calibration/MODEL.record of the workspace; returns the file's path.
 
+        Args:
+            force: replace the ranges of another network, too.
+
         Raises:
-            ToolkitError: the folder belongs to something else, or cannot be written.
+            ToolkitError: the folder belongs to something else, holds a record of another network, or cannot be written.
         """
+        self.require_place(folder, force)
         place = self._place(folder)
         write_record(place, self.record)
         return place / RECORD
 
+    def require_place(self, folder: PathLike | None = None, force: bool = False) -> None:
+        """Refuses a folder whose `record.json` is of another network, or no record; the model's own is replaced.
+
+        Raises:
+            ToolkitError: says what is there.
+        """
+        path = self._place(folder) / RECORD
+        others = self._others_in(path)
+        if others is None or force or (folder is None and others):
+            return
+        raise ToolkitError(
+            f"{path} is there already, and " + ("of another network" if others else "no record of ranges"),
+            found=others or f"{path.stat().st_size:,} bytes of {date_of(path)}",
+            fix="choose another `output=`, or `force=True` to replace it",
+        )
+
     def replaces_in(self, folder: PathLike | None = None) -> str:
         """What `save` would write over there that is of another network, for people; else nothing."""
-        path = self._place(folder) / RECORD
+        others = self._others_in(self._place(folder) / RECORD)
+        return f"replaced what was there: {others or 'no record'}" if others is not None else ""
+
+    def _others_in(self, path: Path) -> str | None:
+        """What a record there is, if not of this network; empty where it is no record; None where nothing is lost."""
+        if not path.is_file():
+            return None
         try:
-            other = path.is_file() and record_from_file(path).belongs_to.get("graph_sha256")
-        except ToolkitError:
+            document = read_json(path, CalibrationError)
+            found, images = document["belongs_to"], document["images"]
+            own = found["graph_sha256"] == self.record.belongs_to["graph_sha256"]
+            return None if own else f"{found['method']} of {len(images)} images, of {date_of(path)}"
+        except (CalibrationError, KeyError, TypeError):
             return ""
-        if not other or other == self.record.belongs_to["graph_sha256"]:
-            return ""
-        return f"the ranges of another network, of {date_of(path)}, that were there are replaced"
 
     def _place(self, folder: PathLike | None) -> Path:
         return workspace() / "calibration" / f"{self.model}.record" if folder is None else Path(folder)

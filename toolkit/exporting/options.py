@@ -116,7 +116,7 @@ class UserModel:
         pixels: of FILE.onnx: "0-1" or "0-255", the pixels that it sees before mean and std.
         layout: of FILE.onnx: "nchw" or "nhwc"; None goes by its input's shape.
         output_name: of FILE.onnx: which of several outputs holds the logits.
-        mean, std: of the pixels that it sees, a channel each, in its order; None measures them for PyTorch.
+        mean, std: of the pixels that it sees, a channel each in its order, or one; None measures them for PyTorch.
         size: (H, W, C) of a file that leaves it open, or to which `convert` brings images.
         labels: one a logit; None takes the classes of the images.
         name: what to call it; None takes that of the module or file.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.onnx_bytes import has_external_data
+from toolkit.bundle.reading import bundle_from_folder
+from toolkit.bundle.requirements import requirement
 from toolkit.contracts import LabeledImages, Preprocessing, UInt8, preprocessing_from_dict, require_images
 from toolkit.data import dataset_from_spec, sample
 from toolkit.data.fit import SQUASH
@@ -27,9 +29,12 @@ from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.exporting.options import PathLike, UserModel
 from toolkit.exporting.user_onnx import OnnxModel, model_from_onnx
 from toolkit.exporting.user_torch import model_from_builder
+from toolkit.graph.stranger.bounds import require_bounded
+from toolkit.graph.stranger.trial import require_runs
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, card_from_folder
-from toolkit.storage.files import os_errors, read_json
+from toolkit.storage.files import Content, content_of, from_json, read_json, read_onnx
+from toolkit.storage.limits import FILE_BYTES
 from toolkit.workspace import MANIFEST, find_in_room, is_name
 
 if TYPE_CHECKING:
@@ -112,6 +117,8 @@ def _refuse(user: UserModel, names: Any, why: str, model: str) -> None:
 
 
 def _data(model: str, data: str | None) -> str:
+    if Path(model).suffix == ".onnx" and not Path(model).exists():
+        raise ToolkitError(f"cannot read {model}", found="it does not exist", fix="check the path")
     if data is None:
         fix = "`data=FOLDER` (or FILE.npz, cifar10, fashion-mnist)"
         raise ToolkitError(f"{model} needs `data=`", found="no `data=`", allowed=IMAGES_WANTED, fix=fix)
@@ -173,10 +180,19 @@ def _drawn(
 
 
 def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[str, Any]) -> Subject:
+    if (wanted := requirement()).keys and (path.parent / MANIFEST).is_file():
+        bundle_from_folder(path.parent, wanted=wanted)
     graph = _graph_from_file(path)
     properties = {entry.key: entry.value for entry in graph.metadata_props}
-    preprocessing = preprocessing_from_dict(json.loads(properties[PREPROCESSING]))
-    name, labels = properties.get("toolkit.model", path.stem), tuple(json.loads(properties.get("toolkit.labels", "[]")))
+    try:
+        preprocessing = preprocessing_from_dict(from_json(properties[PREPROCESSING]))
+        labels = tuple(str(label) for label in from_json(properties.get("toolkit.labels", "[]")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path} does not say its preprocessing and labels as the toolkit does", found=error
+        ) from error
+    require_runs(path, graph.SerializeToString(), (2, *preprocessing.shape), "uint8")
+    name = properties.get("toolkit.model", path.stem)
     if data is None:
         images = _own_images(path, name, labels, preprocessing, reading)
         return Subject(path.stem, graph, preprocessing, images.calibration, images.recipe)
@@ -235,21 +251,23 @@ def is_file_of_a_bundle(model: PathLike) -> bool:
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
-    with needs("read ONNX files"):
-        import onnx
-    with os_errors(path, "read"):
-        content = path.read_bytes()
-    try:
-        return onnx.load_from_string(content)
-    except Exception as error:  # protobuf raises types of its own
-        raise ModelError(f"{path} is not a whole ONNX file", found=str(error).splitlines()[0][:200]) from error
+    return read_onnx(_counted(path))
+
+
+def _counted(path: Path) -> Content:
+    content = content_of(path, FILE_BYTES, ModelError)
+    if has_external_data(content, ModelError):
+        raise ModelError(f"{path} keeps weights in another file", allowed="a file of a bundle, which has all in it")
+    return content
 
 
 def _graph_from_file(path: Path) -> onnx.ModelProto:
-    """A bundle's fp32 graph; a quantized one is refused."""
+    """A bundle's fp32 graph, tried like anybody's: who writes a file can write that the toolkit did; not quantized."""
     import onnx
 
-    graph = _loaded(path)
+    content = _counted(path)
+    graph = read_onnx(content)
+    require_bounded(path, graph)
     try:
         onnx.checker.check_model(graph)
     except onnx.checker.ValidationError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.bundle.onnx_bytes import has_external_data
 from toolkit.errors import ModelError
 from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
@@ -70,7 +71,9 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     """
     with needs("read ONNX files"):
         import onnx
-    content = content_of(path, FILE_BYTES, ModelError).data
+    read = content_of(path, FILE_BYTES, ModelError)
+    has_external_data(read, ModelError)
+    content = read.data
     try:
         model = onnx.load_from_string(content)
         if not model.graph.node:
@@ -92,6 +95,7 @@ def onnx_from_file(path: Path, output: str | None = None) -> OnnxFile:
     _require_known_operators(path, model, opset)
     drop_unread_inputs(model.graph)
     require_one_input(path, model)
+    _require_whole_weights(path, model)
     model, own = in_float32(model)
     _require_evaluation(path, model)
     choose_output(path, model, output)
@@ -201,6 +205,13 @@ def _require_evaluation(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
+def _require_whole_weights(path: Path, model: onnx.ModelProto) -> None:
+    try:
+        arrays_of(model.graph)
+    except (ValueError, TypeError) as error:  # as numpy says it
+        raise ModelError(f"{path} has a weight whose shape is not that of its numbers", found=error) from error
+
+
 def _require_numbers(path: Path, model: onnx.ModelProto) -> None:
     """Refuses NaN in a weight; infinity is what masks are made of."""
     for name, values in arrays_of(model.graph).items():
@@ -215,4 +226,7 @@ def _require_numbers(path: Path, model: onnx.ModelProto) -> None:
 def _true(constant: Any) -> bool:
     from onnx import numpy_helper
 
-    return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
+    try:
+        return bool(np.any(constant if isinstance(constant, np.ndarray) else numpy_helper.to_array(constant)))
+    except (ValueError, TypeError):  # damaged, which the checker says
+        return False

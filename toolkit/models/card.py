@@ -12,7 +12,7 @@ from toolkit.errors import ModelError
 from toolkit.lazy import requirement
 from toolkit.storage.files import json_text, read_json
 from toolkit.storage.hints import said
-from toolkit.workspace import is_name, require_name
+from toolkit.workspace import MANIFEST, is_name, require_name
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -93,6 +93,12 @@ def card_from_folder(folder: Path) -> Card:
         ModelError: the folder or the card is missing, not JSON, of a newer format, or lacks an entry.
     """
     if not (folder / CARD).is_file():
+        if (folder / MANIFEST).is_file():
+            raise ModelError(
+                f"{folder} is a bundle, and this takes the model that it was made of",
+                allowed=f"a model's name, or a folder with {CARD} and {WEIGHTS}",
+                fix=f"{folder.name}, if that is its name; look at what there is",
+            )
         raise ModelError(
             f"{folder} is not a model folder", found=f"no {CARD}", allowed=f"a folder with {CARD} and {WEIGHTS}"
         )

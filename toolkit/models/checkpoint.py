@@ -146,7 +146,7 @@ def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
                 allowed=tuple(wanted[name].shape),
             )
         require_float(name, value, wanted[name], path)
-        require_finite(name, value, path, fix="train again with a lower `lr=`")
+        require_finite(name, value, path, fix="train again with a lower learning rate")
     net.load_state_dict(tensors)
 
 

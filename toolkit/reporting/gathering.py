@@ -90,15 +90,15 @@ class Judged:
     options: str
 
 
-def judged_images(bundle: Bundle, verified: Verification, data: str | None, images: int | None) -> Judged | None:
+def judged_images(bundle: Bundle, verified: Verification, data: str | None, sample: int | None) -> Judged | None:
     """Draws the images that a document of verify judged again; None where they are not at hand.
 
     Raises:
-        ToolkitError: `data` or `images` was given, and the document judged others.
+        ToolkitError: `data` or `sample` was given, and the document judged others.
     """
     wanted = verified.images
-    asked = data is not None or images is not None
-    for count in (images,) if images is not None else (None, wanted.count):
+    asked = data is not None or sample is not None
+    for count in (sample,) if sample is not None else (None, wanted.count):
         try:
             found = evaluation_images(bundle, data, count)
         except ToolkitError:
@@ -111,9 +111,9 @@ def judged_images(bundle: Bundle, verified: Verification, data: str | None, imag
         return None
     raise ToolkitError(
         "these are not the images that `toolkit.verify` judged",
-        found=f"`data={data!r}, images={images}`",
+        found=f"`data={data!r}, sample={sample}`",
         allowed=f"{wanted.count} images of {wanted.source}, sha256 {wanted.sha256}",
-        fix="the same `data=` and `images=` as for `toolkit.verify`",
+        fix="the same `data=` and `sample=` as for `toolkit.verify`",
     )
 
 
@@ -135,10 +135,10 @@ def record_of(bundle: Bundle) -> Record | None:
 
 
 def verified_now(
-    bundle: Bundle, data: str | None, images: int | None, gate: float | None, on_step: Step
+    bundle: Bundle, data: str | None, sample: int | None, gate: float | None, on_step: Step
 ) -> Verification:
     """What `toolkit.verify` finds on every backend here."""
-    return verify(bundle, data=data, images=images, gate=GATE if gate is None else gate, on_step=on_step)
+    return verify(bundle, data=data, sample=sample, gate=GATE if gate is None else gate, on_step=on_step)
 
 
 def benched_now(bundle: Bundle, on_step: Step) -> Benchmark:

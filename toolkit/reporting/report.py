@@ -45,7 +45,7 @@ def report(
     sensitivity: Sensitivities | PathLike | None = None,
     markdown: PathLike | None = None,
     data: str | None = None,
-    images: int | None = None,
+    sample: int | None = None,
     gate: float | None = None,
     say: Callable[[str], str] = str,
     on_step: Step = lambda what, done, total: None,
@@ -57,7 +57,7 @@ def report(
         verify, bench: what those functions returned, or a file of what their commands printed; None measures it now.
         sensitivity: what INT8 costs in each layer, or its file; None takes calibration/MODEL.sensitivity, if any.
         markdown: write a model card in Markdown there too.
-        data, images: the images that judge, as of `toolkit.verify`.
+        data, sample: the images that judge, as of `toolkit.verify`.
         gate: percent of fp32's right answers to keep, as of `toolkit.verify`.
         say: how the page says what to do about a fault.
         on_step: called with (what is being done, done, total).
@@ -69,7 +69,7 @@ def report(
     opened = opened_bundle(bundle)
     written = {"page": Path(page), **({} if markdown is None else {"markdown": Path(markdown)})}
     _require_apart(opened, written, (verify, bench, sensitivity))
-    evidence = _evidence(opened, verify, bench, sensitivity, data, images, gate, say, on_step)
+    evidence = _evidence(opened, verify, bench, sensitivity, data, sample, gate, say, on_step)
     contents = {written["page"]: page_from_evidence(evidence).encode()}
     contents |= {} if markdown is None else {written["markdown"]: card_from_evidence(evidence).encode()}
     write_together(contents)
@@ -106,7 +106,7 @@ def _evidence(
     bench: Benchmark | PathLike | None,
     sensitivity: Sensitivities | PathLike | None,
     data: str | None,
-    images: int | None,
+    sample: int | None,
     gate: float | None,
     say: Callable[[str], str],
     on_step: Step,
@@ -128,9 +128,9 @@ def _evidence(
         sensitivity=sensitivity_of_model(sensitivity, bundle),
         say=say,
     )
-    judged = known.verify or verified_now(bundle, data, images, gate, on_step)
+    judged = known.verify or verified_now(bundle, data, sample, gate, on_step)
     timed = known.bench or benched_now(bundle, on_step)
-    shown = judged_images(bundle, judged, data, images)
+    shown = judged_images(bundle, judged, data, sample)
     return replace(
         known,
         verify=judged,

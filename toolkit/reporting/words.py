@@ -74,4 +74,4 @@ def listed(names: list[str]) -> str:
 def options_that_draw(data: str | None, images: int | None) -> str:
     """The options of toolkit verify that draw these images, as they are typed."""
     parts = [f"--data {shlex.quote(data)}"] if data is not None else []
-    return " ".join([*parts, *([f"--images {images}"] if images is not None else [])])
+    return " ".join([*parts, *([f"--sample {images}"] if images is not None else [])])

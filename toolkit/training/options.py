@@ -51,7 +51,7 @@ class TrainOptions:
         skip_bad: leave damaged files of a folder out.
         tensorboard: write scalars for TensorBoard too.
         resume: go on with an interrupted run of the same name.
-        force: replace a model of the same name.
+        replace: a model of the same name.
 
     Raises:
         ToolkitError: a network beside `start`, which has one; `qat` without `start` or in bfloat16.
@@ -89,7 +89,7 @@ class TrainOptions:
     skip_bad: bool = False
     tensorboard: bool = False
     resume: bool = False
-    force: bool = False
+    replace: bool = False
 
     def __post_init__(self) -> None:
         self.recipe()

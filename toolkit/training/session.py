@@ -272,7 +272,7 @@ def _state_to_resume(plan: Plan, identity: dict[str, str]) -> tuple[dict[str, to
             f"the interrupted run of '{plan.name}' was another one",
             found=f"other {', '.join(changed)}",
             allowed="the same architecture, recipe, seed and images",
-            fix="repeat the options of that run, or start anew with `force=True`",
+            fix="repeat the options of that run, or start anew with `replace=True`",
         )
     return state, kept
 

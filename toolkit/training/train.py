@@ -148,7 +148,7 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
     start = None if options.start is None else load_model(folder_of_model(os.fspath(options.start)))
     arch = options.arch or (start.card.name if start is not None else "resnet32x32")
     name = require_name(call.name or f"{arch}-{Path(data).stem if data != FASHION else 'fashion'}")
-    if not (options.resume or options.force):
+    if not (options.resume or options.replace):
         _require_free(name)
     whole = _dataset(call, start)
     facts = summary(whole)
@@ -207,7 +207,7 @@ def _require_free(name: str) -> None:
     raise ToolkitError(
         f"{model} is there already",
         found=found,
-        fix="choose another name, or `force=True`; `resume=True` goes on with an interrupted run",
+        fix="choose another name, or `replace=True`; `resume=True` goes on with an interrupted run",
     )
 
 
@@ -246,7 +246,7 @@ def _for_the_card(options: TrainOptions, data: str) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name in ("resume", "force"):
+        if field.name in ("resume", "replace"):
             continue
         if isinstance(value, tuple):
             value = ("x" if field.name == "size" else ",").join(map(str, value))

@@ -13,6 +13,7 @@ from toolkit.errors import ToolkitError
 from toolkit.lazy import needs
 from toolkit.storage.files import json_text, read_json
 from toolkit.storage.folders import folder_replaced
+from toolkit.storage.replacing import require_replaceable
 from toolkit.verification.result import Verification
 
 LISTED = "flips.json"  # says whose folder it is, so that no other is ever replaced
@@ -40,6 +41,8 @@ def write_contact_sheets(folder: Path, found: Verification) -> list[Path]:
 
 def _own_files(folder: Path) -> set[str]:
     """What an earlier call wrote there, by its own list."""
+    ours = (b'"images_sha256"', b'"flipped"')
+    require_replaceable(folder / LISTED, "list of flips", lambda data: all(w in data for w in ours), "save_worst")
     if not (folder / LISTED).is_file():
         return set()
     return {LISTED, *(_file_name(name) for name in read_json(folder / LISTED, ToolkitError).get("flipped", {}))}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from toolkit.bundle.onnx_bytes import has_external_data
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.deployment.runners import open_runners
 from toolkit.errors import ToolkitError
@@ -16,7 +17,8 @@ from toolkit.graph.stranger.trial import require_runs
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import SECOND, RunnerId
-from toolkit.storage.files import content_of, read_onnx
+from toolkit.storage.external_data import take_in
+from toolkit.storage.files import Content, content_of, read_onnx
 from toolkit.storage.limits import FILE_BYTES
 
 
@@ -38,8 +40,8 @@ class Other:
     unavailable: dict[RunnerId, str]
 
 
-def other_bundle(path: Path, first: Bundle) -> Bundle | None:
-    """The second bundle, opened and checked; None for an ONNX file.
+def other_bundle(path: Path, first: Bundle) -> Bundle | Content:
+    """The second bundle, opened and checked; or an ONNX file's bytes with all its weights, counted and tried.
 
     Raises:
         BundleError: not a bundle. ToolkitError: neither, or of other images or labels than the first.
@@ -48,10 +50,13 @@ def other_bundle(path: Path, first: Bundle) -> Bundle | None:
         if not path.is_file():
             raise ToolkitError(f"there is no file {path}", fix="check the path")
         content = content_of(path, FILE_BYTES)
-        if find_spec("onnx"):  # a device may have none; then the trial takes the longer to find out
-            require_bounded(path, read_onnx(content))
+        outside = has_external_data(content, ToolkitError)
+        if outside or find_spec("onnx"):  # a device may have none; then the trial takes the longer to find out
+            model = read_onnx(content)
+            require_bounded(path, model)
+            content = Content(path, model.SerializeToString()) if take_in(path, model) else content
         require_runs(path, content.data, (1, *first.preprocessing.shape), "uint8")
-        return None
+        return content
     second = bundle_from_folder(path, wanted=first.wanted.of_any_version())
     if second.labels != first.labels or second.preprocessing.shape != first.preprocessing.shape:
         raise ToolkitError(
@@ -70,7 +75,7 @@ def _kind(bundle: Bundle) -> str:
 @contextmanager
 def opened_other(
     path: Path,
-    second: Bundle | None,
+    second: Bundle | Content,
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
     first: dict[RunnerId, Runner],
@@ -82,8 +87,8 @@ def opened_other(
     Raises:
         BackendUnavailable: none of it runs here. ToolkitError: no runner of the two is alike, or no ONNX file.
     """
-    if second is None:
-        with OrtRunner(path) as runner:
+    if isinstance(second, Content):
+        with OrtRunner(second) as runner:
             file, like = RunnerId(path.name), next((one for one in first if by_name and one.backend == "ort"), None)
             yield Other(path, None, {file: runner}, {file: like}, {})
         return

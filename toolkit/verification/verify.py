@@ -25,6 +25,7 @@ from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import RunnerId
+from toolkit.storage.files import Content
 from toolkit.verification.causes import Evidence, causes_from_evidence
 from toolkit.verification.images import evaluation_images, without_calibration_images
 from toolkit.verification.layers import Layers, layers_of_files, layers_of_optimized
@@ -46,7 +47,7 @@ def verify(
     backends: str | Sequence[str] = "all",
     precisions: str | Sequence[str] = "all",
     data: str | None = None,
-    images: int | None = None,
+    sample: int | None = None,
     gate: float = GATE,
     strict: bool = False,
     atol: float | None = None,
@@ -65,7 +66,7 @@ def verify(
         bundle: the folder or tar, or an opened bundle; the newest of the workspace where there is none.
         other: a second bundle, or an ONNX file that takes uint8 NHWC images, held against the first, runner by runner.
         backends, precisions: "all" that are here, or names, in a list or with commas; what is named must run.
-        data, images, convert, skip_bad, resize: which images judge, see `evaluation_images`.
+        data, sample, convert, skip_bad, resize: which images judge, see `evaluation_images`.
         gate: least top-1, in percent of the reference's.
         strict: the whole interval must reach the gate: too few images to decide is then no success.
         atol, rtol: beside the gate, how far a logit may be from the reference's: atol + rtol * |reference|, as in
@@ -87,18 +88,19 @@ def verify(
         with needs("compare layers"):  # a device has no onnx: said before minutes of work, not behind them
             import onnx  # noqa: F401
     first = opened_bundle(bundle)
-    second = None if other is None else other_bundle(Path(other), first)
+    held = None if other is None else other_bundle(Path(other), first)
+    second = held if isinstance(held, Bundle) else None
     wanted, names = require_precisions(precisions, first), require_backends(backends)
     by_name, own = names_of(precisions) != ALL, {RunnerId.from_name(name): one for name, one in (runners or {}).items()}
     with ExitStack() as stack:
         opened = open_runners(first, names, wanted, run_builder, by_name, slow=True)
         stack.callback(opened.close)
-        judged = evaluation_images(first, data, images, convert or resize is not None, skip_bad, resize)
+        judged = evaluation_images(first, data, sample, convert or resize is not None, skip_bad, resize)
         judged = judged if second is None else without_calibration_images(second, judged)
         reference, every = _with_reference(first, dict(opened.runners), stack)
         found = None
-        if other is not None:
-            place = opened_other(Path(other), second, names, wanted, opened.runners, run_builder, by_name)
+        if other is not None and held is not None:
+            place = opened_other(Path(other), held, names, wanted, opened.runners, run_builder, by_name)
             found = stack.enter_context(place)
         against = _against(reference, opened.runners if found is None else found, every, own)
         every |= {**(found.runners if found else {}), **own}
@@ -138,7 +140,7 @@ def verify(
         sources=_sources(answers, judged) if found is None else (),
         likely_causes=causes,
         not_checked=not_checked,
-        layers=_layers(first, second, other, wanted, judged, on_step) if layers else (),
+        layers=_layers(first, held, wanted, judged, on_step) if layers else (),
         unavailable={str(name): reason for name, reason in unavailable.items()},
         classes={str(name): found for name, found in classes.items()},
         vanished=_vanished(classes, against),
@@ -288,17 +290,16 @@ def _sources(answers: Answers, judged: LabeledImages) -> tuple[Source, ...]:
 
 def _layers(
     first: Bundle,
-    second: Bundle | None,
-    other: str | os.PathLike[str] | None,
+    second: Bundle | Content | None,
     precisions: tuple[str, ...],
     judged: LabeledImages,
     on_step: Step,
 ) -> tuple[Layers, ...]:
     """Of one bundle: each file against fp32, and as it stands against optimized. Of two: file against file."""
     images, found = judged.images_nhwc, []
-    if other is not None and second is None:
+    if isinstance(second, Content):
         on = partial(on_step, "layers")
-        return (layers_of_files(first.onnx("fp32"), Path(other), images, "fp32", on),)
+        return (layers_of_files(first.onnx("fp32"), second, images, "fp32", on),)
     for precision in precisions:
         path, on = first.onnx(precision), partial(on_step, f"layers of {precision}")
         if second is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ModelError
-from toolkit.storage.limits import MADE_BYTES, ONNX_DEPTH, ONNX_NODES
+from toolkit.storage.limits import MADE_BYTES, ONNX_BRANCHES, ONNX_DEPTH, ONNX_NODES, ONNX_WIRES
 
 REPEATS = frozenset({"Loop", "Scan"})
 STANDARD = ("", "ai.onnx")
@@ -33,7 +33,16 @@ def require_bounded(path: Path, model: Any) -> None:
             allowed=f"{ONNX_NODES:,}, with functions taken apart",
         )
     constants = _shapes(model.graph)
-    for node in (node for graph in (model.graph, *model.functions) for node in _all_nodes(graph.node)):
+    inner = _all_nodes(model.graph.node)
+    borrowed = next((node for node in inner if any(one.ref_attr_name for one in node.attribute)), None)
+    if borrowed is not None:
+        raise ModelError(f"{path} is not a whole ONNX file", found=f"'{borrowed.name}' takes from a function around it")
+    everywhere = [node for graph in (model.graph, *model.functions) for node in _all_nodes(graph.node)]
+    _require_few(path, "nodes in branches", len(everywhere) - _outer(model), ONNX_BRANCHES)
+    wires = sum(len(node.input) + len(node.output) + len(node.attribute) for node in everywhere)
+    _require_few(path, "inputs, outputs and attributes of nodes", wires, ONNX_WIRES)
+    _require_no_text(path, model, everywhere)
+    for node in everywhere:
         if node.domain in STANDARD and node.op_type in REPEATS:
             raise ModelError(
                 f"{path} runs a part of itself again and again",
@@ -43,6 +52,30 @@ def require_bounded(path: Path, model: Any) -> None:
             )
         if node.op_type == "ConstantOfShape" and node.input and node.input[0] in constants:
             _require_small(path, node, constants[node.input[0]])
+
+
+def _outer(model: Any) -> int:
+    return sum(len(graph.node) for graph in (model.graph, *model.functions))
+
+
+def _require_few(path: Path, what: str, found: int, most: int) -> None:
+    if found > most:
+        raise ModelError(f"{path} has more {what} than any classifier", found=f"{found:,}", allowed=f"{most:,}")
+
+
+def _require_no_text(path: Path, model: Any, nodes: list[Any]) -> None:
+    """Refuses tensors of strings: each of their elements may be megabytes, which no shape says."""
+    from onnx import TensorProto
+
+    text = TensorProto.STRING
+    found = [f"'{tensor.name}'" for tensor in model.graph.initializer if tensor.data_type == text]
+    for node in nodes:
+        for one in node.attribute:
+            constant = node.op_type == "Constant" and (one.name.startswith("value_string") or one.t.data_type == text)
+            if constant or (node.op_type == "Cast" and one.name == "to" and one.i == text):
+                found.append(f"{node.op_type} '{node.name}'")
+    if found:
+        raise ModelError(f"{path} holds text", found=", ".join(found[:8]), allowed="numbers: a network of images")
 
 
 @dataclass

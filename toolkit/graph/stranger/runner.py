@@ -13,7 +13,7 @@ from toolkit.graph.edit import add_constants, set_nodes
 from toolkit.graph.user_file import OnnxFile
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import ClosesItself
-from toolkit.storage.limits import INPUT_BATCH, INPUT_SIDE, PIXELS
+from toolkit.storage.limits import INPUT_BATCH, INPUT_NUMBERS, INPUT_SIDE
 
 if TYPE_CHECKING:
     import onnx
@@ -139,11 +139,11 @@ def form_of_file(file: OnnxFile, layout: str | None, size: tuple[int, int, int] 
         height, width, channels = (own or asked for own, asked in zip((height, width, channels), size, strict=True))
     if size not in (None, (height, width, channels)):
         raise ModelError(f"{file.path} takes images of another size", found=words, allowed="`size=` of its input")
-    if max(height, width) > INPUT_SIDE or height * width * channels > PIXELS or dims[0] > INPUT_BATCH:
+    if max(height, width) > INPUT_SIDE or height * width * channels > INPUT_NUMBERS or dims[0] > INPUT_BATCH:
         raise ModelError(
             f"the input '{value.name}' of {file.path} is larger than images are",
             found=words,
-            allowed=f"sides up to {INPUT_SIDE:,}, {PIXELS:,} values an image, batches up to {INPUT_BATCH:,}",
+            allowed=f"sides up to {INPUT_SIDE:,}, {INPUT_NUMBERS:,} values an image, batches up to {INPUT_BATCH:,}",
         )
     return Form(height, width, channels, dims[0], nchw)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import math
 import os
 import signal
 import subprocess
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ModelError, ToolkitError
-from toolkit.storage.limits import TRIAL_BYTES, TRIAL_SECONDS
+from toolkit.storage.limits import TRIAL_SECONDS
 
-# What a network takes beside its file and its input: copies of weights, and activations of all layers at once.
-FILES, INPUTS = 8, 500
+LATE = ("SIGPROF", "SIGALRM")  # the limits of time of a processor, and on the clock
 # The parent's own path: `-c` alone would look for modules in the current folder first, beside a stranger's file.
 START = (
     "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); from toolkit.graph.stranger.child import main; main()"
@@ -41,10 +39,10 @@ def require_runs(path: Path, model: bytes, shape: Sequence[int], dtype: str = "f
         shape: of its input, where the file leaves it open.
 
     Raises:
-        ModelError: it takes too long or too much memory, or ends the process that runs it.
+        ModelError: it declares more than any classifier does, takes longer or more memory than what it declares, or
+            ends the process that runs it.
     """
-    most = TRIAL_BYTES + FILES * len(model) + INPUTS * 4 * math.prod(max(size, 1) for size in shape)
-    request = {"bytes": len(model), "shape": list(shape), "dtype": dtype, "most": most, "seconds": TRIAL_SECONDS}
+    request = {"bytes": len(model), "shape": list(shape), "dtype": dtype}
     with _lock:
         child = _started()
         try:
@@ -52,14 +50,17 @@ def require_runs(path: Path, model: bytes, shape: Sequence[int], dtype: str = "f
         except BaseException:  # Ctrl-C among them: the child does not hear it
             _end(child)
             raise
+    if answer.get("much"):
+        raise ModelError(f"{path} asks for more than any classifier", found=answer["much"])
     if answer.get("memory"):
-        raise ModelError(f"{path} needs too much memory to run", found=answer["memory"], allowed=f"{most:,} bytes")
+        most = f"{answer['most']:,} bytes, by what it declares"
+        raise ModelError(f"{path} needs too much memory to run", found=answer["memory"], allowed=most)
     if "died" in answer:
-        late = answer["died"] == "SIGALRM"
+        late, seconds = answer["died"] in LATE, answer.get("seconds", TRIAL_SECONDS)
         raise ModelError(
             f"{path} " + ("does not come to an end" if late else "ends the process that runs it"),
-            found=f"no answer within {TRIAL_SECONDS} s" if late else answer["died"],
-            allowed="an answer to one batch of images",
+            found=f"no answer within {seconds} s of a processor" if late else answer["died"],
+            allowed="an answer to one batch of images, in ten times what its layers take",
         )
 
 
@@ -95,12 +96,17 @@ def _answer(child: subprocess.Popen[bytes], request: bytes, model: bytes) -> dic
         child.stdin.write(request)
         child.stdin.write(model)
         child.stdin.flush()
-    line = child.stdout.readline()
-    if line:
-        return dict(json.loads(line))
+    answer: dict[str, Any] = {}
+    for _ in range(2):  # what it may take, and how it went
+        line = child.stdout.readline()
+        if not line:
+            break
+        answer |= json.loads(line)
+    else:
+        return answer
     code = child.wait()
     _end(child)
-    return {"died": signal.Signals(-code).name if code < 0 else f"exit code {code}"}
+    return answer | {"died": signal.Signals(-code).name if code < 0 else f"exit code {code}"}
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -56,5 +56,7 @@ def wait_for_gpu_by(wanted: str) -> None:
     require_known_wait(wanted)
     driver = probe_driver()
     if not driver.available:
-        raise BackendUnavailable(f"there is no GPU to wait for with {wanted!r}", found=driver.reason)
+        raise BackendUnavailable(
+            f"there is no GPU to wait for with {wanted!r}", found=driver.reason, fix="leave `wait=` out here"
+        )
     choose_wait(wanted)

@@ -50,6 +50,9 @@ def plan_of_file(path: Path, rebuild: str = "`toolkit.build(BUNDLE)`") -> Plan:
         there = path.exists()
     if not there:
         raise EngineError(f"there is no engine {path}", fix=rebuild)
+    if path.is_dir():
+        inside = ", ".join(sorted(str(engine) for engine in (path / "engines").glob("*.engine")))
+        raise EngineError(f"{path} is a folder, not an engine", found=inside or "no engines in it", fix=rebuild)
     beside = sidecar_path(path)
     if not beside.exists():
         raise EngineError(
