@@ -14,7 +14,7 @@ import typer
 
 from tests.test_docs import require_understood, typed_commands
 
-ELSEWHERE = ("pip ", "apt ", "torchrun", "python ", "openssl")  # whose options are no command's of ours
+ELSEWHERE = ("pip ", "apt ", "torchrun", "python ", "openssl", "train again")  # whose options are no command's of ours
 UsageError: Any = typer.BadParameter.__base__
 
 
@@ -59,6 +59,8 @@ def parsed(text: str) -> list[str] | None:
             return None if end == needed else parsed(" ".join(words[: end - 1]))
         except UsageError:
             continue
+        except typer.Exit:  # --help
+            pass
         return words[:end]
     return None
 

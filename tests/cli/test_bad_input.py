@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,7 +28,7 @@ def refused(answer: Answer, *words: str) -> None:
     assert answer.code == (2 if answer.document["error"] in ("UsageError", "WrongValue") else 1)
     assert answer.document["ok"] is False
     assert answer.document["what"]
-    assert answer.text.lower().count("error:") == 1
+    assert len(re.findall(r"^(?:e|E)rror:", answer.text, re.MULTILINE)) == 1
     assert "Traceback" not in answer.text
     for word in words:
         assert word in answer.text

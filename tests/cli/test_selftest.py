@@ -69,7 +69,7 @@ def test_one_of_several_that_were_named_must_run_too(toolkit: Toolkit, bundle: P
 
 def test_a_backend_that_no_device_has_is_one_error(toolkit: Toolkit, bundle: Path) -> None:
     answer = toolkit("selftest", bundle, "--backend", "torch")
-    assert answer.code == 1
+    assert answer.code == 2
     assert answer.document["allowed"] == "all, ort, trt, ort-cuda, ort-trt"
 
 

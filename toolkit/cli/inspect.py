@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,13 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def _nodes_in_words(nodes: Sequence[str]) -> str:
+    """Names of nodes; Q/DQ pairs, which any layer in INT8 has a dozen of, are counted."""
+    named = [node for node in nodes if not node.endswith(("/Quantize", "/Dequantize"))]
+    pairs = len(nodes) - len(named)
+    return ", ".join([*named, *([f"{pairs} of Q/DQ"] if pairs else [])])
+
+
 def _show_layer_report(engine: Path, layer_report: LayerReport, most: int | None) -> None:
     from toolkit.cli.console import note, say, table
 
@@ -78,6 +86,7 @@ def _show_layer_report(engine: Path, layer_report: LayerReport, most: int | None
     )
     if layer_report.fused:
         shown = layer_report.fused[:most]
-        table("fused", ("layer", "ONNX nodes<"), [(name, ", ".join(nodes)) for name, nodes in shown])
+        rows = [(_nodes_in_words(nodes), name) for name, nodes in shown]
+        table("fused", ("ONNX nodes", "layer<"), rows, drop=("layer",))
         if len(shown) < len(layer_report.fused):
             note(f"and {len(layer_report.fused) - len(shown)} more: --all")

@@ -193,6 +193,8 @@ def _figure(value: float | None, otherwise: str) -> str:
 
 
 def _undecided(found: Verification) -> None:
+    """A line for all runners of which the same is to be said."""
+    alike: dict[str, list[str]] = {}
     for name in found.undecided:
         verdict = found.pairs[name].verdict
         more = (
@@ -200,7 +202,9 @@ def _undecided(found: Verification) -> None:
             if verdict.images_needed is None
             else f"about {verdict.images_needed:,} images would, if it goes on like this"
         )
-        say(yellow(f"{name}: {found.images.count:,} images are too few to decide"), f" ({more}).")
+        alike.setdefault(more, []).append(name)
+    for more, names in alike.items():
+        say(yellow(f"{', '.join(names)}: {found.images.count:,} images are too few to decide"), f" ({more}).")
 
 
 def _conclusion(found: Verification) -> None:

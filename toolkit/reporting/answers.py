@@ -70,7 +70,7 @@ def _sources(evidence: Evidence) -> Markup:
     rows = [
         (
             f"{source.parity.reference} \u2192 {source.parity.candidate}",
-            source.kind,
+            source.kind.replace("quantisation", "quantization"),  # the document keeps the word it was published with
             f"{source.parity.flips}",
             exponent(source.parity.relative_l2),
             f"{source.parity.max_abs_dlogit:.2g}" if math.isfinite(source.parity.max_abs_dlogit) else "\u2013",

@@ -11,6 +11,8 @@ from toolkit.reporting.markup import Markup, definitions, element, joined, parag
 from toolkit.reporting.words import percent, signed, size
 from toolkit.verification.result import Verification
 
+UNSTEADY = "unstable"  # the kind of the warning that most rows share on a machine that is not quiet
+
 
 def conditions_section(evidence: Evidence) -> Markup:
     """Host, runners, images, warnings; what could not run, with its reason."""
@@ -26,7 +28,14 @@ def conditions_section(evidence: Evidence) -> Markup:
 def _of_bench(bench: Benchmark | None) -> Markup:
     if bench is None:
         return paragraph("The machine is not known: there is no document of toolkit bench.", class_="absent")
-    texts = [f"{warned.about}: {warned.text}" if warned.about else warned.text for warned in bench.warnings]
+    texts = [
+        f"{warned.about}: {warned.text}" if warned.about else warned.text
+        for warned in bench.warnings
+        if warned.kind != UNSTEADY
+    ]
+    unsteady = [warned.about for warned in bench.warnings if warned.kind == UNSTEADY]
+    if unsteady:
+        texts.append(f"the medians of the rounds differ by more than 10 %: {', '.join(unsteady)}; lock the clocks")
     head = element("h3", "The machine that measured latency")
     return joined([_warnings(list(dict.fromkeys(texts))), head, definitions(_machine(bench))])
 

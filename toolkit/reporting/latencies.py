@@ -169,7 +169,7 @@ def _starts(evidence: Evidence) -> Markup:
 
 
 def _mebibytes(value: float | None) -> str:
-    return "\u2013" if value is None else f"{three_digits(value)}\u202fMiB"
+    return "\u2013" if value is None else f"{three_digits(value if abs(value) >= 0.05 else 0.0)}\u202fMiB"
 
 
 def _comparison(evidence: Evidence) -> Markup:

@@ -34,7 +34,7 @@ def verify_card(
     model: str | os.PathLike[str],
     *,
     data: str | None = None,
-    images: int | None = None,
+    sample: int | None = None,
     convert: bool = False,
     resize: str | None = None,
     skip_bad: bool = False,
@@ -46,7 +46,7 @@ def verify_card(
 
     Args:
         model: a name in models/, or a model folder.
-        data, images, convert, resize, skip_bad: as for `toolkit.verify`.
+        data, sample, convert, resize, skip_bad: as for `toolkit.verify`.
 
     Raises:
         ModelError: no such model. DataError: images that do not fit. MissingPackage: no PyTorch.
@@ -59,7 +59,7 @@ def verify_card(
         "resize": resize or loaded.card.resize,
         "skip_bad": skip_bad,
     }
-    judged = _images(loaded.card, data, images, fitting)
+    judged = _images(loaded.card, data, sample, fitting)
     with TorchRunner(loaded.classifier) as runner:
         logits = logits_in_batches(runner, judged.images_nhwc, partial(on_step, "run torch fp32"))
     score, claimed = score_from_logits(logits, judged.labels), _claim(loaded.card, judged)
