@@ -17,8 +17,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo check fast test release-check docs picture gpu lint format wheel clean help faults fuzz soak mutants coverage constraints \
-	hashed audit licenses sbom
+.PHONY: demo check fast test release-check docs picture gpu lint format wheel clean help faults fuzz soak mutants \
+	coverage constraints hashed audit licenses sbom
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -95,7 +95,7 @@ fuzz: $(INSTALLED)  ## Mutated files for everything that reads files of stranger
 
 mutants: $(INSTALLED)  ## Change every decision of the rooms that judge, one at a time: who notices? ROOM=gate for one
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mutation
-	$(BIN)/python benchmarks/mutants.py $(ROOM)
+	$(BIN)/python benchmarks/mutants $(ROOM)
 
 coverage: $(INSTALLED)  ## Branch coverage of the package by all tests; fails under 95 %
 	@rm -rf build/coverage && mkdir -p build/coverage
@@ -115,10 +115,10 @@ constraints: $(TOOLS)  ## constraints-ci.txt anew: every package of the venv, wi
 	$(COMPILE) --group pyproject.toml:zoo --group pyproject.toml:schemas \
 		--group pyproject.toml:readers --no-deps >> constraints-ci.txt
 
-hashed: $(TOOLS)  ## The venv from constraints-ci.txt alone: whatever has another hash is refused
+hashed:  ## The venv from constraints-ci.txt alone: whatever has another hash is refused (Python 3.11, Linux, x86-64)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement constraints-ci.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
 
 audit: $(TOOLS)  ## Known holes in the packages of constraints-ci.txt (asks pypi.org)

@@ -10,9 +10,13 @@ import sys
 import tarfile
 import venv
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from toolkit.errors import ToolkitError
 from toolkit.storage.files import read_toml
@@ -87,6 +91,19 @@ def test_ci_installs_what_constraints_name_each_with_a_hash() -> None:
     }  # the pages are built by packages of their own
     assert both == {name: pinned[name] for name in both}
     assert {"torch", "onnx", "onnxruntime", "safetensors", "pillow"} <= both.keys()
+    found = {name: Version(version) for name, version, _ in entries}
+    for one in map(Requirement, _asked_for()):
+        name = canonicalize_name(one.name)
+        if one.marker is None or one.marker.evaluate({"python_version": "3.11"}):
+            assert one.specifier.contains(found[name]), f"make constraints: {one} is not in constraints-ci.txt"
+
+
+def _asked_for() -> list[str]:
+    """What the Makefile's venv is made of, and what builds the package."""
+    project = read_toml(ROOT / "pyproject.toml", ToolkitError)
+    extras = [project["project"]["optional-dependencies"][name] for name in ("host", "rtx", "sign")]
+    groups = [project["dependency-groups"][name] for name in ("dev", "oracles", "zoo", "schemas", "readers")]
+    return [*project["build-system"]["requires"], *project["project"]["dependencies"], *chain(*extras, *groups)]
 
 
 def test_the_sdist_holds_what_builds_the_wheel_and_the_pages(built: tuple[Path, Path]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import random
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from commands import Writer
@@ -54,9 +56,35 @@ class Place:
 
 
 def killed(place: Place, writers: list[Writer], moments: int, table: Table, seed: int) -> None:
-    """SIGKILL at moments drawn from the time that the command takes; and the command again, at the end."""
-    draws = random.Random(seed)
-    for writer in writers:
+    """SIGKILL at moments drawn from the time that each command takes; two commands at once, in places of their own."""
+    second = Place(place.kept.parent / "second")
+    second.workspace.parent.mkdir()
+    second.kept = place.kept
+    second.restore()
+    queue, filling = os.pipe()
+    os.write(filling, bytes(range(len(writers))))
+    os.close(filling)
+    rows = second.workspace.parent / "rows.json"
+    if (other := os.fork()) == 0:
+        code = 1
+        try:
+            theirs = Table([])
+            _killed_in_turn(second, writers, queue, moments, theirs, seed)
+            rows.write_text(json.dumps([asdict(row) for row in theirs.rows]))
+            code = 0
+        finally:
+            os._exit(code)
+    _killed_in_turn(place, writers, queue, moments, table, seed)
+    if os.waitpid(other, 0)[1]:
+        raise SystemExit("the second process of kills failed")
+    table.rows += [Row(**row) for row in json.loads(rows.read_text())]
+    os.close(queue)
+
+
+def _killed_in_turn(place: Place, writers: list[Writer], queue: int, moments: int, table: Table, seed: int) -> None:
+    while number := os.read(queue, 1):
+        draws = random.Random(seed + number[0])
+        writer = writers[number[0]]
         with table.row(f"SIGKILL at a moment: {writer.name}") as row:
             place.forget(writer)
             started = time.monotonic()

@@ -6,7 +6,7 @@
     python benchmarks/mutants gate --survivors         # their changes, line by line
 
 Prints a table; exits with 1 where a mutant survived that `explained.toml` does not explain. Needs mutmut
-(`make mutants` installs it), and Linux.
+(`make mutants` installs it), Python 3.11, and Linux.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def tried(room: str, children: int, again: bool) -> None:
 
 
 def rows(room: str) -> dict[str, list[str]]:
-    """The mutants of each file that are not killed, after how many there are; unexplained ones are printed."""
+    """What became of each mutant of a file, in words."""
     found: dict[str, list[str]] = {}
     for name, (_, code) in results(room).items():
         file = name.rpartition(".x")[0].removeprefix("toolkit.").replace(".", "/") + ".py"

@@ -73,6 +73,12 @@ def test_what_is_not_counted_still_hides_no_nan() -> None:
     assert np.isnan(histogram.merged(_of(np.ones(1, np.float32))).largest)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_any_float_is_counted_as_float32(dtype: type) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float16)
+    assert _same(_of(values.astype(dtype)), _of(values.astype(np.float32)))
+
+
 @given(ARRAYS, ARRAYS)
 def test_merging_commutes_and_changes_neither_side(a: Float32, b: Float32) -> None:
     left, right = _of(a), _of(b)
@@ -95,6 +101,15 @@ def test_a_percentile_lies_within_a_bin_above_the_exact_one(values: Float32, per
 def test_minmax_is_the_exact_largest_magnitude_whatever_the_sign(values: Float32) -> None:
     assert _of(values).minmax() == _of(-values).minmax() == float(np.abs(values).max())
     assert _of(values).percentile(100) == _of(values).minmax()
+
+
+def test_half_of_four_values_do_not_exceed_the_second() -> None:
+    assert 2 <= _of(np.array([4, -1, 3, 2], np.float32)).percentile(50) < 2 * (1 + 1 / 127)
+    assert 3 <= _of(np.array([3], np.float32)).percentile(50) < 3 * (1 + 1 / 127)
+
+
+def test_what_most_values_exceed_is_the_largest_number_where_most_are_infinite() -> None:
+    assert _of(np.array([1, np.inf, np.inf], np.float32)).percentile(50) == np.finfo(np.float32).max
 
 
 @given(ARRAYS)
@@ -148,6 +163,7 @@ def test_a_percentile_outside_its_range_is_refused(percent: float) -> None:
 
 def test_a_histogram_is_a_quarter_of_a_mebibyte_whatever_it_has_seen() -> None:
     histogram = _of(*[np.random.default_rng(i).standard_normal((16, 8, 4, 4)).astype(np.float32) for i in range(3)])
-    assert (histogram.counts.shape, histogram.counts.dtype) == ((BINS,), np.int64)
+    assert histogram.counts.shape == (BINS,)
+    assert histogram.counts.dtype == np.int64
     assert histogram.counts.nbytes == 256 * 1024
     assert int(histogram.counts.sum()) == 3 * 16 * 8 * 4 * 4

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.histogram import Histogram, upper_edges
 from toolkit.calibration.methods import (
     CANDIDATES,
     LEVELS,
@@ -89,6 +89,8 @@ def test_zeros_do_not_decide_the_clip() -> None:
     padded = np.concatenate([values, np.zeros(10 * len(values), np.float32)])
     assert least_squares_amax(_of(padded)) == least_squares_amax(_of(values))
     assert least_divergence_amax(_of(padded)) == least_divergence_amax(_of(values))
+    nearly = np.concatenate([values, np.full(10 * len(values), values.max() / 1e5, np.float32)])
+    assert least_divergence_amax(_of(nearly)) == least_divergence_amax(_of(values))
 
 
 @given(st.lists(st.floats(2**-10, 1024, width=32), min_size=2, max_size=60))
@@ -139,6 +141,53 @@ def test_an_unknown_method_and_a_percentile_outside_its_range_are_refused() -> N
     assert [require_method("percentile", value) for value in (50.5, 100)] == ["percentile 50.5", "percentile 100"]
 
 
+SOME = st.lists(st.floats(2**-10, 1024, width=32), min_size=1, max_size=20)
+
+
+def _bins(histogram: Histogram) -> list[tuple[float, float, float]]:
+    """(lower edge, upper edge or the largest, count) of every bin that holds something but zeros."""
+    edges, largest = upper_edges(), histogram.largest
+    filled = [int(index) for index in np.flatnonzero(histogram.counts) if index]
+    return [(float(edges[i - 1]), min(float(edges[i]), largest), float(histogram.counts[i])) for i in filled]
+
+
+def _least_squares_by_the_book(histogram: Histogram, levels: int) -> float:
+    """Value by value and clip by clip, as the docstring describes it."""
+    parts = [
+        (low + (high - low) * (part + 0.5) / 4, count) for low, high, count in _bins(histogram) for part in range(4)
+    ]
+
+    def error(clip: float) -> float:
+        step = clip / levels
+        return sum(count * (value - step * min(np.rint(value / step), levels)) ** 2 for value, count in parts)
+
+    coarse = [histogram.largest * 256 ** (-i / 24) for i in range(25)]
+    best = int(np.argmin([error(clip) for clip in coarse]))
+    wide, narrow = coarse[max(best - 1, 0)], coarse[min(best + 1, 24)]
+    return min((wide * (narrow / wide) ** (i / 24) for i in range(25)), key=error)
+
+
+@settings(max_examples=20)
+@given(SOME, st.sampled_from([3, LEVELS]))
+@example([1.0] * 3, 3)
+@example([1.0, 1.5, 2.0, 900.0], 3)
+def test_the_mse_clip_found_at_once_is_the_one_found_clip_by_clip(values: list[float], levels: int) -> None:
+    histogram = _of(np.array([0.0, *values], np.float32))
+    expected = _least_squares_by_the_book(histogram, levels)
+    assert least_squares_amax(histogram, levels) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=20)
+@given(SOME, st.integers(0, 5))
+def test_each_count_is_spread_evenly_over_the_linear_bins_that_its_own_covers(values: list[float], zeros: int) -> None:
+    histogram = _of(np.array([*values, *[0.0] * zeros], np.float32))
+    ends, expected = np.linspace(0, histogram.largest, LINEAR_BINS + 1), np.zeros(LINEAR_BINS)
+    for low, high, count in _bins(histogram):
+        share = np.clip((ends - low) / (high - low), 0, 1) if high > low else ends >= high  # the largest is its edge
+        expected += count * np.diff(share.astype(np.float64))
+    assert np.abs(linear_counts(histogram) - expected).max() < 1e-9
+
+
 def _divergence_by_the_book(counts: NDArray[np.float64], end: int, levels: int) -> float:
     """Bin by bin, as the talk describes it."""
     p, q = counts[:end].copy(), np.zeros(end)
@@ -160,3 +209,19 @@ def test_divergences_computed_at_once_are_those_computed_bin_by_bin(bins: list[i
     counts, ends = np.array([1, *bins], np.float64), np.array([8, 9, 20, 33, 40, 41])
     expected = [_divergence_by_the_book(counts, int(end), levels) for end in ends]
     assert np.allclose(divergences_of_clips(counts, ends, levels), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_clip_in_front_of_everything_diverges_without_end() -> None:
+    counts = np.array([0.0] * 10 + [3.0] * 30)
+    found = divergences_of_clips(counts, np.array([8, 10, 20]), 4)
+    assert found.tolist() == [np.inf, np.inf, pytest.approx(_divergence_by_the_book(counts, 20, 4))]
+
+
+def test_the_entropy_clip_is_the_least_divergent_of_every_sixteenth_bin() -> None:
+    histogram = _of(DRAWS["laplace"][:3000].astype(np.float32))
+    counts = linear_counts(histogram)
+    counts[0] = counts[1]
+    ends = [*range(LEVELS + 1, LINEAR_BINS, 16), LINEAR_BINS]
+    found = [_divergence_by_the_book(counts, end, LEVELS + 1) for end in ends]
+    best = max(end for end, divergence in zip(ends, found, strict=True) if divergence <= min(found) * (1 + 1e-12))
+    assert least_divergence_amax(histogram) == pytest.approx(histogram.largest * best / LINEAR_BINS, rel=1e-12)

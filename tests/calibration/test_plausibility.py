@@ -90,7 +90,8 @@ def test_statistics_of_a_mixed_set_are_shares_and_a_median() -> None:
     stripes = np.tile(steps, (16, 1))[None, ..., None]
     images = np.concatenate([stripes, stripes, SMOOTH[:5, :, :16], CONSTANT[:3, ..., :1]])
     found = statistics_of_images(images)
-    assert (found.images, found.constant, found.duplicates) == (10, 0.3, pytest.approx(0.1))
+    assert (found.images, found.constant) == (10, 0.3)
+    assert found.duplicates == pytest.approx(0.1)
     alone = [statistics_of_images(image[None]).correlation for image in images[:7]]
     assert found.correlation == np.median(alone)
     assert statistics_of_images(CONSTANT).correlation == 1  # nothing has a neighbor that differs

@@ -57,8 +57,8 @@ def test_softmax_its_logarithm_and_the_sigmoid_are_their_definitions_and_never_o
     assert softmax(DRAWN) == pytest.approx(powers / powers.sum(axis=1, keepdims=True))
     assert log_softmax(DRAWN) == pytest.approx(np.log(powers / powers.sum(axis=1, keepdims=True)))
     assert sigmoid(DRAWN) == pytest.approx(1 / (1 + np.exp(-exact)))
-    far = np.array([[1000, 0, -1000]], np.float32)
-    assert softmax(far).tolist() == [[1, 0, 0]]
-    assert log_softmax(far).tolist() == [[0, -1000, -2000]]
-    assert sigmoid(far).tolist() == [[1, 0.5, 0]]
+    far = np.array([[1000, 0, -1000], [-1000] * 3], np.float32)
+    assert softmax(far) == pytest.approx(np.array([[1, 0, 0], [1 / 3] * 3]))
+    assert log_softmax(far) == pytest.approx(np.array([[0, -1000, -2000], [-np.log(3)] * 3]))
+    assert sigmoid(far).tolist() == [[1, 0.5, 0], [0, 0, 0]]
     assert {function(far).dtype for function in (softmax, log_softmax, sigmoid)} == {np.dtype(np.float64)}

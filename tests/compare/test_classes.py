@@ -76,7 +76,8 @@ def test_the_matrix_has_every_image_once_and_the_document_reads_back(pairs: list
     answers, labels = (list(column) for column in zip(*pairs, strict=True))
     found = of(answers, labels)
     matrix = found.matrix()
-    assert (matrix.sum(), matrix.dtype) == (len(pairs), np.int64)
+    assert matrix.sum() == len(pairs)
+    assert matrix.dtype == np.int64
     assert matrix.sum(axis=1).tolist() == [labels.count(c) for c in range(3)]
     assert matrix.sum(axis=0).tolist() == [answers.count(c) for c in (0, 1, 2, -1)]
     assert Classes.from_dict(found.as_dict()) == found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -83,9 +85,7 @@ def test_better_is_two_images_in_a_hundred_and_no_luck(lost: int, gained: int) -
 
 
 def _tail(lost: int, gained: int) -> float:
-    from math import comb
-
-    return 2 * sum(comb(lost + gained, k) for k in range(lost + 1)) / 2 ** (lost + gained)
+    return sum(comb(lost + gained, k) for k in range(lost + 1)) / float(2 ** (lost + gained - 1))
 
 
 def test_there_is_room_above_a_model_unless_it_has_nearly_all_right() -> None:

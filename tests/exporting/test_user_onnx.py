@@ -248,7 +248,7 @@ def test_what_is_advised_for_a_batch_that_is_fixed_works(tmp_path: Path) -> None
     def export(**more: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            names = {"input_names": ["pictures"], "output_names": ["scores"]}
+            names: dict[str, Any] = {"input_names": ["pictures"], "output_names": ["scores"]}
             torch.onnx.export(net, (torch.rand(2, 3, 16, 16),), path, dynamo=False, **names, **more)
 
     export()

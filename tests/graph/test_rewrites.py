@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -69,7 +70,8 @@ def _masked(net: Written, x: Tensor, never: float) -> Tensor:
     hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
     scores = scores + torch.zeros(scores.shape[1:]).masked_fill(hidden, never)
     weights = scores.view(len(x), -1, scores.shape[-1]).softmax(-1)
-    return net.fc((rows @ weights.transpose(1, 2)).mean(2))
+    logits: Tensor = net.fc((rows @ weights.transpose(1, 2)).mean(2))
+    return logits
 
 
 IDIOMS: dict[str, tuple[Written, set[str]]] = {
@@ -122,7 +124,7 @@ IDIOMS: dict[str, tuple[Written, set[str]]] = {
     "a channel shuffle": (Written(_shuffled), {"Reshape", "Transpose", "GlobalAveragePool", "Flatten"}),
     **{
         f"a mask of {never}": (
-            Written(lambda net, x, never=never: _masked(net, x, never)),
+            Written(partial(_masked, never=never)),
             {"ReduceMean", "Transpose", "MatMul", "Add", "Reshape", "Softmax"},
         )
         for never in (float("-inf"), -1e9)

@@ -86,8 +86,6 @@ class Histogram:
         if not 0 < percent <= 100:
             raise CalibrationError("a percentile lies outside its range", found=percent, allowed="above 0, up to 100")
         total = int(self.counts.sum())
-        if total == 0:
-            return 0.0
         reached = np.cumsum(self.counts[:FIRST_NOT_FINITE]) >= percent / 100 * total
         index = int(np.argmax(reached)) if reached.any() else FIRST_NOT_FINITE - 1
         # The first bin holds zero: with an edge of 9e-41 for a range, whatever is not zero would be clipped away.

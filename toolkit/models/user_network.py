@@ -107,8 +107,9 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
 def _compute_parametrizations(net: nn.Module) -> None:
     """Weights that are computed from others, once: of orthogonal ones no exporter writes the computation."""
     for module in list(net.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
+        parametrizations = getattr(module, "parametrizations", None)
+        if isinstance(parametrizations, nn.ModuleDict):
+            for name in list(parametrizations):
                 with contextlib.suppress(Exception), torch.no_grad():  # what cannot be taken out stays
                     parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
