@@ -94,6 +94,7 @@ HOSTILE: dict[str, Change] = {
     "a negative place": _told("offset", "-1"),
     "a place that is no number": _told("offset", "x"),
     "behind the end": _told("offset", "48"),
+    "a name longer than any": _told("location", "a" * 5000),
     "negative sizes": lambda folder, model: model.graph.initializer[0].dims.__setitem__(0, -3),
     "more than there is memory": lambda folder, model: model.graph.initializer[0].dims.__setitem__(0, 1 << 40),
     "an unknown type": lambda folder, model: setattr(model.graph.initializer[0], "data_type", 99),

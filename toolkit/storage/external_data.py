@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
-from toolkit.storage.files import Content, content_of
+from toolkit.storage.files import Content, content_of, os_errors
 from toolkit.storage.limits import FILE_BYTES
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ def _read(path: Path, name: str, most: int) -> Content:
     beside = path.parent / name
     if os.path.basename(name) != name or name in ("", ".", "..") or "\\" in name or "\0" in name:
         raise ModelError(f"{path} wants weights from outside its folder", found=repr(name), allowed="files beside it")
-    if beside.is_symlink():
+    with os_errors(beside, "read"):  # a name that is too long for any system
+        linked, there = beside.is_symlink(), beside.exists()
+    if linked:
         raise ModelError(f"{path} has its weights behind a link", found=beside, fix="put the file itself there")
-    if not beside.exists():
+    if not there:
         raise ModelError(
             f"{path} has its weights in another file, which is missing",
             found=f"no {beside}",
