@@ -43,7 +43,8 @@ def tried(room: str, children: int, again: bool) -> None:
         part.write_text(json.dumps(known))
         part.replace(BUILD / f"{room}.json")
 
-    code = run([f"tests/{test}" for test in ROOMS[room].tests], Trial(left, children, found))
+    tests = [f"tests/{test}" for test in ROOMS[room].tests]
+    code = run(tests, ROOMS[room].without, Trial(left, children, found))
     print(file=sys.stderr)
     sys.exit(code)
 

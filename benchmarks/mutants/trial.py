@@ -131,12 +131,13 @@ def _code(name: str, items: list[pytest.Item], seconds: float, session: pytest.S
     return SURVIVED
 
 
-def run(tests: list[str], trial: Trial) -> int:
+def run(tests: list[str], without: str, trial: Trial) -> int:
     """Pytest's exit code."""
     sys.path.insert(0, os.getcwd())
     sys.path[:] = list(dict.fromkeys(sys.path))
-    without = ("cacheprovider", "xdist", "faulthandler", "tests.leftovers")
-    options = [word for name in without for word in ("-p", f"no:{name}")]
-    options += ["-m", "not slow and not gpu", "--rootdir=.", "-q"]
+    plugins = ("cacheprovider", "xdist", "faulthandler", "tests.leftovers")
+    options = [word for name in plugins for word in ("-p", f"no:{name}")]
+    # A busy machine would kill a mutant where a test takes the time.
+    options += ["-m", "not slow and not gpu", "-k", f"not ({without.replace(' ', '_')})", "--rootdir=.", "-q"]
     # Otherwise pytest parses a file with all its mutants for the words of a failure: a second each.
     return pytest.main([*options, "--tb=native", *tests], plugins=[trial])

@@ -159,12 +159,12 @@ def _least_squares_by_the_book(histogram: Histogram, levels: int) -> float:
 
     def error(clip: float) -> float:
         step = clip / levels
-        return sum(count * (value - step * min(np.rint(value / step), levels)) ** 2 for value, count in parts)
+        return sum(count * (value - step * min(float(np.rint(value / step)), levels)) ** 2 for value, count in parts)
 
-    coarse = [histogram.largest * 256 ** (-i / 24) for i in range(25)]
+    coarse = [histogram.largest * 256.0 ** (-i / 24) for i in range(25)]
     best = int(np.argmin([error(clip) for clip in coarse]))
     wide, narrow = coarse[max(best - 1, 0)], coarse[min(best + 1, 24)]
-    return min((wide * (narrow / wide) ** (i / 24) for i in range(25)), key=error)
+    return min((float(wide * (narrow / wide) ** (i / 24)) for i in range(25)), key=error)
 
 
 @settings(max_examples=20)

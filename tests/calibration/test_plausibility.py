@@ -118,3 +118,11 @@ def test_the_channel_that_is_not_normalized_is_named_with_its_figures() -> None:
         assert all(word in reason for word in words)
     for mean, std in (((0.5,) * 3, (1.24, 0.5, 0.168)), ((0.5, -0.24, 1.24), (0.5,) * 3)):
         assert implausible_input(images, Preprocessing(16, 16, 3, mean, std)) == []
+
+
+def test_each_channel_is_normalized_by_itself_and_a_faint_pattern_is_no_constant() -> None:
+    draws = np.random.default_rng(3)
+    images = np.stack([draws.integers(0, 60, (9, 8, 8)), draws.integers(100, 250, (9, 8, 8))], axis=-1).astype(np.uint8)
+    assert implausible_input(images, preprocessing_from_images(images)) == []
+    faint = np.broadcast_to(100 + np.arange(16, dtype=np.uint8)[:, None] // 8, (16, 16))[None, ..., None]
+    assert statistics_of_images(faint).constant == 0

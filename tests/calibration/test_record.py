@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
-from toolkit.calibration.record import NAMES, Record, record_from_content, record_from_file, write_record
+from toolkit.calibration.record import (
+    NAMES,
+    Record,
+    record_from_content,
+    record_from_file,
+    sha256_of_digests,
+    sha256_of_graph,
+    sha256_of_image_set,
+    sha256_of_preprocessing,
+    write_record,
+)
 from toolkit.calibration.record import RECORD as FILE
-from toolkit.errors import CalibrationError
+from toolkit.contracts import sha256_of_each
+from toolkit.errors import CalibrationError, ToolkitError
 from toolkit.storage.files import content_of, write_json
 
 BELONGS = {part: f"value of {part}" for part in NAMES}
 RECORD = Record(
     {"a": 0.1, "b": 3.0000000000000004},
-    {"a": 0.2, "b": 4.0, "c": 1e-30},
+    {"a": 0.2, "b": 4.0, "c": 1e-30, "never": 0.0},
     BELONGS,
     ("00ff", "11aa"),
+    {"forced": ["because"]},
     cpu={"a": 0.15000000000000002, "c": 1e-30},
 )
 
@@ -37,13 +53,30 @@ def test_a_folder_of_a_record_holds_it_alone(tmp_path: Path) -> None:
     write_record(tmp_path / "r", RECORD)
     assert [path.name for path in (tmp_path / "r").iterdir()] == [FILE]
     assert record_from_file(tmp_path / "r" / FILE) == RECORD
+    (tmp_path / "r" / "mine.txt").write_text("stays")
+    write_record(tmp_path / "r", replace(RECORD, notes={}))
+    assert record_from_file(tmp_path / "r" / FILE).notes == {}
+    assert (tmp_path / "r" / "mine.txt").read_text() == "stays"
 
 
-def test_a_record_without_ranges_of_the_cpu_form_is_one_too(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_not_taken_for_a_records(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("stays")
+    with pytest.raises(ToolkitError):
+        write_record(tmp_path, RECORD)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_pipe_is_no_record(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(CalibrationError):
+        record_from_file(tmp_path / FILE)
+
+
+def test_a_record_without_notes_and_ranges_of_the_cpu_form_is_one_too(tmp_path: Path) -> None:
     document = replace(RECORD, cpu={}).as_dict()
-    del document["cpu"]
+    del document["cpu"], document["notes"]
     write_json(tmp_path / "record.json", document)
-    assert record_from_file(tmp_path / "record.json") == replace(RECORD, cpu={})
+    assert record_from_file(tmp_path / "record.json") == replace(RECORD, cpu={}, notes={})
 
 
 def test_no_range_and_no_image_can_be_changed_by_hand(tmp_path: Path) -> None:
@@ -70,8 +103,10 @@ def test_what_no_tensor_can_have_is_refused_though_the_key_is_right(tmp_path: Pa
     if part == "largest" and value == 0 and value is not True:
         return  # of a ReLU that never answers
     (tmp_path / "record.json").write_text(json.dumps(forged.as_dict()).replace("Infinity", "1e400"))
-    with pytest.raises(CalibrationError, match=r"is not a calibration record|is not JSON"):
+    with pytest.raises(CalibrationError, match=r"is not a calibration record|is not JSON") as caught:
         record_from_file(tmp_path / "record.json")
+    said = f"{caught.value.what} {caught.value.found}"
+    assert any(words in said for words in (f"{part} of a is ", "is not JSON", "too large to convert"))
 
 
 def test_a_record_whose_key_did_not_cover_its_ranges_is_taken_from_a_bundle_alone(tmp_path: Path) -> None:
@@ -135,3 +170,18 @@ def test_a_truncated_record_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(RECORD.as_dict())[:-20])
     with pytest.raises(CalibrationError, match="is not JSON"):
         record_from_file(path)
+
+
+def test_hashes_name_the_set_of_images_the_graph_and_the_preprocessing_alone() -> None:
+    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
+    digests = sorted(hashlib.sha256(image.tobytes()).digest() for image in images)
+    assert sha256_of_digests(reversed(digests)) == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert sha256_of_image_set(images) == sha256_of_image_set(images[::-1]) == sha256_of_digests(sha256_of_each(images))
+    assert sha256_of_preprocessing({"a": 1, "b": 2}) == sha256_of_preprocessing({"b": 2, "a": 1})
+    assert sha256_of_preprocessing({"a": 1}) != sha256_of_preprocessing({"a": 2})
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "a", [], []))
+    before = sha256_of_graph(model)
+    model.producer_name = "another"
+    assert sha256_of_graph(model) == before
+    model.graph.name = "b"
+    assert sha256_of_graph(model) != before

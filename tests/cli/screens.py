@@ -9,21 +9,21 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "screens"
-# What the machine says of itself, or of how a run went on it: other words elsewhere.
-MACHINE = ("busy-machine", "stolen-time", "unsteady", "governor", "cpu-quota", "not shown at 80", "not run here", "(")
-ENDINGS = (":", ".", ";")
+MACHINE = ("not shown at 80", "not run here")  # what a machine adds: other words elsewhere
+DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+HASH = re.compile(r"\b[0-9a-f]{16,}\b")
+NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z]-)[-+]?\d[\d.,]*(?:e[-+]?\d+)?(?!\w)")  # not the 32 of fp32, not 32x32x3
 
 
 def masked(screen: str, workspace: Path) -> str:
-    """A screen without its bars, with `#` for every number, one space for several, and no line of the machine's."""
+    """A screen without its bars, with `#` for every number, two spaces for more, and no line of the machine's."""
     lines = []
     for line in screen.replace(str(workspace), "WORKSPACE").splitlines():
         if "━" in line or line.strip().startswith(MACHINE):
             continue
-        line = re.sub(r"\b[0-9a-f]{16,}\b", "HASH", line)
-        line = re.sub(r"[-+]?\d[\d.,:e-]*\d|\d", "#", line)
-        lines.append(re.sub(r"─+", "──", re.sub(r"(?<=\S) {2,}", "  ", line)).rstrip())
-    return "\n".join(lines).strip() + "\n"
+        line = NUMBER.sub("#", HASH.sub("HASH", DATE.sub("DATE", line)))
+        lines.append(re.sub(r"─+", "──", re.sub(r" {2,}", "  ", line)).rstrip())
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
 def read(name: str) -> str:

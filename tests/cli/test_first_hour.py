@@ -5,10 +5,11 @@ The screens are kept in `screens/`; `python -m tests.cli.test_first_hour` writes
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,13 @@ def photos_in(workspace: Path) -> Path:
     return workspace / "photos"
 
 
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The photos, in a workspace of their own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
-    return photos_in(tmp_path)
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A workspace of its own, whose path is as long as any other's: where lines are wrapped depends on it."""
+    with tempfile.TemporaryDirectory(prefix="hour-") as made, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        patch.setenv("TOOLKIT_WORKSPACE", made)
+        yield Path(made)
 
 
 def screen_of(line: str, code: int = 0) -> str:
@@ -78,8 +80,7 @@ def first_hour(photos: Path) -> dict[str, str]:
     assert "my-net" in verified
     (then,) = next_of(verified)
     assert then == bench == "toolkit bench"
-    shown["bench"] = screen_of(f"{bench} --backend ort --batch 1 --seconds 0.05")
-    assert "ms a call" in shown["bench"]
+    assert "ms a call" in screen_of(f"{bench} --backend ort --batch 1 --seconds 0.05")
     one = next(iter(sorted((photos / "bread").iterdir()))).relative_to(photos.parent)
     shown["predict"] = screen_of(f"toolkit predict my-net {one}")
     shown["list"] = screen_of("toolkit list")
@@ -93,19 +94,21 @@ def first_hour(photos: Path) -> dict[str, str]:
     return shown
 
 
+def kept() -> dict[str, str]:
+    """The screens of a first hour, masked."""
+    with workspace() as folder:
+        return {name: screens.masked(shown, folder) for name, shown in first_hour(photos_in(folder)).items()}
+
+
 @pytest.mark.slow
-def test_the_first_hour_goes_from_photos_to_a_packed_bundle_and_its_screens_are_the_kept_ones(photos: Path) -> None:
-    shown = first_hour(photos)
+def test_the_first_hour_goes_from_photos_to_a_packed_bundle_and_its_screens_are_the_kept_ones() -> None:
+    shown = kept()
     assert "bread" in shown["predict"]
     assert "bread" in shown["predict-from-a-tar"]
     assert "there is no bundle 'bundles/my-nett'" in shown["slip"]
     for name, screen in shown.items():
-        assert screens.masked(screen, photos.parent) == screens.read(name), name
+        assert screen == screens.read(name), f"{name}: {__doc__}"
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        os.chdir(made)
-        os.environ["TOOLKIT_WORKSPACE"] = made
-        found = first_hour(photos_in(Path(made)))
-        screens.write({name: screens.masked(screen, Path(made)) for name, screen in found.items()})
+    screens.write(kept())

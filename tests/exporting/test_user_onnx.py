@@ -39,6 +39,7 @@ def classifier(
     softmax: bool = False,
     listed: bool = False,
     odd: bool = False,
+    around: tuple[int, ...] = (),
 ) -> onnx.ModelProto:
     """Two convolutions and a head over 16x16x3, written as exporters write them. `listed`: initializers are inputs."""
     draws = np.random.default_rng(0)
@@ -68,6 +69,10 @@ def classifier(
     ]
     if softmax:
         nodes.append(helper.make_node("Softmax", ["raw"], ["answer"], axis=1))
+    if around:
+        weights["around"] = np.array(around)
+        nodes[-1].output[0] = "row"
+        nodes.append(helper.make_node("Reshape", ["row", "around"], ["raw"]))
     shape = [batch, 16, 16, 3] if nhwc else [batch, 3, 16, 16]
     tensors = [
         numpy_helper.from_array(v if v.dtype == np.int64 else v.astype(np.float32), k) for k, v in weights.items()
@@ -77,7 +82,8 @@ def classifier(
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
     if listed:
         inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in tensors]
-    out = helper.make_tensor_value_info("answer" if softmax else "raw", TensorProto.FLOAT, [batch, 5])
+    answer = [batch, *around[1:]] if around else [batch, 5]
+    out = helper.make_tensor_value_info("answer" if softmax else "raw", TensorProto.FLOAT, answer)
     graph = helper.make_graph(nodes, "net", inputs, [out], tensors)
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3 if listed else 10 if opset > 21 else 8
@@ -121,6 +127,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "SAME_UPPER": {"auto_pad": "SAME_UPPER"},
     "SAME_LOWER": {"auto_pad": "SAME_LOWER"},
     "VALID": {"auto_pad": "VALID"},
+    "a row between sizes of 1": {"around": (0, 1, 5, 1)},
     "Softmax": {"softmax": True},
     "Softmax of old": {"softmax": True, "opset": 11},
     "initializers listed as inputs": {"listed": True, "opset": 9},
@@ -156,7 +163,7 @@ def _answers_as_it_came(model: onnx.ModelProto, variant: dict[str, Any]) -> Any:
         answers = [
             runner.session.run(None, {runner.input: np.ascontiguousarray(values[i : i + width])})[0] for i in calls
         ]
-    return np.concatenate(answers)[:7]
+    return np.concatenate(answers)[:7].reshape(7, -1)
 
 
 @pytest.mark.parametrize("variant", ["opset 9", "NHWC", "SAME_UPPER", "odd names", "everything at once"])

@@ -14,6 +14,7 @@ from toolkit.contracts import Float32, LabeledImages, UInt8
 from toolkit.errors import ExportError
 from toolkit.graph.checks import (
     BATCHES,
+    HALF_TOLERANCE,
     RELATIVE_TOLERANCE,
     relative_difference,
     require_portable,
@@ -74,6 +75,8 @@ def test_a_difference_below_the_tolerance_is_reported_and_above_refused(structur
     with pytest.raises(ExportError, match="the candidate does not compute what the reference does") as caught:
         require_same_answers(_reference(), _Answers(_noisy(2 * RELATIVE_TOLERANCE)), images)
     assert "at batch 1 logits differ by 0.0002" in str(caught.value.found)
+    rounded = _Answers(lambda means: means.astype(np.float16).astype(np.float32), "half a reference")
+    assert require_same_answers(rounded, _reference(), images)["tolerance"] == HALF_TOLERANCE
 
 
 def test_a_fault_at_one_batch_size_only_is_found(structured_images: LabeledImages) -> None:

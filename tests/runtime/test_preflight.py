@@ -21,6 +21,7 @@ from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.trt import preflight
 from toolkit.runtime.trt.module import TensorRT
 from toolkit.runtime.trt.preflight import (
+    Plan,
     obstacle_to_running,
     plan_of_file,
     require_runs_here,
@@ -62,6 +63,7 @@ def plan(tmp_path: Path) -> Path:
 
 def test_a_whole_plan_gives_its_sidecar(plan: Path) -> None:
     assert sidecar_of_plan(plan) == sidecar()
+    assert plan_of_file(plan) == Plan(plan, sidecar(), PLAN)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -99,12 +101,26 @@ def test_what_a_sidecar_lacks_is_said_with_what_rebuilds_the_plan(plan: Path) ->
         with pytest.raises(EngineError, match="lacks an entry") as caught:
             sidecar_of_plan(plan, *words)
         assert caught.value.fix == fix
+        assert str(sidecar_path(plan)) in caught.value.what
 
 
 def test_a_place_where_no_plan_can_be_read_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match=r"cannot read .*x") as caught:
         plan_of_file(tmp_path / ("x" * 300))
     assert caught.value.found == "its name is too long"
+
+
+def test_a_folder_is_no_plan_and_its_engines_are_named(tmp_path: Path) -> None:
+    for found, names in (("no engines in it", ()), ("{0}/a.engine, {0}/b.engine", ("b.engine", "a.engine", "c.json"))):
+        (tmp_path / "engines").mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / "engines" / name).touch()
+        with pytest.raises(EngineError, match="is a folder, not an engine") as caught:
+            plan_of_file(tmp_path)
+        assert caught.value.found == found.format(tmp_path / "engines")
+    with pytest.raises(EngineError, match="there is no engine") as caught:
+        plan_of_file(tmp_path / "engines" / "x.engine")
+    assert caught.value.fix == "`toolkit.build(BUNDLE)`"
 
 
 @pytest.mark.parametrize("which", [lambda plan: plan, sidecar_path])
@@ -153,6 +169,7 @@ def test_a_foreign_plan_says_what_differs(changes: dict[str, Any], version: str,
         ("8.6.1", "11.4.0", False),
         ("10.3.0", "10.1.0", False),
         ("11.4.0", "10.16.2", False),
+        ("10.3.0.30", "10.3.0.26", True),  # a build of the same version
     ],
 )
 def test_version_compatible_plans_go_forward_over_one_major_number(built: str, here: str, fits: bool) -> None:
@@ -170,7 +187,8 @@ def test_an_rtx_plan_serves_the_capabilities_that_it_was_built_for() -> None:
     here = tensorrt("1.7.1", "tensorrt-rtx")
     assert obstacle_to_running(sidecar(**rtx), here, card) == ""
     assert obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM89"]), here, card) == ""
-    assert "RTX 4090 is SM89" in obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM86"]), here, card)
+    for_others = obstacle_to_running(sidecar(**rtx, compute_capabilities=["SM86", "SM120"]), here, card)
+    assert for_others == "it was built for SM86, SM120, and RTX 4090 is SM89"
     assert "Orin is SM87" in obstacle_to_running(sidecar(**rtx), here, HERE)
 
 
@@ -186,7 +204,7 @@ def test_the_error_says_what_rebuilds_it(plan: Path) -> None:
 def test_of_several_tensorrts_the_one_that_the_plan_is_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     full, rtx, lean = tensorrt("8.6.1"), tensorrt("1.7.1", "tensorrt-rtx"), tensorrt("11.4.0", "lean")
     monkeypatch.setattr(preflight, "installed_tensorrts", lambda: [full, rtx, lean])
-    monkeypatch.setattr(preflight, "find_tensorrt", lambda driver: full)
+    monkeypatch.setattr(preflight, "find_tensorrt", lambda driver: full if driver is HERE else rtx)
     for_rtx = sidecar(tensorrt={"kind": "tensorrt-rtx", "version": "1.7.1"}, compute_capabilities=["SM87"])
     assert tensorrt_for_plan(for_rtx, HERE) is rtx
     assert tensorrt_for_plan(sidecar(flags=["VERSION_COMPATIBLE"]), HERE) is lean

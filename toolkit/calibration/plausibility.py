@@ -70,8 +70,8 @@ def implausible_input(images_nhwc: UInt8, preprocessing: Preprocessing) -> list[
     """What is wrong with the mean and spread of (pixel / 255 - mean) / std, of a preprocessing somebody typed in."""
     scale, shift = preprocessing.scale_and_shift()
     values = images_nhwc.reshape(-1, preprocessing.channels)
-    means = values.mean(axis=0, dtype=np.float64) * scale + shift
-    spreads = values.std(axis=0, dtype=np.float64) * scale
+    means = values.mean(axis=0) * scale + shift
+    spreads = values.std(axis=0) * scale
     good = (spreads >= LEAST_SPREAD) & (spreads <= MOST_SPREAD) & (np.abs(means) <= FARTHEST_MEAN)
     if good.all():
         return []

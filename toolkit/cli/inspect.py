@@ -86,7 +86,7 @@ def _show_layer_report(engine: Path, layer_report: LayerReport, most: int | None
     )
     if layer_report.fused:
         shown = layer_report.fused[:most]
-        rows = [(_nodes_in_words(nodes), name) for name, nodes in shown]
-        table("fused", ("ONNX nodes", "layer<"), rows, drop=("layer",))
+        fused = [(_nodes_in_words(nodes), name) for name, nodes in shown]
+        table("fused", ("ONNX nodes", "layer<"), fused, drop=("layer",))
         if len(shown) < len(layer_report.fused):
             note(f"and {len(layer_report.fused) - len(shown)} more: --all")

@@ -173,7 +173,7 @@ def command(
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave damaged files of a folder out, aloud."),
     tensorboard: bool = typer.Option(False, "--tensorboard", help="Scalars in models/NAME/tensorboard/ too."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run of the same name."),
-    replace_model: bool = typer.Option(False, "--replace", help="Replace a model of the same name."),
+    replace_model: bool = typer.Option(False, "--replace", "--force", help="Replace a model of the same name."),
 ) -> dict[str, Any] | int:
     """Train a ResNet for small images and write models/NAME: card, weights, training.jsonl and training.png.
 
@@ -236,4 +236,4 @@ def command(
 
 def _typed(words: list[str]) -> str:
     """The command line, for the card; what only goes on with a run, or makes room for it, is no part of it."""
-    return shlex.join(["toolkit", *(word for word in words if word not in ("--resume", "--replace"))])
+    return shlex.join(["toolkit", *(word for word in words if word not in ("--resume", "--replace", "--force"))])

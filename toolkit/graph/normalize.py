@@ -107,7 +107,7 @@ def _set_shapes(model: onnx.ModelProto, form: Form) -> None:
 
 
 def _flatten(model: onnx.ModelProto, classes: int) -> None:
-    """`logits` of shape (batch, classes): a classifier that ends in a 1x1 convolution has two axes more."""
+    """`logits` of shape (batch, classes): one that ends in a 1x1 convolution has two axes more."""
     from onnx import TensorProto, helper, shape_inference
 
     graph = model.graph
@@ -115,7 +115,7 @@ def _flatten(model: onnx.ModelProto, classes: int) -> None:
     inferred = shape_inference.infer_shapes(model).graph
     name = graph.output[0].name
     rank = next((len(v.type.tensor_type.shape.dim) for v in inferred.output if v.name == name), 0)
-    if rank == 4:
+    if rank > 2:
         graph.node.append(helper.make_node("Flatten", [name], [f"{name}_flat"], "Flatten", axis=1))
         name = f"{name}_flat"
     del graph.output[:]

@@ -244,8 +244,8 @@ def classes_of_file(file: OnnxFile, form: Form) -> int:
     batch = form.batch or 2
     with UserRunner(file, file.model, form, preprocessing) as runner:
         shape = runner.raw(np.zeros((batch, *form.size), np.float32)).shape
-    if len(shape) == 4 and shape[2:] == (1, 1):
-        shape = shape[:2]
+    if len(shape) > 2 and max(shape[1:]) == np.prod(shape[1:]):  # a row with sizes of 1 around it
+        shape = (shape[0], max(shape[1:]))
     if len(shape) != 2 or shape[0] != batch or shape[1] < 2:
         raise ModelError(
             f"{file.path} is not a classifier",
