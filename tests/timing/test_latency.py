@@ -11,7 +11,16 @@ import pytest
 from toolkit.contracts import Float32, UInt8
 from toolkit.runtime.null import NullRunner
 from toolkit.runtime.runner import Phases, Runner
-from toolkit.timing.latency import FEWEST_ROUNDS, ROUNDS, WARMUP_WINDOW, Load, bench, phases_of, times_phases
+from toolkit.timing.latency import (
+    FEWEST_ROUNDS,
+    PERCENTILES,
+    ROUNDS,
+    WARMUP_WINDOW,
+    Load,
+    bench,
+    phases_of,
+    times_phases,
+)
 
 IMAGES = np.arange(3 * 2 * 2 * 1, dtype=np.uint8).reshape(3, 2, 2, 1)
 WARM = 2 * WARMUP_WINDOW
@@ -69,6 +78,16 @@ def test_so_many_iterations_are_measured_whatever_they_take(iterations: int, rou
     (latency,) = bench({"a": runner}, IMAGES, (1,), iterations=iterations, warmup_s=0, clock=clock)
     assert (latency.calls, len(latency.round_medians_ms)) == (iterations, max(rounds, 1))
     assert latency.warmup_calls == WARM
+
+
+@pytest.mark.parametrize(
+    ("calls", "named"), [(9, "p50"), (10, "p50 p90"), (99, "p50 p90 p95"), (100, "p50 p90 p95 p99")]
+)
+def test_the_slowest_of_a_few_calls_is_called_no_percentile(calls: int, named: str) -> None:
+    clock = _Clock()
+    runner = _Timed("a", clock, lambda call: 100.0, [])
+    (latency,) = bench({"a": runner}, IMAGES, (1,), iterations=calls, warmup_s=0, clock=clock)
+    assert [name for name in PERCENTILES if latency.percentile_ms(name)] == named.split()
 
 
 def test_it_warms_up_for_as_long_as_it_is_told() -> None:

@@ -12,7 +12,6 @@ from toolkit.cli import options
 if TYPE_CHECKING:
     from toolkit.benchmarking.result import Benchmark, Comparison
 
-FEWEST_OF_P99 = 100  # calls: of fewer the 99th percentile is the slowest of them
 MOST_LAYERS = 12  # of a table; the document has all of them
 DROPPED = ("p99.9", "calls", "p99", "p90", "images/s")  # in this order where a terminal is narrow
 
@@ -157,8 +156,7 @@ def _show(found: Benchmark) -> None:
             significant(m.p50_ms),
             _plus_minus(m.intervals_ms.p50),
             significant(m.p90_ms),
-            significant(m.p99_ms) if m.calls >= FEWEST_OF_P99 else "",
-            "" if m.p99_9_ms is None else significant(m.p99_9_ms),
+            *("" if (value := m.percentile_ms(name)) is None else significant(value) for name in ("p99", "p99_9")),
             f"{m.images_per_s:,.0f}",
             f"{m.calls}",
             "" if m.stable else yellow("unsteady"),

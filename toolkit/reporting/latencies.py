@@ -50,7 +50,8 @@ def _ridge(latency: Latency, x: Scale, base: float) -> Markup:
     quantiles = ", ".join(f"p{p} {milliseconds(latency.quantiles_ms[p])}" for p in (1, 10, 50, 90, 99))
     says = tip(f"{latency.runner}, batch {latency.batch}: {quantiles}")
     middle, top = x(latency.p50_ms), base - RIDGE
-    figures = f"{milliseconds(latency.p50_ms)} \u00b7 p99 {milliseconds(latency.quantiles_ms[99])}"
+    p99_ms = latency.percentile_ms("p99")
+    figures = milliseconds(latency.p50_ms) + (f" \u00b7 p99 {milliseconds(p99_ms)}" if p99_ms else "")
     return element(
         "g",
         element("rect", says, x=0, y=base - ROW + 2, width="100%", height=ROW - 2, class_="hover"),
@@ -109,12 +110,12 @@ def _smoothed(mass: list[float]) -> list[float]:
 
 
 def _table(latencies: tuple[Latency, ...]) -> Markup:
-    names = [name for name in PERCENTILES if any(getattr(row, f"{name}_ms") is not None for row in latencies)]
+    names = [name for name in PERCENTILES if any(row.percentile_ms(name) is not None for row in latencies)]
     rows = [
         (
             latency.runner,
             f"{latency.batch}",
-            *(milliseconds(getattr(latency, f"{name}_ms")) for name in names),
+            *(milliseconds(value) if (value := latency.percentile_ms(name)) else "few calls" for name in names),
             _interval(latency),
             f"{latency.images_per_s:,.0f}",
             f"{latency.calls:,}",

@@ -136,6 +136,12 @@ class Latency(Document):
     energy_mj: NotNegative | None
     why_null: dict[str, str]
 
+    def percentile_ms(self, name: str) -> float | None:
+        """A percentile as people read it, such as "p99": None of so few calls that it is the slowest of them."""
+        rare = 100 / (100 - PERCENTILES[name])
+        value: float | None = getattr(self, f"{name}_ms")
+        return value if self.calls >= round(rare) else None
+
 
 @dataclass(frozen=True)
 class _Length:
