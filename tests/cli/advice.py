@@ -26,13 +26,15 @@ def require_good_advice(typed: list[str], document: dict[str, Any], text: str) -
             assert parsed(words), f"{shlex.join(typed)}\nadvises: {line}"
         if commands or not any(tool in before for tool in ELSEWHERE):
             named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", before))
-            assert named <= options_of(typed) or not options_of(typed), f"{shlex.join(typed)}\nadvises: {line}"
+            allowed = options_of(before.split()[:1]) or options_of(typed)  # "export again with --int8"
+            assert named <= allowed or not allowed, f"{shlex.join(typed)}\nadvises: {line}"
 
 
 def lines_of_advice(document: dict[str, Any], text: str) -> Iterator[str]:
     """What an error's "try:", a cause's "fix" and a line "Next:" say."""
     yield from (str(value) for value in _fixes(document) if value)
-    yield from re.findall(r"^(?:  try:|Next:)\s+(.*)$", text, re.MULTILINE)
+    whole = re.sub(r"(--[a-z-]+) *\n(?=\S)", r"\1 ", text)  # a path that is longer than what was left of a line
+    yield from re.findall(r"^(?:  try:|Next:)\s+(.*)$", whole, re.MULTILINE)
 
 
 def _fixes(value: Any) -> Iterator[Any]:

@@ -253,10 +253,10 @@ class _Behind(OrtRunner):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("images", [None, 30])
-def test_a_runner_that_returns_the_previous_answer(healthy: Healthy, images: int | None) -> None:
+@pytest.mark.parametrize("sample", [None, 30])
+def test_a_runner_that_returns_the_previous_answer(healthy: Healthy, sample: int | None) -> None:
     with _Behind(healthy.bundle / "model.onnx") as runner:
-        found = named(healthy, images=images, runners={"camera fp32": runner})
+        found = named(healthy, sample=sample, runners={"camera fp32": runner})
     assert found
     assert all("it returns the previous answer" in cause and "camera fp32" in cause for cause in found), found
 

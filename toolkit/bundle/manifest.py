@@ -140,7 +140,7 @@ def old_bundle(folder: Path, model: str) -> OldBundle:
         ToolkitError: the manifest.json there is no bundle's. BundleError: a bundle of another model; says which, how
             good, of when, with what beside it.
     """
-    require_replaceable(folder / MANIFEST, "manifest of a bundle", _may_be_ours, "bundle")
+    require_replaceable(folder / MANIFEST, "manifest of a bundle", _may_be_ours)
     try:
         manifest = read_json(folder / MANIFEST, BundleError, MANIFEST_BYTES) if (folder / MANIFEST).is_file() else {}
         there = str(manifest["model"]["name"]) if manifest else model

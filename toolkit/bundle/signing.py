@@ -101,7 +101,7 @@ def sign(tar: Content, manifest_sha256: str, private: Path, version: int = 0) ->
         f"toolkit signature 2\ntar {tar.sha256}\nmanifest {manifest_sha256}\nkey {signed.key_id}\n"
         f"version {version}\ndate {signed.date}\n"
     ).encode()
-    require_replaceable(path, "signature", lambda data: len(data) == RAW_BYTES or SIGNED.match(data) is not None, "tar")
+    require_replaceable(path, "signature", lambda data: len(data) == RAW_BYTES or SIGNED.match(data) is not None)
     write_bytes(path, text + key.sign(text).hex().encode() + b"\n")
     return path, signed
 

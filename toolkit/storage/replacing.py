@@ -20,13 +20,13 @@ Own = Callable[[str], bool]  # is the file of this name, seen from the folder, o
 MOST_NAMED = 5
 
 
-def require_replaceable(path: Path, what: str, ours: Callable[[bytes], bool], argument: str) -> None:
+def require_replaceable(path: Path, what: str, ours: Callable[[bytes], bool], argument: str = "") -> None:
     """Refuses to write over a file that the same command did not write about the same thing.
 
     Args:
         what: what it writes there, in words.
         ours: whether a file's bytes are such.
-        argument: what chooses another place.
+        argument: what chooses another place, if anything does.
 
     Raises:
         ToolkitError: says what is there, how large, of when.
@@ -37,7 +37,7 @@ def require_replaceable(path: Path, what: str, ours: Callable[[bytes], bool], ar
         raise ToolkitError(
             f"{path} is there already, and is no {what}",
             found=f"{path.stat().st_size:,} bytes of {date_of(path)}",
-            fix=f"choose another `{argument}=`, or move the file away",
+            fix=(f"choose another `{argument}=`, or " if argument else "") + "move the file away",
         )
 
 

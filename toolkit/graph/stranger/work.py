@@ -135,15 +135,27 @@ def _multiplications(node: Any, ins: list[Shape | None], made: int) -> float:
         return made * math.prod(second[1:])
     if node.op_type == "ConvTranspose" and first is not None and second is not None:
         return math.prod(first) * math.prod(second[1:])
-    if node.op_type in ("MatMul", "Gemm") and first and second:
-        return made * (first[-1] if node.op_type == "MatMul" else max(first))
+    if node.op_type == "MatMul" and first and second:
+        return made * first[-1]
+    if node.op_type == "Gemm" and first and second:  # whichever of the three matrices is transposed
+        return math.sqrt(math.prod(first) * math.prod(second) * made)
     if node.op_type in KERNELS:
         return made * math.prod(next((a.ints for a in node.attribute if a.name == "kernel_shape"), ()))
     if node.op_type in ("LSTM", "GRU", "RNN") and first and second:
         return math.prod(first[:2]) * math.prod(second) * 4
     if node.op_type == "Einsum":
-        return made * max([max(shape, default=1) for shape in ins if shape], default=1)
+        return _summed(node, ins, made)
     return 0
+
+
+def _summed(node: Any, ins: list[Shape | None], made: int) -> float:
+    """The product of the sizes of every letter; with dots, those of the first input's last letter alone."""
+    terms = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "").partition("->")[0]
+    if "." in terms or None in ins:
+        return made * max((shape[-1] for shape in ins if shape), default=1)
+    sizes = {letter: size for term, shape in zip(terms.split(","), ins, strict=False) if shape
+             for letter, size in zip(term, shape, strict=False)}  # fmt: skip
+    return math.prod(sizes.values())
 
 
 def _dims(kind: Any) -> Shape | None:
