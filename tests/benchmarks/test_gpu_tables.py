@@ -106,6 +106,7 @@ def test_a_later_run_takes_the_place_of_the_same_figures_and_keeps_the_others(tm
     assert run(tmp_path / "card-2026-01-01.json").stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_saved_figures_and_a_new_run_join_as_two_runs_do(tmp_path: Path) -> None:
     first = tar_of(tmp_path / "1.tar.gz", "2026-01-01T10:00:00Z", "Card", {}, bench_net=[row()])
     second = tar_of(tmp_path / "2.tar.gz", "2026-01-02T10:00:00Z", "Card", {}, bench_net=[row(batch=64)])

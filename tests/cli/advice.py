@@ -26,7 +26,7 @@ def require_good_advice(typed: list[str], document: dict[str, Any], text: str) -
             assert parsed(words), f"{shlex.join(typed)}\nadvises: {line}"
         if commands or not any(tool in before for tool in ELSEWHERE):
             named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", before))
-            allowed = options_of(before.split()[:1]) or options_of(typed)  # "export again with --int8"
+            allowed = options_of(before.split()[:1]) | options_of(typed)  # "export again with --int8"
             assert named <= allowed or not allowed, f"{shlex.join(typed)}\nadvises: {line}"
 
 

@@ -155,6 +155,7 @@ def test_a_saved_speed_that_is_none_is_one_error(toolkit: Toolkit, bundle: Path,
     assert "selftest-" in answer.document["what"]
 
 
+@pytest.mark.slow
 def test_an_engine_that_no_hash_binds_is_refused_and_one_that_was_cut_short_is_named(
     toolkit: Toolkit, bundle: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_mean_std_labels_name_and_arguments_are_taken_as_given(toolkit: Toolkit,
     assert set(golden.labels.tolist()) == {0, 2, 4, 5}  # by name, not by place
 
 
+@pytest.mark.slow
 def test_labels_name_the_classes_of_a_set_that_has_only_numbers(toolkit: Toolkit, own: Path) -> None:
     images, labels = structured_set(80, 4, seed=5)
     np.savez(own / "plain.npz", images=images, labels=labels)
@@ -169,6 +170,7 @@ def test_a_bundle_from_elsewhere_cannot_make_verify_run_code(toolkit: Toolkit, o
     assert not (own / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_changed_or_went_is_said_by_verify(toolkit: Toolkit, own: Path) -> None:
     assert export(toolkit).code == 0
     save(own / "w.pth", network_from_import_path("own_net:Net", {})[0])

@@ -228,6 +228,7 @@ def test_the_error_names_its_kinds_for_machines() -> None:
     assert doubt.fix == "`bgr=True`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "kinds"), [("squash", ["reading"]), ("pad", ["reading"]), ("crop", [])])
 def test_photos_that_are_resized_otherwise_than_in_training_name_the_way_that_is_right(
     asked: str, kinds: list[str], tmp_path: Path

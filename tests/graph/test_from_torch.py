@@ -64,6 +64,7 @@ def test_the_cast_comes_first_and_everything_else_after(tiny_graph: onnx.ModelPr
     assert [node.name for node in tiny_graph.graph.node if "images" in node.input] == ["preprocess/Cast"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_norms_are_folded_and_the_pool_is_a_pool(name: str) -> None:
     classifier, preprocessing = _classifier(NETS[name])
@@ -183,6 +184,7 @@ class _Untraceable(nn.Module):
         raise RuntimeError("this net has a mind of its own\nand says so")
 
 
+@pytest.mark.slow
 def test_a_net_that_cannot_be_traced_is_an_export_error() -> None:
     classifier, preprocessing = _classifier(NETS["3x3 stem, RGB"])
     with pytest.raises(ExportError, match="cannot export this network") as caught:

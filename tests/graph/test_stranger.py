@@ -224,6 +224,7 @@ def test_ctrl_c_ends_a_trial_at_once(tmp_path: Path) -> None:
     assert trial._children == {}
 
 
+@pytest.mark.slow
 def test_a_trial_imports_nothing_from_the_current_folder_and_ends_with_its_parent(tmp_path: Path) -> None:
     good = saved(tmp_path / "good.onnx", head())
     for module in ("json", "numpy", "onnxruntime"):

@@ -34,6 +34,7 @@ def _largest_sums(levels: np.ndarray[tuple[int, ...], np.dtype[np.int8]]) -> tup
     return lowest, highest
 
 
+@pytest.mark.slow
 @given(WEIGHTS)
 def test_two_neighboring_products_fit_in_16_bits(weights: Float32) -> None:
     scales = weight_scales_in_16_bits(weights)

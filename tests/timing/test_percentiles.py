@@ -111,6 +111,7 @@ def _dependent(draws: np.random.Generator, count: int, of_one_before: float) -> 
     return np.asarray(signal.lfilter([1.0], [1.0, -of_one_before], noise)[200:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_one_before", [0.5, 0.8])
 def test_intervals_of_calls_that_are_like_their_neighbors_hold_it_too(of_one_before: float) -> None:
     draws = np.random.default_rng(2)

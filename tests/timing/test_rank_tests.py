@@ -91,6 +91,7 @@ def test_one_wild_round_moves_the_ratio_little() -> None:
     assert ratio_from_pairs(before, after).ratio == pytest.approx(calm, rel=0.005)
 
 
+@pytest.mark.slow
 def test_95_in_100_intervals_of_pairs_hold_the_true_ratio() -> None:
     # At the level of 95 %, where a simulation can tell: alpha is 2.5 % a side. Heavy tails: Student's t with 3 degrees.
     draws, hits, times = np.random.default_rng(1), 0, 4000

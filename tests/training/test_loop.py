@@ -62,6 +62,7 @@ def test_it_learns_a_separable_set_in_a_few_epochs(tiny_classifier: Classifier, 
     assert found > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["off", "auto"])
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(run: _Run, amp: str) -> None:
     recipe = replace(RECIPE, amp=amp)
@@ -302,6 +303,7 @@ def test_a_deterministic_run_leaves_the_switch_as_it_was(run: _Run) -> None:
     assert _same(once.weights, run(replace(RECIPE, epochs=1, deterministic=True)).weights)
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_no_better_ends_where_it_was_told_to(run: _Run) -> None:
     recipe = replace(RECIPE, epochs=12, lr=1e-8, patience=2)
     trained = run(recipe)

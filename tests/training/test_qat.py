@@ -93,6 +93,7 @@ def test_fake_quantization_answers_as_the_int8_file(
     assert np.abs(got - expected).mean() < 0.1 * np.abs(float_answers - expected).mean()
 
 
+@pytest.mark.slow
 def test_trained_weights_become_a_plain_resnet_again(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
@@ -145,6 +146,7 @@ def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuanti
     assert np.array_equal(conv.scales.numpy().reshape(-1), expected)
 
 
+@pytest.mark.slow
 def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuantization) -> None:
     other = Classifier(torch.nn.Flatten(), torch.ones(3), torch.zeros(3))
     with pytest.raises(ModelError, match="ResNets"):
