@@ -86,7 +86,7 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, and count what survives: 10 minutes
+faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, and count what survives (10 minutes of quiet cores, reckoned)
 	@mkdir -p bundles
 	$(BIN)/python benchmarks/faults --keep bundles/faults.json > /dev/null
 
