@@ -33,7 +33,7 @@ from toolkit.graph.stranger.bounds import require_bounded
 from toolkit.graph.stranger.trial import require_runs
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, card_from_folder
-from toolkit.storage.files import Content, content_of, from_json, read_json, read_onnx
+from toolkit.storage.files import content_of, from_json, read_json, read_onnx
 from toolkit.storage.limits import FILE_BYTES
 from toolkit.workspace import MANIFEST, find_in_room, is_name
 
@@ -251,22 +251,18 @@ def is_file_of_a_bundle(model: PathLike) -> bool:
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
-    return read_onnx(_counted(path))
-
-
-def _counted(path: Path) -> Content:
+    """A file that has all its weights in it, counted before it is parsed."""
     content = content_of(path, FILE_BYTES, ModelError)
     if has_external_data(content, ModelError):
         raise ModelError(f"{path} keeps weights in another file", allowed="a file of a bundle, which has all in it")
-    return content
+    return read_onnx(content)
 
 
 def _graph_from_file(path: Path) -> onnx.ModelProto:
     """A bundle's fp32 graph, tried like anybody's: who writes a file can write that the toolkit did; not quantized."""
     import onnx
 
-    content = _counted(path)
-    graph = read_onnx(content)
+    graph = _loaded(path)
     require_bounded(path, graph)
     try:
         onnx.checker.check_model(graph)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Float32
 from toolkit.errors import ModelError
 
@@ -112,7 +113,7 @@ def require_same_in_own_types(path: Any, own: OwnTypes, model: onnx.ModelProto, 
     here = _answers(model, values)
     if there is None or here is None or not np.isfinite(there).all():
         return {}
-    far = float(np.linalg.norm(here - there) / max(float(np.linalg.norm(there)), 1e-12))
+    far = relative_l2(there, here)
     most = TOLERANCES[own.floats or "UINT8"]
     if far > most:
         what = WORDS.get(own.floats, "bytes")
