@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from pathlib import Path
 
 from toolkit.contracts import UInt8
+from toolkit.runtime.ort.profile import kernels_in_profile
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import LayerTime
 from toolkit.storage.files import Content
@@ -39,11 +39,9 @@ def layer_times(
 def times_from_profile(profile: Path, warm_up: int = 0) -> tuple[LayerTime, ...]:
     """Mean times of a profile's nodes without the first `warm_up` calls of each."""
     found: dict[tuple[str, str, str], list[float]] = {}
-    for event in json.loads(profile.read_bytes()):
-        facts = event.get("args", {})
-        name, is_kernel, _ = event.get("name", "").rpartition("_kernel_time")
-        if is_kernel and "op_name" in facts:
-            found.setdefault((name, facts["op_name"], str(facts.get("node_index"))), []).append(event["dur"] / 1000)
+    for name, facts, ms in kernels_in_profile(profile):
+        if "op_name" in facts:
+            found.setdefault((name, facts["op_name"], str(facts.get("node_index"))), []).append(ms)
     return tuple(
         LayerTime(name, kind, statistics.mean(ms[warm_up:])) for (name, kind, _), ms in found.items() if ms[warm_up:]
     )

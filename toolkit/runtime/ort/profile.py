@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CPU = "CPUExecutionProvider"
 # They handle shapes, not pixels; the CUDA provider leaves them on the CPU on purpose, where their inputs lie.
@@ -34,13 +36,19 @@ def short(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider")
 
 
+def kernels_in_profile(profile: Path) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """Of every kernel that ran, in the order of time: its node's name, what is said of it, and milliseconds."""
+    for event in json.loads(profile.read_bytes()):
+        name, is_kernel, _ = event.get("name", "").rpartition("_kernel_time")
+        if is_kernel:
+            yield name, event.get("args", {}), event.get("dur", 0) / 1000
+
+
 def nodes_from_profile(profile: Path) -> tuple[Node, ...]:
     """Every node of a profile once, in the order in which it ran first; copies between devices are left out."""
     found: dict[tuple[str, str], Node] = {}
-    for event in json.loads(profile.read_bytes()):
-        facts = event.get("args", {})
-        name, is_kernel, _ = event.get("name", "").rpartition("_kernel_time")
-        if is_kernel and "provider" in facts and not facts.get("op_name", "").startswith("Memcpy"):
+    for name, facts, _ in kernels_in_profile(profile):
+        if "provider" in facts and not facts.get("op_name", "").startswith("Memcpy"):
             node = Node(facts["provider"], facts.get("op_name", ""), name)
             found.setdefault((name, str(facts.get("node_index"))), node)
     return tuple(found.values())
