@@ -20,6 +20,9 @@ from toolkit.storage.files import open_regular, os_errors, sha256_of_file
 from toolkit.storage.folders import folder_replaced
 from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room, nearest
 
+# Below, a 1x1 convolution with stride 2 hangs or dies in the backward pass of PyTorch 2.13's channels_last on the CPU.
+FEWEST_CHANNELS_LAST = 8
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -44,7 +47,8 @@ def classifier_from_config(config: ResNetConfig, preprocessing: Preprocessing) -
     """
     config.require_size(preprocessing.height, preprocessing.width)
     scale, shift = preprocessing.scale_and_shift()
-    return Classifier(ResNet(config), torch.from_numpy(scale), torch.from_numpy(shift))
+    narrow = min(config.widths) < FEWEST_CHANNELS_LAST
+    return Classifier(ResNet(config), torch.from_numpy(scale), torch.from_numpy(shift), contiguous=narrow)
 
 
 def arch_from_config(config: ResNetConfig) -> dict[str, Any]:
