@@ -126,7 +126,7 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
     found = [_export(evidence, folder), _verify(evidence, folder), _bench(evidence, folder)]
     if evidence.sensitivity:
         found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.model)}"))
-    found.append(("draw this page", f"toolkit report {folder} --verify verify.json --bench bench.json -o report.html"))
+    found.append(("draw this page", _report(evidence, folder)))
     found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --save"))
     return found
 
@@ -146,6 +146,12 @@ def _method(said: str) -> str:
     """`percentile 99.999` of a manifest is two options."""
     name, _, value = said.partition(" ")
     return f"--method {shlex.quote(name)}" + (f" --percentile {shlex.quote(value)}" if value else "")
+
+
+def _report(evidence: Evidence, folder: str) -> str:
+    images = [evidence.images_options] if evidence.images_options else []
+    options = ["--verify verify.json", "--bench bench.json", *images, "-o report.html"]
+    return " ".join(["toolkit report", folder, *options])
 
 
 def _verify(evidence: Evidence, folder: str) -> tuple[str, str]:
