@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,11 @@ def test_flips_of_a_real_document_have_their_pictures(toolkit: Toolkit, saved: S
 def test_without_documents_it_measures_by_itself(
     toolkit: Toolkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.benchmarking import bench as benching
+    from toolkit.reporting import gathering
 
     # The function itself, for a twentieth of its time at one batch size of one backend.
-    whole = benching.bench
-    monkeypatch.setattr(
-        benching, "bench", lambda bundle, **rest: whole(bundle, "ort", batches=(1,), seconds=0.05, **rest)
-    )
+    whole = partial(gathering.bench, backends="ort", batches=(1,), seconds=0.05)
+    monkeypatch.setattr(gathering, "bench", whole)
     answer = toolkit("report", "-o", tmp_path / "r.html", "--data", "set.npz", "--sample", "40", "--gate", "50")
     assert answer.code == 0, answer.text
     root = tree_of((tmp_path / "r.html").read_text(encoding="utf-8"))
