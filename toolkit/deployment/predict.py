@@ -115,6 +115,8 @@ def predict(
         ToolkitError: no such bundle or model; nothing to read; an image that does not fit. BackendUnavailable:
             nothing that was asked for can run.
     """
+    if source.suffix.lower() in SUFFIXES and source.is_file():
+        raise ToolkitError(f"{source} is an image", allowed="a bundle or a model first, its images behind it")
     found = _files(files)
     signed: dict[str, Any] = {"key": key, "min_version": min_version}
     kind, opened = _opened(source, backend, precision, signed)

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from toolkit.data.fit import SQUASH
+
 MINUS = "\u2212"
 THIN = "\u202f"  # between a number and its unit, so that a line never breaks there
 
@@ -77,7 +79,8 @@ def options_that_draw(data: str | None, images: int | None, reading: Mapping[str
     """The options of toolkit verify that draw these images, as they are typed."""
     parts = [f"--data {shlex.quote(data)}"] if data is not None else []
     if data is not None:
-        parts += ["--convert"] if reading["convert"] else []
-        parts += [f"--resize {shlex.quote(reading['resize'])}"] if reading["resize"] else []
-        parts += ["--skip-bad"] if reading["skip_bad"] else []
+        resize = reading.get("resize")
+        parts += ["--convert"] if reading.get("convert") else []
+        parts += [f"--resize {shlex.quote(resize)}"] if resize not in (None, SQUASH) else []
+        parts += ["--skip-bad"] if reading.get("skip_bad") else []
     return " ".join([*parts, *([f"--sample {images}"] if images is not None else [])])

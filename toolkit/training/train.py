@@ -20,7 +20,7 @@ from toolkit.storage.files import write_json
 from toolkit.storage.replacing import date_of
 from toolkit.training.options import PathLike, TrainingResult, TrainOptions
 from toolkit.training.recipe import crop_of, defaults_from_nothing, fine_tuning_defaults
-from toolkit.workspace import require_name, workspace
+from toolkit.workspace import require_name, usable_name, workspace
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,8 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
     options, data = call.options, call.data
     start = None if options.start is None else load_model(folder_of_model(os.fspath(options.start)))
     arch = options.arch or (start.card.name if start is not None else "resnet32x32")
-    name = require_name(call.name or f"{arch}-{Path(data).stem if data != FASHION else 'fashion'}")
+    stem = "fashion" if data == FASHION else usable_name(Path(data).stem)
+    name = require_name(call.name or f"{arch}-{stem}")
     if not (options.resume or options.replace):
         _require_free(name)
     whole = _dataset(call, start)
