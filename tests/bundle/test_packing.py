@@ -468,6 +468,9 @@ def test_what_a_workspace_asks_for_holds_wherever_a_bundle_is_read(
         toolkit.load(tar)
     sign(read(tar), SHA256, keys[0], 2)
     toolkit.load(tar).close()
+    for compare in (lambda: toolkit.verify(tar, SOURCE), lambda: toolkit.bench(tar, against=SOURCE)):
+        with pytest.raises(BundleError, match="format-1 is not signed"):
+            compare()
     with pytest.raises(BundleError, match="is not the signature"):  # a key of one's own comes on top of it
         toolkit.load(tar, key=new_key(tmp_path / "mine.pem"))
 
