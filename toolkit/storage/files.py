@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,19 +83,27 @@ class Content:
 
 
 def content_of(
-    path: Path, most: int, error: type[ToolkitError] = ToolkitError, inside: tuple[int, str] | None = None
+    path: Path,
+    most: int,
+    error: type[ToolkitError] = ToolkitError,
+    inside: tuple[int, str] | None = None,
+    look: Callable[[IO[bytes]], object] | None = None,
 ) -> Content:
     """The bytes of a regular file, read in one go.
 
     Args:
         most: bytes; a larger file is refused before anything is allocated.
         inside: see `open_regular`.
+        look: reads a little first, and raises where all of it need not be read.
 
     Raises:
         ToolkitError: as `error` where it is a pipe or a device, too large, or changes while it is read.
     """
     with os_errors(path, "read"), open_regular(path, error, inside) as stream:
         size = require_size(path, os.fstat(stream.fileno()).st_size, most, error)
+        if look is not None:
+            look(stream)
+            stream.seek(0)
         data = stream.read(size + 1)
     if len(data) != size:
         raise error(
