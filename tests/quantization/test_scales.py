@@ -74,7 +74,7 @@ def test_weights_too_small_for_fp16_keep_their_float32_scales() -> None:
     weights = np.full((2, 1, 1, 1), 1e-6, np.float32)
     assert np.array_equal(weight_scales(weights), np.abs(weights[:, 0, 0, 0]) / np.float32(127))
     assert not fits_half(weight_scales(weights))
-    assert not fits_half(np.float32([1e6]))  # nor does one that is too large warn
+    assert not fits_half(np.array([1e6], np.float32))  # nor does one that is too large warn
 
 
 def _best_by_the_book(row: Float32, in_half: bool) -> float:
@@ -101,7 +101,7 @@ def test_a_weight_scale_is_the_best_of_all_clips(seed: int, largest: float) -> N
 
 
 def test_what_a_scale_clips_ends_at_the_ends_of_int8() -> None:
-    found = quantized_weights(np.float32([[-300, -127.5, 0.5, 1.5, 300]]), np.ones(1, np.float32))
+    found = quantized_weights(np.array([[-300, -127.5, 0.5, 1.5, 300]], np.float32), np.ones(1, np.float32))
     assert found.tolist() == [[-128, -128, 0, 2, 127]]
 
 
@@ -110,7 +110,7 @@ def test_what_a_scale_clips_ends_at_the_ends_of_int8() -> None:
     [([5, -3], 5), ([5, 3], 8), ([-5, -3], 8), ([-0.5, 0.25], 0.5), ([5, -3, 4], 5), ([5, -3, 4, 4], 8), ([7], 7)],
 )
 def test_two_neighbors_of_one_sign_must_fit_together(channels: list[float], largest: float) -> None:
-    weights = np.float32(channels).reshape(1, -1, 1, 1)
+    weights = np.array(channels, np.float32).reshape(1, -1, 1, 1)
     assert scales_of_pairs(weights) == np.float32(largest / 127)
     apart = np.concatenate([weights, np.zeros_like(weights)], axis=1)  # an even number: the next place begins anew
     assert scales_of_pairs(np.concatenate([apart, -apart], axis=3)) == np.float32(largest / 127)
