@@ -177,16 +177,26 @@ def write_together(contents: dict[Path, bytes]) -> None:
     """Writes several files, each as `write_bytes` does; where one cannot be written, none is.
 
     Raises:
-        ToolkitError: names the file that cannot be written, and why.
+        ToolkitError: names the file that cannot be written, and why; also a pipe or a device, which a rename would
+            replace for the whole system.
     """
-    with _parts({path: (data, 0o644) for path, data in contents.items()}) as parts:
-        for path in parts:
-            with os_errors(path):
-                if path.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    places = {_place(path): (data, 0o644) for path, data in contents.items()}
+    with _parts(places) as parts:
         for path, part in parts.items():
             with os_errors(path):
                 os.replace(part, path)
+
+
+def _place(path: Path) -> Path:
+    """Where a file is written: a link stays one, what it points to is replaced (/dev/stdout is one, say)."""
+    with os_errors(path):
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if place.exists() and not place.is_file():
+            kind = stat.filemode(place.stat().st_mode)
+            raise ToolkitError(f"{path} is no regular file", found=kind, allowed="a file on a disk, or none")
+    return place
 
 
 def write_new(contents: dict[Path, tuple[bytes, int]]) -> None:
