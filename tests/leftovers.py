@@ -38,6 +38,8 @@ def nothing_is_left_running() -> Iterator[None]:
     yield
     if (trial := sys.modules.get("toolkit.graph.stranger.trial")) is not None:
         trial.end()  # as it ends when Python does, which is later
+    if (warm := sys.modules.get("tests.warm")) is not None:
+        warm.end()
     end = time.monotonic() + GRACE_S
     while (left := marked(os.environ[MARK])) and time.monotonic() < end:
         time.sleep(0.05)

@@ -7,7 +7,6 @@ import inspect
 import pkgutil
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from onnx import helper, numpy_helper
 
 import toolkit
 from tests.cli.conftest import structured_set
+from tests.warm import python
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/python-api.md").read_text()
@@ -118,10 +118,9 @@ def test_the_programs_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     onnx.save(_stripes_told_apart(), tmp_path / "theirs.onnx")
     program = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
     (tmp_path / "program.py").write_text(program)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
     monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([*python(), "program.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said[0].startswith("top-1 ")

@@ -8,12 +8,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.demo import RESULTS
+from tests.warm import python
 from toolkit.workspace import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +76,7 @@ def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) ->
             if all(shutil.which(tool) for tool in re.findall(r"\b(?:openssl|xxd)\b", line)):
                 subprocess.run(line, shell=True, cwd=clone, check=True, capture_output=True)
             continue
-        words = [sys.executable, "-m", *shlex.split(line)]
+        words = [*python(), "-m", *shlex.split(line)]
         done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True)
         document = json.loads(done.stdout.splitlines()[-1])
         if line.endswith("--save") and "did not settle" in done.stderr:  # a busy machine: it is told so, and exits 1
@@ -98,7 +98,7 @@ def test_the_program_of_the_readme_runs(clone: Path) -> None:
         program,
         "print(labels, probabilities.shape)",
     ]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=clone, capture_output=True, text=True)
+    done = subprocess.run([*python(), "-c", "\n".join(lines)], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("(5, 10)")
 

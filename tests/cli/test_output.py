@@ -7,12 +7,12 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Toolkit
+from tests.warm import python
 from toolkit.cli import app, bundle
 from toolkit.cli.console import significant
 
@@ -23,7 +23,7 @@ def on_a_terminal(*words: str, columns: int = 80) -> tuple[int, str]:
     """Runs Python with a pty as stdout and stderr; its exit code and what stood there."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"}
-    with subprocess.Popen([sys.executable, *words], stdout=theirs, stderr=theirs, env=environment) as running:
+    with subprocess.Popen([*python(), *words], stdout=theirs, stderr=theirs, env=environment) as running:
         os.close(theirs)
         parts = []
         while True:

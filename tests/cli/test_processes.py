@@ -17,11 +17,11 @@ import toolkit
 from tests.cli.conftest import structured_set
 from tests.cli.test_bad_input import leftovers
 from tests.cli.test_train import NET
+from tests.warm import python
 from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.runtime.trt.module import MODULES
 
-TOOLKIT = [sys.executable, "-m", "toolkit"]
 ROOT = Path(toolkit.__file__).parents[1]
 
 
@@ -29,7 +29,12 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A command in its own process, in `folder` as its workspace."""
     environment = os.environ | {"TOOLKIT_WORKSPACE": str(folder)}
     return subprocess.Popen(
-        [*TOOLKIT, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*python(), "-m", "toolkit", *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -144,7 +149,9 @@ def test_a_command_line_without_what_it_stands_on_is_one_error_with_the_pip_comm
         f"raise ModuleNotFoundError(\"No module named '{missing}'\", name='{missing}')"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    done = subprocess.run([*TOOLKIT, *words.split()], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", *words.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert f"pip install {missing}" in done.stderr
     document = json.loads(done.stdout.splitlines()[-1])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.cli.conftest import Toolkit, exit_code, structured_set
+from tests.warm import python
 
 SMALL = "--arch resnet8 --widths 8,16 --blocks 1,1 --strides 1,2 --batch 16 --lr 0.05 --images 32"
 NET = SMALL.split()
@@ -200,7 +202,7 @@ def test_tensorboard_scalars_lie_in_the_models_folder(tiny_workspace: Path) -> N
     words = ["train", "board", "--data", "set.npz", "--epochs", "2", "--tensorboard", *NET]
     environment = os.environ | {"TOOLKIT_WORKSPACE": str(tiny_workspace)}
     done = subprocess.run(
-        [sys.executable, "-m", "toolkit", *words], cwd=tiny_workspace, env=environment, capture_output=True, text=True
+        [*python(), "-m", "toolkit", *words], cwd=tiny_workspace, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert len(list((tiny_workspace / "models/board/tensorboard").glob("events.*"))) == 1
@@ -216,8 +218,8 @@ def torchrun(folder: Path, *words: str) -> subprocess.Popen[str]:
     """Two processes on this machine, started as people start them."""
     environment = os.environ | {"TOOLKIT_WORKSPACE": str(folder)}
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "toolkit",
-         "train", *words],
+        [*python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
+         *python(), "-m", "toolkit", "train", *words],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -246,16 +248,14 @@ def alone(tiny_workspace: Path) -> Path:
     return tiny_workspace
 
 
-def process_of_rank_0(agent: int, seconds: float = 60) -> int:
-    """The child of torchrun whose environment says RANK=0."""
-    ends = time.monotonic() + seconds
+def process_of_rank_0(folder: Path, seconds: float = 60) -> int:
+    """What torchrun started for a workspace with RANK=0."""
+    wanted, ends = {b"RANK=0", f"TOOLKIT_WORKSPACE={folder}".encode()}, time.monotonic() + seconds
     while time.monotonic() < ends:
-        for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
-            try:
-                if b"RANK=0" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-                    return int(child)
-            except OSError:
-                continue
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended, or is somebody else's
+                if wanted <= set((process / "environ").read_bytes().split(b"\0")):
+                    return int(process.name)
         time.sleep(0.05)
     raise AssertionError("torchrun started no rank 0")
 
@@ -270,7 +270,7 @@ def test_two_processes_reach_the_weights_of_one_though_sigterm_on_rank_0_ended_t
         seen += line
         if "epoch 1/2" in line:
             break
-    os.kill(process_of_rank_0(process.pid), signal.SIGTERM)
+    os.kill(process_of_rank_0(alone), signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert re.search(r"exitcode +: 143", err), err  # of rank 0; torchrun's own is 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.warm import python
 from toolkit.errors import ToolkitError
 from toolkit.training.augment import augment
 from toolkit.training.distributed import ALONE, HEARD, World, _listen_once, world_from_environment
@@ -50,8 +50,9 @@ def trained(folder: Path, processes: int, norms: str) -> dict[str, torch.Tensor]
     """Float64 weights after 20 steps on global batches of 16, by so many processes."""
     script, out = folder / "steps.py", folder / f"{processes}-{norms}.pt"
     script.write_text(STEPS)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] * (processes > 1)
-    words = [sys.executable, *launch, str(script), str(out), norms]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--no-python", "--nproc-per-node"]
+    launched = [*python(), *launch, str(processes)] * (processes > 1)
+    words = [*launched, *python(), str(script), str(out), norms]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     weights: dict[str, torch.Tensor] = torch.load(out, weights_only=True)
