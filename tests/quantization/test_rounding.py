@@ -77,6 +77,7 @@ EIGHTHS = npst.arrays(np.int64, (2, 5, 4), elements=st.one_of(st.integers(-24, 2
 def test_rounding_is_that_of_the_paper_weight_by_weight(eighths: Any, scale: float) -> None:
     steps = eighths / 8
     steps[0, 0] = (126.625, 127.25, 300, -300)  # what a scale clips
+    steps[0, 1] = (126.375, 126.375, 126.375, 0)  # and what may still become the largest
     steps[1, 0] = (-127.625, -127.5, -126.5, 0.5)
     found = rounded_weights((steps * scale).reshape(2, 5, 2, 2).astype(np.float32), np.full(2, scale, np.float32))
     assert found.reshape(2, 5, 4).tolist() == [_rounded_by_the_book(rows) for rows in steps.tolist()]
