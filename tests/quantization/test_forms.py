@@ -1,4 +1,4 @@
-"""Claims about every form of a small graph: a Clip, a product of another layout, a bias that is a row; and a cache."""
+"""Claims about every form of a small graph: a Clip, a pool, another layout, a bias that is a row; and on its cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def _graph() -> onnx.ModelProto:
         helper.make_node("Mul", ["t", "s"], ["x"], "scale"),
         helper.make_node("Conv", ["x", "k", "kb"], ["c"], "conv"),
         helper.make_node("Clip", ["c", "low", "high"], ["r"], "clip"),
-        helper.make_node("Conv", ["r", "k2", "k2b"], ["c2"], "conv2"),
+        helper.make_node("MaxPool", ["r"], ["p"], "some", kernel_shape=[1, 1], strides=[2, 2]),
+        helper.make_node("Conv", ["p", "k2", "k2b"], ["c2"], "conv2"),
         helper.make_node("Clip", ["c2", "low", "high"], ["r2"], "clip2"),
         helper.make_node("GlobalAveragePool", ["r2"], ["a"], "pool"),
         helper.make_node("GlobalMaxPool", ["r2"], ["m"], "most"),
@@ -95,6 +96,13 @@ def test_a_product_has_scales_of_16_bits_along_its_own_axis(made: Any) -> None:
     assert constants["k2_scale"].tolist() == weight_scales(given["k2"]).tolist()
 
 
+def test_what_is_only_passed_on_is_rounded_once(made: Any) -> None:
+    graph, record = made
+    constants = arrays_of(cpu_from_ranges(graph, record).graph)
+    assert record.largest["p"] < record.largest["r"]
+    assert constants["r_scale"] == constants["p_scale"]
+
+
 def _cache(graph: onnx.ModelProto, record: Record) -> dict[str, float]:
     return {name: float(scale) for name, scale in scales_from_cache(cache_from_ranges(graph, record)).items()}
 
@@ -105,15 +113,18 @@ def test_a_cache_has_the_scale_of_every_tensor_that_dla_asks_for(
     record = ranges_from_images(tiny_graph, structured_images.images_nhwc[:16], tiny_preprocessing)
     amax = {name: 0.5 + number for number, name in enumerate(record.amax)}
     largest = {name: 100.0 + number for number, name in enumerate(record.largest)}
-    last, unseen = "stages.1.0/Add_output", "stages.1.0.shortcut.0/Conv_output"
-    largest[unseen] = 0.0
+    last, zeros = "stages.1.0/Add_output", "stages.1.0.shortcut.0/Conv_output"
+    for name in ("preprocess/Add_output", zeros, "stages.1.0.conv2/Conv_output"):
+        amax.pop(name, None)
+    largest[zeros] = 0.0
+    del largest["stages.1.0.conv2/Conv_output"]  # as of whole numbers
     found = _cache(tiny_graph, replace(record, amax=amax, largest=largest))
     wanted = dict(amax)
     for block in ("stages.0.0", "stages.1.0"):
         wanted[f"{block}.conv1/Conv_output"] = amax[f"{block}.relu1/Relu_output"]
-        wanted[f"{block}.conv2/Conv_output"] = amax.get(
-            f"{block}.conv2/Conv_output", largest[f"{block}.conv2/Conv_output"]
-        )
+        summand = f"{block}.conv2/Conv_output"
+        if summand in amax or summand in largest:
+            wanted[summand] = amax.get(summand, largest.get(summand, 0))
     wanted["stem.0/Conv_output"] = amax["stem.2/Relu_output"]
     wanted["stages.0.0/Add_output"] = amax["stages.0.0.relu2/Relu_output"]
     wanted["stages.1.0.relu2/Relu_output"] = wanted[last] = largest["stages.1.0.relu2/Relu_output"]
