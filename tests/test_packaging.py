@@ -24,13 +24,14 @@ from toolkit.version import __version__
 
 pytestmark = pytest.mark.slow  # pip builds, resolves and installs
 ROOT = Path(__file__).parent.parent
+BUILD = [sys.executable, "-m", "build", "--no-isolation"]  # hatchling is a package of the developers', with its hash
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    command = [*BUILD, "--outdir", str(folder), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     [sdist], [wheel] = folder.glob("*.tar.gz"), folder.glob("*.whl")
@@ -41,11 +42,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def bare(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a venv with the wheel and its plain dependencies only."""
     folder, wheel = tmp_path_factory.mktemp("bare"), built[1]
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv/bin/python"
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], capture_output=True, text=True)
+    command = [*_pip_of(python), "install", "--quiet", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return python
+
+
+def _pip_of(python: Path) -> list[str]:
+    """Ours, for another Python: a pip of its own would take longer to install than the package."""
+    return [sys.executable, "-m", "pip", "--python", str(python)]
 
 
 def toolkit(python: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +77,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_rooms_and_no_tests(built:
 
 def test_two_builds_give_the_same_wheel_byte_for_byte(built: tuple[Path, Path], tmp_path: Path) -> None:
     """One from the sdist, one from the working tree, at another time and in another folder."""
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    command = [*BUILD, "--wheel", "--outdir", str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     [again] = tmp_path.glob("*.whl")
@@ -114,7 +121,7 @@ def test_the_sdist_holds_what_builds_the_wheel_and_the_pages(built: tuple[Path, 
 
 
 def test_a_device_gets_numpy_and_typer_and_nothing_heavy(bare: Path) -> None:
-    done = subprocess.run([bare, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*_pip_of(bare), "list", "--format=json"], capture_output=True, text=True, check=True)
     names = {entry["name"].lower().replace("_", "-") for entry in json.loads(done.stdout)}
     assert {"numpy", "typer", "trt-edge-toolkit"} <= names
     assert not names & {"torch", "onnx", "onnxruntime", "safetensors", "pillow", "tensorrt"}
@@ -232,7 +239,7 @@ def test_a_users_program_is_type_checked_against_the_wheel(bare: Path, tmp_path:
 def with_onnxruntime(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a device that has ONNX Runtime as well, installed beside the venv: that stays bare."""
     folder = tmp_path_factory.mktemp("device")
-    command = [str(bare), "-m", "pip", "install", "--quiet", "--target", str(folder / "site"), "onnxruntime"]
+    command = [*_pip_of(bare), "install", "--quiet", "--target", str(folder / "site"), "onnxruntime"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {

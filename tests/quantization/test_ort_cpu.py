@@ -93,6 +93,24 @@ def test_large_weights_side_by_side_are_computed_right_on_this_processor(
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_what_a_second_relu_alone_reads_is_quantized_with_its_own_range() -> None:
+    rng = np.random.default_rng(5)
+    model = _two_convolutions(rng.normal(size=(16, 16, 3, 3)).astype(np.float32))
+    pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+    pool.input[0] = "twice"
+    for node in (helper.make_node("Relu", ["c"], ["once"], "r1"), helper.make_node("Relu", ["once"], ["twice"], "r2")):
+        model.graph.node.insert(list(model.graph.node).index(pool), node)
+    images = rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    record = ranges_from_images(model, images, Preprocessing(16, 16, 3, (0,), (1,)), method="minmax")
+    assert record.cpu["once"] == record.largest["once"] > 0
+    with (
+        OrtRunner(model.SerializeToString()) as fp32,
+        OrtRunner(cpu_from_ranges(model, record).SerializeToString()) as cpu,
+    ):
+        expected, found = fp32.logits(images), cpu.logits(images)
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
 def _two_convolutions(weights: Float32) -> onnx.ModelProto:
     """Images to 16 channels, a ReLU, the convolution in question, the mean of every channel as logits."""
     rng = np.random.default_rng(4)

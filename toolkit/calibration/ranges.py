@@ -221,8 +221,8 @@ def _require_all_finite(largest: dict[str, float]) -> None:
 def _observe(
     model: onnx.ModelProto, counted: set[str], images_nhwc: UInt8, on_progress: Progress
 ) -> tuple[dict[str, Histogram], dict[str, float]]:
-    """Histograms of the tensors `counted`, and the largest |x| of every float activation."""
-    activations = float_activations(model)
+    """Histograms of the tensors `counted`, and the largest |x| of those and of every float activation."""
+    activations = list(dict.fromkeys((*float_activations(model), *sorted(counted))))
     histograms = {name: Histogram() for name in counted}
     largest = dict.fromkeys(activations, 0.0)
     with OrtRunner(_exposed(model, activations), label="the graph with its activations exposed") as runner:
