@@ -295,7 +295,26 @@ def test_a_record_without_one_tensor_is_not_complete(tiny_graph: onnx.ModelProto
     assert caught.value.found == f"no range of '{last}'"
     with pytest.raises(CalibrationError, match="not complete") as caught:
         require_complete(replace(lacking, amax={}, largest={}), tiny_graph)
-    assert str(caught.value.found).endswith(f" and {len(record.amax) + len(record.largest) - 1} others")
+    assert str(caught.value.found).endswith(f" and {len({*record.amax, *record.largest}) - 1} others")
+
+
+def test_a_record_without_what_the_cpu_file_alone_quantizes_is_not_complete(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    once, nodes = "stages.0.0.relu1/Relu_output", tiny_graph.graph.node
+    (reader,) = (node for node in nodes if once in node.input)
+    reader.input[0] = "twice"
+    nodes.insert(list(nodes).index(reader), onnx.helper.make_node("Relu", [once], ["twice"], "again"))
+    record = ranges_from_images(tiny_graph, images, tiny_preprocessing)
+    require_complete(record, tiny_graph)
+    kept: dict[str, Any] = {
+        kind: {name: value for name, value in getattr(record, kind).items() if name != once}
+        for kind in ("amax", "largest", "cpu")
+    }
+    with pytest.raises(CalibrationError, match="not complete") as caught:
+        require_complete(replace(record, **kept), tiny_graph)
+    assert caught.value.found == f"no range of '{once}'"
+    require_complete(replace(record, **kept | {"cpu": record.cpu}), tiny_graph)
 
 
 @pytest.mark.parametrize("cut", [8, 21])

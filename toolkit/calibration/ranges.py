@@ -116,13 +116,15 @@ def observation_from_images(
 
 
 def require_complete(record: Record, model: onnx.ModelProto) -> None:
-    """Refuses a record that lacks the range of a tensor that TensorRT's form quantizes, or the largest of any.
+    """Refuses a record that lacks the range of a tensor that some form of the graph quantizes.
 
     Raises:
         CalibrationError: names the first one.
     """
     lacking = [name for name in placement_in_graph(model).consumers if name not in record.amax]
+    lacking += [name for name in _on_cpu(model) if name not in {**record.largest, **record.amax, **record.cpu}]
     lacking += [name for name in float_activations(model) if name not in record.largest]
+    lacking = list(dict.fromkeys(lacking))
     if lacking:
         raise CalibrationError(
             "the calibration record is not complete",
