@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -63,21 +64,31 @@ def toolkit(python: Path, folder: Path, *words: str) -> subprocess.CompletedProc
     )
 
 
+def _tracked(folder: str) -> list[str]:
+    return subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True).stdout.split()
+
+
 def test_the_wheel_holds_the_package_its_types_and_its_rooms_and_no_tests(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
     shipped = {f"toolkit/{file.relative_to(ROOT / 'toolkit')}" for file in (ROOT / "toolkit").rglob("*.py")}
     for room in ("models", "calibration", "export"):
-        tracked = subprocess.run(["git", "ls-files", room], cwd=ROOT, capture_output=True, text=True).stdout.split()
-        shipped |= {f"toolkit/shipped/{name}" for name in tracked}
+        shipped |= {f"toolkit/shipped/{name}" for name in _tracked(room)}
     assert shipped | {"toolkit/py.typed", "toolkit/reporting/style.css", "toolkit/reporting/page.js"} <= names
     assert {name.split("/")[0] for name in names} == {"toolkit", f"trt_edge_toolkit-{__version__}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 def test_two_builds_give_the_same_wheel_byte_for_byte(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """One from the sdist, one from the working tree, at another time and in another folder."""
-    command = [*BUILD, "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    """One from the sdist, one from a working tree in which somebody has trained, at another time and place."""
+    tree = tmp_path / "tree"
+    for name in _tracked("."):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    for name in ("models/my-net/card.json", "calibration/my-net/evaluation.npz", "calibration/resnet20-cifar10/a.npz"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("of no concern to others")
+    command = [*BUILD, "--wheel", "--outdir", str(tmp_path), str(tree)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     [again] = tmp_path.glob("*.whl")
