@@ -86,7 +86,7 @@ format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, and count what survives (10 minutes of quiet cores, reckoned)
+faults: $(INSTALLED)  ## Kill, fill, fail and fool every command that writes, and count what survives (577 s of a processor)
 	@mkdir -p bundles
 	$(BIN)/python benchmarks/faults --keep bundles/faults.json > /dev/null
 

@@ -44,7 +44,7 @@ ROOMS = {
     "ranges": Room(("calibration/ranges.py",), ("calibration/test_ranges.py",)),
     "quantization": Room(
         tuple(f"quantization/{n}.py" for n in ("calib_cache", "held_out", "ort_cpu", "qdq", "rounding", "scales")),
-        ("quantization",),
+        ("quantization", "exporting/test_artifacts.py"),
     ),
     "preflight": Room(("runtime/trt/preflight.py",), ("runtime/test_preflight.py",), "at_once"),
     "reading": Room(("bundle/reading.py",), ("bundle",)),

@@ -9,7 +9,15 @@ import onnx
 import pytest
 
 import toolkit
-from toolkit.bundle.manifest import FOR_TENSORRT, PRECISIONS, VARIANTS, Variant, best_first, variant_of_file
+from toolkit.bundle.manifest import (
+    FOR_TENSORRT,
+    PRECISIONS,
+    VARIANTS,
+    Variant,
+    best_first,
+    old_bundle,
+    variant_of_file,
+)
 
 ROOT = Path(toolkit.__file__).parent
 BUNDLE = Path(__file__).parent / "format-1"
@@ -69,6 +77,14 @@ def test_an_engine_is_named_after_its_file_and_a_file_after_what_writes_it() -> 
     options = [variant.export_options for variant in VARIANTS.values()]
     int8 = "options=ExportOptions(int8=True)"
     assert options == ["", "options=ExportOptions(fp16=True)", int8, int8, int8]
+
+
+def test_what_lies_in_somebodys_folder_is_not_looked_through_before_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.bundle.manifest.others_in", None)  # `-o /` would walk all disks
+    assert old_bundle(tmp_path, "tiny").manifest == {}
+    assert old_bundle(BUNDLE, "tiny").manifest["model"]["name"] == "tiny"
 
 
 def _asks_letters(node: ast.AST) -> bool:

@@ -400,6 +400,13 @@ def test_a_signature_of_the_first_format_is_read_and_says_no_version(tar: Path, 
         toolkit.load(tar, key=keys[1], min_version=1)
 
 
+@pytest.mark.parametrize("private", ["/", ".", ""])
+def test_a_key_without_a_name_is_one_error(tar: Path, private: str) -> None:
+    for attempt in (lambda: new_key(Path(private)), lambda: sign(read(tar), SHA256, Path(private))):
+        with pytest.raises(ToolkitError, match="no name of a file"):
+            attempt()
+
+
 def test_an_older_bundle_is_refused_and_no_line_of_its_signature_can_be_changed(
     tar: Path, keys: tuple[Path, Path]
 ) -> None:
@@ -468,6 +475,9 @@ def test_what_a_workspace_asks_for_holds_wherever_a_bundle_is_read(
         toolkit.load(tar)
     sign(read(tar), SHA256, keys[0], 2)
     toolkit.load(tar).close()
+    for compare in (lambda: toolkit.verify(tar, SOURCE), lambda: toolkit.bench(tar, against=SOURCE)):
+        with pytest.raises(BundleError, match="format-1 is not signed"):
+            compare()
     with pytest.raises(BundleError, match="is not the signature"):  # a key of one's own comes on top of it
         toolkit.load(tar, key=new_key(tmp_path / "mine.pem"))
 

@@ -171,6 +171,9 @@ def _least_squares_by_the_book(histogram: Histogram, levels: int) -> float:
 @given(SOME, st.sampled_from([3, LEVELS]))
 @example([1.0] * 3, 3)
 @example([1.0, 1.5, 2.0, 900.0], 3)
+@example([1.01, 1.37, 1.08, 1.65, 1.27], 3)
+@example([*np.abs(DRAWS["normal"][:60])] * 50 + [20.0], 3)  # the best clip lies between the ends of the search
+@example([300.0] + [1.17, 0.39] * 300_000, 3)  # and here it is the last
 def test_the_mse_clip_found_at_once_is_the_one_found_clip_by_clip(values: list[float], levels: int) -> None:
     histogram = _of(np.array([0.0, *values], np.float32))
     expected = _least_squares_by_the_book(histogram, levels)
@@ -204,7 +207,7 @@ def _divergence_by_the_book(counts: NDArray[np.float64], end: int, levels: int) 
     return float(sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a > 0))
 
 
-@given(st.lists(st.sampled_from([0, 0, 1, 2, 7, 300]), min_size=40, max_size=40), st.sampled_from([4, 8]))
+@given(st.lists(st.sampled_from([0, 0, 0.25, 2, 7, 300]), min_size=40, max_size=40), st.sampled_from([4, 8]))
 def test_divergences_computed_at_once_are_those_computed_bin_by_bin(bins: list[int], levels: int) -> None:
     counts, ends = np.array([1, *bins], np.float64), np.array([8, 9, 20, 33, 40, 41])
     expected = [_divergence_by_the_book(counts, int(end), levels) for end in ends]
@@ -218,7 +221,9 @@ def test_a_clip_in_front_of_everything_diverges_without_end() -> None:
 
 
 def test_the_entropy_clip_is_the_least_divergent_of_every_sixteenth_bin() -> None:
-    histogram = _of(DRAWS["laplace"][:3000].astype(np.float32))
+    values = DRAWS["laplace"][:3000].astype(np.float32)
+    second = float(np.abs(values).max()) * 1.5 / LINEAR_BINS  # its count stands for the zeros
+    histogram = _of(np.append(values, [second] * 1000))
     counts = linear_counts(histogram)
     counts[0] = counts[1]
     ends = [*range(LEVELS + 1, LINEAR_BINS, 16), LINEAR_BINS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,22 @@ import pytest
 from onnx import numpy_helper
 
 from toolkit.calibration.histogram import Histogram
-from toolkit.calibration.methods import CANDIDATES, require_method
+from toolkit.calibration.methods import CANDIDATES, LEVELS, UNSIGNED_LEVELS, amax_from_histogram, require_method
 from toolkit.calibration.ranges import (
     BATCH,
     COUNTED,
     FEWEST,
     observation_from_images,
     ranges_from_images,
+    ranges_on_cpu,
     record_from_observation,
+    require_complete,
+    require_enough,
     step_of_counting,
 )
 from toolkit.calibration.record import NAMES, Record
 from toolkit.contracts import Float32, LabeledImages, Preprocessing, UInt8
-from toolkit.errors import CalibrationError, DataError
+from toolkit.errors import CalibrationError, DataError, ToolkitError
 from toolkit.graph.qdq_placement import float_activations, placement_in_graph
 from toolkit.runtime.ort.runner import OrtRunner
 
@@ -74,6 +78,7 @@ def test_shuffled_images_give_the_same_record_bit_for_bit(
 def test_minmax_is_the_exact_largest_value_of_every_image_alone(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
+    tiny_graph = _spoiled(_spoiled(tiny_graph, "fc.weight", -1e-3), "fc.bias", 0)  # logits just below 0
     record = ranges_from_images(tiny_graph, images, tiny_preprocessing, method="minmax")
     names, placed = float_activations(tiny_graph), set(placement_in_graph(tiny_graph).consumers)
     del tiny_graph.graph.output[:]
@@ -83,8 +88,11 @@ def test_minmax_is_the_exact_largest_value_of_every_image_alone(
     for name in names:
         exact = max(float(np.abs(tensors[name]).max()) for tensors in alone)
         assert record.largest[name] == pytest.approx(exact, rel=1e-5)
+    assert min(record.largest.values()) < 0.5
     assert record.amax == {name: record.largest[name] for name in record.amax}
     assert set(record.amax) == placed
+    assert set(record.belongs_to) == set(NAMES)
+    assert [len(name) for name in record.images] == [16] * len(images)
 
 
 @pytest.mark.parametrize("size", [1, 64, COUNTED, COUNTED + 1, 16 * 32 * 32, 64 * 32 * 32, 10**7])
@@ -107,10 +115,12 @@ def test_the_images_that_fill_up_the_last_batch_do_not_count(
     add = Histogram.add
 
     def counted(self: Histogram, values: Float32, step: int) -> None:
+        assert step == step_of_counting(values[0].size)
         seen.append(len(values))
         add(self, values, step)
 
     monkeypatch.setattr(Histogram, "add", counted)
+    monkeypatch.setattr("toolkit.calibration.ranges.COUNTED", 100)
     progress: list[tuple[int, int]] = []
     ranges_from_images(tiny_graph, images, tiny_preprocessing, on_progress=lambda *step: progress.append(step))
     tensors = len(placement_in_graph(tiny_graph).consumers) + 3  # two sums' other parts and the last ReLU
@@ -190,6 +200,7 @@ def test_too_few_images_are_refused(
     with pytest.raises(CalibrationError, match="too few images") as caught:
         ranges_from_images(tiny_graph, images[: FEWEST - 1], tiny_preprocessing)
     assert caught.value.found == str(FEWEST - 1)
+    require_enough(FEWEST)
 
 
 def test_images_of_another_shape_are_refused(
@@ -220,7 +231,7 @@ def test_methods_have_names_for_records() -> None:
 def test_weights_that_are_not_numbers_are_refused(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing, weight: str, rows: Any, value: float
 ) -> None:
-    with pytest.raises(CalibrationError, match="holds NaN or infinity"):
+    with pytest.raises(CalibrationError, match=r"activation '(stem|stages)\S*' holds NaN or infinity"):
         ranges_from_images(_spoiled(tiny_graph, weight, value, rows), images, tiny_preprocessing)
 
 
@@ -237,9 +248,73 @@ def test_a_percentile_at_which_an_activation_is_zero_is_refused_not_written(
     tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
 ) -> None:
     sparse = _spoiled(_spoiled(tiny_graph, "stem.0.weight", 0, slice(1, None)), "stem.0.bias", 0)
-    with pytest.raises(CalibrationError, match=r"stem\.2/Relu_output'.* zero") as caught:
+    sparse = _spoiled(sparse, "stem.0.weight", 1e-3, 0)
+    with pytest.raises(CalibrationError, match=r"stem\.2/Relu_output' has a percentile 51 of zero") as caught:
         ranges_from_images(sparse, images, tiny_preprocessing, percentile=51)
     assert "minmax" in str(caught.value.fix)
+    assert str(caught.value.found).endswith("on 37 images")
+
+
+def test_a_graph_that_cannot_run_is_named_as_what_it_is(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    tiny_graph.graph.node[-1].domain = "elsewhere"
+    tiny_graph.opset_import.add(domain="elsewhere", version=1)
+    with pytest.raises(ToolkitError, match=r" the graph with its activations exposed\b"):
+        observation_from_images(tiny_graph, images, tiny_preprocessing)
+
+
+def test_ranges_on_the_cpu_have_the_levels_of_their_tensors_and_leave_zeros_out(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    seen = observation_from_images(tiny_graph, images, tiny_preprocessing)
+    record = record_from_observation(seen, "mse", {"forced": True})
+    assert record.notes == {"forced": True}
+    assert record_from_observation(seen, "mse").notes == {}
+    counted = seen.histograms | seen.between
+    for name, amax in record.cpu.items():
+        levels = UNSIGNED_LEVELS if name in seen.unsigned else LEVELS
+        assert amax == amax_from_histogram(counted[name], "mse", levels)
+    assert set(record.cpu) == {*seen.between, *seen.unsigned}
+    small = Histogram()
+    small.add(np.full(3, 0.25, np.float32))
+    zeros, between = Histogram(), list(seen.between)
+    zeros.add(np.zeros(3, np.float32))
+    changed = replace(seen, between=seen.between | {between[0]: zeros, between[1]: small})
+    assert set(record.cpu) - set(ranges_on_cpu(changed, "minmax")) == {between[0]}
+
+
+@pytest.mark.parametrize("kind", ["amax", "largest"])
+def test_a_record_without_one_tensor_is_not_complete(tiny_graph: onnx.ModelProto, record: Record, kind: str) -> None:
+    require_complete(record, tiny_graph)
+    last = list(getattr(record, kind))[-1]
+    changes: dict[str, Any] = {kind: {name: 1.0 for name in getattr(record, kind) if name != last}}
+    lacking = replace(record, **changes)
+    with pytest.raises(CalibrationError, match="not complete") as caught:
+        require_complete(lacking, tiny_graph)
+    assert caught.value.found == f"no range of '{last}'"
+    with pytest.raises(CalibrationError, match="not complete") as caught:
+        require_complete(replace(lacking, amax={}, largest={}), tiny_graph)
+    assert str(caught.value.found).endswith(f" and {len({*record.amax, *record.largest}) - 1} others")
+
+
+def test_a_record_without_what_the_cpu_file_alone_quantizes_is_not_complete(
+    tiny_graph: onnx.ModelProto, images: UInt8, tiny_preprocessing: Preprocessing
+) -> None:
+    once, nodes = "stages.0.0.relu1/Relu_output", tiny_graph.graph.node
+    (reader,) = (node for node in nodes if once in node.input)
+    reader.input[0] = "twice"
+    nodes.insert(list(nodes).index(reader), onnx.helper.make_node("Relu", [once], ["twice"], "again"))
+    record = ranges_from_images(tiny_graph, images, tiny_preprocessing)
+    require_complete(record, tiny_graph)
+    kept: dict[str, Any] = {
+        kind: {name: value for name, value in getattr(record, kind).items() if name != once}
+        for kind in ("amax", "largest", "cpu")
+    }
+    with pytest.raises(CalibrationError, match="not complete") as caught:
+        require_complete(replace(record, **kept), tiny_graph)
+    assert caught.value.found == f"no range of '{once}'"
+    require_complete(replace(record, **kept | {"cpu": record.cpu}), tiny_graph)
 
 
 @pytest.mark.parametrize("cut", [8, 21])

@@ -89,6 +89,8 @@ def test_show_says_what_is_inside(toolkit: Toolkit, tar: Path, tmp_path: Path) -
         ("check bundles/tiny --key set.npz", "is not signed"),
         ("show models", "not a bundle"),
         ("sign bundles/tiny --private-key k.pem", "folder"),
+        ("unpack /", "no suffix"),
+        ("pack bundles/..", "is not a bundle"),
     ],
 )
 def test_what_is_wrong_is_one_error(toolkit: Toolkit, tiny_workspace: Path, words: str, said: str) -> None:

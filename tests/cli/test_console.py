@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.cli.conftest import Toolkit
 from tests.cli.test_bad_input import refused
+from toolkit import cli
 from toolkit.cli.console import _line, bold, console, note, say, shown, table
 from toolkit.errors import ToolkitError
 
@@ -29,6 +31,9 @@ def test_a_text_is_shown_as_it_stands_without_what_steers_a_terminal(text: str) 
         table(text, (text, "b<"), [(text, bold(text))])
     assert STEERS.search(seen.get()) is None
     assert _line(text, bold(text)).plain == 2 * shown(text)
+    document = cli._line({text: [text]})
+    assert STEERS.search(document) is None
+    assert json.loads(document) == {text: [text]}
 
 
 @pytest.mark.slow

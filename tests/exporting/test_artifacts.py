@@ -241,7 +241,7 @@ def test_a_calib_cache_has_tensorrts_form_and_names(tiny_graph: onnx.ModelProto,
 
 
 @pytest.mark.parametrize(
-    ("version", "number"), [((8, 2, 5), 8205), ((8, 6, 1), 8601), ((10, 3, 0), 100300), ((10, 9, 0), 100900)]
+    ("version", "number"), [((8, 2, 5), 8205), ((8, 6, 1), 8601), ((10, 3, 0), 100300), ((10, 14, 1), 101401)]
 )
 def test_a_header_has_the_number_that_tensorrt_gives_itself(version: tuple[int, int, int], number: int) -> None:
     assert header(version) == f"TRT-{number}-EntropyCalibration2"

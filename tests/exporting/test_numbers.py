@@ -72,7 +72,10 @@ REFUSED: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "constant logits": (lambda w: {"w": 0 * w["w"]}, "one class"),
     "one class only": (lambda w: {"b": w["b"] + 50 * np.eye(CLASSES)[2]}, "one class, '2'"),
     "dead ReLUs": (lambda w: {"kb": w["kb"] - 1e4}, "one class"),
-    "weights of 1e30": (lambda w: {"k": 1e30 * w["k"], "kb": 1e30 * w["kb"], "w": 1e-30 * w["w"]}, "overflows FP16"),
+    "weights of 1e30": (
+        lambda w: {"k": 1e30 * w["k"], "kb": 1e30 * w["kb"], "w": 1e-30 * w["w"]},
+        "weight 'k' overflows FP16",
+    ),
     "weights that overflow": (lambda w: {"k": 1e38 * w["k"], "w": 1e4 * w["w"]}, "NaN or infinity"),
     "denormal logits": (lambda w: {"w": 1e-40 * w["w"], "b": 1e-40 * w["b"]}, "the logits reach"),
     "small logits": (lambda w: {"w": 1e-9 * w["w"], "b": 1e-9 * w["b"]}, "FP16 has no digits"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,6 +45,42 @@ def test_errors_cancel_and_none_is_a_whole_step(weights: Float32) -> None:
     assert (np.abs(errors) < 1).all()
     assert (np.abs(errors.sum(axis=2)) <= 1 + 1e-9).all()  # half a step, and one turn for the channel's sake
     assert (np.abs(errors.sum(axis=(1, 2))) <= 0.5 + 1e-9).all()
+
+
+def _turned_by_the_book(errors: list[float], levels: list[float], total: float) -> list[int]:
+    """Of the places that make a sum smaller and stay within int8, those that weigh most, the first of equals first."""
+    sign = float(np.sign(total))
+    may = [n for n, error in enumerate(errors) if error * sign > 0 and -128 <= levels[n] - sign <= 127]
+    return sorted(may, key=lambda n: -errors[n] * sign)[: round(abs(total))]
+
+
+def _rounded_by_the_book(kernels: list[list[float]]) -> list[list[float]]:
+    """An output channel's kernels, weight by weight, as the docstring describes it."""
+    levels = [[float(min(max(round(w), -128), 127)) for w in kernel] for kernel in kernels]
+    errors = [[n - w for n, w in zip(*rows, strict=True)] for rows in zip(levels, kernels, strict=True)]
+    for kernel, row in zip(errors, levels, strict=True):
+        total = sum(kernel)
+        for n in _turned_by_the_book(kernel, row, total):
+            row[n], kernel[n] = row[n] - np.sign(total), kernel[n] - np.sign(total)
+    sums = [sum(kernel) for kernel in errors]
+    sign = np.sign(sum(sums))
+    first = [max(range(len(kernel)), key=lambda n, kernel=kernel: kernel[n] * sign) for kernel in errors]  # type: ignore[misc]
+    for n in _turned_by_the_book(sums, [row[at] for row, at in zip(levels, first, strict=True)], sum(sums)):
+        levels[n][first[n]] -= sign
+    return levels
+
+
+EIGHTHS = npst.arrays(np.int64, (2, 5, 4), elements=st.one_of(st.integers(-24, 24), st.integers(-1032, 1032)))
+
+
+@given(EIGHTHS, st.sampled_from([0.5, 1.0]))
+def test_rounding_is_that_of_the_paper_weight_by_weight(eighths: Any, scale: float) -> None:
+    steps = eighths / 8
+    steps[0, 0] = (126.625, 127.25, 300, -300)  # what a scale clips
+    steps[0, 1] = (126.375, 126.375, 126.375, 0)  # and what may still become the largest
+    steps[1, 0] = (-127.625, -127.5, -126.5, 0.5)
+    found = rounded_weights((steps * scale).reshape(2, 5, 2, 2).astype(np.float32), np.full(2, scale, np.float32))
+    assert found.reshape(2, 5, 4).tolist() == [_rounded_by_the_book(rows) for rows in steps.tolist()]
 
 
 @given(WEIGHTS)

@@ -47,6 +47,10 @@ def test_every_folder_of_it_is_this_users_alone(place: Path) -> None:
     place.chmod(0o755)  # as an older version or a shell left it
     assert private_folder() == place
     assert mode(place) == 0o700
+    place.chmod(0o755)
+    (place / "letters").mkdir()  # TOOLKIT_CACHE may name a folder in which others read
+    assert private_folder("timing") == place / "timing"
+    assert (mode(place), mode(place / "timing")) == (0o755, 0o700)
 
 
 @pytest.mark.parametrize("others", [0o777, 0o770, 0o1777, 0o720])
@@ -127,11 +131,15 @@ def test_what_is_in_it_is_counted_and_goes_when_it_is_cleared(place: Path, tmp_p
         (private_folder() / name).mkdir()
         (private_folder() / name / "model.onnx").write_bytes(bytes(500))
     (tmp_path / "precious").write_text("not ours")
-    (place / "link").symlink_to(tmp_path)
+    (place / "ort-trt").symlink_to(tmp_path)
+    (place / "letters").mkdir()
+    (place / "letters/timing").write_text("not ours either")
+    (place / f".{'2' * 64}.abcdefgh.part").mkdir()
     found = inventory()
-    assert found.kept == {"link": found.kept["link"], "timing": 1000, "unpacked tars": 1000}
+    assert found.kept.keys() == {"ort-trt", "timing", "unpacked tars", f".{'2' * 64}.abcdefgh.part"}
+    assert (found.kept["timing"], found.kept["unpacked tars"]) == (1000, 1000)
     assert cleared().bytes == found.bytes
-    assert place.is_dir()
-    assert list(place.iterdir()) == []
+    assert [path.name for path in place.iterdir()] == ["letters"]
+    assert (place / "letters/timing").read_text() == "not ours either"
     assert (tmp_path / "precious").read_text() == "not ours"
     assert cache_folder() == place

@@ -23,6 +23,7 @@ from toolkit.storage.files import (
     sha256_of_file,
     write_bytes,
     write_json,
+    write_together,
 )
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
@@ -36,6 +37,20 @@ def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) 
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o644
     assert sha256_of_file(path) == "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
+
+
+def test_no_pipe_and_no_device_is_replaced_by_a_file_and_a_link_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # no device is tried: where this fails, root would take it away from the whole system
+    (tmp_path / "to pipe").symlink_to("pipe")
+    for name in ("pipe", "to pipe"):
+        with pytest.raises(ToolkitError, match="is no regular file"):
+            write_together({tmp_path / "beside": b"x", tmp_path / name: b"x"})
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "to pipe"]
+    (tmp_path / "link").symlink_to("file")
+    write_bytes(tmp_path / "link", b"x")
+    assert (tmp_path / "link").readlink() == Path("file")
+    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

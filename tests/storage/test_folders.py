@@ -51,6 +51,27 @@ def test_a_folder_of_ours_is_replaced_with_everything_in_it(tmp_path: Path) -> N
     assert _content(target) == {OWNER: "new"}
 
 
+def test_all_of_a_folder_is_on_the_disk_before_its_name_is_and_the_name_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, str]] = []
+    names: dict[int, str] = {}
+    sync, target = os.fsync, _old(tmp_path / "target")
+
+    def noted(handle: int) -> None:
+        synced.append(((target / OWNER).read_text(), names[os.fstat(handle).st_ino]))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with folder_replaced(target, OWNER) as fresh:
+        (fresh / "deep").mkdir()
+        (fresh / "deep/file").write_text("x")
+        (fresh / OWNER).write_text("new")
+        names |= {path.stat().st_ino: path.name for path in (tmp_path, fresh, *fresh.rglob("*"))}
+    assert {("old", name) for name in ("deep", "file", OWNER, fresh.name)} <= set(synced)
+    assert synced[-1] == ("new", tmp_path.name)
+
+
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failing_block_leaves_the_old_folder_and_no_litter(tmp_path: Path, fault: type[BaseException]) -> None:
     target = _old(tmp_path / "target")

@@ -97,6 +97,7 @@ def bench(
     opened, load, sizes = opened_bundle(bundle), Load(callers, rate_hz), tuple(batches)
     _require_sane(load, sizes, seconds, iterations, warmup_s, ort_threads, graph, streams, max_regression)
     before = _checked_baseline(baseline, against, opened, load, ort_threads)
+    rival = None if against is None else opened_bundle(against, wanted=opened.wanted.of_any_version())
     wait_for_gpu_by(wait)
     state = MachineState()
     lineup = Lineup(state.device_mib, ort_threads)
@@ -108,10 +109,8 @@ def bench(
         lineup.open(opened, names, chosen, run_builder, by_name, graph)
         if before:
             require_same_runners(before, list(map(str, lineup.runners)), sizes)
-        if against is not None:
-            lineup.open_rivals(
-                opened_bundle(against, wanted=opened.wanted.of_any_version()), opened, names, by_name, graph
-            )
+        if rival is not None:
+            lineup.open_rivals(rival, opened, names, by_name, graph)
         lineup.allow_streams(streams or callers)
         descriptions = {str(name): runner.description for name, runner in lineup.runners.items()}
         compared = comparable or before is not None or against is not None

@@ -145,7 +145,7 @@ def old_bundle(folder: Path, model: str) -> OldBundle:
         manifest = read_json(folder / MANIFEST, BundleError, MANIFEST_BYTES) if (folder / MANIFEST).is_file() else {}
         there = str(manifest["model"]["name"]) if manifest else model
         old = OldBundle(folder, manifest)
-        others = others_in(folder, old.own)
+        others = others_in(folder, old.own) if there != model else []
     except (BundleError, KeyError, TypeError, AttributeError):  # damaged: whoever exports again mends it
         return OldBundle(folder, {})
     if there != model:

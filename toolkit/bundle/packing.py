@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from toolkit.bundle.onnx_bytes import require_self_contained
 from toolkit.bundle.reading import Bundle
@@ -23,7 +23,7 @@ from toolkit.bundle.requirements import NOTHING, Requirement
 from toolkit.bundle.sealing import manifest_of
 from toolkit.bundle.signing import Signed
 from toolkit.errors import BundleError
-from toolkit.storage.files import Content, content_of, open_regular, os_errors, require_size
+from toolkit.storage.files import Content, content_of, require_size
 from toolkit.storage.limits import MANIFEST_BYTES, TAR_BYTES
 from toolkit.workspace import MANIFEST
 
@@ -92,9 +92,11 @@ def tar_content(path: Path, wanted: Requirement = NOTHING) -> tuple[Content, Sig
     if wanted.keys:
         content = content_of(path, TAR_BYTES, BundleError)
         return content, wanted.require_tar(content)
-    with os_errors(path, "read"), open_regular(path, BundleError) as stream:  # what is none is not read as a whole
+
+    def look(stream: IO[bytes]) -> None:  # what is no tar is not read as a whole
         _first_member(Content(path, stream.read(BLOCK)), header_only=True)
-    return content_of(path, TAR_BYTES, BundleError), None
+
+    return content_of(path, TAR_BYTES, BundleError, look=look), None
 
 
 def files_of_tar(packed: Packed) -> Iterator[tuple[str, memoryview]]:

@@ -69,12 +69,11 @@ class Bundle:
             BundleError: the bundle has none.
         """
         if precision not in self.precisions:
-            wanted = [VARIANTS[precision].export_options] if precision in VARIANTS else []
-            arguments = ", ".join([repr(self.model), *filter(None, wanted)])
+            options = VARIANTS[precision].export_options if precision in VARIANTS else ""
             raise BundleError(
                 f"{self.folder} holds no {precision} model",
                 found=", ".join(self.precisions),
-                fix=f"`toolkit.export({arguments})`",
+                fix=f"`toolkit.export({self.model!r}{options and f', {options}'})`",
             )
         return self.folder / VARIANTS[precision].file
 

@@ -64,7 +64,7 @@ def new_key(private: Path) -> Path:
     with needs("make signing keys"):
         from cryptography.hazmat.primitives import serialization as kinds
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    public = private.with_suffix(".pub")
+    public = _public_of(private)
     if public == private:
         raise ToolkitError(f"{private} is what the public half would be called", fix="`key='NAME.pem'`")
     alone = private.exists() and not public.exists()
@@ -76,6 +76,12 @@ def new_key(private: Path) -> Path:
     half = key.public_key().public_bytes(kinds.Encoding.PEM, kinds.PublicFormat.SubjectPublicKeyInfo)
     write_new({public: (half, 0o644)} if alone else {private: (pem, 0o600), public: (half, 0o644)})
     return public
+
+
+def _public_of(private: Path) -> Path:
+    if not private.name:
+        raise ToolkitError(f"{private} is no name of a file", fix="`private_key='NAME.pem'`")
+    return private.with_suffix(".pub")
 
 
 def sign(tar: Content, manifest_sha256: str, private: Path, version: int = 0) -> tuple[Path, Signed]:
@@ -93,7 +99,7 @@ def sign(tar: Content, manifest_sha256: str, private: Path, version: int = 0) ->
         raise ToolkitError(
             "a bundle's version is a number that counts up", found=version, allowed=f"0 to {MOST_VERSION}"
         )
-    for half in (private, private.with_suffix(".pub")):
+    for half in (private, _public_of(private)):
         sweep(half)  # of a process that died while it made the pair: a copy of the key would lie there for ever
     key, path = _private_key(private), signature_path(tar.path)
     signed = Signed(_id_of(key.public_key()), version, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))

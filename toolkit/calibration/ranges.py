@@ -23,7 +23,6 @@ from toolkit.contracts import Float32, Preprocessing, UInt8, order_by_content, r
 from toolkit.errors import CalibrationError
 from toolkit.graph.cpu_placement import cpu_placement
 from toolkit.graph.qdq_placement import float_activations, layers_in_graph, placement_in_graph
-from toolkit.lazy import needs
 from toolkit.runtime.ort.runner import OrtRunner
 
 if TYPE_CHECKING:
@@ -125,6 +124,7 @@ def require_complete(record: Record, model: onnx.ModelProto) -> None:
     lacking = [name for name in placement_in_graph(model).consumers if name not in record.amax]
     lacking += [name for name in _on_cpu(model) if name not in {**record.largest, **record.amax, **record.cpu}]
     lacking += [name for name in float_activations(model) if name not in record.largest]
+    lacking = list(dict.fromkeys(lacking))
     if lacking:
         raise CalibrationError(
             "the calibration record is not complete",
@@ -192,7 +192,6 @@ def ranges_from_images(
     name = require_method(method, percentile)
     if name == AUTO:
         raise ValueError("auto is toolkit.quantization.choose_method.ranges_by_parity")
-    require_images(images_nhwc, preprocessing, "calibration")
     require_enough(len(images_nhwc))
     return record_from_observation(observation_from_images(model, images_nhwc, preprocessing, on_progress), name)
 
@@ -232,7 +231,7 @@ def _observe(
         for tensors, count, done in _one_ahead(runner, _canonical_batches(images_nhwc)):
             for name, values in tensors.items():
                 if name in histograms:
-                    histograms[name].add(values[:count], step_of_counting(values[0].size))
+                    histograms[name].add(values[:count], step_of_counting(math.prod(values.shape[1:])))
                     largest[name] = histograms[name].largest
                 else:
                     # numpy's maximum, because Python's drops NaN. The images that fill up a batch change no maximum,
@@ -256,7 +255,7 @@ def _one_ahead(
     runner: OrtRunner, batches: Iterator[tuple[UInt8, int, int]]
 ) -> Iterator[tuple[dict[str, Float32], int, int]]:
     """Each batch's tensors while the engine, which needs no interpreter lock, computes those of the next."""
-    with ThreadPoolExecutor(1, thread_name_prefix="calibration") as pool:
+    with ThreadPoolExecutor(1) as pool:
         waiting = None
         for batch, count, done in batches:
             following = pool.submit(runner.tensors, batch), count, done
@@ -277,8 +276,8 @@ def _canonical_batches(images_nhwc: UInt8) -> Iterator[tuple[UInt8, int, int]]:
 
 def _exposed(model: onnx.ModelProto, tensors: list[str]) -> bytes:
     """The graph with `tensors` as its outputs."""
-    with needs("measure ranges"):
-        import onnx
+    import onnx
+
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]

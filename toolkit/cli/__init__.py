@@ -32,7 +32,7 @@ from toolkit.cli import (
     verify,
 )
 from toolkit.cli import list as listing
-from toolkit.cli.console import shown
+from toolkit.cli.console import CONTROL, shown
 from toolkit.cli.stopping import STOPS, close_ears, ended_where_deaf, listen, stopped_by
 from toolkit.cli.values import WrongValue
 from toolkit.cli.words import typed_document
@@ -125,8 +125,9 @@ def _printed(document: dict[str, Any] | None) -> int:
 
 
 def _line(document: dict[str, Any]) -> str:
-    """One line of JSON, with escapes where stdout's encoding, or a path that is no UTF-8, leaves no choice."""
+    """One line of JSON, with escapes for what steers a terminal, and where stdout's encoding leaves no choice."""
     line = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    line = CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -79,7 +79,7 @@ def unpack(
     from toolkit.cli.console import bold, say
     from toolkit.errors import ToolkitError
 
-    target = output or tar.with_suffix("")
+    target = output or (tar.with_suffix("") if tar.name else tar)
     if target == tar:
         raise ToolkitError(f"{tar} has no suffix, so the folder has no name", fix="-o FOLDER")
     wanted = requirement(key, min_version)
@@ -176,7 +176,8 @@ def _default_tar(bundle: Path, stripped: bool, suffix: str) -> Path:
 
     if stripped or bundle.is_file():
         raise ToolkitError("a part of a bundle needs a name of its own", fix="-o TAR")
-    return bundle.with_name(f"{bundle.resolve().name}{suffix}")
+    beside = bundle if bundle.name not in ("", "..") else bundle.resolve()
+    return beside.with_name(f"{bundle.resolve().name}{suffix}")
 
 
 def _manifest(bundle: Path | None, wanted: Requirement) -> tuple[dict[str, Any], Path, Signed | None]:

@@ -32,25 +32,25 @@ def rounded_weights(weights: Float32, scales: Float32) -> NDArray[np.int8]:
     exact = kernels / scales.astype(np.float64).reshape(-1, 1, 1)
     levels = np.rint(exact).clip(LOWEST, HIGHEST)
     errors = levels - exact
-    clipped = np.abs(errors) > 0.5
-    turned = _turned(errors, errors.sum(axis=2, keepdims=True), levels, clipped)
+    turned = _turned(errors, errors.sum(axis=2, keepdims=True), levels)
     levels, errors = levels - turned, errors - turned
     # Of each kernel only the weight that its channel's sum would turn first is a candidate.
     sums = errors.sum(axis=2)
     total = sums.sum(axis=1, keepdims=True)
     candidate = (errors * np.sign(total)[..., None]).argmax(axis=2)[..., None]
-    of = [np.take_along_axis(values, candidate, axis=2)[..., 0] for values in (levels, clipped, errors)]
-    turned = _turned(sums, total, of[0], of[1] | (of[2] * np.sign(total) <= 0))
-    np.put_along_axis(levels, candidate, (of[0] - turned)[..., None], axis=2)
+    level = np.take_along_axis(levels, candidate, axis=2)[..., 0]
+    np.put_along_axis(levels, candidate, (level - _turned(sums, total, level))[..., None], axis=2)
     result: NDArray[np.int8] = levels.reshape(weights.shape).astype(np.int8)
     return result
 
 
-def _turned(errors: Any, sums: Any, levels: Any, fixed: Any) -> Any:
-    """-1, 0 or 1: what to take from `levels` so that the rows of `errors`, whose `sums` (..., 1) are given, cancel."""
+def _turned(errors: Any, sums: Any, levels: Any) -> Any:
+    """-1, 0 or 1: what to take from `levels` so that the rows of `errors`, whose `sums` (..., 1) are given, cancel.
+
+    What a scale clips would leave int8, and stays.
+    """
     sign = np.sign(sums)
-    gain = errors * sign
     after = levels - sign
-    gain = np.where(fixed | (gain <= 0) | (after < LOWEST) | (after > HIGHEST), 0.0, gain)
-    rank = np.argsort(np.argsort(-gain, axis=-1, kind="stable"), axis=-1, kind="stable")
+    gain = np.where((after < LOWEST) | (after > HIGHEST), 0.0, errors * sign)
+    rank = np.argsort(np.argsort(-gain, kind="stable"))
     return np.where((rank < np.rint(np.abs(sums))) & (gain > 0), sign, 0.0)

@@ -47,7 +47,7 @@ def activation_scale(amax: float) -> np.float32:
     scale = np.float32(max(np.float32(amax) / np.float32(LEVELS), np.float32(SMALLEST_SCALE)))
     if not SMALLEST_NORMAL_HALF <= scale <= LARGEST_HALF:
         return scale
-    return np.float32(rounded_up_to_half(np.asarray(scale, np.float32)))
+    return np.float32(rounded_up_to_half(np.asarray(scale)))
 
 
 def weight_scales(weights: Float32) -> Float32:

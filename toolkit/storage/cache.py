@@ -24,6 +24,8 @@ from toolkit.storage.hints import Count
 
 PRIVATE, WRITE_FOR_OTHERS = 0o700, 0o022
 UNPACKED, TAR = "unpacked tars", re.compile("[0-9a-f]{64}")
+# All that the toolkit keeps, half-made or not. TOOLKIT_CACHE may name a home, or /.
+OURS = re.compile(r"\.?([0-9a-f]{64}|timing|ort-trt|fashion-mnist|cifar-10-batches-(bin|py))(\..*)?")
 
 
 def cache_folder() -> Path:
@@ -82,7 +84,8 @@ def _made_private(folder: Path) -> Path | None:
         found = folder.stat()
         if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & WRITE_FOR_OTHERS):
             return None
-        if found.st_mode & 0o777 != PRIVATE:
+        nothing_else = folder != cache_folder() or len(_kept()) == len(os.listdir(folder))
+        if found.st_mode & 0o777 != PRIVATE and nothing_else:
             folder.chmod(PRIVATE)
     except OSError:
         return None
@@ -109,33 +112,38 @@ class Cache(Document):
 
 
 def inventory() -> Cache:
-    """What is in the cache.
+    """What the toolkit keeps in the cache; what else lies there is neither counted nor looked at.
 
     Raises:
         ToolkitError: it cannot be read.
     """
     found: dict[str, int] = {}
     with os_errors(cache_folder(), "read"):
-        for entry in sorted(cache_folder().iterdir()) if cache_folder().is_dir() else ():
+        for entry in _kept():
             name = UNPACKED if TAR.fullmatch(entry.name) else entry.name
             found[name] = found.get(name, 0) + _size(entry)
     return Cache(True, cache_folder(), found, sum(found.values()), False)
 
 
 def cleared() -> Cache:
-    """Empties the cache and returns what it held; the folder itself stays.
+    """Empties the cache and returns what it held; the folder itself stays, and what in it is not the toolkit's.
 
     Raises:
         ToolkitError: something in it cannot be removed.
     """
     found = inventory()
-    for entry in list(found.folder.iterdir()) if found.folder.is_dir() else ():
+    for entry in _kept():
         with os_errors(entry, "remove"):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
     return replace(found, cleared=True)
+
+
+def _kept() -> list[Path]:
+    folder = cache_folder()
+    return [path for path in sorted(folder.iterdir()) if OURS.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def _size(entry: Path) -> int:

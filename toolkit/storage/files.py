@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,19 +83,27 @@ class Content:
 
 
 def content_of(
-    path: Path, most: int, error: type[ToolkitError] = ToolkitError, inside: tuple[int, str] | None = None
+    path: Path,
+    most: int,
+    error: type[ToolkitError] = ToolkitError,
+    inside: tuple[int, str] | None = None,
+    look: Callable[[IO[bytes]], object] | None = None,
 ) -> Content:
     """The bytes of a regular file, read in one go.
 
     Args:
         most: bytes; a larger file is refused before anything is allocated.
         inside: see `open_regular`.
+        look: reads a little first, and raises where all of it need not be read.
 
     Raises:
         ToolkitError: as `error` where it is a pipe or a device, too large, or changes while it is read.
     """
     with os_errors(path, "read"), open_regular(path, error, inside) as stream:
         size = require_size(path, os.fstat(stream.fileno()).st_size, most, error)
+        if look is not None:
+            look(stream)
+            stream.seek(0)
         data = stream.read(size + 1)
     if len(data) != size:
         raise error(
@@ -169,16 +177,26 @@ def write_together(contents: dict[Path, bytes]) -> None:
     """Writes several files, each as `write_bytes` does; where one cannot be written, none is.
 
     Raises:
-        ToolkitError: names the file that cannot be written, and why.
+        ToolkitError: names the file that cannot be written, and why; also a pipe or a device, which a rename would
+            replace for the whole system.
     """
-    with _parts({path: (data, 0o644) for path, data in contents.items()}) as parts:
-        for path in parts:
-            with os_errors(path):
-                if path.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    places = {_place(path): (data, 0o644) for path, data in contents.items()}
+    with _parts(places) as parts:
         for path, part in parts.items():
             with os_errors(path):
                 os.replace(part, path)
+
+
+def _place(path: Path) -> Path:
+    """Where a file is written: a link stays one, what it points to is replaced (/dev/stdout is one, say)."""
+    with os_errors(path):
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if place.exists() and not place.is_file():
+            kind = stat.filemode(place.stat().st_mode)
+            raise ToolkitError(f"{path} is no regular file", found=kind, allowed="a file on a disk, or none")
+    return place
 
 
 def write_new(contents: dict[Path, tuple[bytes, int]]) -> None:
