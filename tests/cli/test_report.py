@@ -222,6 +222,31 @@ def test_a_sensitivity_of_another_calibration_is_refused(toolkit: Toolkit, saved
     assert "was measured with another calibration than this bundle's" in answer.document["what"]
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "there"), [("tiny", "", True), ("model", "", True), ("model", "0" * 64, False)]
+)
+def test_a_sensitivity_that_lies_in_the_workspace_is_shown_where_it_is_of_this_calibration(
+    toolkit: Toolkit, saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, there: bool
+) -> None:
+    own = json.loads(Path("bundles/tiny/manifest.json").read_text())["calibration"]["key"]
+    file = tmp_path / "calibration" / f"{name}.sensitivity" / "sensitivity.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(Sensitivities(True, "tiny", "mse", key or own, 8, ()).as_dict()))
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    drawn = (
+        "report",
+        "bundles/tiny",
+        "--verify",
+        saved["verify"],
+        "--bench",
+        saved["bench"],
+        "-o",
+        tmp_path / "r.html",
+    )
+    assert toolkit(*drawn).code == 0
+    assert ("toolkit sensitivity tiny  # what INT8 costs" in (tmp_path / "r.html").read_text()) is there
+
+
 @pytest.mark.slow
 def test_a_budget_of_int8_is_in_the_manifest_and_becomes_a_curve(toolkit: Toolkit, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
