@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ ENTRIES = (
 KINDS = ("tensorrt", "tensorrt-rtx")
 MACHINES = ("aarch64", "x86_64")
 COMPATIBLE = ("version", "hardware")
+BOARDS = re.compile("jetson|orin|xavier|nano|agx|tx2")  # what is typed instead of a JetPack
+JETPACK = "jetpack61 for JetPack 6.1 and 6.2, jetpack60 for 6.0, and so on"
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,11 @@ def target_from_name(name: str) -> Target:
     if path is None:
         known = {p.stem for root in (workspace(), shipped()) for p in (root / "export").glob("*.toml")}
         meant = nearest(name, known)
+        board = f"a Jetson's target is its JetPack's: {JETPACK}" if BOARDS.search(name.lower()) else None
         raise EngineError(
             f"there is no target '{name}'",
             allowed=", ".join(sorted(known)),
-            fix=f"did you mean `target={meant!r}`?" if meant else None,
+            fix=f"did you mean `target={meant!r}`?" if meant else board,
         )
     values = read_toml(path, EngineError)
     unknown = sorted(values.keys() - set(ENTRIES))

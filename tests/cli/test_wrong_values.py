@@ -76,8 +76,13 @@ def test_a_wrong_value_of_any_option_exits_2_before_anything_is_done(
             wrong.append((" ".join(line), "taken"))
     assert wrong == []
     toolkit = in_this_process(capsys)
-    for line, said in ((["bench", "--seconds=-7"], "--seconds"), (["bench", "--backend=x,"], "unknown backend")):
-        answer = toolkit(*line)
+    lines = {
+        "bench --seconds=-7": "--seconds",
+        "bench --backend=x,": "unknown backend",
+        "verify --gate 0.99": "--gate 99",
+    }
+    for line, said in lines.items():
+        answer = toolkit(*line.split())
         assert (answer.code, answer.document["ok"]) == (2, False)
         assert said in answer.text
     assert list(tmp_path.iterdir()) == []

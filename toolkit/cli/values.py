@@ -121,6 +121,12 @@ def _batch(value: str) -> None:
     require_batch(*(options.batch_from_text(value) or (1, 1, 1)))
 
 
+def _gate(value: str) -> None:
+    if 0 < float(value) <= 1:
+        meant = f"{100 * float(value):g}"
+        raise WrongValue("--gate is in percent", found=value, allowed="as in 99 or 99.9", fix=f"--gate {meant}")
+
+
 def _std(value: str) -> None:
     if min(options.numbers_from_text(value, "--std") or (0,)) <= 0:
         raise WrongValue("--std is what pixels are divided by", found=value, allowed="numbers above 0")
@@ -142,6 +148,7 @@ CHECKS: dict[str, Check] = {
     "--blocks": _numbers("--blocks", 1, 256),
     "--compatible": _one_of("compatibility", _compatible),
     "--device": _one_of("device", lambda: ("auto", "cpu", "cuda")),
+    "--gate": _gate,
     "--graph": _one_of("choice of CUDA graphs", lambda: ("on", "off", "both")),
     "--kwargs": options.kwargs_from_text,
     "--labels": options.labels_from_text,
