@@ -155,7 +155,7 @@ def answers(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         def stop(progress: Any) -> None:
             raise Enough
 
-        small = {"arch": "resnet8", "widths": (2, 2), "blocks": (1, 1), "strides": (2, 2), "batch": 2, "images": 4}
+        small: dict[str, Any] = {"arch": "resnet8", "widths": (2, 2), "blocks": (1, 1), "strides": (2, 2), "batch": 2, "images": 4}
         with pytest.raises(Enough):
             train("learned", data, TrainOptions(**small, size=SHAPE, replace=True, **reading), on_progress=stop)
 

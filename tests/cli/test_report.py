@@ -91,11 +91,11 @@ def test_flips_of_a_real_document_have_their_pictures(toolkit: Toolkit, saved: S
 def test_without_documents_it_measures_by_itself(
     toolkit: Toolkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.reporting import gathering
+    from toolkit.benchmarking.bench import bench
 
     # The function itself, for a twentieth of its time at one batch size of one backend.
-    whole = partial(gathering.bench, backends="ort", batches=(1,), seconds=0.05)
-    monkeypatch.setattr(gathering, "bench", whole)
+    whole = partial(bench, backends="ort", batches=(1,), seconds=0.05)
+    monkeypatch.setattr("toolkit.reporting.gathering.bench", whole)
     answer = toolkit("report", "-o", tmp_path / "r.html", "--data", "set.npz", "--sample", "40", "--gate", "50")
     assert answer.code == 0, answer.text
     root = tree_of((tmp_path / "r.html").read_text(encoding="utf-8"))
