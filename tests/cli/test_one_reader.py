@@ -156,8 +156,8 @@ def answers(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             raise Enough
 
         small: dict[str, Any] = {"arch": "resnet8", "widths": (2, 2), "blocks": (1, 1), "strides": (2, 2), "batch": 2}
+        options = TrainOptions(**small, images=4, size=SHAPE, replace=True, **reading)
         with pytest.raises(Enough):
-            options = TrainOptions(**small, images=4, size=SHAPE, replace=True, **reading)
             train("learned", data, options, on_progress=stop)
 
     def ask(data: Path, **reading: Any) -> dict[str, str]:
