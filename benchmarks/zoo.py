@@ -153,9 +153,24 @@ def page(rows: list[Row], models: dict[str, dict[str, File]]) -> str:
     """docs/zoo.md; its command names what was asked for."""
     nets = list(dict.fromkeys(row.net for row in rows))
     some = "" if nets == list(NETS) else f" --nets {','.join(nets)}"
-    words = f"python -m benchmarks.zoo{some}{' --cifar10' if len(models) > 1 else ''} -o docs/zoo.md"
+    asked = f"{some}{' --walk' if _ends(rows) else ''}{' --cifar10' if len(models) > 1 else ''}"
+    words = f"python -m benchmarks.zoo{asked} -o docs/zoo.md"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
-    return "\n".join([HEAD.format(command=words, versions=versions), *_table(rows), "", MODELS, *_models(models), ""])
+    head = HEAD.format(command=words, versions=versions, walk=_walks(rows))
+    return "\n".join([head, *_table(rows), "", MODELS, *_models(models), ""])
+
+
+def _ends(rows: list[Row]) -> dict[str, str]:
+    """How the walk of each net ended that went it."""
+    return {row.net: row.walk for row in rows if row.walk}
+
+
+def _walks(rows: list[Row]) -> str:
+    if not (ends := _ends(rows)):
+        return ""
+    others = "".join(f"; {net}: {end}" for net, end in ends.items() if end != "0")
+    count = list(ends.values()).count("0")
+    return f"- `toolkit calibrate`, `export` and `verify` of the module end with 0: {count} of {len(ends)}{others}.\n"
 
 
 HEAD = """# Classifiers of every family
@@ -177,7 +192,7 @@ files to the limits of `tests/zoo/test_zoo.py` and `tests/zoo/readers.py`.
 - RTX: TensorRT-RTX builds the four files that are TensorRT's.
 - reference, OpenVINO: the farthest that this reader's logits are from ONNX Runtime's on the same file, of fp32, int8
   and int8-cpu / of fp16 and int8-fp16, where every reader rounds where it likes to. 4 and 48 images.
-
+{walk}
 | net | way | export | fp32 | fp16 | int8 | int8-fp16 | int8-cpu | INT8 | RTX | reference | OpenVINO |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 

@@ -56,6 +56,7 @@ def clone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     (folder / "calibration").mkdir()
     (folder / "calibration" / DEFAULT_MODEL).symlink_to(ROOT / "calibration" / DEFAULT_MODEL)
+    (folder / "docs").symlink_to(ROOT / "docs")
     shutil.copytree(demo / "bundles" / DEFAULT_MODEL, folder / "bundles" / DEFAULT_MODEL)
     return folder
 
@@ -87,6 +88,8 @@ def test_every_other_command_does_what_it_says(clone: Path, lines: list[str]) ->
             continue
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert document["ok"] is True
+        if line.startswith("toolkit train"):
+            assert document["accuracy"]["top1_percent"] > 93, "a model that somebody would show"
 
 
 @pytest.mark.slow

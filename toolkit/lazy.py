@@ -21,13 +21,13 @@ EXTRAS = {
     "onnx_ir": "host",
     "onnxruntime": "host",
     "safetensors": "host",
-    "PIL": "host",
     "matplotlib": "host",
     "tensorboard": "tensorboard",
     "cuda": "trt",
     "pycuda": "pycuda",
     "cryptography": "sign",
 }
+ALONE = {"PIL": "pillow"}  # small: who reads one image on a device is not sent for PyTorch
 
 
 # What packages do unasked is off before their first import, unless somebody set it. ONNX Runtime from 1.32 on looks its
@@ -54,7 +54,7 @@ def needs(purpose: str) -> Iterator[None]:
         if package == "toolkit":
             raise
         extra = EXTRAS.get(package)
-        wanted = requirement(extra) if extra else package
+        wanted = requirement(extra) if extra else ALONE.get(package, package)
         raise MissingPackage(
             f"{package} is needed to {purpose}, and cannot be imported here",
             found=error,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from toolkit.errors import BundleError, ToolkitError
+from toolkit.errors import BundleError, ModelError, ToolkitError
 from toolkit.storage.documents import Document
 
 DEFAULT_MODEL = "resnet32x32-fashion"
 ROOMS = ("models", "calibration", "export")
 MANIFEST = "manifest.json"
+WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")  # of a checkpoint, which is taken for a model
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,19 @@ def require_name(name: str) -> str:
     """
     if is_name(name):
         return name
+    usable = usable_name(name)
     raise ToolkitError(
         "a name must be usable as a folder",
         found=repr(name),
         allowed="up to 64 letters, digits, '.', '_' and '-', a letter or digit first",
+        fix=f"did you mean {usable}?" if usable and not {"/", "\\"} & set(name) else None,
     )
+
+
+def usable_name(name: str) -> str:
+    """The nearest name that can be a folder's; empty where none is near."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:64]
 
 
 def is_name(name: str) -> bool:
@@ -117,6 +127,24 @@ def no_bundle(path: Path) -> BundleError:
         allowed=f"a bundle's folder, its .tar, or its name: {here}",
         fix=fix,
     )
+
+
+def no_model(name: str) -> ModelError:
+    """What is said of a model that does not exist, and of what is taken for one: its code, its weights, its bundle."""
+    path, models = Path(name), names_in_room("models")
+    what, fix = f"there is no model '{name}'", "check the path; look at what there is"
+    if path.suffix == ".py":
+        what, fix = f"{name} is a file of Python", f"name what builds the network in it, as in {path.stem}:build"
+    elif path.suffix in WEIGHTS:
+        what = f"{name} holds weights, and no network"
+        fix = f"name what builds the network, as in package.module:build, and `checkpoint={name!r}`"
+    elif (meant := nearest(path.name, models)) is not None:
+        fix = f"did you mean {meant}?"
+    elif name in bundle_names():
+        what = f"'{name}' is a bundle, and this takes a model"
+        fix = f"{Path('bundles', name, 'model.onnx')} where a file is taken; look at what there is"
+    allowed = ", ".join(models) or "(none yet)"
+    return ModelError(what, allowed=f"a model folder, or one of: {allowed}", fix=fix)
 
 
 def newest_bundle() -> Path:

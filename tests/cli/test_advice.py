@@ -23,6 +23,8 @@ ERRORS = [
     "predict tiny large/north/0.png",
     "predict bundles/tiny large",
     "data damaged",
+    "data larg",
+    "predict tinny large/north/0.png",
     "bundle unpack tar",
     "bundle check bundles/tiny --key k.pub",
     "report bundles/tiny --verify nothing.json",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Toolkit
@@ -86,17 +91,63 @@ def test_flips_of_a_real_document_have_their_pictures(toolkit: Toolkit, saved: S
 def test_without_documents_it_measures_by_itself(
     toolkit: Toolkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.benchmarking import bench as benching
+    from toolkit.benchmarking.bench import bench
 
-    # The function itself, for a twentieth of its time at one batch size.
-    whole = benching.bench
-    monkeypatch.setattr(benching, "bench", lambda bundle, **rest: whole(bundle, batches=(1,), seconds=0.05, **rest))
+    # The function itself, for a twentieth of its time at one batch size of one backend.
+    whole = partial(bench, backends="ort", batches=(1,), seconds=0.05)
+    monkeypatch.setattr("toolkit.reporting.gathering.bench", whole)
     answer = toolkit("report", "-o", tmp_path / "r.html", "--data", "set.npz", "--sample", "40", "--gate", "50")
     assert answer.code == 0, answer.text
     root = tree_of((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "40 test images" in text_of(section(root, "verdict"))
     commands = text_of(section(root, "commands"))
     assert "toolkit verify bundles/tiny --data set.npz --sample 40 --gate 50" in commands
+
+
+@pytest.mark.slow
+def test_what_measures_it_again_does_and_draws_the_same_page(
+    toolkit: Toolkit, documents: dict[str, str], tmp_path: Path, tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("models", "calibration", "bundles/tiny"):  # the bundle is written again
+        shutil.copytree(tiny_workspace / name, tmp_path / name)
+    shutil.copy(tiny_workspace / "set.npz", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
+    for name, text in documents.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    drawn = ("--verify", "verify.json", "--bench", "bench.json", "--markdown", "card.md", "--data", "set.npz")
+    assert toolkit("report", "bundles/tiny", *drawn).code == 0
+    lines = _commands(tmp_path / "card.md")
+    assert [line.split()[0] for line in lines] == ["export", "verify", "bench", "report", "build"]
+    for line in lines[:-1]:  # the last is for the device
+        words, _, file = line.partition(" > ")
+        answer = toolkit(*shlex.split(words), *(["--markdown", "card.md"] if words.startswith("report") else []))
+        assert answer.code == 0, (line, answer.text)
+        if file:
+            (tmp_path / file).write_text(json.dumps(answer.document))
+    assert _commands(tmp_path / "card.md") == lines
+    one, two = (json.loads(text) for text in (documents["verify"], (tmp_path / "verify.json").read_text()))
+    assert two["images"]["sha256"] == one["images"]["sha256"]
+    assert json.loads((tmp_path / "bench.json").read_text())["settings"] == json.loads(documents["bench"])["settings"]
+
+
+def _commands(card: Path) -> list[str]:
+    return re.findall(r"^toolkit (.*?)  #", card.read_text(), re.MULTILINE)
+
+
+def test_images_of_another_size_judge_a_report_that_is_told_how_to_fit_them(
+    toolkit: Toolkit, saved: Saved, tmp_path: Path, tiny_workspace: Path
+) -> None:
+    with np.load(tiny_workspace / "set.npz") as arrays:
+        larger = {name: value.repeat(2, 1).repeat(2, 2) if value.ndim == 4 else value for name, value in arrays.items()}
+    np.savez(tmp_path / "large.npz", **larger)
+    words = ("bundles/tiny", "--data", str(tmp_path / "large.npz"))
+    judged = toolkit("verify", *words, "--convert", "--backend", "ort", "--precision", "fp32,int8", "--gate", "0")
+    (tmp_path / "v.json").write_text(json.dumps(judged.document))
+    drawn = (*words, "--verify", tmp_path / "v.json", "--bench", saved["bench"], "-o", tmp_path / "r.html")
+    assert "add --convert" in toolkit("report", *drawn).document["fix"]
+    assert toolkit("report", *drawn, "--convert", "--markdown", tmp_path / "c.md").code == 0
+    assert any(f"{words[2]} --convert" in line for line in _commands(tmp_path / "c.md"))
 
 
 def _other_bundle(document: dict[str, Any]) -> None:

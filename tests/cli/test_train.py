@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.cli.conftest import Toolkit, exit_code, structured_set
 from tests.warm import python
@@ -76,6 +77,13 @@ def test_photos_that_were_cropped_in_training_are_cropped_by_export_and_verify(
     assert exported.code == 0, exported.text
     manifest = json.loads(Path("cropped/manifest.json").read_text())
     assert manifest["evaluation"]["read"]["resize"] == "crop"
+    Image.fromarray(np.concatenate([images[0, :, :24, 0], 255 - images[0, :, :, 0]], 1)).save(tmp_path / "wide.png")
+    for place in ("cropped", "models/cropped"):
+        own, crop, squash = (
+            toolkit("predict", place, tmp_path / "wide.png", *how).document["images"][0]["top"]
+            for how in (("--convert",), ("--resize", "crop"), ("--resize", "squash"))
+        )
+        assert own == crop != squash
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ModelError
 from toolkit.models.checkpoint import classifier_from_config
-from toolkit.models.resnet import ResNet, ResNetConfig, config_from_dict, config_from_name
+from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict, config_from_name
 
 CONFIGS = st.integers(1, 3).flatmap(
     lambda stages: st.builds(
@@ -145,3 +145,24 @@ def test_the_classifier_normalizes_before_the_net_sees_anything(channels: int) -
         expected = classifier.net(torch.from_numpy(normalized.astype(np.float32).transpose(0, 3, 1, 2)))
         got = classifier(torch.from_numpy(images))
     assert torch.allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_plain_memory_is_plain_behind_a_convolution_too(channels: int) -> None:
+    # `x.view(x.size(0), -1)` behind the first layers, as every tutorial's network for digits has it
+    net = torch.nn.Sequential(torch.nn.Conv2d(channels, 8, 3), _View(), torch.nn.Linear(8 * 6 * 6, 4))
+    classifier = Classifier(net, torch.ones(channels), torch.zeros(channels), contiguous=True)
+    assert classifier(torch.zeros(2, 8, 8, channels, dtype=torch.uint8)).shape == (2, 4)
+
+
+class _View(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(x.size(0), -1)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_a_net_of_few_channels_learns_in_an_order_in_which_pytorch_does_not_hang(width: int) -> None:
+    config = ResNetConfig(widths=(width, 8), blocks=(1, 1), strides=(1, 2), in_channels=1)
+    classifier = classifier_from_config(config, Preprocessing(16, 16, 1, (0.5,), (0.5,)))
+    assert classifier.contiguous is (width < 8)
+    classifier(torch.zeros(2, 16, 16, 1, dtype=torch.uint8)).sum().backward()

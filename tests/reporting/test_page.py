@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shlex
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.cli.advice import parsed
 from tests.reporting.documents import SHA, Made
 from tests.reporting.reading import rows_of, section, text_of, tree_of
 from toolkit.compare.parity import UnlabeledParity
 from toolkit.quantization.sensitivity import Budget, Point, Sensitivities, Sensitivity
 from toolkit.reporting.answers import png_of_image, url_of_image
+from toolkit.reporting.conditions import commands
 from toolkit.reporting.markdown import card_from_evidence
 from toolkit.reporting.page import POLICY, page_from_evidence
 from toolkit.reporting.quantized import _engine_row
@@ -332,3 +335,27 @@ def test_every_color_can_be_read_on_its_ground(page: str) -> None:
 @pytest.mark.parametrize(("engine", "sidecar"), [({"census_reason": "why"}, {}), ({}, {"census_reason": "why"})])
 def test_an_engine_whose_layers_are_unknown_says_why(engine: dict[str, str], sidecar: dict[str, str]) -> None:
     assert "why" in _engine_row(engine, sidecar)
+
+
+def test_a_network_of_ones_own_is_exported_again_as_it_was() -> None:
+    manifest = Made().manifest()
+    manifest["model"] |= {
+        "arch": {"family": "python", "builder": "mynet:Net", "checkpoint": "/my nets/w.pth"},
+        "decided": {"normalisation": "given", "labels": "the classes of photos"},
+    }
+    manifest["preprocessing"] |= {"mean": [0.5, 0.25, 0.1], "std": [0.2, 0.2, 0.2]}
+    read = {
+        "data": "/photos",
+        "convert": True,
+        "resize": "crop",
+        "skip_bad": False,
+        "calibration_images": 64,
+        "seed": 0,
+    }
+    manifest["evaluation"] = {"source": "photos", "sha256": "0", "read": read}
+    line = next(command for _, command in commands(Made().evidence(manifest=manifest)))
+    assert line == (
+        "toolkit export mynet:Net --int8 --method mse --name tiny-net --checkpoint '/my nets/w.pth' --mean 0.5,0.25,0.1"
+        " --std 0.2,0.2,0.2 --data /photos --convert --resize crop --images 64 -o bundles/tiny-net"
+    )
+    assert parsed(line.removeprefix("toolkit ")) == shlex.split(line)[1:]

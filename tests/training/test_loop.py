@@ -26,7 +26,7 @@ from toolkit.training.loop import (
     top1_of,
     train,
 )
-from toolkit.training.recipe import defaults_from_nothing
+from toolkit.training.recipe import crop_of, defaults_from_nothing
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch=16, lr=0.05, ema=0.9, crop=2, holdout=24, amp="off")
@@ -237,6 +237,11 @@ def _shifted(image: Tensor, down: int, right: int, crop: int) -> Tensor:
 def test_a_recipe_out_of_range_names_its_argument(changes: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=f"`{next(iter(changes))}=` out of range"):
         Recipe(**changes)
+
+
+@pytest.mark.parametrize(("side", "pixels"), [(8, 1), (28, 3), (32, 4), (96, 4), (7, 0)])
+def test_small_images_are_shifted_by_an_eighth_of_their_side(side: int, pixels: int) -> None:
+    assert crop_of(side, 2 * side) == crop_of(2 * side, side) == pixels
 
 
 def test_an_unknown_amp_or_device_is_refused() -> None:

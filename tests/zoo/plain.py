@@ -164,12 +164,15 @@ def googlenet() -> nn.Module:
 
 
 class Fire(nn.Module):
-    """Squeeze and expand."""
+    """Squeeze and expand, with BatchNorm, as ports for small images have it."""
 
     def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
-        self.one, self.three = nn.Conv2d(squeezed, expanded, 1), nn.Conv2d(squeezed, expanded, 3, 1, 1)
+        self.squeeze, self.one, self.three = (
+            conv(inputs, squeezed, 1),
+            conv(squeezed, expanded, 1),
+            conv(squeezed, expanded),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.squeeze(x))

@@ -47,6 +47,7 @@ def made(net: str) -> Made:
 def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
     net: str, ways: tuple[str, ...], tmp_path: Path
 ) -> None:
+    assert len(set(settled(net).answers.argmax(1))) >= 5, "images that all get one answer hold nothing"
     seen = set()
     for way in ways:
         if (net, way) in REFUSED:
@@ -128,9 +129,8 @@ def test_the_table_in_the_docs_is_about_these_nets_and_ways() -> None:
     assert all(net in NETS for net in nets)
 
 
-def test_the_zoo_has_thirty_families_whose_images_get_different_answers() -> None:
+def test_the_zoo_has_thirty_families() -> None:
     assert len(NETS) >= 30
-    assert all(len(set(settled(net).answers.argmax(1))) >= 5 for net in ("vgg", "vit", "mlp", "gru", "odds"))
 
 
 @pytest.mark.parametrize("net", ["shufflenet-v2", pytest.param("vit", marks=pytest.mark.slow)])

@@ -85,13 +85,24 @@ def settled(name: str) -> Settled:
         net(x)
         net.eval()
         heads = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d) and len(m.weight) == plain.CLASSES]
-        before = net(x)
         for head in heads:  # logits about zero, as far apart as those of a trained network
+            before = _output_of(head, net, x)
             assert head.bias is not None
             head.bias.copy_((head.bias - before.mean(0)) / before.std())
             head.weight.div_(before.std())
+            if (after := net(x)).min() >= 0:  # a ReLU behind it: what varies most over a map would always be the answer
+                head.bias.div_(after.mean(0))
+                head.weight.div_(after.mean(0)[:, None, None, None])
         answers: Float32 = net(x).numpy()
     return Settled(net, answers)
+
+
+def _output_of(head: nn.Module, net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """(N, classes): before a ReLU that may stand behind it."""
+    found: list[torch.Tensor] = []
+    with head.register_forward_hook(lambda module, given, output: found.append(output)):
+        logits = net(x)
+    return found[0].mean((2, 3)) if found[0].ndim == 4 else logits
 
 
 # What today's exporter translates, by opset; it collects them anew in every call, which is a third of its time.

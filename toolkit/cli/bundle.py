@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def unpack(
     bundle_from_folder(target, wanted=NOTHING)  # the tar was asked for its signature
     signature = _signature(tar, packed.signed)
     say(f"{target}: {len(packed.places) + 1} files, {signature}")
-    say("Next: ", bold(f"toolkit selftest {target}"))
+    say("Next: ", bold(f"toolkit selftest {shlex.quote(str(target))}"))
     return UnpackedBundle(True, target.resolve(), len(packed.places) + 1, signature, packed.signed).as_dict()
 
 

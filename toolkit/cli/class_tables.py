@@ -36,7 +36,7 @@ def show_classes(title: str, classes: Classes | None, others: Mapping[str, Class
     many = f", the {len(shown)} of {len(ranked)} with the lowest recall" if len(shown) < len(ranked) else ""
     table(f"{title}, class by class{many}", columns, rows)
     taken = "; ".join(
-        f"{classes.per_class[m.label].name} for {_answer(classes, m.answer)} {m.count}"
+        f"{classes.per_class[m.label].name} for {_answer(classes, m.answer)} ({m.count:,})"
         for m in classes.mistakes[:MOST_MISTAKES]
     )
     balance = f"balanced accuracy {classes.balanced_percent:.1f} %"

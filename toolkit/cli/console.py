@@ -123,7 +123,8 @@ def table(
         note(f"not shown at {console().width} columns: {', '.join(left_out)}")
 
 
-LONGEST_WORD = 24  # of a text that is kept whole: paths and hashes may be folded
+LONGEST_NAME = 32  # in the first column, as an engine's file is
+LONGEST_WORD = 24  # of other text that is kept whole: paths and hashes may be folded
 BETWEEN = 3  # columns: a space on each side, and one that divides them
 
 
@@ -135,7 +136,8 @@ class _Column:
         lines = [self.name, *(cell.plain for cell in cells)]
         self.most = max(map(len, lines))
         words = self.most if first else max((len(word) for line in lines for word in line.split()), default=0)
-        self.least = min(words, LONGEST_WORD, self.most) if self.text else self.most
+        longest = LONGEST_NAME if first else LONGEST_WORD
+        self.least = min(words, longest, self.most) if self.text else self.most
 
 
 def _least(columns: Sequence[_Column]) -> int:
@@ -165,6 +167,13 @@ def show_unavailable(reasons: Mapping[str, str], asked: bool) -> None:
             say(yellow(f"not run: {name}"), f": {reason}")
     elif reasons:
         note(f"not run here: {', '.join(reasons)}; toolkit doctor says why, and so does the document")
+
+
+BESIDE = 42  # columns for the numbers beside a step's name, and for a bar
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: max(0, width - 1)]}\u2026"
 
 
 @contextmanager
@@ -206,7 +215,7 @@ def steps() -> Iterator[Step]:
             if what not in tasks:
                 for task in tasks.values():
                     bars.update(task, completed=bars.tasks[task].total)
-                tasks[what] = bars.add_task(shown(what), total=total or None)
+                tasks[what] = bars.add_task(_cut(shown(what), console().width - BESIDE), total=total or None)
             bars.update(tasks[what], completed=done, total=total or None)
 
         yield step

@@ -187,7 +187,8 @@ def _show(made: Exported) -> None:
                 f"{score.flips}" if score else "",
             )
         )
-    table(f"{made.bundle}", ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips"), rows)
+    columns = ("file", "size", f"top-1 on {count:,}", "agrees with fp32", "flips")
+    table(f"{made.bundle}", columns, rows, drop=("agrees with fp32",))
     classes = made.classes or {}
     show_classes("fp32", classes.get("fp32"), {name: one for name, one in classes.items() if name != "fp32"})
     for entry in made.engines:

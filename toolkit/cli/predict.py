@@ -51,7 +51,9 @@ def command(
          ", ".join(f"{guess.label} {100 * guess.probability:.1f} %" for guess in image.top[1:]))
         for image in found.images[:MOST_SHOWN]
     ]  # fmt: skip
-    table(f"{len(found.images):,} images", ("file", "answer<", "probability", "then<"), rows)
+    if rows:
+        count = "1 image" if len(rows) == 1 else f"{len(found.images):,} images"
+        table(count, ("file", "answer<", "probability", "then<"), rows)
     if len(found.images) > MOST_SHOWN:
         note(f"{len(found.images) - MOST_SHOWN:,} more: --csv FILE.csv has them all")
     for file, reason in found.unreadable.items():

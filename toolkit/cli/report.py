@@ -25,6 +25,9 @@ def command(
         None, "--data", help="The images that judge, as in toolkit verify. (default: the model's own)"
     ),
     sample: int | None = typer.Option(None, "--sample", min=1, help="So many of them, as in toolkit verify."),
+    convert: bool = options.CONVERT,
+    resize: str | None = options.RESIZE,
+    skip_bad: bool = options.SKIP_BAD,
     gate: float | None = typer.Option(
         None, "--gate", min=0, max=100, help="Percent of fp32's right answers to keep, as in toolkit verify."
     ),
@@ -51,7 +54,7 @@ def command(
     with steps() as step:
         written = report(
             opened, output, verify=verify, bench=bench, sensitivity=sensitivity, markdown=markdown, data=data,
-            sample=sample, gate=gate, say=typed, on_step=step,
+            sample=sample, convert=convert, resize=resize, skip_bad=skip_bad, gate=gate, say=typed, on_step=step,
         )  # fmt: skip
     say(f"{output}: {written.verdict}")
     return written.as_dict()

@@ -143,7 +143,13 @@ def command(
     warmup: float = typer.Option(
         0.15, "--lr-warmup", min=0, max=0.9, help="Part of the steps in which the rate rises; then a cosine."
     ),
-    crop: int = typer.Option(4, "--crop", min=0, max=64, help="Pixels of a random shift; 0 turns it off."),
+    crop: int | None = typer.Option(
+        None,
+        "--crop",
+        min=0,
+        max=64,
+        help="Pixels of a random shift; 0 turns it off. (default: an eighth of the image, at most 4)",
+    ),
     flip: bool | None = typer.Option(
         None, "--flip/--no-flip", help="Mirror half of the images. (default: unless that changes classes, as of digits)"
     ),

@@ -65,6 +65,9 @@ def _require_classes(folder: Path, found: dict[str, list[Path]]) -> None:
     if not found:
         loose = len(_images_in(folder, deep=False))
         reason = f"{loose} images and no folders" if loose else "no folders"
+        above = folder.parent
+        if loose and len(_visible_folders(above)) > 1:
+            fix = f"give {above}, if this is one class of it; or {fix}"
         raise DataError(f"{folder} has no class folders", found=reason, allowed="at least 2", fix=fix)
     empty = sorted(name for name, files in found.items() if not files)
     if empty:

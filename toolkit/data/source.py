@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,13 +96,28 @@ def _load(
 
 def _unknown(spec: str, path: Path) -> DataError:
     meant = difflib.get_close_matches(spec.lower().replace("_", "-"), NAMED, n=1, cutoff=0.6)
+    beside = _beside(path)
     is_path = path.suffix or "/" in spec
     return DataError(
         f"{spec!r} does not exist" if is_path else f"there is no data set, folder or file {spec!r}",
         found=f"nothing at {path.absolute()}" if spec else "an empty name",
         allowed=f"{', '.join(NAMED)}, a folder of class folders, or an .npz file",
-        fix=f"`data={meant[0]!r}`" if meant else "check the path",
+        fix=f"`data={meant[0]!r}`"
+        if meant
+        else f"did you mean {shlex.quote(str(beside))}?"
+        if beside
+        else "check the path",
     )
+
+
+def _beside(path: Path) -> Path | None:
+    """What lies where the path leads, under a name that is nearly its own."""
+    try:
+        names = {entry.name.lower(): entry for entry in sorted(path.parent.iterdir())}
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.7)
+    return names[near[0]] if near else None
 
 
 @dataclass(frozen=True)

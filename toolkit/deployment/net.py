@@ -17,6 +17,7 @@ from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.bundle.requirements import requirement
 from toolkit.compare.answers import LOGITS, PROBABILITIES, SIGMOIDS
 from toolkit.contracts import Float32, Preprocessing, UInt8, require_images
+from toolkit.data.fit import SQUASH
 from toolkit.deployment.openers import OPENERS, open_ort
 from toolkit.errors import BackendUnavailable, DataError, ModelError, ToolkitError
 from toolkit.runtime.cuda import wait_for_gpu_by
@@ -45,6 +46,7 @@ class Net:
         precision: the file that answers, such as "int8-cpu".
         labels: one a logit, in order.
         preprocessing: size and channels that `classify` takes; the normalization is in the graph.
+        resize: how images of other proportions came to that size where it was judged: "squash", "crop" or "pad".
         device: the GPU's name, or "CPU".
         passed_over: backends before it in the order of "auto", each with the reason why it does not answer.
     """
@@ -56,6 +58,8 @@ class Net:
         self.labels: tuple[str, ...] = bundle.labels
         self.preprocessing: Preprocessing = bundle.preprocessing
         self.model, self.device = bundle.model, str(getattr(runner, "device", "CPU"))
+        read = (bundle.manifest.get("evaluation") or {}).get("read") or {}
+        self.resize = str(read.get("resize") or SQUASH)
         self._who = f"model '{bundle.model}'"
         self._shape = bundle.preprocessing.shape
         self._softmax = bundle.manifest.get("output", {}).get("kind", LOGITS) not in (PROBABILITIES, SIGMOIDS)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from toolkit.contracts import Float32, Preprocessing, UInt8
-from toolkit.data.fit import SQUASH, fit, require_resize
+from toolkit.data.fit import fit, require_resize
 from toolkit.data.image_files import SUFFIXES, Unreadable, read_image
 from toolkit.deployment.net import Net, load
 from toolkit.errors import DataError, ToolkitError
@@ -25,7 +25,7 @@ from toolkit.runtime.runner import Runner
 from toolkit.storage.documents import Document
 from toolkit.storage.files import os_errors
 from toolkit.storage.hints import Items, Probability
-from toolkit.workspace import bundle_as_typed, find_in_room
+from toolkit.workspace import bundle_as_typed, bundle_names, find_in_room, names_in_room, nearest
 
 BATCH = 64
 Step = Callable[[str, int, int], None]
@@ -108,18 +108,22 @@ def predict(
         files: PNG, JPEG, BMP or WebP files, or folders of such, which are searched through.
         top: how many labels of each.
         backend, precision, key, min_version: as for `toolkit.load`; a model runs on PyTorch in fp32.
-        convert, resize: bring images of another size or color to the network's, as in the other commands.
+        convert, resize: bring images of another size or color to the network's, in its own way unless told another.
         on_step: called with (what is being done, done, total).
 
     Raises:
         ToolkitError: no such bundle or model; nothing to read; an image that does not fit. BackendUnavailable:
             nothing that was asked for can run.
     """
+    if source.suffix.lower() in SUFFIXES and source.is_file():
+        raise ToolkitError(f"{source} is an image", allowed="a bundle or a model first, its images behind it")
     found = _files(files)
     signed: dict[str, Any] = {"key": key, "min_version": min_version}
     kind, opened = _opened(source, backend, precision, signed)
     with opened as net:
-        fitted = partial(_fitted, shape=net.preprocessing.shape, convert=convert or resize is not None, resize=resize)
+        fitted = partial(
+            _fitted, shape=net.preprocessing.shape, convert=convert or resize is not None, resize=resize or net.resize
+        )
         read, pixels, unreadable = _read(found, fitted, on_step)
         probabilities = _probabilities(net, pixels, on_step)
         return Predictions(
@@ -144,6 +148,7 @@ class _Model(AbstractContextManager["_Model"]):
         loaded = load_model(folder)
         self.model, self.labels = loaded.card.name, loaded.card.labels
         self.preprocessing: Preprocessing = loaded.card.preprocessing
+        self.resize = loaded.card.resize
         self._runner: Runner = TorchRunner(loaded.classifier, label=loaded.card.name)
         self.description = self._runner.description
 
@@ -164,10 +169,11 @@ def _opened(source: Path, backend: str, precision: str, signed: dict[str, Any]) 
     bundle = bundle_as_typed(source)
     model = find_in_room("models", source.name) if named else source
     if not bundle.exists() and model is None:
+        meant = nearest(source.name, [*bundle_names(), *names_in_room("models")])
         raise ToolkitError(
             f"there is no bundle and no model '{source}'",
             found=f"nothing at {source.absolute()}, in bundles/ or in models/",
-            fix="look at what there is",
+            fix="look at what there is" if meant is None else f"did you mean {meant}?",
         )
     if model is None or (bundle.exists() and not (bundle / CARD).is_file()):
         return "bundle", load(bundle, backend=backend, precision=precision, **signed)
@@ -195,8 +201,8 @@ def _files(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _fitted(path: Path, *, shape: tuple[int, int, int], convert: bool, resize: str | None) -> UInt8:
-    return fit(read_image(path, convert), shape, convert, str(path), require_resize(resize or SQUASH))
+def _fitted(path: Path, *, shape: tuple[int, int, int], convert: bool, resize: str) -> UInt8:
+    return fit(read_image(path, convert), shape, convert, str(path), require_resize(resize))
 
 
 def _read(

@@ -91,8 +91,9 @@ def model_with_images(
                 f"{name} needs `checkpoint=`", found="no `checkpoint=`", fix="`checkpoint='weights.pth'`"
             )
         return model_from_builder(name, Path(user.checkpoint), spec, user, **resized(reading))
+    folder = folder_of_model(name)
     _refuse(user, user.said(), "belongs to a network of your own", name or "the shipped default")
-    loaded = load_model(folder_of_model(name))
+    loaded = load_model(folder)
     card = loaded.card
     return loaded, images_of_model(
         card.name, card.labels, card.preprocessing, data=spec, **resized(reading, card.resize)

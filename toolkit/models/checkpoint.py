@@ -18,7 +18,10 @@ from toolkit.models.card import CARD, WEIGHTS, Card, card_from_folder
 from toolkit.models.resnet import Classifier, ResNet, ResNetConfig, config_from_dict
 from toolkit.storage.files import open_regular, os_errors, sha256_of_file
 from toolkit.storage.folders import folder_replaced
-from toolkit.workspace import DEFAULT_MODEL, find_in_room, names_in_room, nearest
+from toolkit.workspace import DEFAULT_MODEL, find_in_room, no_model
+
+# Below, a 1x1 convolution with stride 2 hangs or dies in the backward pass of PyTorch 2.13's channels_last on the CPU.
+FEWEST_CHANNELS_LAST = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def classifier_from_config(config: ResNetConfig, preprocessing: Preprocessing) -
     """
     config.require_size(preprocessing.height, preprocessing.width)
     scale, shift = preprocessing.scale_and_shift()
-    return Classifier(ResNet(config), torch.from_numpy(scale), torch.from_numpy(shift))
+    narrow = min(config.widths) < FEWEST_CHANNELS_LAST
+    return Classifier(ResNet(config), torch.from_numpy(scale), torch.from_numpy(shift), contiguous=narrow)
 
 
 def arch_from_config(config: ResNetConfig) -> dict[str, Any]:
@@ -62,12 +66,7 @@ def folder_of_model(model: str | None) -> Path:
     folder = find_in_room("models", name)
     folder = folder or (Path(name) if Path(name).is_dir() else None)
     if folder is None:
-        meant = nearest(Path(name).name, names_in_room("models"))
-        raise ModelError(
-            f"there is no model '{name}'",
-            allowed="a model folder, or one of: " + (", ".join(names_in_room("models")) or "(none yet)"),
-            fix=f"did you mean {meant}?" if meant else "check the path; look at what there is",
-        )
+        raise no_model(name)
     return folder
 
 

@@ -205,7 +205,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(torch.float32).permute(0, 3, 1, 2)
         if self.contiguous:
-            x = x.contiguous()
+            # `contiguous()` would keep the strides of one channel, which a convolution takes for channels_last.
+            x = x.clone(memory_format=torch.contiguous_format)
         x = x * self.scale + self.shift
         if self.bgr:
             x = torch.index_select(x, 1, torch.tensor([2, 1, 0], device=x.device))

@@ -8,9 +8,10 @@ from typing import Any
 from toolkit.benchmarking.result import Benchmark
 from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.markup import Markup, definitions, element, joined, paragraph, table
-from toolkit.reporting.words import percent, signed, size
+from toolkit.reporting.words import options_that_draw, percent, signed, size
 from toolkit.verification.result import Verification
 
+GIVEN = "given"  # what a manifest says of what nobody had to find
 UNSTEADY = "unstable"  # the kind of the warning that most rows share on a machine that is not quiet
 
 
@@ -125,27 +126,54 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
     folder = shlex.quote(evidence.folder)
     found = [_export(evidence, folder), _verify(evidence, folder), _bench(evidence, folder)]
     if evidence.sensitivity:
-        found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.model)}"))
-    found.append(("draw this page", f"toolkit report {folder} --verify verify.json --bench bench.json -o report.html"))
+        found.append(("what INT8 costs in each layer", f"toolkit sensitivity {shlex.quote(evidence.network)}"))
+    found.append(("draw this page", _report(evidence, folder)))
     found.append(("on the device", f"toolkit build {folder} && toolkit selftest {folder} --save"))
     return found
 
 
 def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
     arch = evidence.manifest["model"].get("arch") or {}
-    own = arch.get("file") or arch.get("builder")  # a user's ONNX file, or Python that builds the network
+    own = arch.get("file") or arch.get("builder")
     precisions = {name for name, file in evidence.files.items() if file in evidence.manifest["files"]}
     flags = [flag for flag, name in (("--int8", "int8"), ("--fp16", "fp16")) if name in precisions]
     method = (evidence.manifest.get("calibration") or {}).get("method")
     flags += [_method(str(method))] if method and "int8" in precisions else []
-    what = "write the bundle" + (", with the --data and options that it was given" if own else "")
-    return what, " ".join(["toolkit export", shlex.quote(str(own or evidence.model)), *flags, "-o", folder])
+    given = [*(_of_own_network(evidence, arch) if own else []), *_of_images(evidence)]
+    what = "write the bundle" + (", with what else it was given" if own else "")
+    return what, " ".join(["toolkit export", shlex.quote(str(own or evidence.model)), *flags, *given, "-o", folder])
+
+
+def _of_own_network(evidence: Evidence, arch: dict[str, Any]) -> list[str]:
+    """The options that say what no card says, as far as the manifest keeps them."""
+    said = {"--name": evidence.model, "--checkpoint": arch.get("checkpoint")}
+    preprocessing, decided = evidence.manifest["preprocessing"], evidence.manifest["model"].get("decided") or {}
+    if decided.get("normalisation") == GIVEN:
+        said |= {f"--{name}": ",".join(map(str, preprocessing[name])) for name in ("mean", "std")}
+    if decided.get("labels") == GIVEN:
+        said["--labels"] = ",".join(evidence.labels)
+    return [f"{option} {shlex.quote(str(value))}" for option, value in said.items() if value]
+
+
+def _of_images(evidence: Evidence) -> list[str]:
+    """Which images export read, where those are not the model's own."""
+    read = (evidence.manifest.get("evaluation") or {}).get("read")
+    if not read:
+        return []
+    count = read.get("calibration_images")
+    return [options_that_draw(str(read["data"]), None, read), *([f"--images {count}"] if count else [])]
 
 
 def _method(said: str) -> str:
     """`percentile 99.999` of a manifest is two options."""
     name, _, value = said.partition(" ")
     return f"--method {shlex.quote(name)}" + (f" --percentile {shlex.quote(value)}" if value else "")
+
+
+def _report(evidence: Evidence, folder: str) -> str:
+    images = [evidence.images_options] if evidence.images_options else []
+    options = ["--verify verify.json", "--bench bench.json", *images, "-o report.html"]
+    return " ".join(["toolkit report", folder, *options])
 
 
 def _verify(evidence: Evidence, folder: str) -> tuple[str, str]:

@@ -83,6 +83,22 @@ def sensitivity_of_model(given: Sensitivities | PathLike | None, bundle: Bundle)
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Which images judge, in the words of `toolkit.verify`."""
+
+    data: str | None = None
+    sample: int | None = None
+    convert: bool = False
+    skip_bad: bool = False
+    resize: str | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How they are read, as `toolkit.verify` takes it."""
+        return {"convert": self.convert or self.resize is not None, "skip_bad": self.skip_bad, "resize": self.resize}
+
+
+@dataclass(frozen=True)
 class Judged:
     """The images that a document of verify judged, uint8 (N, H, W, C) in its order, and the options that draw them."""
 
@@ -90,28 +106,28 @@ class Judged:
     options: str
 
 
-def judged_images(bundle: Bundle, verified: Verification, data: str | None, sample: int | None) -> Judged | None:
+def judged_images(bundle: Bundle, verified: Verification, asked: Asked) -> Judged | None:
     """Draws the images that a document of verify judged again; None where they are not at hand.
 
     Raises:
         ToolkitError: `data` or `sample` was given, and the document judged others.
     """
     wanted = verified.images
-    asked = data is not None or sample is not None
-    for count in (sample,) if sample is not None else (None, wanted.count):
+    told = asked.data is not None or asked.sample is not None
+    for count in (asked.sample,) if asked.sample is not None else (None, wanted.count):
         try:
-            found = evaluation_images(bundle, data, count)
+            found = evaluation_images(bundle, asked.data, count, **asked.reading)
         except ToolkitError:
-            if asked:
+            if told:
                 raise
             continue  # the images have gone, or were never here: the page says so
         if found.sha256 == wanted.sha256:
-            return Judged(found.images_nhwc, options_that_draw(data, count))
-    if not asked:
+            return Judged(found.images_nhwc, options_that_draw(asked.data, count, asked.reading))
+    if not told:
         return None
     raise ToolkitError(
         "these are not the images that `toolkit.verify` judged",
-        found=f"`data={data!r}, sample={sample}`",
+        found=f"`data={asked.data!r}, sample={asked.sample}`",
         allowed=f"{wanted.count} images of {wanted.source}, sha256 {wanted.sha256}",
         fix="the same `data=` and `sample=` as for `toolkit.verify`",
     )
@@ -134,11 +150,10 @@ def record_of(bundle: Bundle) -> Record | None:
     return record_from_content(bundle.files.content(RECORD)) if RECORD in bundle.files else None
 
 
-def verified_now(
-    bundle: Bundle, data: str | None, sample: int | None, gate: float | None, on_step: Step
-) -> Verification:
+def verified_now(bundle: Bundle, asked: Asked, gate: float | None, on_step: Step) -> Verification:
     """What `toolkit.verify` finds on every backend here."""
-    return verify(bundle, data=data, sample=sample, gate=GATE if gate is None else gate, on_step=on_step)
+    gate = GATE if gate is None else gate
+    return verify(bundle, data=asked.data, sample=asked.sample, gate=gate, on_step=on_step, **asked.reading)
 
 
 def benched_now(bundle: Bundle, on_step: Step) -> Benchmark:

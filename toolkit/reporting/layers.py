@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from toolkit.quantization.sensitivity import Point, Sensitivity
 from toolkit.reporting.drawing import Frame, bottom_axis, chart, circle, figure, left_axis, line, lines, tip, words
@@ -42,7 +43,7 @@ def _partings(evidence: Evidence) -> Markup:
 
 
 def _no_layers(evidence: Evidence) -> Markup:
-    command = element("code", f"toolkit sensitivity {evidence.model}")
+    command = element("code", f"toolkit sensitivity {shlex.quote(evidence.network)}")
     return paragraph("What INT8 costs in each layer was not measured: ", command, " does.", class_="absent")
 
 

@@ -14,6 +14,7 @@ from toolkit.errors import ToolkitError
 from toolkit.quantization.sensitivity import Sensitivities
 from toolkit.reporting.evidence import Evidence
 from toolkit.reporting.gathering import (
+    Asked,
     PathLike,
     Step,
     benched_now,
@@ -46,6 +47,9 @@ def report(
     markdown: PathLike | None = None,
     data: str | None = None,
     sample: int | None = None,
+    convert: bool = False,
+    skip_bad: bool = False,
+    resize: str | None = None,
     gate: float | None = None,
     say: Callable[[str], str] = str,
     on_step: Step = lambda what, done, total: None,
@@ -57,7 +61,7 @@ def report(
         verify, bench: what those functions returned, or a file of what their commands printed; None measures it now.
         sensitivity: what INT8 costs in each layer, or its file; None takes calibration/MODEL.sensitivity, if any.
         markdown: write a model card in Markdown there too.
-        data, sample: the images that judge, as of `toolkit.verify`.
+        data, sample, convert, skip_bad, resize: the images that judge, as of `toolkit.verify`.
         gate: percent of fp32's right answers to keep, as of `toolkit.verify`.
         say: how the page says what to do about a fault.
         on_step: called with (what is being done, done, total).
@@ -69,7 +73,8 @@ def report(
     opened = opened_bundle(bundle)
     written = {"page": Path(page), **({} if markdown is None else {"markdown": Path(markdown)})}
     _require_apart(opened, written, (verify, bench, sensitivity))
-    evidence = _evidence(opened, verify, bench, sensitivity, data, sample, gate, say, on_step)
+    asked = Asked(data, sample, convert, skip_bad, resize)
+    evidence = _evidence(opened, verify, bench, sensitivity, asked, gate, say, on_step)
     contents = {written["page"]: page_from_evidence(evidence).encode()}
     contents |= {} if markdown is None else {written["markdown"]: card_from_evidence(evidence).encode()}
     write_together(contents)
@@ -105,8 +110,7 @@ def _evidence(
     verify: Verification | PathLike | None,
     bench: Benchmark | PathLike | None,
     sensitivity: Sensitivities | PathLike | None,
-    data: str | None,
-    sample: int | None,
+    asked: Asked,
     gate: float | None,
     say: Callable[[str], str],
     on_step: Step,
@@ -128,9 +132,9 @@ def _evidence(
         sensitivity=sensitivity_of_model(sensitivity, bundle),
         say=say,
     )
-    judged = known.verify or verified_now(bundle, data, sample, gate, on_step)
+    judged = known.verify or verified_now(bundle, asked, gate, on_step)
     timed = known.bench or benched_now(bundle, on_step)
-    shown = judged_images(bundle, judged, data, sample)
+    shown = judged_images(bundle, judged, asked)
     return replace(
         known,
         verify=judged,

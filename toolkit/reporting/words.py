@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.data.fit import SQUASH
 
 MINUS = "\u2212"
 THIN = "\u202f"  # between a number and its unit, so that a line never breaks there
@@ -71,7 +75,12 @@ def listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def options_that_draw(data: str | None, images: int | None) -> str:
+def options_that_draw(data: str | None, images: int | None, reading: Mapping[str, Any]) -> str:
     """The options of toolkit verify that draw these images, as they are typed."""
     parts = [f"--data {shlex.quote(data)}"] if data is not None else []
+    if data is not None:
+        resize = reading.get("resize")
+        parts += ["--convert"] if reading.get("convert") else []
+        parts += [f"--resize {shlex.quote(resize)}"] if resize not in (None, SQUASH) else []
+        parts += ["--skip-bad"] if reading.get("skip_bad") else []
     return " ".join([*parts, *([f"--sample {images}"] if images is not None else [])])

@@ -45,7 +45,12 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """The same module with its convolutions' weights in NHWC order: twice as fast on the CPU, and on tensor cores."""
+    """The same module with its convolutions' weights in NHWC order: twice as fast on the CPU, and on tensor cores.
+
+    One that wants plain memory stays as it is.
+    """
+    if getattr(module, "contiguous", False):
+        return module
     moved: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 

@@ -32,7 +32,7 @@ class TrainOptions:
         weight_decay: on weights; norms and biases have none.
         label_smoothing: 0 to 0.9.
         warmup: part of the steps, 0 to 0.9, in which the rate rises; then a cosine.
-        crop: pixels of a random shift; 0 turns it off.
+        crop: pixels of a random shift; 0 turns it off; None takes an eighth of the shorter side, at most 4.
         flip: mirror half of the images; None where that changes no class, as it does for digits, letters and arrows.
         balance: weigh images by their class, so that rare classes count as much as the others.
         patience: epochs without a better one after which the run ends; 0 goes on to the last.
@@ -69,7 +69,7 @@ class TrainOptions:
     weight_decay: float = Recipe.weight_decay
     label_smoothing: float = Recipe.label_smoothing
     warmup: float = Recipe.warmup
-    crop: int = Recipe.crop
+    crop: int | None = None
     flip: bool | None = None
     balance: bool = Recipe.balance
     patience: int = Recipe.patience
@@ -122,7 +122,7 @@ class TrainOptions:
         learned = {"epochs": 4, "lr": 0.001} if self.qat else {}
         taken = {**vars(defaults), **learned}
         values |= {name: taken[name] for name in vars(defaults) if values[name] is None}
-        values["flip"] = Recipe.flip if values["flip"] is None else values["flip"]
+        values |= {name: getattr(Recipe, name) for name in ("flip", "crop") if values[name] is None}
         return Recipe(**{**values, "amp": "off" if self.qat else self.amp})
 
     def network(self) -> dict[str, Any]:

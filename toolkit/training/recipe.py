@@ -90,6 +90,11 @@ def fine_tuning_defaults(images: int) -> Defaults:
     return Defaults(epochs=10, lr=0.01, batch=Recipe.batch if images >= 20 * Recipe.batch else 16)
 
 
+def crop_of(height: int, width: int) -> int:
+    """How far images of that size are shifted: 4 pixels of 32, and of digits of 8x8 one, or little is left of them."""
+    return min(Recipe.crop, min(height, width) // 8)
+
+
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """Linear warm-up to `recipe.lr`, then half a cosine to zero."""
     rise = max(1, int(recipe.warmup * steps))

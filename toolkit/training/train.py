@@ -19,8 +19,8 @@ from toolkit.lazy import needs
 from toolkit.storage.files import write_json
 from toolkit.storage.replacing import date_of
 from toolkit.training.options import PathLike, TrainingResult, TrainOptions
-from toolkit.training.recipe import defaults_from_nothing, fine_tuning_defaults
-from toolkit.workspace import require_name, workspace
+from toolkit.training.recipe import crop_of, defaults_from_nothing, fine_tuning_defaults
+from toolkit.workspace import require_name, usable_name, workspace
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,8 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
     options, data = call.options, call.data
     start = None if options.start is None else load_model(folder_of_model(os.fspath(options.start)))
     arch = options.arch or (start.card.name if start is not None else "resnet32x32")
-    name = require_name(call.name or f"{arch}-{Path(data).stem if data != FASHION else 'fashion'}")
+    stem = "fashion" if data == FASHION else usable_name(Path(data).stem)
+    name = require_name(call.name or f"{arch}-{stem}")
     if not (options.resume or options.replace):
         _require_free(name)
     whole = _dataset(call, start)
@@ -157,6 +158,8 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
         _require_classes(start, dataset.train.classes)
     defaults = defaults_from_nothing if start is None else fine_tuning_defaults
     recipe, notes = options.recipe(defaults(len(dataset.train))), whole.notes
+    if options.crop is None:
+        recipe = replace(recipe, crop=crop_of(*dataset.train.images_nhwc.shape[1:3]))
     if options.flip is None and (reason := why_not_mirrored(dataset.train)):
         recipe = replace(recipe, flip=False)
         notes = (*notes, f"Images are not mirrored: {reason}; `flip=True` does it all the same.")
@@ -172,7 +175,7 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
         qat = fake_quantization_of_model(start, images.calibration)
     said = _for_the_card(options, data)
     said |= {"arch": None if start is not None else arch, "epochs": recipe.epochs, "batch": recipe.batch}
-    said |= {"lr": recipe.lr, "flip": recipe.flip, "resize": _resize(options, start)}
+    said |= {"lr": recipe.lr, "crop": recipe.crop, "flip": recipe.flip, "resize": _resize(options, start)}
     plan = Plan(
         name, arch, options.network(), dataset, recipe, device, workspace() / "models" / name, call.said(),
         start=start, world=world, tensorboard=options.tensorboard, dropped=dropped, qat=qat, options=said,

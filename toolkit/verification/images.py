@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from toolkit.bundle.reading import Bundle
@@ -19,7 +18,7 @@ from toolkit.data.model_images import (
     require_labels,
 )
 from toolkit.data.subsets import balanced
-from toolkit.errors import DataError
+from toolkit.errors import DataError, MissingPackage, ToolkitError
 from toolkit.workspace import find_in_room
 
 QUICK = 1000  # enough for a gate of 99 %, in seconds on a laptop; export has judged every file on all of them
@@ -71,13 +70,17 @@ def _read(bundle: Bundle) -> dict[str, Any]:
 def _own_images(bundle: Bundle) -> LabeledImages:
     wanted = (bundle.manifest.get("evaluation") or {}).get("sha256")
     origin = origin_from_dict(_read(bundle))
+    golden, _ = bundle.golden()
     if origin is not None and origin.is_there:
-        with contextlib.suppress(DataError):  # it is another set by now: the golden images are as they were
+        try:
             images = images_from_origin(origin, bundle.preprocessing.shape, bundle.labels, bundle.model).evaluation
             if images.sha256 == wanted:
                 return images
+        except DataError:
+            pass  # it is another set by now: the golden images are as they were
+        except MissingPackage as error:
+            golden = _because(golden, error)
     folder = find_in_room("calibration", bundle.model)
-    golden, _ = bundle.golden()
     if folder is None:
         return golden
     try:
@@ -85,8 +88,13 @@ def _own_images(bundle: Bundle) -> LabeledImages:
     except DataError as error:
         if (folder / EVALUATION).exists():
             raise
-        return LabeledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
+        return _because(golden, error)
     return images if images.sha256 == wanted else golden
+
+
+def _because(golden: LabeledImages, error: ToolkitError) -> LabeledImages:
+    """The golden images, with the reason why no others judge."""
+    return LabeledImages(golden.images_nhwc, golden.labels, golden.classes, f"{golden.source} ({error.what})")
 
 
 def without_calibration_images(bundle: Bundle, images: LabeledImages) -> LabeledImages:
