@@ -18,6 +18,7 @@ from toolkit.reporting.words import MINUS, chosen, exponent, signed
 from toolkit.verification.result import Pair
 
 MOST_PICTURES = 24  # of each runner: the surest flips say most, and a page stays a page
+PICTURES_IN_ALL = 96  # of many runners each has fewer
 MOST_BYTES = 600_000  # of all pictures together: the page is to be mailed
 MOST_CLASSES = 40
 LARGEST_SIDE = 96  # pixels of a side; larger images are thinned, a flip is seen at that size
@@ -31,7 +32,7 @@ def flips_section(evidence: Evidence) -> Markup:
     if not flipping:
         same = f"Every runner gave fp32's answer for every one of {evidence.pairs[0].score.images:,} images: no flips."
         return joined([paragraph(same), _counts(evidence.pairs), _sources(evidence)])
-    room = MOST_BYTES // len(flipping)
+    room, most = MOST_BYTES // len(flipping), max(4, min(MOST_PICTURES, PICTURES_IN_ALL // len(flipping)))
     words = paragraph(
         "An image flips when the top answer is not that of fp32. The margin is how sure fp32 was, its best logit minus "
         "the second: flips of small margin are a coin that fell the other way, flips of large margin deserve a look."
@@ -41,7 +42,7 @@ def flips_section(evidence: Evidence) -> Markup:
             words,
             _counts(evidence.pairs),
             _sources(evidence),
-            *(_of_runner(evidence, pair, room) for pair in flipping),
+            *(_of_runner(evidence, pair, room, most) for pair in flipping),
         ]
     )
 
@@ -81,21 +82,21 @@ def _sources(evidence: Evidence) -> Markup:
     return table("One step at a time: the error of quantization and that of the backend apart", columns, rows)
 
 
-def _of_runner(evidence: Evidence, pair: Pair, room: int) -> Markup:
+def _of_runner(evidence: Evidence, pair: Pair, room: int, most: int) -> Markup:
     title = f"{pair.runner}: {chosen(pair.parity.flips, 'flip', 'flips')}"
     if evidence.pixels_nhwc is None:
         note = "The images that were judged are not at hand here, so there are no pictures."
-        return joined([element("h3", title), paragraph(note, class_="absent"), _list(evidence, pair)])
-    cards = _cards(evidence, pair, room)
-    most = pair.parity.flips
-    caption = f"The {len(cards)} surest of {most}." if len(cards) < most else ""
+        return joined([element("h3", title), paragraph(note, class_="absent"), _list(evidence, pair, most)])
+    cards = _cards(evidence, pair, room, most)
+    flips = pair.parity.flips
+    caption = f"The {len(cards)} surest of {flips}." if len(cards) < flips else ""
     return figure(title, caption, element("ul", *cards, class_="flips"))
 
 
-def _cards(evidence: Evidence, pair: Pair, room: int) -> list[Markup]:
-    """As many of the surest flips as fit into `room` bytes."""
+def _cards(evidence: Evidence, pair: Pair, room: int, most: int) -> list[Markup]:
+    """As many of the surest flips as fit into `room` bytes, `most` at the most."""
     cards: list[Markup] = []
-    for flip in pair.flips.flipped[:MOST_PICTURES]:
+    for flip in pair.flips.flipped[:most]:
         card = _card(evidence, flip)
         room -= len(card)
         if room < 0 and cards:
@@ -137,7 +138,7 @@ def _answer(who: str, answer: str, right: bool) -> Markup:
     return element("p", element("span", who, class_="who"), " ", mark, " ", answer, said)
 
 
-def _list(evidence: Evidence, pair: Pair) -> Markup:
+def _list(evidence: Evidence, pair: Pair, most: int) -> Markup:
     rows = [
         (
             f"{flip.index}",
@@ -146,7 +147,7 @@ def _list(evidence: Evidence, pair: Pair) -> Markup:
             _name(evidence, flip.candidate_answer),
             f"{flip.margin:.2f}",
         )
-        for flip in pair.flips.flipped[:MOST_PICTURES]
+        for flip in pair.flips.flipped[:most]
     ]
     return table(f"Flips of {pair.runner}", ("image", "label<", "fp32<", "here<", "margin"), rows)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from toolkit.benchmarking.bench import bench
 from toolkit.benchmarking.result import Benchmark
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.reading import Bundle
 from toolkit.calibration.record import RECORD, Record, record_from_content
 from toolkit.contracts import UInt8
@@ -63,16 +64,14 @@ def sensitivity_of_model(given: Sensitivities | PathLike | None, bundle: Bundle)
     Raises:
         ToolkitError: what is given belongs to another calibration.
     """
-    lying = workspace() / "calibration" / f"{bundle.model}.sensitivity" / "sensitivity.json"
-    if given is None and not lying.is_file():
-        return None
-    found = read_or_given(lying if given is None else given, Sensitivities)
-    assert found is not None
     key = (bundle.manifest.get("calibration") or {}).get("key")
+    if given is None:
+        lying = (document_from_file(path, Sensitivities) for path in _lying(bundle) if path.is_file())
+        return next((found for found in lying if found.key == key), None)  # others are of another calibration
+    found = read_or_given(given, Sensitivities)
+    assert found is not None
     if found.key == key:
         return found
-    if given is None:
-        return None  # of another calibration of this model: it says nothing about this bundle
     what = "this sensitivity" if isinstance(given, Sensitivities) else os.fspath(given)
     raise ToolkitError(
         f"{what} was measured with another calibration than this bundle's",
@@ -80,6 +79,12 @@ def sensitivity_of_model(given: Sensitivities | PathLike | None, bundle: Bundle)
         allowed=f"key {key}",
         fix=f"measure what each layer costs {bundle.model}",
     )
+
+
+def _lying(bundle: Bundle) -> list[Path]:
+    """Where it is left: under the model's name, or under that of the bundle's file, for a network of one's own."""
+    names = (bundle.model, Path(VARIANTS["fp32"].file).stem)
+    return [workspace() / "calibration" / f"{name}.sensitivity" / "sensitivity.json" for name in names]
 
 
 @dataclass(frozen=True)

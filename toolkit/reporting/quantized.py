@@ -108,10 +108,12 @@ def engines_section(evidence: Evidence) -> Markup:
         )
     rows = [_engine_row(engine, evidence.sidecars.get(str(engine.get("file"))) or {}) for engine in engines]
     columns = ("engine", "TensorRT<", "built on<", "layers", "convolutions<", "conversions", "seconds")
+    about: dict[str, list[str]] = {}
+    for engine in engines:
+        for text in _warned(engine):
+            about.setdefault(text, []).append(str(engine["file"]))
     warned = [
-        element("li", element("strong", engine["file"]), ": ", evidence.say(text))
-        for engine in engines
-        for text in _warned(engine)
+        element("li", element("strong", ", ".join(files)), ": ", evidence.say(text)) for text, files in about.items()
     ]
     warnings = element("ul", *warned, class_="warnings") if warned else Markup("")
     types = [element("li", f"reads {name}", class_=f"key reads-{name}") for name in ("int8", "half", "float")]
