@@ -155,16 +155,10 @@ def answers(tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         def stop(progress: Any) -> None:
             raise Enough
 
-        small: dict[str, Any] = {
-            "arch": "resnet8",
-            "widths": (2, 2),
-            "blocks": (1, 1),
-            "strides": (2, 2),
-            "batch": 2,
-            "images": 4,
-        }
+        small: dict[str, Any] = {"arch": "resnet8", "widths": (2, 2), "blocks": (1, 1), "strides": (2, 2), "batch": 2}
+        options = TrainOptions(**small, images=4, size=SHAPE, replace=True, **reading)
         with pytest.raises(Enough):
-            train("learned", data, TrainOptions(**small, size=SHAPE, replace=True, **reading), on_progress=stop)
+            train("learned", data, options, on_progress=stop)
 
     def ask(data: Path, **reading: Any) -> dict[str, str]:
         ways: dict[str, Callable[[], object]] = {

@@ -94,8 +94,8 @@ def test_without_documents_it_measures_by_itself(
     from toolkit.benchmarking.bench import bench
 
     # The function itself, for a twentieth of its time at one batch size of one backend.
-    short = partial(bench, backends="ort", batches=(1,), seconds=0.05)
-    monkeypatch.setattr("toolkit.reporting.gathering.bench", short)
+    whole = partial(bench, backends="ort", batches=(1,), seconds=0.05)
+    monkeypatch.setattr("toolkit.reporting.gathering.bench", whole)
     answer = toolkit("report", "-o", tmp_path / "r.html", "--data", "set.npz", "--sample", "40", "--gate", "50")
     assert answer.code == 0, answer.text
     root = tree_of((tmp_path / "r.html").read_text(encoding="utf-8"))
@@ -220,31 +220,6 @@ def test_a_sensitivity_of_another_calibration_is_refused(toolkit: Toolkit, saved
     answer = _report(toolkit, saved, tmp_path / "r.html", "--sensitivity", tmp_path / "s.json")
     assert answer.code == 1
     assert "was measured with another calibration than this bundle's" in answer.document["what"]
-
-
-@pytest.mark.parametrize(
-    ("name", "key", "there"), [("tiny", "", True), ("model", "", True), ("model", "0" * 64, False)]
-)
-def test_a_sensitivity_that_lies_in_the_workspace_is_shown_where_it_is_of_this_calibration(
-    toolkit: Toolkit, saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, there: bool
-) -> None:
-    own = json.loads(Path("bundles/tiny/manifest.json").read_text())["calibration"]["key"]
-    file = tmp_path / "calibration" / f"{name}.sensitivity" / "sensitivity.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(Sensitivities(True, "tiny", "mse", key or own, 8, ()).as_dict()))
-    monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
-    drawn = (
-        "report",
-        "bundles/tiny",
-        "--verify",
-        saved["verify"],
-        "--bench",
-        saved["bench"],
-        "-o",
-        tmp_path / "r.html",
-    )
-    assert toolkit(*drawn).code == 0
-    assert ("toolkit sensitivity tiny  # what INT8 costs" in (tmp_path / "r.html").read_text()) is there
 
 
 @pytest.mark.slow

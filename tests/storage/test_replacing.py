@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,6 @@ def test_a_file_is_replaced_where_it_bears_the_mark(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match=r"is there already, and is no page") as caught:
         require_replaceable(path, "page", bytes.isdigit, "page")
     assert "10 bytes of 20" in str(caught.value.found)
+    for way, said in ((tmp_path, "cannot write"), (Path(os.devnull), "no regular file")):  # before anything is computed
+        with pytest.raises(ToolkitError, match=said):
+            require_replaceable(way, "page", bytes.isdigit, "page")

@@ -180,15 +180,19 @@ def write_together(contents: dict[Path, bytes]) -> None:
         ToolkitError: names the file that cannot be written, and why; also a pipe or a device, which a rename would
             replace for the whole system.
     """
-    places = {_place(path): (data, 0o644) for path, data in contents.items()}
+    places = {place_of(path): (data, 0o644) for path, data in contents.items()}
     with _parts(places) as parts:
         for path, part in parts.items():
             with os_errors(path):
                 os.replace(part, path)
 
 
-def _place(path: Path) -> Path:
-    """Where a file is written: a link stays one, what it points to is replaced (/dev/stdout is one, say)."""
+def place_of(path: Path) -> Path:
+    """Where a file is written: a link stays one, what it points to is replaced (/dev/stdout is one, say).
+
+    Raises:
+        ToolkitError: there is a folder, a pipe or a device.
+    """
     with os_errors(path):
         place = Path(os.path.realpath(path)) if path.is_symlink() else path
         if place.is_dir():

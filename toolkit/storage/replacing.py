@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
-from toolkit.storage.files import content_of
+from toolkit.storage.files import content_of, place_of
 from toolkit.storage.limits import TAR_BYTES
 
 Own = Callable[[str], bool]  # is the file of this name, seen from the folder, one that the command wrote?
@@ -29,9 +29,9 @@ def require_replaceable(path: Path, what: str, ours: Callable[[bytes], bool], ar
         argument: what chooses another place, if anything does.
 
     Raises:
-        ToolkitError: says what is there, how large, of when.
+        ToolkitError: says what is there, how large, of when; a folder, a pipe or a device is in the way.
     """
-    if not path.is_file() or not path.stat().st_size:
+    if not place_of(path).is_file() or not path.stat().st_size:
         return
     if not ours(content_of(path, TAR_BYTES).data):
         raise ToolkitError(
