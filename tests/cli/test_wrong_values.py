@@ -81,8 +81,8 @@ def test_a_wrong_value_of_any_option_exits_2_before_anything_is_done(
         "bench --backend=x,": "unknown backend",
         "verify --gate 0.99": "--gate 99",
     }
-    for line, said in lines.items():
-        answer = toolkit(*line.split())
+    for text, said in lines.items():
+        answer = toolkit(*text.split())
         assert (answer.code, answer.document["ok"]) == (2, False)
         assert said in answer.text
     assert list(tmp_path.iterdir()) == []
