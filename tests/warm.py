@@ -73,6 +73,8 @@ def ask(address: str, words: list[str]) -> None:
         for number in PASSED_ON:
             signal.signal(number, lambda number, _: os.kill(child, number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        while not select.select([server], [], [], 0.1)[0]:
+            pass  # a signal that comes just before a call that blocks is heard after it
         status = _number(server)
     if os.WIFSIGNALED(status):
         signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
