@@ -37,6 +37,8 @@ def prepared(folder: Path, quick: bool) -> Place:
     names = modules_of(PACKED if quick else PREPARED, place.workspace, place.log)
     for file, words in () if quick else DOCUMENTS.items():
         done = in_child(command(place.workspace, words), place.log)
+        if done.code != 0:
+            raise SystemExit(f"toolkit {words} ended with {done.code}: {done.text}")
         (place.workspace / file).write_text(done.text.strip().splitlines()[-1])
     warm(names)
     shutil.copytree(place.workspace, place.kept)

@@ -22,7 +22,7 @@ PREPARED = [
 ]  # fmt: skip
 PACKED = [line for line in PREPARED if line.startswith(("init", "bundle", "triton"))]  # of a bundle that is there
 DOCUMENTS = {
-    "v.json": f"verify bundles/tiny {ONE} --sample 40 --gate 1",
+    "v.json": f"verify bundles/tiny {ONE} --sample 40 --gate 2",
     "b.json": f"bench bundles/tiny {ONE} --batch 1 --seconds 0.05",
 }
 REPORT = "report bundles/tiny --verify v.json --bench b.json -o page.html --markdown card.md"
