@@ -32,8 +32,8 @@ ALONE = {"PIL": "pillow"}  # small: who reads one image on a device is not sent 
 
 # What packages do unasked is off before their first import, unless somebody set it. ONNX Runtime from 1.32 on looks its
 # maker's servers up and keeps a device's number and a list of events in the user's cache, at every session. PyTorch's
-# threads wait for each other by spinning, for as long as a thread that another program keeps from its core takes to come
-# back: with a small net that is most of the time. A short spin is as fast where nobody else computes.
+# threads spin while they wait for one that another program keeps from its core: with a small net that is most of the
+# time. A short spin is as fast where nobody else computes.
 QUIET = {"ORT_DISABLE_TELEMETRY": "1", "GOMP_SPINCOUNT": "10000"}
 
 
