@@ -143,6 +143,8 @@ def _become(folder: str, variables: dict[str, str], streams: list[int]) -> None:
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     if _of_python(variables) != _of_python(dict(os.environ)):
         raise SystemExit(f"tests.warm cannot set {_of_python(variables)}: start sys.executable")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # who runs the tests under nohup ignores the second
+        signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
