@@ -23,6 +23,7 @@ from typing import NoReturn
 PRELOADED = ("numpy", "torch", "torch._dynamo", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "PIL.Image")
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LENGTH = 8  # bytes of a number on the socket
+ADDRESS = f"toolkit-tests-{os.urandom(8).hex()}"  # in the abstract name space: no file
 _servers: list[tuple[int, int]] = []  # its process, and the end of the pipe whose closing ends it
 
 
@@ -32,7 +33,7 @@ def python() -> list[str]:
         return [sys.executable]
     if not _servers:
         _servers.append(_started())
-    return [sys.executable, "-I", "-S", __file__, _address()]
+    return [sys.executable, "-I", "-S", __file__, ADDRESS]
 
 
 def end() -> None:
@@ -43,14 +44,10 @@ def end() -> None:
         os.waitpid(process, 0)
 
 
-def _address() -> str:
-    return f"toolkit-tests-{os.getpid()}"  # in the abstract name space: no file
-
-
 def _started() -> tuple[int, int]:
     reading, writing = os.pipe()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"\0{_address()}")
+        listener.bind(f"\0{ADDRESS}")
         listener.listen()
         for number in (reading, listener.fileno()):
             os.set_inheritable(number, True)
