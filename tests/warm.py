@@ -115,14 +115,13 @@ def _answered(connection: socket.socket, alive: int) -> list[str]:
         return list(words)
     for number in streams:
         os.close(number)
-    ended = os.pidfd_open(child)
     with suppress(BrokenPipeError):  # who asked was killed
         connection.sendall(child.to_bytes(LENGTH, "little"))
-        if ended not in _ready(ended, connection.fileno(), alive):
-            os.kill(child, signal.SIGKILL)
-        connection.sendall(os.waitpid(child, 0)[1].to_bytes(LENGTH, "little"))
-    with suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
+        _ready(os.pidfd_open(child), connection.fileno(), alive)
+    os.kill(child, signal.SIGKILL)  # one that has ended keeps its exit code, and its number until it is waited for
+    status = os.waitpid(child, 0)[1]
+    with suppress(BrokenPipeError):
+        connection.sendall(status.to_bytes(LENGTH, "little"))
     os._exit(0)
 
 

@@ -36,13 +36,6 @@ SHA256 = hashlib.sha256(MANIFEST).hexdigest()
 TAR = tar_of_bundle(bundle_from_folder(SOURCE), MANIFEST)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def tar(tmp_path: Path) -> Path:
     """The packed bundle of format 1."""

@@ -30,13 +30,6 @@ from toolkit.storage.files import Content
 INSIDE = ("fp32", "int8", "int8-fp16", "int8-cpu")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A bundle that a test may change."""

@@ -67,13 +67,6 @@ WRITER = """
 """
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @contextmanager
 def at_work(code: str, *words: object) -> Iterator[None]:
     """A second process that does its worst meanwhile."""

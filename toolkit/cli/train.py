@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import shlex
 from contextlib import ExitStack
@@ -72,12 +71,14 @@ def _document(file: str) -> dict[str, Any]:
 
 
 def _unknown(file: str, key: str, allowed: list[str]) -> ToolkitError:
-    close = difflib.get_close_matches(key, allowed, 1)
+    from toolkit.workspace import nearest
+
+    close = nearest(key, allowed)
     return ToolkitError(
         f"{file} has a key that is no option of this command",
         found=key,
         allowed=", ".join(allowed),
-        fix=f"{close[0]} = ..." if close else "toolkit train --help",
+        fix=f"{close} = ..." if close else "toolkit train --help",
     )
 
 

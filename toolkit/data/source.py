@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from toolkit.data.npz import dataset_from_npz
 from toolkit.errors import DataError
 from toolkit.storage.documents import Document
 from toolkit.storage.hints import Maybe
+from toolkit.workspace import nearest
 
 NAMED: dict[str, Callable[[bool, Progress | None], Dataset]] = {
     fashion_mnist.NAME: fashion_mnist.load,
@@ -95,18 +95,17 @@ def _load(
 
 
 def _unknown(spec: str, path: Path) -> DataError:
-    meant = difflib.get_close_matches(spec.lower().replace("_", "-"), NAMED, n=1, cutoff=0.6)
-    beside = _beside(path)
+    fix = "check the path"
+    if meant := nearest(spec.lower().replace("_", "-"), NAMED):
+        fix = f"`data={meant!r}`"
+    elif beside := _beside(path):
+        fix = f"did you mean {shlex.quote(str(beside))}?"
     is_path = path.suffix or "/" in spec
     return DataError(
         f"{spec!r} does not exist" if is_path else f"there is no data set, folder or file {spec!r}",
         found=f"nothing at {path.absolute()}" if spec else "an empty name",
         allowed=f"{', '.join(NAMED)}, a folder of class folders, or an .npz file",
-        fix=f"`data={meant[0]!r}`"
-        if meant
-        else f"did you mean {shlex.quote(str(beside))}?"
-        if beside
-        else "check the path",
+        fix=fix,
     )
 
 
@@ -116,8 +115,8 @@ def _beside(path: Path) -> Path | None:
         names = {entry.name.lower(): entry for entry in sorted(path.parent.iterdir())}
     except OSError:
         return None
-    near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.7)
-    return names[near[0]] if near else None
+    near = nearest(path.name.lower(), names, cutoff=0.7)
+    return names[near] if near else None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from toolkit.errors import ModelError, ToolkitError
 from toolkit.models.resnet import logits_alone
+from toolkit.workspace import nearest
 
 EXAMPLE = "package.module:build, such as mynet:ResNet"
 # Two runs on the same images; convolutions may add up in another order at another batch.
@@ -94,12 +94,12 @@ def _not_found(name: str, error: ModuleNotFoundError) -> ModelError:
             f"{name} needs the package '{missing}', which is not installed here", fix=f"pip install {missing}"
         )
     here = [path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
-    meant = difflib.get_close_matches(name, here, n=1)
+    meant = nearest(name, here)
     return ModelError(
         f"there is no Python module '{missing}'",
         found=f"neither in {Path.cwd()} nor installed",
         allowed=EXAMPLE,
-        fix=f"did you mean {meant[0]}?" if meant else "run this in the folder that holds it",
+        fix=f"did you mean {meant}?" if meant else "run this in the folder that holds it",
     )
 
 
@@ -108,11 +108,11 @@ def _attribute(module: Any, module_name: str, name: str) -> Any:
     for part in name.split("."):
         if not hasattr(value, part):
             public = [entry for entry in dir(value) if not entry.startswith("_")]
-            meant = difflib.get_close_matches(part, public, n=1)
+            meant = nearest(part, public)
             raise ModelError(
                 f"{module_name} has no '{name}'",
                 found=", ".join(public[:8]) or "nothing",
-                fix=f"{module_name}:{meant[0]}" if meant else None,
+                fix=f"{module_name}:{meant}" if meant else None,
             )
         value = getattr(value, part)
     return value

@@ -109,13 +109,19 @@ def _smoothed(mass: list[float]) -> list[float]:
     ]
 
 
+def percentile(latency: Latency, name: str) -> str:
+    """A percentile such as "p99" in words, of so few calls that it says nothing too."""
+    value = latency.percentile_ms(name)
+    return milliseconds(value) if value else "few calls"
+
+
 def _table(latencies: tuple[Latency, ...]) -> Markup:
     names = [name for name in PERCENTILES if any(row.percentile_ms(name) is not None for row in latencies)]
     rows = [
         (
             latency.runner,
             f"{latency.batch}",
-            *(milliseconds(value) if (value := latency.percentile_ms(name)) else "few calls" for name in names),
+            *(percentile(latency, name) for name in names),
             _interval(latency),
             f"{latency.images_per_s:,.0f}",
             f"{latency.calls:,}",

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from toolkit.reporting.conditions import lines_of_commands
 from toolkit.reporting.evidence import Evidence
+from toolkit.reporting.latencies import percentile
 from toolkit.reporting.markup import FORBIDDEN
 from toolkit.reporting.verdict import choice_from_evidence, counted_at_export, reservations, sentence
 from toolkit.reporting.words import between, milliseconds, percent, signed, size
-from toolkit.timing.latency import Latency
 from toolkit.version import __version__
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
@@ -68,16 +68,11 @@ def _latency(evidence: Evidence) -> str:
     if evidence.bench is None:
         return "Not measured."
     rows = [
-        (row.runner, f"{row.batch}", milliseconds(row.p50_ms), _p99(row), f"{row.images_per_s:,.0f}")
+        (row.runner, f"{row.batch}", milliseconds(row.p50_ms), percentile(row, "p99"), f"{row.images_per_s:,.0f}")
         for row in evidence.latencies
     ]
     where = f"Whole Python calls on {plain(evidence.bench.host.cpu or 'an unnamed machine')}.\n\n"
     return where + _grid(("runner", "batch", "p50", "p99", "images/s"), rows)
-
-
-def _p99(row: Latency) -> str:
-    value = row.percentile_ms("p99")
-    return milliseconds(value) if value else "few calls"
 
 
 def _interface(evidence: Evidence) -> str:
