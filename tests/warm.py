@@ -63,7 +63,7 @@ def ask(address: str, words: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(f"\0{address}")
-        asked = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+        asked = json.dumps([words, os.getcwd(), dict(os.environ), sorted(os.sched_getaffinity(0))]).encode()
         socket.send_fds(server, [len(asked).to_bytes(LENGTH, "little")], [0, 1, 2])
         server.sendall(asked)
         child = _number(server)
@@ -107,10 +107,11 @@ def _answered(connection: socket.socket, alive: int) -> list[str]:
     """Forks the child, in which it returns; waits for it, and kills it where nobody waits any more."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, streams, _, _ = socket.recv_fds(connection, LENGTH, 3)
-    words, folder, variables = json.loads(connection.recv(int.from_bytes(size, "little"), socket.MSG_WAITALL))
+    words, folder, variables, cores = json.loads(connection.recv(int.from_bytes(size, "little"), socket.MSG_WAITALL))
     if (child := os.fork()) == 0:
         connection.close()
         os.close(alive)
+        os.sched_setaffinity(0, cores)
         _become(folder, variables, streams)
         return list(words)
     for number in streams:

@@ -44,6 +44,12 @@ def structured_set(count: int, classes: int, seed: int, size: int = 32, channels
     return images, labels.astype(np.int64)
 
 
+def arrays_of(path: Path) -> dict[str, Any]:
+    """An .npz file's arrays; it is closed again."""
+    with np.load(path) as archive:
+        return dict(archive)
+
+
 @pytest.fixture(scope="session")
 def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with `set.npz`, the model `tiny` (trained for seconds) and its bundle in every precision."""

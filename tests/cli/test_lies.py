@@ -367,6 +367,7 @@ def test_numbers_that_no_backend_takes_are_refused(tool: Toolkit) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_core")
 def test_two_builds_at_once_keep_each_others_engines(tool: Toolkit) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="engines need the TensorRT-RTX wheels (extra rtx)")
     start = [sys.executable, "-m", "toolkit", "build", "b", "--target", "rtx", "--precision"]

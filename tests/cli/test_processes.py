@@ -22,6 +22,7 @@ from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.runtime.trt.module import MODULES
 
+pytestmark = pytest.mark.usefixtures("every_core")
 ROOT = Path(toolkit.__file__).parents[1]
 
 

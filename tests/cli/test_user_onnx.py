@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.cli.conftest import Toolkit
+from tests.cli.conftest import Toolkit, arrays_of
 from tests.exporting.test_user_onnx import classifier
 from toolkit.bundle import bundle_from_folder
 
@@ -26,7 +26,7 @@ def theirs(tmp_path: Path) -> Path:
         noise = draws.integers(-20, 20, (count, 16, 16, 3))
         images = np.clip(base[labels] + noise, 0, 255).astype(np.uint8)
         np.savez(tmp_path / f"{part}.npz", images=images, labels=labels)
-    parts = {part: np.load(tmp_path / f"{part}.npz") for part in ("train", "test")}
+    parts = {part: arrays_of(tmp_path / f"{part}.npz") for part in ("train", "test")}
     np.savez(
         tmp_path / "set.npz",
         classes=np.array(["a", "b", "c", "d", "e"]),

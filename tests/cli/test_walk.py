@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.cli.conftest import Toolkit, structured_set
+from tests.cli.conftest import Toolkit, arrays_of, structured_set
 from tests.manifests import rehashed
 from toolkit.bundle import bundle_from_folder
 from toolkit.bundle.manifest import VARIANTS
@@ -29,7 +29,7 @@ def test_training_wrote_card_weights_and_disjoint_images(tiny_workspace: Path) -
     assert low < card["accuracy"]["top1_percent"] <= high
     assert card["training"]["command"].startswith("toolkit train tiny")
     kept = {
-        name: {image.tobytes() for image in np.load(tiny_workspace / f"calibration/tiny/{name}.npz")["images"]}
+        name: {image.tobytes() for image in arrays_of(tiny_workspace / f"calibration/tiny/{name}.npz")["images"]}
         for name in ("calibration", "evaluation")
     }
     assert len(kept["calibration"]) == 64
@@ -139,7 +139,7 @@ def test_int8_alone_is_compared_with_the_fp32_file(toolkit: Toolkit) -> None:
 
 
 def test_images_that_calibrated_never_evaluate(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
-    calibrated = np.load(tiny_workspace / "calibration/tiny/calibration.npz")
+    calibrated = arrays_of(tiny_workspace / "calibration/tiny/calibration.npz")
     fresh, labels = structured_set(20, 4, seed=9)
     np.savez(
         tmp_path / "mixed.npz",

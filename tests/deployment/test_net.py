@@ -169,6 +169,7 @@ def test_what_is_no_image_is_one_named_error(net: Net, images: Any, said: str) -
     assert said in str(caught.value)
 
 
+@pytest.mark.usefixtures("every_core")
 def test_sixteen_threads_get_the_same_answers(net: Net, golden: tuple[LabeledImages, dict[str, Any]]) -> None:
     images = golden[0].images_nhwc
     expected = net.logits(images)

@@ -94,6 +94,7 @@ def test_what_another_build_wrote_meanwhile_is_merged(file: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_core")
 def test_two_processes_that_build_at_once_lose_nothing(file: Path) -> None:
     program = (
         "from pathlib import Path; import sys; from tests.engine.test_timing_cache import build\n"

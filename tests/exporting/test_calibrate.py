@@ -59,7 +59,8 @@ def test_options_that_contradict_each_other_are_refused_at_once() -> None:
 def test_a_file_that_says_it_is_the_toolkits_is_tried_like_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(__file__).parents[1] / "bundle/format-1"
     model = onnx.load(source / "model.onnx")
-    images = np.load(source / "golden.npz")["images"]
+    with np.load(source / "golden.npz") as golden:
+        images = golden["images"]
     pipe = tmp_path / "pipe.onnx"
     os.mkfifo(pipe)
     with pytest.raises(ToolkitError, match="is no regular file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -18,9 +19,22 @@ from toolkit.runtime.driver import Device, Driver
 from toolkit.runtime.ort.profile import CPU, nodes_from_profile
 from toolkit.runtime.ort.quirks import keep_float_biases
 from toolkit.runtime.ort.runner import CUDA, TENSORRT, OrtRunner
+from toolkit.runtime.ort.session_options import session_options
 from toolkit.runtime.runner import Runner
 
 AZURE = "AzureExecutionProvider"
+
+
+@pytest.mark.parametrize(("asked", "started"), [(0, 2), (1, 1), (3, 3)])
+def test_a_process_that_is_held_to_some_cores_starts_no_more_threads(
+    monkeypatch: pytest.MonkeyPatch, asked: int, started: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5}, raising=False)
+    assert session_options(asked).intra_op_num_threads == started
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert session_options().intra_op_num_threads == 1
+    assert session_options(0).intra_op_num_threads == 0  # ONNX Runtime's own choice
 
 
 def test_a_path_and_its_bytes_answer_alike(

@@ -133,6 +133,7 @@ WRITER = """
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_core")
 def test_three_processes_at_once_leave_one_whole_folder_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "target"
     writers = [
@@ -254,6 +255,7 @@ def test_a_file_that_a_dead_process_left_half_written_goes_with_the_next_one(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_core")
 def test_a_reader_sees_the_old_folder_or_the_new_one_at_any_moment(tmp_path: Path) -> None:
     if not folders._exchanged(*(_old(tmp_path / name) for name in ("one", "other"))):
         pytest.skip("this system cannot exchange two folders in one step")

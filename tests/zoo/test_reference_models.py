@@ -24,7 +24,8 @@ COUNTS = {"reference": 1, "openvino": 100}
 
 def _images(part: str, channels: int) -> UInt8:
     """The default model's, whose license lets them lie here, in the other models' colors."""
-    gray = np.load(ROOT / "calibration" / DEFAULT_MODEL / f"{part}.npz")["images"]
+    with np.load(ROOT / "calibration" / DEFAULT_MODEL / f"{part}.npz") as arrays:
+        gray = arrays["images"]
     return np.broadcast_to(gray, (*gray.shape[:3], channels)).copy()
 
 

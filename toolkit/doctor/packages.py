@@ -9,6 +9,7 @@ from toolkit.doctor.machine import Answer, expect
 from toolkit.errors import MissingPackage
 from toolkit.lazy import needs
 from toolkit.runtime.ort.quirks import OPTIMIZER, SWITCH, breaks_half_biases, saturates
+from toolkit.runtime.ort.session_options import session_options
 
 # As bytes, because a device has TensorRT and ONNX Runtime but no onnx; both as onnx.helper writes them, opset 17.
 # Relu over float32 "x" (4,) to "y".
@@ -88,7 +89,7 @@ def relu_with(provider: str) -> Answer:
         import numpy as np
         import onnxruntime
     require_provider(onnxruntime, provider)
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     if provider != "CPUExecutionProvider":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session = onnxruntime.InferenceSession(TINY_RELU, options, providers=[provider], enable_fallback=0)

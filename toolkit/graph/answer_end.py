@@ -18,6 +18,7 @@ from toolkit.compare.answers import LOGARITHMS, LOGITS, PROBABILITIES, SUM, kind
 from toolkit.contracts import Float32
 from toolkit.graph.edit import drop_unread_initializers, set_nodes, tensors_behind
 from toolkit.lazy import needs
+from toolkit.runtime.ort.session_options import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -117,8 +118,7 @@ def _values(model: onnx.ModelProto, names: list[str], calls: Sequence[NDArray[An
     looking.CopyFrom(model)
     del looking.graph.output[:]
     looking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(looking.SerializeToString(), options, providers=["CPUExecutionProvider"])

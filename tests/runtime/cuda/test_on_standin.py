@@ -33,6 +33,7 @@ FAST = "test_seam.py"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claims", [pytest.param(n, marks=[] if n == FAST else [pytest.mark.slow]) for n in CLAIMS])
+@pytest.mark.usefixtures("every_core")
 def test_claims_hold_on_a_libcuda_on_host_memory(libcuda: Path, claims: str) -> None:
     environment = {**os.environ, "TOOLKIT_STANDIN": str(libcuda), "PYTHONPATH": str(ROOT)}
     environment["LD_LIBRARY_PATH"] = f"{libcuda}:{os.environ.get('LD_LIBRARY_PATH', '')}"

@@ -15,6 +15,7 @@ ROOT = HERE.parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claims", sorted(path.name for path in (HERE / "inside").glob("test_*.py")))
+@pytest.mark.usefixtures("every_core")
 def test_claims_hold_on_the_real_bindings(version: str, claims: str, variables: dict[str, str]) -> None:
     variables = {**variables, "PYTHONPATH": os.pathsep.join([str(ROOT), variables["PYTHONPATH"]])}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "inside" / claims)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import ModelError
 from toolkit.lazy import needs
+from toolkit.runtime.ort.session_options import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -46,9 +47,8 @@ def folded_at_batch(model: onnx.ModelProto, batch: int, what: str, *, keep_layou
     copy.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
     copy.graph.output[0].type.tensor_type.ClearField("shape")
     del copy.graph.value_info[:]
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4  # what is wrong comes as an exception too
     disabled = [*LEFT_OUT, *(LAYOUT if keep_layout else ())]
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "model.onnx"

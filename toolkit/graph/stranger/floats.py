@@ -11,6 +11,7 @@ import numpy as np
 from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Float32
 from toolkit.errors import ModelError
+from toolkit.runtime.ort.session_options import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -132,10 +133,10 @@ def _answers(model: onnx.ModelProto, values: Float32) -> Float32 | None:
     from onnx import helper
 
     kind = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+        )
         given = np.round(values) if kind == np.uint8 else values
         answer: Float32 = np.asarray(session.run(None, {session.get_inputs()[0].name: given.astype(kind)})[0])
     except Exception:  # onnxruntime raises types of its own

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.lazy import needs
+from toolkit.runtime.ort.session_options import session_options
 
 OPTIMIZER = "WeightBiasQuantization"
 CRASHES = "MatmulTransposeFusion"
@@ -72,8 +73,7 @@ def answer_to_zero(model: bytes, *, as_its_users_run_it: bool = True) -> float:
     with needs("run ONNX files"):
         import numpy as np
         import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     if not as_its_users_run_it:
         keep_float_biases(options)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -110,8 +110,6 @@ def saturates() -> bool:
     with needs("run ONNX files"):
         import numpy as np
         import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(smallest_product(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(smallest_product(), session_options(), providers=["CPUExecutionProvider"])
     answers = session.run(None, {"x": np.full((4, 4), 255, np.uint8)})[0]
     return bool((answers != 4 * 255 * 127).any())

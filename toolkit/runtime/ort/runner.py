@@ -19,6 +19,7 @@ from toolkit.lazy import needs, requirement
 from toolkit.runtime.driver import probe_driver
 from toolkit.runtime.ort.profile import CPU, Node, nodes_from_profile, obstacle_to_trusting, placement_in_words, short
 from toolkit.runtime.ort.quirks import keep_float_biases
+from toolkit.runtime.ort.session_options import session_options
 from toolkit.runtime.runner import ClosesItself
 from toolkit.storage.files import Content
 
@@ -42,7 +43,7 @@ class OrtRunner(ClosesItself):
             runner is not made. What TensorRT does not take may run on CUDA; the description names it.
         provider_options: of that provider.
         largest_batch: images in one call of the session; more are split. None takes any number.
-        threads: of one operator; 0 lets ONNX Runtime take every core.
+        threads: of one operator; 0 takes every core that this process may use.
         label: what to call the model; its file's name by default.
         profile: where ONNX Runtime's profile of every call begins; `close` ends it. See `layer_times`.
         optimize: ONNX Runtime's graph optimizations, except the one that rounds float biases to int32, which never
@@ -71,9 +72,8 @@ class OrtRunner(ClosesItself):
             import onnxruntime
         require_provider(onnxruntime, provider)
         self.name, self.largest_batch = NAMES.get(provider, "ort"), largest_batch
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: warnings about foreign metadata are not for users
-        options.intra_op_num_threads = threads
+        options = session_options(threads)
+        options.log_severity_level = 3  # providers on a GPU say more than they raise
         keep_float_biases(options)
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.lazy import needs
+from toolkit.runtime.ort.session_options import session_options
 from toolkit.storage.files import Content, os_errors
 from toolkit.storage.folders import make_private
 
@@ -70,8 +71,7 @@ def tensorrt_options(
 
 def _profile(onnxruntime: Any, model: Content, batch: tuple[int, int, int]) -> dict[str, str]:
     """The range of the first input's batch, as `name:1x32x32x3`; none where its batch is fixed."""
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings = session_options()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.data, settings, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
