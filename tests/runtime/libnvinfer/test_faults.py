@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,28 @@ def script(version: str, variables: dict[str, str], text: str, **told: object) -
     return child(variables, "-c", SAYS.format(module=KINDS[version].module) + text, **told)
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, str]], Path]:
+    """Builds the engine of the tiny bundle's best file where CUDA starts, once for each version."""
+    folders: dict[str, Path] = {}
+
+    def of(variables: dict[str, str]) -> Path:
+        version = variables["STANDIN_VERSION"]
+        if version not in folders:
+            folder = tmp_path_factory.mktemp("built") / "bundle"
+            shutil.copytree(TINY, folder)
+            done = child(variables, "-m", "toolkit", "build", str(folder))
+            assert done.returncode == 0, done.stderr
+            folders[version] = folder
+        return folders[version]
+
+    return of
+
+
 @pytest.fixture
-def bundle(tmp_path: Path, variables: dict[str, str]) -> Path:
-    """The tiny bundle with an engine of its best file, built where CUDA starts."""
-    folder = tmp_path / "bundle"
-    shutil.copytree(TINY, folder)
-    done = child(variables, "-m", "toolkit", "build", str(folder))
-    assert done.returncode == 0, done.stderr
-    return folder
+def bundle(tmp_path: Path, variables: dict[str, str], built: Callable[[dict[str, str]], Path]) -> Path:
+    """The tiny bundle with an engine of its best file, for a test to change."""
+    return Path(shutil.copytree(built(variables), tmp_path / "bundle"))
 
 
 def _document(done: subprocess.CompletedProcess[str]) -> Any:
