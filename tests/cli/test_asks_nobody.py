@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,16 +28,24 @@ time.sleep(1)  # what is sent in the background
 """
 
 
+@cache
+def _strace() -> list[str]:
+    """The words that trace a process and its children: where the kernel can, it stops them at these calls alone."""
+    for words in (["strace", "-f", "--seccomp-bpf"], ["strace", "-f"]):
+        with suppress(OSError):
+            if subprocess.run([*words, "-e", CALLS, "-o", os.devnull, "true"], capture_output=True).returncode == 0:
+                return words
+    pytest.skip("strace is not installed here, or may trace nothing")
+
+
 def traced(home: Path, cwd: Path, *words: str, **environment: str) -> tuple[list[str], list[str]]:
     """Runs Python under strace: the calls that reach for a network, and the paths that it made or wrote to."""
-    strace, log = shutil.which("strace"), home / "strace"
-    if strace is None or subprocess.run([strace, "-o", os.devnull, "true"], capture_output=True).returncode:
-        pytest.skip("strace is not installed here, or may trace nothing")
+    strace, log = _strace(), home / "strace"
     (home / "tmp").mkdir()
     around = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "TOOLKIT_WORKSPACE": str(cwd), "MPLCONFIGDIR": str(home)}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_", "TOOLKIT_"))}
     done = subprocess.run(
-        [strace, "-f", "-qq", "-e", CALLS, "-o", str(log), sys.executable, *words],
+        [*strace, "-qq", "-e", CALLS, "-o", str(log), sys.executable, *words],
         env=kept | around | {"PYTHONPATH": str(Path(toolkit.__file__).parents[1])} | environment,
         cwd=cwd, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
