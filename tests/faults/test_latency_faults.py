@@ -64,7 +64,7 @@ class _Machine:
         noise = draws.standard_normal(count)
         jitter = np.convolve(noise, 0.7 ** np.arange(12))[:count] * np.sqrt(1 - 0.7**2)
         wild = np.where(draws.random(count) < weather.outliers, draws.uniform(1, 10, count), 1.0)
-        self.noise = (np.exp(weather.jitter * jitter) * wild).tolist()  # lists, because they are read a number at a time
+        self.noise = (np.exp(weather.jitter * jitter) * wild).tolist()  # a list: read one by one
         # One value every 50 ms, correlation 0.8 from one to the next.
         steps = draws.standard_normal(400)
         slowly = np.convolve(steps, 0.8 ** np.arange(30))[:400] * np.sqrt(1 - 0.8**2)
