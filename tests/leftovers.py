@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 MARK = "TOOLKIT_TEST_RUN"
-GRACE_S = 5.0  # for what was told to end
+GRACE_S = float(os.environ.get("TOOLKIT_TEST_GRACE_S", "5"))  # for what was told to end
 
 
 def pytest_configure() -> None:

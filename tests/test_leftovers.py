@@ -38,7 +38,7 @@ def pytest_in(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A pytest of its own, with the plugin, on the tests above."""
     (folder / "test_starts.py").write_text(STARTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.leftovers", "-p", "no:cacheprovider", *words]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOOLKIT_TEST_GRACE_S": "0.5"}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -20,7 +20,10 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-PRELOADED = ("numpy", "torch", "torch._dynamo", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "PIL.Image")
+PRELOADED = (
+    "numpy", "torch", "torch._dynamo", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "PIL.Image", "matplotlib.figure",
+    "pydantic", "rich.console", "rich.progress", "rich.table", "typer",
+)  # fmt: skip
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LENGTH = 8  # bytes of a number on the socket
 ADDRESS = f"toolkit-tests-{os.urandom(8).hex()}"  # in the abstract name space: no file

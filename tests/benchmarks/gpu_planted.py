@@ -1,7 +1,6 @@
 """A pytest plugin that plants a crash and a hang, to see what a check on a GPU makes of them.
 
-`PYTEST_PLUGINS=tests.benchmarks.gpu_planted` with $TOOLKIT_GPU_CRASH, $TOOLKIT_GPU_HANG and $TOOLKIT_GPU_STALL, each
-the name of a test; the one that stalls has no limit of its own.
+`PYTEST_PLUGINS=tests.benchmarks.gpu_planted` with $TOOLKIT_GPU_CRASH and $TOOLKIT_GPU_HANG, each the name of a test.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 
 import pytest
 
-LIMIT_S, STALL_S = 3.0, 600.0  # of the test that hangs, of the one that stalls
+LIMIT_S = 3.0  # of the test that hangs
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -21,8 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.name == os.environ.get("TOOLKIT_GPU_HANG"):
             item.add_marker(pytest.mark.limit(LIMIT_S), append=False)
-        if item.name == os.environ.get("TOOLKIT_GPU_STALL"):
-            item.add_marker(pytest.mark.limit(STALL_S), append=False)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,8 +27,6 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     """A segmentation fault, as a library would have it; or a wait that no signal of Python's ends."""
     if item.name == os.environ.get("TOOLKIT_GPU_CRASH"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    if item.name == os.environ.get("TOOLKIT_GPU_STALL"):
-        time.sleep(STALL_S)
     if item.name == os.environ.get("TOOLKIT_GPU_HANG"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)

@@ -270,6 +270,7 @@ def process_of_rank_0(folder: Path, seconds: float = 60) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+@pytest.mark.usefixtures("every_core")
 def test_two_processes_reach_the_weights_of_one_though_sigterm_on_rank_0_ended_them_once(alone: Path) -> None:
     process = torchrun(alone, "halted", *SHARED)
     assert process.stderr is not None
@@ -299,6 +300,7 @@ def test_two_processes_reach_the_weights_of_one_though_sigterm_on_rank_0_ended_t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_core")
 def test_a_fault_in_several_processes_is_said_once(tiny_workspace: Path) -> None:
     process = torchrun(tiny_workspace, "faulty", "--data", "set.npz", *NET, "--batch", "15")
     out, err = process.communicate(timeout=120)

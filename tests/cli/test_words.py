@@ -57,11 +57,11 @@ LONG = {word for parameter in PARAMETERS for word in (*parameter.opts, *paramete
 
 def _texts(path: Path) -> list[tuple[int, str]]:
     """Every text of a file that is no docstring, with 1 for what is put into it."""
-    tree = ast.parse(path.read_text())
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else "1" for part in node.values]
             found.append((node.lineno, "".join(map(str, parts))))
@@ -70,26 +70,31 @@ def _texts(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-TEXTS = {
-    f"{path.relative_to(PACKAGE)}:{line}": text
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path.relative_to(PACKAGE).parts[0] not in FOR_A_SHELL or (path.parent.name, path.name) in LIBRARY
-    for line, text in _texts(path)
-}
 VERBS = {name.partition(" ")[2] for name in COMMAND_LINE} - {""}
 
 
-def test_the_library_names_no_option_and_no_command() -> None:
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """What the library says, by file and line."""
+    return {
+        f"{path.relative_to(PACKAGE)}:{line}": text
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] not in FOR_A_SHELL or (path.parent.name, path.name) in LIBRARY
+        for line, text in _texts(path)
+    }
+
+
+def test_the_library_names_no_option_and_no_command(texts: dict[str, str]) -> None:
     named = {
         place: text
-        for place, text in TEXTS.items()
+        for place, text in texts.items()
         if LONG & set(re.findall(r"--[a-z][a-z0-9-]*", text)) or set(re.findall(r"\btoolkit ([a-z]+)", text)) & VERBS
     }
     assert named == {}
 
 
-def test_what_the_library_says_in_python_can_be_typed() -> None:
-    marked = {place: text for place, text in TEXTS.items() if CODE.search(text)}
+def test_what_the_library_says_in_python_can_be_typed(texts: dict[str, str]) -> None:
+    marked = {place: text for place, text in texts.items() if CODE.search(text)}
     assert len(marked) > 40
     for place, text in marked.items():
         words = typed(text)
@@ -99,16 +104,15 @@ def test_what_the_library_says_in_python_can_be_typed() -> None:
         assert set(re.findall(r"\btoolkit ([a-z]+)", words)) <= VERBS | {"what"}, f"{place}: {words}"
 
 
-SPANS = sorted({found[0] for text in TEXTS.values() for found in CODE.finditer(text) if "toolkit." in found[0]})
+def test_every_call_that_the_library_advises_is_a_command_that_is_understood(texts: dict[str, str]) -> None:
+    spans = {found[0] for text in texts.values() for found in CODE.finditer(text) if "toolkit." in found[0]}
+    assert len(spans) > 3
+    for span in spans:
+        words = shlex.split(typed(span))
+        if words[1] != "load":
+            require_understood(words[1:])
 
 
-@pytest.mark.parametrize("span", SPANS)
-def test_every_call_that_the_library_advises_is_a_command_that_is_understood(span: str) -> None:
-    words = shlex.split(typed(span))
-    if words[1:] != ["load"] and words[1] != "load":
-        require_understood(words[1:])
-
-
-def test_every_command_without_a_function_is_asked_for_somewhere() -> None:
+def test_every_command_without_a_function_is_asked_for_somewhere(texts: dict[str, str]) -> None:
     for words in COMMANDS:
-        assert any(words in text for text in TEXTS.values()), words
+        assert any(words in text for text in texts.values()), words

@@ -63,8 +63,8 @@ def test_what_cannot_be_read_is_none_with_a_reason(tmp_path: Path) -> None:
     assert "cpufreq" in found.absent["governor"]
 
 
-def _stat(name: str, user: int, system: int) -> str:
-    return f"7 ({name}) S " + " ".join(["0"] * 10) + f" {user} {system} 0 0 20"
+def _stat(name: str, user: int, system: int, started: int = 1) -> str:
+    return f"7 ({name}) S " + " ".join(["0"] * 10) + f" {user} {system} 0 0 20 0 1 0 {started} 0 0"
 
 
 def test_other_processes_stolen_time_and_a_quota_are_seen_between_two_moments(tmp_path: Path) -> None:
@@ -73,17 +73,20 @@ def test_other_processes_stolen_time_and_a_quota_are_seen_between_two_moments(tm
         "proc/7/stat": _stat("a (strange) name", 1000, 0),
         "proc/8/stat": _stat("calm", 50, 0),
         "proc/9/stat": _stat("ours", 0, 0),
+        "proc/10/stat": _stat("kworker/1:2-events", 0, 9000),
+        "proc/11/stat": _stat("has ended", 9000, 0),
         "sys/fs/cgroup/cpu.stat": "nr_periods 10\nnr_throttled 3\nthrottled_usec 5",
     }
     before = jiffies(plant(tmp_path, files))
     files["proc/stat"] = "cpu  1 0 0 9 0 0 0 120 0 0"
     files |= {"proc/7/stat": _stat("a (strange) name", 1100, 50), "proc/9/stat": _stat("ours", 900, 0)}
+    files |= {"proc/10/stat": _stat("kworker/1:2-mm", 0, 9001), "proc/11/stat": _stat("has its number", 40, 0, 2)}
     files["sys/fs/cgroup/cpu.stat"] = "nr_periods 20\nnr_throttled 8\nthrottled_usec 5"
     after = replace(jiffies(plant(tmp_path, files)), at_s=before.at_s + 2)
     assert disturbances(before, after, own=9).as_dict() == {
         "seconds": 2,
-        "busy_processes": {"a (strange) name (7)": 0.75},
-        "busy_cores": 0.75,
+        "busy_processes": {"a (strange) name (7)": 0.75, "has its number (11)": 0.2},
+        "busy_cores": 0.95,
         "stolen_cores": 0.1,
         "throttled_periods": 5,
     }

@@ -30,6 +30,8 @@ IMAGES = np.zeros((1, 2, 2, 1), np.uint8)
 ANSWER = np.zeros((1, 4), np.float32)
 CALL_S = 1e-3
 TIMES = 100
+DRAWS = 5_000  # more than a run makes calls
+BENCHED = Made().benched()
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,15 @@ class _Machine:
 
     def __init__(self, weather: Weather, draws: np.random.Generator) -> None:
         self.now, self.calls = 0, 0
-        count = 20_000
+        count = DRAWS
         noise = draws.standard_normal(count)
         jitter = np.convolve(noise, 0.7 ** np.arange(12))[:count] * np.sqrt(1 - 0.7**2)
         wild = np.where(draws.random(count) < weather.outliers, draws.uniform(1, 10, count), 1.0)
-        self.noise = np.exp(weather.jitter * jitter) * wild
+        self.noise = (np.exp(weather.jitter * jitter) * wild).tolist()  # a list: read one by one
         # One value every 50 ms, correlation 0.8 from one to the next.
         steps = draws.standard_normal(400)
-        self.wander = np.exp(weather.wander * np.convolve(steps, 0.8 ** np.arange(30))[:400] * np.sqrt(1 - 0.8**2))
+        slowly = np.convolve(steps, 0.8 ** np.arange(30))[:400] * np.sqrt(1 - 0.8**2)
+        self.wander = np.exp(weather.wander * slowly).tolist()
         self.today = float(np.exp(weather.tomorrow * draws.standard_normal()))
 
     def __call__(self) -> int:
@@ -73,7 +76,7 @@ class _Machine:
 
     def works(self, seconds: float) -> None:
         """Time passes: the work, as the machine is now."""
-        speed = self.wander[int(self.now / 5e7) % 400] * self.noise[self.calls % 20_000] * self.today
+        speed = self.wander[int(self.now / 5e7) % 400] * self.noise[self.calls % DRAWS] * self.today
         self.now += round(1e9 * seconds * speed)
         self.calls += 1
 
@@ -106,7 +109,7 @@ def _against_a_saved_run(weather: Weather, factor: float, limit: float, seed: in
     draws = np.random.default_rng(seed)
     then = _measured(_Machine(weather, draws), {"net": 1.0, "machine": 1.0})
     now = _measured(_Machine(weather, draws), {"net": factor * machine, "machine": machine})
-    saved = Baseline(Path("before.json"), replace(Made().benched(), latency=(then["net"],), machine=(then["machine"],)))
+    saved = Baseline(Path("before.json"), replace(BENCHED, latency=(then["net"],), machine=(then["machine"],)))
     (change,) = compare_with_baseline(saved, [now["net"]], [now["machine"]], limit).changes
     return change
 

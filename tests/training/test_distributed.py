@@ -66,6 +66,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_core")
 def test_two_processes_do_the_arithmetic_of_one_and_only_with_shared_norms(tmp_path: Path) -> None:
     # In float64, because training amplifies rounding: float32 starts at 1e-6 apart and is at 1e-3 after 16 steps.
     one = trained(tmp_path, 1, "shared")

@@ -22,14 +22,15 @@ BUSY = 0.1  # of one core, on average, for a process to be named
 
 @dataclass(frozen=True)
 class Jiffies:
-    """Counters at a moment: seconds of CPU time by process (id and name), stolen by the hypervisor, and of the clock.
+    """Counters at a moment: seconds of CPU time by process, stolen by the hypervisor, and of the clock.
 
     Attributes:
+        by_process: name and CPU seconds, by its number and the tick at which it started.
         throttled: periods in which the container's CPU quota stopped it; None outside one.
     """
 
     at_s: float
-    by_process_s: dict[tuple[int, str], float]
+    by_process: dict[tuple[int, int], tuple[str, float]]
     stolen_s: float
     throttled: int | None
 
@@ -161,18 +162,22 @@ def jiffies(root: Path = ROOT) -> Jiffies:
     for path in (root / "proc").glob("[0-9]*/stat"):
         entry = _process(text_of(path))
         if entry:
-            processes[int(path.parent.name), entry[0]] = entry[1]
+            name, started, spent_s = entry
+            processes[int(path.parent.name), started] = name, spent_s
     # proc(5): the eighth figure of the line "cpu" is the time stolen by other guests of the hypervisor.
     return Jiffies(time.monotonic(), processes, int(stat[8]) * TICK_S if len(stat) > 8 else 0.0, throttled)
 
 
-def _process(stat: str | None) -> tuple[str, float] | None:
-    """Name and CPU seconds from /proc/PID/stat; the name is in brackets and may hold spaces and brackets itself."""
+def _process(stat: str | None) -> tuple[str, int, float] | None:
+    """Name, when it started, and CPU seconds, from /proc/PID/stat; the name is in brackets and may hold some itself.
+
+    A process keeps its number and its start, not its name: a kernel worker is called after what it does.
+    """
     if not stat or ")" not in stat:
         return None
     name, _, rest = stat.partition("(")[2].rpartition(")")
     words = rest.split()
-    return (name, (int(words[11]) + int(words[12])) * TICK_S) if len(words) > 12 else None
+    return (name, int(words[19]), (int(words[11]) + int(words[12])) * TICK_S) if len(words) > 19 else None
 
 
 def disturbances(before: Jiffies, after: Jiffies, own: int | None = None) -> Disturbances:
@@ -183,11 +188,11 @@ def disturbances(before: Jiffies, after: Jiffies, own: int | None = None) -> Dis
     """
     passed = max(after.at_s - before.at_s, TICK_S)
     own = os.getpid() if own is None else own
-    busy = {
-        f"{name} ({number})": round((spent - before.by_process_s.get((number, name), 0.0)) / passed, 2)
-        for (number, name), spent in after.by_process_s.items()
-        if number != own and (spent - before.by_process_s.get((number, name), 0.0)) / passed >= BUSY
-    }
+    busy = {}
+    for known, (name, spent_s) in after.by_process.items():
+        cores = (spent_s - before.by_process.get(known, (name, 0.0))[1]) / passed
+        if known[0] != own and cores >= BUSY:
+            busy[f"{name} ({known[0]})"] = round(cores, 2)
     counted = before.throttled is not None and after.throttled is not None
     return Disturbances(
         seconds=round(passed, 2),
