@@ -26,6 +26,7 @@ from toolkit.version import __version__
 pytestmark = pytest.mark.slow  # pip builds, resolves and installs
 ROOT = Path(__file__).parent.parent
 BUILD = [sys.executable, "-m", "build", "--no-isolation"]  # hatchling is a package of the developers', with its hash
+INSTALL = ["install", "--quiet", "--no-compile"]  # Python compiles what is imported, a tenth of it
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def bare(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     folder, wheel = tmp_path_factory.mktemp("bare"), built[1]
     venv.create(folder / "venv")
     python = folder / "venv/bin/python"
-    command = [*_pip_of(python), "install", "--quiet", str(wheel)]
+    command = [*_pip_of(python), *INSTALL, str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return python
@@ -248,9 +249,12 @@ def test_a_users_program_is_type_checked_against_the_wheel(bare: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def with_onnxruntime(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a device that has ONNX Runtime as well, installed beside the venv: that stays bare."""
+    """The environment of a device that has ONNX Runtime as well, installed beside the venv: that stays bare.
+
+    Of what it asks for, the venv has numpy, and it runs without the rest.
+    """
     folder = tmp_path_factory.mktemp("device")
-    command = [*_pip_of(bare), "install", "--quiet", "--target", str(folder / "site"), "onnxruntime"]
+    command = [*_pip_of(bare), *INSTALL, "--no-deps", "--target", str(folder / "site"), "onnxruntime"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {

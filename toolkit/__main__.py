@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 
@@ -19,7 +20,10 @@ def main() -> None:
         print(f"\nerror: {error}", file=sys.stderr)
         print(json.dumps(failure_of(error).as_dict()))
         raise SystemExit(1) from None
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # else Python's end looks through all that PyTorch imported, which takes most of a second
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import pytest
 from tests.cli.advice import require_good_advice
 from tests.schemas import require_schema
 from toolkit.cli import run
+from toolkit.storage.folders import locked
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,21 @@ def arrays_of(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with `set.npz`, the model `tiny` (trained for seconds) and its bundle in every precision."""
-    folder = tmp_path_factory.mktemp("workspace")
+    """A workspace with `set.npz`, the model `tiny` (trained for seconds) and its bundle in every precision.
+
+    One worker makes it, the others have copies of their own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny-workspace"
+    with locked(made.with_suffix(".lock")):
+        if not (made / "bundles/tiny/manifest.json").exists():
+            shutil.rmtree(made, ignore_errors=True)
+            _make_workspace(made)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("workspace"), dirs_exist_ok=True))
+
+
+def _make_workspace(folder: Path) -> None:
+    folder.mkdir()
     train, test = structured_set(320, 4, seed=0), structured_set(120, 4, seed=1)
     np.savez(
         folder / "set.npz",
@@ -69,7 +85,6 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "export tiny --int8 --fp16",
         ):
             assert exit_code(words.split()) == 0, words
-    return folder
 
 
 @pytest.fixture(autouse=True)

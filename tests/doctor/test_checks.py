@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ import pytest
 
 from toolkit.doctor import checks as doctor
 from toolkit.doctor import gpu, machine, packages
-from toolkit.doctor.checks import Check, answered, check, checks, in_own_process
+from toolkit.doctor.checks import Check, answered, check, in_own_process
 from toolkit.doctor.machine import Absent, Answer, l4t_version
 from toolkit.errors import BackendUnavailable, ToolkitError
 from toolkit.lazy import needs, requirement
@@ -38,34 +37,6 @@ def _raising(error: BaseException) -> Callable[[], NoReturn]:
         raise error
 
     return function
-
-
-@pytest.mark.slow
-def test_every_check_gives_one_finding_and_whatever_fails_says_why() -> None:
-    findings = checks()
-    assert [finding.name for finding in findings] == list(doctor.CHECKS)
-    assert all(finding.detail for finding in findings)
-    assert all(finding.fix for finding in findings if finding.ok is False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "module"),
-    [
-        ("numpy", "numpy"),
-        ("pillow", "PIL"),
-        ("safetensors", "safetensors"),
-        ("torch cpu", "torch"),
-        ("onnx", "onnx"),
-        ("onnxruntime cpu", "onnxruntime"),
-        ("tensorrt", "tensorrt_rtx_bindings"),
-    ],
-)
-def test_an_installed_backend_computes(name: str, module: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed")
-    finding = check(name)
-    assert (finding.ok, bool(finding.version)) == (True, True), finding
 
 
 def test_a_missing_package_is_absent_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +111,17 @@ def test_what_a_library_prints_does_not_hide_the_answer(monkeypatch: pytest.Monk
     program = "from toolkit.doctor import checks; print('hello'); checks.answer_to_parent('python')"
     finding = _child(monkeypatch, program)
     assert (finding.ok, finding.name) == (True, "python")
+
+
+def test_a_child_finds_the_toolkit_and_none_of_its_modules_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = _child(monkeypatch, "import sys, importlib.util as u; sys.exit(str(u.find_spec('contracts')))")
+    assert finding.detail == "None"
+
+
+def test_torch_is_not_imported_for_a_gpu_that_has_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    _driver(monkeypatch, Driver(False, "there is no NVIDIA driver"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert answered("torch cuda") == Check("torch cuda", None, None, "there is no NVIDIA driver")
 
 
 def test_a_wrong_answer_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_the_weights_nearest_to_the_middle_are_turned_first() -> None:
 def test_logits_of_the_embedded_default_come_nearer() -> None:
     model = load_model(folder_of_model("resnet32x32-fashion"))
     graph = fp32_graph_of_model(model)
-    images = images_from_folder(Path("calibration", "resnet32x32-fashion")).evaluation.images_nhwc[:200]
+    images = images_from_folder(Path("calibration", "resnet32x32-fashion")).evaluation.images_nhwc[:80]
     weights = placement_in_graph(graph).weights
     found = []
     with OrtRunner(graph.SerializeToString()) as runner:

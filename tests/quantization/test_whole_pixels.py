@@ -262,7 +262,7 @@ def test_the_answers_of_the_default_model_come_nearer() -> None:
 
     room = Path(__file__).parent.parent.parent / "calibration" / "resnet32x32-fashion"
     with np.load(room / "calibration.npz") as measured, np.load(room / "evaluation.npz") as judged:
-        images, held = measured["images"][:128], judged["images"][:256]
+        images, held = measured["images"][:64], judged["images"][:128]
     model = load_model(folder_of_model("resnet32x32-fashion"))
     graph = fp32_graph_of_model(model)
     record = ranges_from_images(graph, images, model.card.preprocessing, method="mse")

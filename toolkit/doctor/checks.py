@@ -59,11 +59,6 @@ def examined(found: Iterable[Check]) -> Doctor:
     return Doctor(all(check.ok is not False for check in made), made)
 
 
-def checks() -> list[Check]:
-    """Every check, in the order in which a person reads them. Prints nothing and raises nothing; some seconds."""
-    return [check(name) for name in CHECKS]
-
-
 def check(name: str) -> Check:
     """One check by its name in `CHECKS`; those that load foreign libraries run in a process of their own."""
     alone, _ = CHECKS[name]
@@ -104,7 +99,7 @@ def _is_absence(error: ToolkitError) -> bool:
 def in_own_process(name: str, timeout_s: float = TIMEOUT_S) -> Check:
     """Runs a check in a fresh Python, so that a library that crashes or hangs ends only that one."""
     program = f"from toolkit.doctor import checks; checks.answer_to_parent({name!r})"
-    paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     try:
         child = subprocess.run(

@@ -39,12 +39,12 @@ def temporary(data: bytes, name: str) -> Iterator[Path]:
 
 
 def torch_on_cuda() -> Answer:
-    """The same on the GPU."""
+    """The same on the GPU; without a driver torch is not imported for this, which takes seconds."""
+    _require_driver()
     with needs("train on a GPU"):
         import torch
     if torch.version.cuda is None:
         raise Absent("this torch is built without CUDA", "pip install --force-reinstall torch (its CUDA build)")
-    _require_driver()
     version = torch_conv("cuda")
     return version, f"convolution on {torch.cuda.get_device_name(0)} is right"
 

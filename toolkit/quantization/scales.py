@@ -11,6 +11,8 @@ in INT8: in the CPU form, and in matrix products of every form. The files have t
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,8 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 # 255 * 128 is the last that int16 holds, and rounding adds less than a step to each of the two.
 LARGEST_PAIR = 127.0
 CLIPS = np.linspace(1.0, 0.7, 31)  # parts of a channel's largest weight
+MOST_KEPT = 4096  # tensors whose scales are kept: every method, file and layer that is tried asks for the same ones
+_searched: dict[bytes, Float32] = {}  # by the weights' bytes
 
 
 def rounded_up_to_half(scales: Float32) -> Float32:
@@ -62,7 +66,17 @@ def weight_scales(weights: Float32) -> Float32:
     Source: the per-channel search of Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient
     Inference", ICCV Workshops 2019, on weights.
     """
-    flat = weights.reshape(len(weights), -1).astype(np.float32)
+    flat = np.ascontiguousarray(weights.reshape(len(weights), -1), np.float32)
+    key = hashlib.sha256(str(flat.shape).encode() + flat.tobytes()).digest()
+    if key not in _searched:
+        if len(_searched) >= MOST_KEPT:
+            _searched.clear()
+        _searched[key] = _least_error(flat)
+    return _searched[key].copy()
+
+
+def _least_error(flat: Float32) -> Float32:
+    """The search of `weight_scales` over rows (C_out, K)."""
     if not flat.any():
         return np.full(len(flat), SMALLEST_NORMAL_HALF, np.float32)
     largest: Float32 = np.maximum(np.abs(flat).max(axis=1) / np.float32(LEVELS), np.float32(SMALLEST_SCALE))

@@ -27,17 +27,19 @@ def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library.parent
 
 
-CLAIMS = sorted(path.name for path in (HERE / "inside").glob("test_*.py"))
-FAST = "test_seam.py"
+CLAIMS = sorted(str(path) for path in (HERE / "inside").glob("test_*.py"))
+LONG = str(HERE / "inside" / "test_runner.py")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claims", [pytest.param(n, marks=[] if n == FAST else [pytest.mark.slow]) for n in CLAIMS])
+@pytest.mark.parametrize(
+    "claims", [pytest.param([LONG], id="runner"), pytest.param([name for name in CLAIMS if name != LONG], id="others")]
+)
 @pytest.mark.usefixtures("every_core")
-def test_claims_hold_on_a_libcuda_on_host_memory(libcuda: Path, claims: str) -> None:
+def test_claims_hold_on_a_libcuda_on_host_memory(libcuda: Path, claims: list[str]) -> None:
     environment = {**os.environ, "TOOLKIT_STANDIN": str(libcuda), "PYTHONPATH": str(ROOT)}
     environment["LD_LIBRARY_PATH"] = f"{libcuda}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "inside" / claims)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *claims]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     sys.stdout.write(done.stdout)
