@@ -32,9 +32,9 @@ def test_every_name_of_tensorrt_is_banned_at_module_level() -> None:
     assert set(MODULES) <= set(lint["flake8-tidy-imports"]["banned-module-level-imports"])
 
 
-def _imported_with(*modules: str, then: str = "") -> set[str]:
-    """The modules that a fresh interpreter holds after these imports and what it does then."""
-    code = f"import sys, {', '.join(modules)}\n{then}\nprint(*sys.modules)"
+def _imported_with(*modules: str) -> set[str]:
+    """The modules that a fresh interpreter holds after these imports."""
+    code = f"import sys, {', '.join(modules)}\nprint(*sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -69,24 +69,11 @@ def test_the_command_line_alone_imports_neither_numpy_nor_rich() -> None:
     assert _heavy(found) | (found & {"numpy", "rich"}) == set()
 
 
-TRAINING = """
-import numpy, torch
-from toolkit.contracts import LabeledImages, Preprocessing
-from toolkit.models.checkpoint import classifier_from_config
-from toolkit.models.resnet import ResNetConfig
-from toolkit.training.loop import Recipe, Trainer
-images = LabeledImages(numpy.zeros((20, 8, 8, 3), numpy.uint8), numpy.arange(20) % 2, ("a", "b"), "zeros")
-config = ResNetConfig(widths=(8,), blocks=(1,), strides=(1,), classes=2)
-net = classifier_from_config(config, Preprocessing(8, 8, 3, (0.5,) * 3, (0.25,) * 3))
-list(Trainer(net, images, Recipe(epochs=1, batch=8, amp="off"), torch.device("cpu")).epochs())
-"""
-
-
 @pytest.mark.slow
-def test_training_is_pytorch_and_needs_neither_onnx_nor_what_compiles_programs() -> None:
-    found = _imported_with("toolkit.models.resnet", "toolkit.training.session", then=TRAINING)
-    assert {"torch", "torch.optim"} <= found
-    assert found & {"onnx", "onnxruntime", "PIL", "torch._dynamo", "torch._inductor", "sympy"} == set()
+def test_the_rooms_of_models_and_training_are_pytorch_and_need_no_onnx() -> None:
+    found = _imported_with("toolkit.models.resnet", "toolkit.training.session")
+    assert "torch" in found
+    assert found & {"onnx", "onnxruntime", "PIL"} == set()
 
 
 @pytest.mark.slow

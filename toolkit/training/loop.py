@@ -28,7 +28,6 @@ from toolkit.training.distributed import ALONE, PeerLost, World, lost_peers
 from toolkit.training.logbook import EpochLine
 from toolkit.training.norms import shared_norms
 from toolkit.training.recipe import Recipe, learning_rate
-from toolkit.training.sgd import Sgd
 
 __all__ = [
     "Progress",
@@ -144,7 +143,12 @@ class Trainer:
         self.best_epoch, self.best_top1 = 0, -1.0
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimizer = Sgd([(decayed, recipe.weight_decay), (plain, 0.0)], recipe.lr, recipe.momentum)
+        self.optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+        )
 
     def _on_device(self, images: LabeledImages, rows: Any) -> tuple[Tensor, Tensor]:
         return (
@@ -164,15 +168,17 @@ class Trainer:
             counter.copy_(count)
 
     def _step(self, rows: Tensor, number: int, steps: int, draws: torch.Generator) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, number, steps)
         mine = rows[self.shard]
         images = augment(
             self.images[mine], self.recipe.crop, self.recipe.flip, draws, part=self.shard, of=len(rows)
         )  # fmt: skip
         with self._autocast():
             loss = self._loss(self.parallel(images), self.labels[mine])
-        self.optimizer.forget_gradients()
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step(learning_rate(self.recipe, number, steps))
+        self.optimizer.step()
         self._average(number)
         return loss.detach()
 
@@ -231,7 +237,7 @@ class Trainer:
         top1 = self.world.from_first(lambda: top1_of(self.averaged, self.held_images, self.held_labels))
         self.epoch += 1
         line = EpochLine(
-            self.epoch, loss, top1, self.optimizer.lr,
+            self.epoch, loss, top1, self.optimizer.param_groups[0]["lr"],
             self.steps_per_epoch * self.batch / trained_for, time.monotonic() - began,
         )  # fmt: skip
         self.log.append(line)
@@ -246,7 +252,7 @@ class Trainer:
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         for name, parameter in self.model.named_parameters():
-            buffer = self.optimizer.buffers.get(parameter)
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum.{name}"] = buffer
         tensors["progress"] = torch.tensor([self.epoch, self.best_epoch, self.best_top1], dtype=torch.float64)
@@ -265,7 +271,8 @@ class Trainer:
         momentum = part("momentum.")
         for name, parameter in self.model.named_parameters():
             if name in momentum:
-                self.optimizer.buffers[parameter] = torch.empty_like(parameter).copy_(momentum[name])
+                buffer = torch.empty_like(parameter).copy_(momentum[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
         epoch, best_epoch, self.best_top1 = state["progress"].tolist()
         self.epoch, self.best_epoch = int(epoch), int(best_epoch)
 
