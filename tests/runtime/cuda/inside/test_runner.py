@@ -391,7 +391,7 @@ def camera():
 for _ in range({threads}):
     threading.Thread(target=camera, daemon=True).start()
 runner.logits(images)
-time.sleep(0.05)
+time.sleep(0.2)
 """
 
 
