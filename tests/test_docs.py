@@ -7,14 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 
-from toolkit.cli import app
+from toolkit.cli import command_line
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,15 +40,9 @@ def commands_of(page: Path) -> list[str]:
 COMMANDS = [(page.name, line) for page in PAGES for line in dict.fromkeys(commands_of(page))]
 
 
-@cache
-def typed_commands() -> Any:
-    """The command line, built once: that costs more than parsing a line."""
-    return typer.main.get_command(app)
-
-
 def require_understood(words: list[str]) -> None:
     """Parses as the command line does and stops before anything is done; raises its UsageError."""
-    command = typed_commands()
+    command = command_line()
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]

@@ -152,9 +152,12 @@ def command(workspace: Path, words: str | list[str]) -> Callable[[], int]:
 
 
 def warm(names: list[str]) -> None:
-    """Imports what the commands import, so that no child has to."""
+    """Imports what the commands import, and builds the command line, so that no child has to."""
     import warnings
 
+    from toolkit.cli import command_line
+
+    command_line()
     warnings.simplefilter("ignore")
     for name in names:
         try:

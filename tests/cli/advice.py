@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-from tests.test_docs import require_understood, typed_commands
+from tests.test_docs import require_understood
+from toolkit.cli import command_line
 
 ELSEWHERE = ("pip ", "apt ", "torchrun", "python ", "openssl", "train again")  # whose options are no command's of ours
 UsageError: Any = typer.BadParameter.__base__
@@ -69,7 +70,7 @@ def parsed(text: str) -> list[str] | None:
 
 def options_of(typed: list[str]) -> set[str]:
     """Of the command that was typed; none where no command was."""
-    command = typed_commands()
+    command = command_line()
     for word in typed:
         if hasattr(command, "commands"):
             if word not in command.commands:

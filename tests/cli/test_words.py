@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import toolkit
 from tests.test_docs import require_understood
-from toolkit.cli import app
+from toolkit.cli import command_line
 from toolkit.cli.words import CODE, COMMANDS, typed, typed_document
 
 PACKAGE = Path(toolkit.__file__).parent
@@ -50,7 +49,7 @@ def _commands(command: Any, name: str = "toolkit") -> dict[str, Any]:
     return found
 
 
-COMMAND_LINE = _commands(typer.main.get_command(app))
+COMMAND_LINE = _commands(command_line())
 PARAMETERS = [parameter for command in COMMAND_LINE.values() for parameter in command.params]
 LONG = {word for parameter in PARAMETERS for word in (*parameter.opts, *parameter.secondary_opts) if word[:2] == "--"}
 

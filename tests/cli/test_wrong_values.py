@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.models import ArgumentInfo
 
 from tests.cli.conftest import in_this_process
 from tests.cli.test_reference import Command, commands, parameters
-from toolkit.cli import UsageError, app
+from toolkit.cli import UsageError, app, command_line
 from toolkit.cli.values import WrongValue
 
 NOTHING, MANY = "nonsense,,=", "-7"
@@ -62,7 +61,7 @@ def test_a_wrong_value_of_any_option_exits_2_before_anything_is_done(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOOLKIT_WORKSPACE", str(tmp_path))
-    group, wrong = typer.main.get_command(app), []  # made once: `run` makes it anew for each command
+    group, wrong = command_line(), []
     assert len(VALUES) > 150
     for words, command, option, value in VALUES:
         line = _line(words, command, option, value)

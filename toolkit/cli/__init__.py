@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from functools import cache as cached
 from typing import Any
 
 import typer
@@ -77,6 +78,12 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
+
+
+@cached
+def command_line() -> Any:
+    """Every command and option as Click knows them; to build them takes longer than many a command."""
+    return typer.main.get_command(app)
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -161,7 +168,7 @@ def _outcome(arguments: list[str] | None) -> tuple[int, dict[str, Any] | None]:
     try:
         with os_errors(None, "use"), needs("run this command"):  # what no command had looked at more closely
             words = sys.argv[1:] if arguments is None else arguments
-            answer = app(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
+            answer = command_line()(args=words, standalone_mode=False, prog_name="toolkit", obj=words)
     except ToolkitError as error:
         _tell(f"\nerror: {error}")
         return 2 if isinstance(error, WrongValue) else 1, typed_document(failure_of(error).as_dict())
