@@ -52,7 +52,7 @@ def pytest_collection_finish() -> None:
     """What was imported until here stays: to look through it again and again was a twentieth of all tests' time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 50, 50)
 
 
 def _structured(count: int, seed: int, source: str) -> LabeledImages:
