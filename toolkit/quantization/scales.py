@@ -68,11 +68,12 @@ def weight_scales(weights: Float32) -> Float32:
     """
     flat = np.ascontiguousarray(weights.reshape(len(weights), -1), np.float32)
     key = hashlib.sha256(str(flat.shape).encode() + flat.tobytes()).digest()
-    if key not in _searched:
+    found = _searched.get(key)
+    if found is None:
         if len(_searched) >= MOST_KEPT:
             _searched.clear()
-        _searched[key] = _least_error(flat)
-    return _searched[key].copy()
+        found = _searched[key] = _least_error(flat)
+    return found.copy()
 
 
 def _least_error(flat: Float32) -> Float32:
