@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import toolkit
@@ -34,6 +34,7 @@ SOURCE = Path(__file__).parent / "format-1"
 MANIFEST = (SOURCE / "manifest.json").read_bytes()
 SHA256 = hashlib.sha256(MANIFEST).hexdigest()
 TAR = tar_of_bundle(bundle_from_folder(SOURCE), MANIFEST)
+MANIFEST_AT = TAR.index(MANIFEST)
 
 
 @pytest.fixture
@@ -200,6 +201,7 @@ def test_what_packing_did_not_write_is_one_error_and_writes_nothing(kind: str, t
 
 
 @given(st.integers(0, len(TAR) - 1), st.integers(1, 255))
+@example(MANIFEST_AT + MANIFEST.index(b"\n"), ord("\n") ^ ord(" "))
 def test_any_other_byte_is_noticed(at: int, change: int) -> None:
     data = bytearray(TAR)
     data[at] ^= change
@@ -209,8 +211,10 @@ def test_any_other_byte_is_noticed(at: int, change: int) -> None:
         check_tar(path)
     except BundleError:
         return
-    # A manifest that still parses and still fits the files is for the signature to notice.
-    assert json.loads(MANIFEST) != packed_from_tar(path).manifest
+    # A manifest that still parses and still fits the files is for the signature to notice, if it says anything else: one
+    # white space may stand for another, and a number's last digit for what no double holds.
+    inside = MANIFEST_AT <= at < MANIFEST_AT + len(MANIFEST)
+    assert inside or json.loads(MANIFEST) != packed_from_tar(path).manifest
 
 
 def test_an_older_bundle_is_replaced_whole_and_somebody_elses_folder_never(tar: Path, tmp_path: Path) -> None:
