@@ -211,8 +211,8 @@ def test_any_other_byte_is_noticed(at: int, change: int) -> None:
         check_tar(path)
     except BundleError:
         return
-    # A manifest that still parses and still fits the files is for the signature to notice, if it says anything else: one
-    # white space may stand for another, and a number's last digit for what no double holds.
+    # A manifest that still parses and still fits the files is for the signature to notice, if it says anything else:
+    # one white space may stand for another, and a number's last digit for what no double holds.
     inside = MANIFEST_AT <= at < MANIFEST_AT + len(MANIFEST)
     assert inside or json.loads(MANIFEST) != packed_from_tar(path).manifest
 
