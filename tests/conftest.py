@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if CORES and (worker := getattr(config, "workerinput", None)):
         number = int(worker["workerid"].removeprefix("gw")) % len(CORES)
-        os.sched_setaffinity(0, sorted(CORES)[number :: worker["workercount"]])
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setaffinity(0, sorted(CORES)[number :: worker["workercount"]])
 
 
 def pytest_collection_finish() -> None:
@@ -71,10 +73,10 @@ def _structured(count: int, seed: int, source: str) -> LabeledImages:
 @pytest.fixture
 def every_core() -> Iterator[None]:
     """Lets a test and its processes use the cores of the other workers, too."""
-    if not CORES:
+    held = os.sched_getaffinity(0) if CORES else CORES
+    if held == CORES:
         yield
         return
-    held = os.sched_getaffinity(0)
     os.sched_setaffinity(0, CORES)
     yield
     os.sched_setaffinity(0, held)

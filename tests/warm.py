@@ -114,7 +114,8 @@ def _answered(connection: socket.socket, alive: int) -> list[str]:
     if (child := os.fork()) == 0:
         connection.close()
         os.close(alive)
-        os.sched_setaffinity(0, cores)
+        if set(cores) != os.sched_getaffinity(0):
+            os.sched_setaffinity(0, cores)
         _become(folder, variables, streams)
         return list(words)
     for number in streams:
