@@ -22,7 +22,6 @@ from toolkit.runtime.driver import probe_driver
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 HEADING = "## The tests, by name"
-GRACE_S = 2.0  # of a process that is told to end
 CRASHES, HANGS = "test_an_answer_is_a_fresh_array", "test_images_above_the_profile_are_split"
 
 
@@ -153,7 +152,7 @@ def test_a_crash_costs_one_test_and_a_hang_another(rehearsed: tuple[Any, ...]) -
 
 
 @pytest.mark.slow
-def test_the_deadline_holds_and_names_what_was_not_started(check: dict[str, Any], tmp_path: Path) -> None:
+def test_the_deadline_holds_and_names_what_was_not_started(check: dict[str, Any], process: Any, tmp_path: Path) -> None:
     plan, stalls = check["plan"], tmp_path / "test_stalls.py"
     stalls.write_text(
         "import time\nimport pytest\n\npytestmark = [pytest.mark.gpu, pytest.mark.limit(600)]\n\n"
@@ -174,7 +173,7 @@ def test_the_deadline_holds_and_names_what_was_not_started(check: dict[str, Any]
         ]
     )
     memory, eager = json.loads((options.out / "summary.json").read_text())["parts"]
-    assert 3 < memory["seconds"] < 4 + 2 * GRACE_S
+    assert 3 < memory["seconds"] < 4 + 2 * process.GRACE_S
     assert {name.rpartition("::")[2]: test["outcome"] for name, test in memory["tests"].items()} == {
         "test_that_ends": "passed", "test_that_does_not": "hung"
     }  # fmt: skip

@@ -22,13 +22,13 @@ from toolkit.training.qat import (
     FakeQuantization,
     LearnedScale,
     QuantizedConv2d,
-    fake_quantization_of_model,
     fake_quantized,
     float_weights,
     folded,
     qat_scales_of,
     refreshed,
 )
+from toolkit.training.qat_scales import fake_quantization_of_model
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_learned_record_reaches_the_files_with_its_own_scales(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
     from toolkit.quantization.scales import activation_scale
-    from toolkit.training.qat import record_of_scales
+    from toolkit.training.qat_scales import record_of_scales
 
     scales = {path: scale * 1.5 for path, scale in places.scales.items()}
     record: Record = record_of_scales(model, structured_images, scales, {})

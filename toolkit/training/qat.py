@@ -18,17 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.calibration.methods import LEARNED
-from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
-from toolkit.calibration.record import Record
-from toolkit.contracts import LabeledImages, WeightScales
+from toolkit.contracts import WeightScales
 from toolkit.errors import ModelError
-from toolkit.exporting.artifacts import fp32_graph_of_model
-from toolkit.graph.qdq_placement import layers_in_graph
-from toolkit.models.checkpoint import LoadedModel
 from toolkit.models.resnet import BasicBlock, Classifier, ResNet
-from toolkit.quantization.choose_method import ranges_by_parity
-from toolkit.quantization.scales import LEVELS, activation_scale, weight_scales
 
 LOWEST, HIGHEST = -128, 127
 REFRESH = 32  # steps between two computations of the weight scales: they move slowly, and the search costs
@@ -181,35 +173,3 @@ def float_weights(classifier: Classifier, like: ResNet) -> dict[str, Tensor]:
         state[f"{path}.weight"] = module.weight.detach().cpu().contiguous().clone()
         state[f"{pairs.get(path, path)}.bias"] = module.bias.detach().cpu().clone()
     return state
-
-
-def fake_quantization_of_model(model: LoadedModel, images: LabeledImages) -> FakeQuantization:
-    """The model's own Q/DQ places, with the ranges that `auto` measures as the first scales."""
-    graph = fp32_graph_of_model(model)
-    record = ranges_by_parity(graph, images.images_nhwc, model.card.preprocessing).record
-    return FakeQuantization(
-        {_path_of_tensor(name): float(activation_scale(amax)) for name, amax in record.amax.items()},
-        tuple(node.rpartition("/")[0] for node in layers_in_graph(graph)),
-        weight_scales,
-    )
-
-
-def record_of_scales(
-    model: LoadedModel, images: LabeledImages, scales: dict[str, float], notes: dict[str, Any]
-) -> Record:
-    """A record whose ranges were learned; one pass over the images finds the other values beside them."""
-    graph = fp32_graph_of_model(model)
-    seen = observation_from_images(graph, images.images_nhwc, model.card.preprocessing)
-    amax = {name: LEVELS * scales[_path_of_tensor(name)] for name in seen.histograms}
-    key = seen.record_key(LEARNED)
-    between = {name: value for name, value in ranges_on_cpu(seen, "mse").items() if name in seen.between}
-    return Record(amax, seen.largest, key.belongs_to, key.images, notes, between)
-
-
-def _path_of_tensor(name: str) -> str:
-    """`stages.0.0.relu1/Relu_output` to `stages.0.0.relu1`, by which one placement serves the files and the training.
-
-    The normalized images are the input.
-    """
-    path = name.rpartition("/")[0]
-    return INPUT if path == "preprocess" else path

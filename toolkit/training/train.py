@@ -170,7 +170,7 @@ def _prepared(call: _Call, device: torch.device, world: World) -> tuple[Plan, Mo
     )
     qat = None
     if start is not None and options.qat:
-        from toolkit.training.qat import fake_quantization_of_model
+        from toolkit.training.qat_scales import fake_quantization_of_model
 
         qat = fake_quantization_of_model(start, images.calibration)
     said = _for_the_card(options, data)
@@ -268,7 +268,7 @@ def _write_images(outcome: Outcome, plan: Plan, images: ModelImages) -> None:
     if not outcome.qat_scales:
         return
     from toolkit.models.checkpoint import load_model
-    from toolkit.training.qat import record_of_scales
+    from toolkit.training.qat_scales import record_of_scales
 
     notes = {"learned": "fake quantization, by toolkit.train", "from": plan.start.card.name if plan.start else None}
     record = record_of_scales(load_model(outcome.folder), images.calibration, outcome.qat_scales, notes)
