@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import inf, sqrt
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from toolkit.compare.proportions import Z95, holm_adjusted, mcnemar_exact_p, paired_ratio_interval, wilson_interval
 
-scipy_stats = pytest.importorskip("scipy.stats", reason="needs the dependency group oracles")
-contingency = pytest.importorskip("statsmodels.stats.contingency_tables", reason="needs the dependency group oracles")
-proportion = pytest.importorskip("statsmodels.stats.proportion", reason="needs the dependency group oracles")
-multitest = pytest.importorskip("statsmodels.stats.multitest", reason="needs the dependency group oracles")
+
+def oracle(module: str) -> Any:
+    """Imported by who asks it: it takes a second, and not every worker of these tests does."""
+    return pytest.importorskip(module, reason="needs the dependency group oracles")
+
 
 DRAWS = 20_000
 
@@ -24,29 +26,31 @@ DRAWS = 20_000
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_that_of_statsmodels(case: tuple[int, int]) -> None:
     assert wilson_interval(*case) == pytest.approx(
-        proportion.proportion_confint(*case, alpha=0.05, method="wilson"), abs=1e-12
+        oracle("statsmodels.stats.proportion").proportion_confint(*case, alpha=0.05, method="wilson"), abs=1e-12
     )
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_mcnemar_is_that_of_statsmodels_and_the_sign_test_of_scipy(lost: int, gained: int) -> None:
     table = [[50, lost], [gained, 7]]
-    assert mcnemar_exact_p(lost, gained) == pytest.approx(contingency.mcnemar(table, exact=True).pvalue, rel=1e-9)
+    assert mcnemar_exact_p(lost, gained) == pytest.approx(
+        oracle("statsmodels.stats.contingency_tables").mcnemar(table, exact=True).pvalue, rel=1e-9
+    )
     if lost + gained:
         assert mcnemar_exact_p(lost, gained) == pytest.approx(
-            scipy_stats.binomtest(lost, lost + gained).pvalue, rel=1e-9
+            oracle("scipy.stats").binomtest(lost, lost + gained).pvalue, rel=1e-9
         )
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     with patch("gc.collect"):  # statsmodels asks for it in every call, and half a second goes where torch is loaded
-        theirs = multitest.multipletests(p_values, method="holm")[1]
+        theirs = oracle("statsmodels.stats.multitest").multipletests(p_values, method="holm")[1]
     assert holm_adjusted(p_values) == pytest.approx(theirs)
 
 
 def test_z_is_the_quantile_of_scipy() -> None:
-    assert pytest.approx(scipy_stats.norm.ppf(0.975), abs=1e-15) == Z95
+    assert pytest.approx(oracle("scipy.stats").norm.ppf(0.975), abs=1e-15) == Z95
 
 
 def _as_published(n11: int, n12: int, n21: int) -> tuple[float, float]:
@@ -55,7 +59,7 @@ def _as_published(n11: int, n12: int, n21: int) -> tuple[float, float]:
     a = sqrt((n12 + n21 + 2) / ((first + 1) * (second + 1)))
     b = sqrt((1 - (first + 1) / (n + 2)) / (first + 1))
     c = sqrt((1 - (second + 1) / (n + 2)) / (second + 1))
-    z = a / (b + c) * float(scipy_stats.norm.ppf(0.975))
+    z = a / (b + c) * float(oracle("scipy.stats").norm.ppf(0.975))
 
     def ends(x: int) -> tuple[float, float]:
         root = z * sqrt(z * z + 4 * x * (1 - x / n))

@@ -21,7 +21,7 @@ from toolkit.graph.newer_exporter import EXPORTER, NEWER, by_the_newer_exporter,
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET
-from toolkit.graph.normal.rewrites import tidied, with_plain_constants
+from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
 from toolkit.graph.preprocessing import turn_weights_in_place
 from toolkit.lazy import needs
 
@@ -71,6 +71,7 @@ def _by_the_older_exporter(classifier: torch.nn.Module, preprocessing: Preproces
     folded = [folded_at_batch(t, batch, WHAT, keep_layout=True) for t, batch in zip(traced, BATCHES, strict=True)]
     model = with_open_batch(folded, WHAT)
     tidied(model)
+    explicit_pads(model)
     _rename(model.graph)
     turn_weights_in_place(model.graph)
     return model

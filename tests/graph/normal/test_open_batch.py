@@ -62,6 +62,15 @@ FORMS: dict[str, tuple[onnx.ModelProto, set[str]]] = {
 }  # fmt: skip
 
 
+def require_same(model: onnx.ModelProto, opened: onnx.ModelProto, batch: int) -> None:
+    x = np.random.default_rng(batch).normal(size=(batch, 3, 2, 2)).astype(np.float32)
+    answers = []
+    for each in (model, opened):
+        with OrtRunner(each.SerializeToString()) as runner:
+            answers.append(runner.session.run(None, {"x": x})[0])
+    assert np.array_equal(*answers)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_batch_is_open_whatever_was_computed_from_it(form: str) -> None:
     model, operators = FORMS[form]
@@ -70,18 +79,28 @@ def test_the_batch_is_open_whatever_was_computed_from_it(form: str) -> None:
     assert {node.op_type for node in opened.graph.node} == operators
     assert opened.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     for batch in (1, 2, 7):
-        x = np.random.default_rng(batch).normal(size=(batch, 3, 2, 2)).astype(np.float32)
-        answers = []
-        for each in (model, opened):
-            with OrtRunner(each.SerializeToString()) as runner:
-                answers.append(runner.session.run(None, {"x": x})[0])
-        assert np.array_equal(*answers)
+        require_same(model, opened, batch)
 
 
-def test_a_graph_without_the_batch_keeps_its_constants() -> None:
-    model = graph(op("Reshape", "c s", "y"), s=np.array([0, 16]))
-    opened = with_open_batch([folded_at_batch(model, batch, "it") for batch in BATCHES], "it")
-    assert arrays_of(opened.graph)["s"].tolist() == [0, 16]
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        (([0, 16], [-1, 16], [0, -1]), None),
+        (([0, 4, 4], [-1, 4, 4], [0, -1, 4], [0, 0, -1]), [0, 4, 4]),
+        (([-1, 4], [-1, 4]), [-1, 4]),
+        (([1, -1, 8], [1, -1, 8]), [1, -1, 8]),
+    ],
+)
+def test_a_reshape_is_the_same_however_its_sizes_are_said(
+    said: tuple[list[int], ...], written: list[int] | None
+) -> None:
+    for sizes in said:
+        model = graph(op("Reshape", "c s", "y"), s=np.array(sizes))
+        opened = with_open_batch([folded_at_batch(model, batch, "it") for batch in BATCHES], "it")
+        _, last = opened.graph.node
+        assert last.op_type == ("Reshape" if written else "Flatten")
+        assert not written or arrays_of(opened.graph)[last.input[1]].tolist() == written
+        require_same(model, opened, 6)
 
 
 def test_a_network_that_counts_its_images_is_refused_with_the_reason() -> None:

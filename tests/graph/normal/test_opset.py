@@ -34,7 +34,8 @@ CASES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any], int]] = {
         18, "GroupNormalization", {"g": np.array([1, 2], np.float32), "b": np.zeros(2, np.float32)},
         {"num_groups": 2}, 1,
     ),
-    "gelu": (20, "Gelu", {}, {"approximate": "tanh"}, 1),
+    "gelu": (20, "Gelu", {}, {}, 1),
+    "gelu by tanh": (20, "Gelu", {}, {"approximate": "tanh"}, 1),
     "mish": (22, "Mish", {}, {}, 1),
     "scales of two axes": (
         19, "Resize", {"": None, "scales": np.array([2.0, 2.0], np.float32)}, {"axes": [2, 3]}, 1,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, drop_unread_initializers, set_nodes
+from toolkit.graph.edit import add_constants, arrays_of, dims_of, drop_attribute, drop_unread_initializers, set_nodes
 from toolkit.graph.normal.folding import BatchError
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
     opening = _Opening(graph, what, (dims_of(one), dims_of(other)), [], {})
     here, there = arrays_of(graph), arrays_of(twin)
     for node, same in zip(list(graph.node), list(twin.node), strict=True):
+        if node.op_type == "Reshape" and node.input[1] in here and same.input[1] in there:
+            _say_sizes(opening, node, same)
         for place, (name, name_there) in enumerate(zip(node.input, same.input, strict=True)):
             if name in here and not _equal(here[name], there.get(name_there)):
                 _open_input(opening, node, same, place, here[name], there[name_there])
@@ -99,11 +101,30 @@ def _depends(what: str, found: str) -> BatchError:
     )
 
 
+def _say_sizes(opening: _Opening, node: Any, twin: Any) -> None:
+    """Gives a Reshape its sizes in one form, however they were written: numbers, 0 where the batch stays, else -1."""
+    befores, afters = (
+        [dims.get(name, [0]) for dims, name in zip(opening.dims, names, strict=True)]
+        for names in ((node.input[0], twin.input[0]), (node.output[0], twin.output[0]))
+    )
+    if not all(isinstance(size, int) and size for sizes in (*befores, *afters) for size in sizes):
+        return
+    stays = [pair[0] == pair[1] for pair in zip(zip(*befores, strict=True), zip(*afters, strict=True), strict=False)]
+    sizes = [
+        one if one == other else 0 if at < len(stays) and stays[at] else -1
+        for at, (one, other) in enumerate(zip(*afters, strict=True))
+    ]
+    if sizes.count(-1) < 2:
+        node.input[1] = f"{node.output[0]}_open"
+        drop_attribute(node, "allowzero")
+        opening.constants[node.input[1]] = np.array(sizes, np.int64)
+
+
 def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, there: Any) -> None:
     """Gives a node another input than a constant that belongs to one batch."""
     name = f"{node.output[0]}_open" if place == 1 else f"{node.output[0]}_open_{place}"
     if here.shape == there.shape and here.dtype == np.int64 and here.ndim <= 1:
-        sizes = _written_sizes(opening, node, twin, here, there) if place == 1 else None
+        sizes = _expanding_sizes(opening, node, twin, here, there) if place == 1 else None
         if sizes is not None:
             opening.constants[name] = sizes
             node.input[place] = name
@@ -121,22 +142,17 @@ def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, 
     node.input[place] = _stretched(opening, name, small, here, there)
 
 
-def _written_sizes(opening: _Opening, node: Any, twin: Any, here: Any, there: Any) -> NDArray[np.int64] | None:
-    """Sizes of a Reshape or Expand as constants: 0 or -1, or 1, where the batch is; None where that cannot say it."""
+def _expanding_sizes(opening: _Opening, node: Any, twin: Any, here: Any, there: Any) -> NDArray[np.int64] | None:
+    """Sizes of an Expand as constants, 1 where the batch stays; None where that cannot say it."""
     before = opening.dims[0].get(node.input[0], []), opening.dims[1].get(twin.input[0], [])
-    if node.op_type not in ("Reshape", "Expand") or [] in before or attributes(node).get("allowzero"):
+    if node.op_type != "Expand" or [] in before:
         return None
-    moving = [at for at in range(len(here)) if here[at] != there[at]]
     sizes: NDArray[np.int64] = here.copy()
-    for at in moving:
-        back = at - len(here) if node.op_type == "Expand" else at
-        same = all(-len(d) <= back < len(d) and d[back] == s[at] for d, s in zip(before, (here, there), strict=True))
-        if same:
-            sizes[at] = 0 if node.op_type == "Reshape" else 1
-        elif node.op_type == "Reshape" and -1 not in sizes:
-            sizes[at] = -1
-        else:
+    for at in np.flatnonzero(here != there):
+        back = at - len(here)
+        if not all(-len(d) <= back and d[back] == s[at] for d, s in zip(before, (here, there), strict=True)):
             return None
+        sizes[at] = 1
     return sizes
 
 

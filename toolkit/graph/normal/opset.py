@@ -27,6 +27,9 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
 
 
+_Step = tuple[str, list[str], str, dict[str, Any]]  # operator, inputs, output, attributes
+
+
 @dataclass(frozen=True)
 class _Known:
     """A graph, its constants, and the sizes of its tensors before anything was lowered."""
@@ -45,7 +48,7 @@ def raised(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     from onnx import defs, inliner, version_converter
 
     opset = opset_of(model)
-    _group_norms(model, opset)
+    _spell_out(model, opset)
     newer = {
         (node.domain, node.op_type)
         for node in model.graph.node
@@ -196,42 +199,76 @@ LOWER: dict[str, Callable[[Any, _Known], None]] = {
 }
 
 
-def _group_norms(model: onnx.ModelProto, opset: int) -> None:
-    """GroupNormalization as PyTorch writes it for 17: InstanceNormalization of groups, then scale and shift a channel.
+def _spell_out(model: onnx.ModelProto, opset: int) -> None:
+    """Writes functions in place, by the operators that PyTorch's own exporter for 17 writes them with.
 
-    ONNX defines it by operators that need types which the inliner does not know. Up to 20 it has a scale a group.
+    ONNX says what they are by operators that need types which its inliner does not know, and with a Cast for each
+    number, which ONNX Runtime leaves there.
     """
     from onnx import helper
 
-    graph, nodes, constants = model.graph, [], arrays_of(model.graph)
-    ranks = {name: len(dims) for name, dims in dims_of(model).items()}
-    for node in graph.node:
-        if node.op_type != "GroupNormalization":
+    known, nodes = _Known(model.graph, arrays_of(model.graph), dims_of(model)), []
+    for node in model.graph.node:
+        spell = SPELLED.get(node.op_type) if node.domain in STANDARD else None
+        if spell is None:
             nodes.append(node)
             continue
-        facts, (data, scale, bias), (out,) = attributes(node), node.input, node.output
-        groups, rank, name = facts["num_groups"], ranks.get(data, 4), node.name or out
-        channels = None if opset >= 21 else dims_of(model)[data][1]
-        factors = []
-        for role, value in (("scale", scale), ("bias", bias)):
-            array = constants[value] if channels is None else np.repeat(constants[value], channels // groups)
-            factors.append(f"{out}_group_{role}")
-            add_constants(graph, {factors[-1]: array.reshape(-1, *(1,) * (rank - 2))})
-        ones = [f"{out}_group_ones", f"{out}_group_zeros"]
-        grouped, shape = f"{out}_group_split", f"{out}_group_whole"
-        add_constants(
-            graph,
-            {ones[0]: np.ones(groups, np.float32), ones[1]: np.zeros(groups, np.float32)}
-            | {f"{grouped}_sizes": np.array([0, groups, -1])},
-        )
-        made: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
-            ("Reshape", [data, f"{grouped}_sizes"], grouped, {}),
-            ("InstanceNormalization", [grouped, *ones], f"{out}_normed", {"epsilon": facts.get("epsilon", 1e-5)}),
-            ("Shape", [data], shape, {}),
-            ("Reshape", [f"{out}_normed", shape], f"{out}_merged", {}),
-            ("Mul", [f"{out}_merged", factors[0]], f"{out}_scaled", {}),
-            ("Add", [f"{out}_scaled", factors[1]], out, {}),
-        )
+        name = node.name or node.output[0]
         nodes += [helper.make_node(kind, into, [to], f"{name}/{kind}_{at}", **more)
-                  for at, (kind, into, to, more) in enumerate(made)]  # fmt: skip
-    set_nodes(graph, nodes)
+                  for at, (kind, into, to, more) in enumerate(spell(node, known, opset))]  # fmt: skip
+    set_nodes(model.graph, nodes)
+
+
+def _group_norm(node: Any, known: _Known, opset: int) -> list[_Step]:
+    """InstanceNormalization of groups, then scale and shift a channel. Up to 20 there is a scale a group."""
+    facts, (data, scale, bias), (out,) = attributes(node), node.input, node.output
+    groups, dims = facts["num_groups"], known.dims.get(data, [0] * 4)
+    factors = []
+    for role, value in (("scale", scale), ("bias", bias)):
+        array = known.constants[value]
+        each = array if opset >= 21 else np.repeat(array, known.dims[data][1] // groups)
+        factors.append(f"{out}_group_{role}")
+        add_constants(known.graph, {factors[-1]: each.reshape(-1, *(1,) * (len(dims) - 2))})
+    ones, zeros = f"{out}_group_ones", f"{out}_group_zeros"
+    grouped, shape = f"{out}_group_split", f"{out}_group_whole"
+    add_constants(
+        known.graph,
+        {ones: np.ones(groups, np.float32), zeros: np.zeros(groups, np.float32)}
+        | {f"{grouped}_sizes": np.array([0, groups, -1])},
+    )
+    return [
+        ("Reshape", [data, f"{grouped}_sizes"], grouped, {}),
+        ("InstanceNormalization", [grouped, ones, zeros], f"{out}_normed", {"epsilon": facts.get("epsilon", 1e-5)}),
+        ("Shape", [data], shape, {}),
+        ("Reshape", [f"{out}_normed", shape], f"{out}_merged", {}),
+        ("Mul", [f"{out}_merged", factors[0]], f"{out}_scaled", {}),
+        ("Add", [f"{out}_scaled", factors[1]], out, {}),
+    ]
+
+
+def _gelu(node: Any, known: _Known, opset: int) -> list[_Step]:
+    """Half of x (erf(x / sqrt 2) + 1), or x (tanh(sqrt(2 / pi) (x + 0.044715 x^3)) + 1). Source: arXiv 1606.08415."""
+    (x,), (out,) = node.input, node.output
+    exact = attributes(node).get("approximate", b"none") == b"none"
+    numbers = {"one": 1, "half": 0.5}
+    numbers |= {"root": 2**0.5} if exact else {"root": (2 / np.pi) ** 0.5, "cubic": 0.044715}
+    add_constants(known.graph, {f"{out}_{name}": np.array(value, np.float32) for name, value in numbers.items()})
+    curve: list[_Step] = [
+        ("Mul", [x, x], f"{out}_square", {}),
+        ("Mul", [x, f"{out}_square"], f"{out}_cube", {}),
+        ("Mul", [f"{out}_cubic", f"{out}_cube"], f"{out}_bend", {}),
+        ("Add", [x, f"{out}_bend"], f"{out}_bent", {}),
+        ("Mul", [f"{out}_root", f"{out}_bent"], f"{out}_scaled", {}),
+        ("Tanh", [f"{out}_scaled"], f"{out}_curve", {}),
+    ]
+    if exact:
+        curve = [("Div", [x, f"{out}_root"], f"{out}_scaled", {}), ("Erf", [f"{out}_scaled"], f"{out}_curve", {})]
+    return [
+        *curve,
+        ("Add", [f"{out}_curve", f"{out}_one"], f"{out}_raised", {}),
+        ("Mul", [x, f"{out}_raised"], f"{out}_doubled", {}),
+        ("Mul", [f"{out}_doubled", f"{out}_half"], out, {}),
+    ]
+
+
+SPELLED: dict[str, Callable[[Any, _Known, int], list[_Step]]] = {"GroupNormalization": _group_norm, "Gelu": _gelu}

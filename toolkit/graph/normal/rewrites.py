@@ -8,6 +8,7 @@ import numpy as np
 
 from toolkit.graph.edit import (
     add_constants,
+    arrays_of,
     attributes,
     dims_of,
     drop_attribute,
@@ -19,14 +20,21 @@ if TYPE_CHECKING:
     import onnx
 
 MASK = -30_000.0
+LOWEST = np.iinfo(np.int64).min
 RESHAPES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze")
 PADDED = ("Conv", "MaxPool", "AveragePool", "LpPool")
 
 
 def with_plain_constants(model: onnx.ModelProto) -> None:
-    """Constant nodes become initializers and equal parameters get a copy each: whoever looks for a weight finds it."""
+    """Constant nodes become initializers and equal parameters get a copy each: whoever looks for a weight finds it.
+
+    An input that is not given is left out where nothing follows it: ONNX Runtime takes it for one that is computed.
+    """
     _inline_constants(model.graph)
     _inline_shared_initializers(model.graph)
+    for node in model.graph.node:
+        while node.input and not node.input[-1]:
+            del node.input[-1]
 
 
 def tidied(model: onnx.ModelProto) -> None:
@@ -35,13 +43,16 @@ def tidied(model: onnx.ModelProto) -> None:
     A mean over height and width becomes GlobalAveragePool, which every TensorRT reads alike and fuses. HardSwish
     becomes x * HardSigmoid(x), because it is not among TensorRT 8's operators (onnx-tensorrt, docs/operators.md).
     An average that counts its padding has it as a Pad, where windows reach beyond that. What a mask takes away from a
-    softmax is a number that half precision has.
+    softmax is a number that half precision has. What exporters merely word otherwise, such as the ends of a slice and
+    the order of a sum, is worded in one way, so that the same network is the same file.
     """
     graph = model.graph
     _pools_for_means(graph, dims_of(model))
     _sigmoids_for_swishes(graph)
     _pads_that_averages_count(graph)
     _finite_masks(graph)
+    _plain_slices(graph, dims_of(model))
+    _plain_inputs(graph, dims_of(model))
     drop_unread_initializers(graph)
 
 
@@ -124,6 +135,55 @@ def _finite_masks(graph: Any) -> None:
                     node.input[place] = f"{node.output[0]}_mask_{place}"
                     add_constants(graph, {node.input[place]: np.maximum(values, np.float32(MASK))})
             node = next((makers[name] for name in node.input if name in makers), None)
+
+
+def _plain_slices(graph: Any, dims: dict[str, list[Any]]) -> None:
+    """Starts and ends within a tensor whose sizes are known; a slice of the whole is left out."""
+    constants, nodes, same = arrays_of(graph), [], dict[str, str]()
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
+        taken = _taken(node, constants, dims) if node.op_type == "Slice" else {}
+        whole = all(part == range(dims[node.input[0]][axis]) for axis, part in taken.items())
+        if taken and whole and node.output[0] != graph.output[0].name:
+            same[node.output[0]] = node.input[0]
+            continue
+        if taken:
+            ends = [part.stop if part.stop >= 0 else LOWEST for part in taken.values()]  # -1 would be the last
+            rows = {"starts": [part.start for part in taken.values()], "ends": ends, "axes": list(taken)}
+            rows["steps"] = [part.step for part in taken.values()]
+            node.input[1:] = [f"{node.output[0]}_{role}" for role in rows]
+            add_constants(graph, {name: np.array(row) for name, row in zip(node.input[1:], rows.values(), strict=True)})
+        nodes.append(node)
+    set_nodes(graph, nodes)
+
+
+def _taken(node: Any, constants: dict[str, Any], dims: dict[str, list[Any]]) -> dict[int, range]:
+    """What a Slice takes of each axis; {} where that, or the size of an axis, is not known."""
+    sizes = dims.get(node.input[0], [])
+    given = [constants[name] for name in node.input[1:] if name in constants]
+    if not sizes or len(given) < len(node.input) - 1:
+        return {}
+    count = len(given[0])
+    starts, ends, axes, steps = given + [np.arange(count), np.ones(count, np.int64)][len(given) - 2 :]
+    if not all(isinstance(sizes[axis], int) and sizes[axis] for axis in axes):
+        return {}
+    cuts = zip(axes, starts, ends, steps, strict=True)
+    taken = {int(axis) % len(sizes): range(sizes[axis])[start:end:step] for axis, start, end, step in cuts}
+    return taken if all(taken.values()) else {}  # nothing at all is something else in ONNX Runtime, going backward
+
+
+def _plain_inputs(graph: Any, dims: dict[str, list[Any]]) -> None:
+    """A constant is the second of a sum or product, and axes that come or go count from the front."""
+    constants = arrays_of(graph)
+    for node in graph.node:
+        if node.op_type in ("Add", "Mul") and node.input[0] in constants:
+            node.input[:] = reversed(node.input)
+        if node.op_type in ("Squeeze", "Unsqueeze") and len(node.input) > 1 and node.input[1] in constants:
+            longer = node.input[0] if node.op_type == "Squeeze" else node.output[0]
+            if rank := len(dims.get(longer, [])):
+                axes = constants[node.input[1]] % rank
+                node.input[1] = f"{node.output[0]}_axes_from_front"  # "_axes" is a name that ONNX Runtime gives
+                add_constants(graph, {node.input[1]: axes})
 
 
 def _pads_that_averages_count(graph: Any) -> None:
