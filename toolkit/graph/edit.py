@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -62,8 +63,28 @@ def set_nodes(graph: Any, nodes: Iterable[Any]) -> None:
     graph.node.extend(copies)
 
 
+def tensors_of(graph: Any) -> set[str]:
+    """The names of its inputs, constants and whatever its nodes make."""
+    return {tensor.name for tensor in (*graph.initializer, *graph.input)} | {
+        o for node in graph.node for o in node.output
+    }
+
+
+def fresh(graph: Any, name: str) -> str:
+    """The name, or one with a number behind it where a tensor of the graph has it already."""
+    taken, numbered = tensors_of(graph), (f"{name}_{number}" for number in itertools.count(1))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
+
+
+def add_constant(graph: Any, name: str, value: Any) -> str:
+    """Adds a numpy array as an initializer of this name, or of one like it; returns which."""
+    found = fresh(graph, name)
+    add_constants(graph, {found: value})
+    return found
+
+
 def add_constants(graph: Any, constants: dict[str, Any]) -> None:
-    """Adds numpy arrays as initializers."""
+    """Adds numpy arrays as initializers, under names that nothing in the graph has."""
     from onnx import numpy_helper
 
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.graph.edit import add_constants, arrays_of, dims_of, drop_attribute, drop_unread_initializers, set_nodes
+from toolkit.graph.edit import (
+    add_constant,
+    arrays_of,
+    dims_of,
+    drop_attribute,
+    drop_unread_initializers,
+    fresh,
+    set_nodes,
+)
 from toolkit.graph.normal.folding import BatchError
 
 if TYPE_CHECKING:
@@ -32,13 +40,22 @@ class _Opening:
     Attributes:
         dims: sizes of the tensors of each.
         fresh: nodes that compute sizes from the batch.
+        batch: the tensor that holds it.
+        constants: what was added.
     """
 
     graph: Any
     what: str
     dims: tuple[dict[str, list[Any]], dict[str, list[Any]]]
-    fresh: list[Any]
-    constants: dict[str, Any]
+    batch: str
+    fresh: list[Any] = field(default_factory=list)
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any) -> str:
+        """A constant of this name or one like it: which."""
+        found = add_constant(self.graph, name, value)
+        self.constants[found] = value
+        return found
 
 
 def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelProto:
@@ -54,7 +71,7 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
     graph, twin = one.graph, other.graph
     if [_kind(node) for node in graph.node] != [_kind(node) for node in twin.node]:
         raise _depends(what, "another number or kind of operators")
-    opening = _Opening(graph, what, (dims_of(one), dims_of(other)), [], {})
+    opening = _Opening(graph, what, (dims_of(one), dims_of(other)), fresh(graph, BATCH))
     here, there = arrays_of(graph), arrays_of(twin)
     for node, same in zip(list(graph.node), list(twin.node), strict=True):
         if node.op_type == "Reshape" and node.input[1] in here and same.input[1] in there:
@@ -62,7 +79,6 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
         for place, (name, name_there) in enumerate(zip(node.input, same.input, strict=True)):
             if name in here and not _equal(here[name], there.get(name_there)):
                 _open_input(opening, node, same, place, here[name], there[name_there])
-    add_constants(graph, opening.constants)
     nodes = [_plain_flatten(node, opening) for node in graph.node]
     first = _first_reader(nodes, opening.fresh)
     set_nodes(graph, [*nodes[:first], *_batch(opening, nodes[:first]), *opening.fresh, *nodes[first:]])
@@ -115,9 +131,8 @@ def _say_sizes(opening: _Opening, node: Any, twin: Any) -> None:
         for at, (one, other) in enumerate(zip(*afters, strict=True))
     ]
     if sizes.count(-1) < 2:
-        node.input[1] = f"{node.output[0]}_open"
+        node.input[1] = opening.add(f"{node.output[0]}_open", np.array(sizes, np.int64))
         drop_attribute(node, "allowzero")
-        opening.constants[node.input[1]] = np.array(sizes, np.int64)
 
 
 def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, there: Any) -> None:
@@ -125,19 +140,14 @@ def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, 
     name = f"{node.output[0]}_open" if place == 1 else f"{node.output[0]}_open_{place}"
     if here.shape == there.shape and here.dtype == np.int64 and here.ndim <= 1:
         sizes = _expanding_sizes(opening, node, twin, here, there) if place == 1 else None
-        if sizes is not None:
-            opening.constants[name] = sizes
-            node.input[place] = name
-        else:
-            node.input[place] = _computed_sizes(opening, name, here, there)
+        node.input[place] = _computed_sizes(opening, name, here, there) if sizes is None else opening.add(name, sizes)
         return
     if node.op_type in RECURRENT and place >= 5 and not here.any():
         node.input[place] = ""  # ONNX: states are zeros where none are given
         return
     small = _without_repeats(opening, here, there)
     if node.op_type in STRETCHING:
-        opening.constants[name] = small
-        node.input[place] = name
+        node.input[place] = opening.add(name, small)
         return
     node.input[place] = _stretched(opening, name, small, here, there)
 
@@ -163,12 +173,11 @@ def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
     factor, left = np.divmod(there - here, BATCHES[1] - BATCHES[0])
     if left.any():
         raise _depends(opening.what, f"{here.tolist()} and {there.tolist()}, for {BATCHES[0]} and {BATCHES[1]} images")
-    constants = {f"{name}_factor": factor, f"{name}_rest": here - factor * BATCHES[0]}
-    opening.constants |= constants
-    scaled = f"{name}_scaled"
+    name = fresh(opening.graph, name)
+    scaled, rest = opening.add(f"{name}_factor", factor), opening.add(f"{name}_rest", here - factor * BATCHES[0])
     opening.fresh += [
-        helper.make_node("Mul", [BATCH, f"{name}_factor"], [scaled], f"{name}/Mul"),
-        helper.make_node("Add", [scaled, f"{name}_rest"], [name], f"{name}/Add"),
+        helper.make_node("Mul", [opening.batch, scaled], [f"{scaled}s"], f"{name}/Mul"),
+        helper.make_node("Add", [f"{scaled}s", rest], [name], f"{name}/Add"),
     ]
     if here.ndim == 0:
         opening.fresh.append(helper.make_node("Squeeze", [name], [f"{name}_number"], f"{name}/Squeeze"))
@@ -176,8 +185,8 @@ def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
     return name
 
 
-def _first_reader(nodes: list[Any], fresh: list[Any]) -> int:
-    made = {name for node in fresh for name in node.output}
+def _first_reader(nodes: list[Any], added: list[Any]) -> int:
+    made = {name for node in added for name in node.output}
     return next((at for at, node in enumerate(nodes) if made.intersection(node.input)), len(nodes))
 
 
@@ -194,10 +203,11 @@ def _batch(opening: _Opening, before: list[Any]) -> list[Any]:
     makers = (name for node in before if node.op_type in ("Conv", "Gemm", "MatMul") for name in node.output)
     usual = (name for name in makers if here.get(name, [0])[0] == BATCHES[0] and there.get(name, [5])[0] == BATCHES[1])
     source = next(usual, opening.graph.input[0].name)
-    add_constants(opening.graph, {"batch.first": np.array([0]), "batch.end": np.array([1])})
+    first, end = (opening.add(f"batch.{role}", np.array([at])) for at, role in enumerate(("first", "end")))
+    shape = fresh(opening.graph, "batch/shape")
     return [
-        helper.make_node("Shape", [source], ["batch/shape"], "batch/Shape"),
-        helper.make_node("Slice", ["batch/shape", "batch.first", "batch.end"], [BATCH], "batch/Slice"),
+        helper.make_node("Shape", [source], [shape], "batch/Shape"),
+        helper.make_node("Slice", [shape, first, end], [opening.batch], "batch/Slice"),
     ]
 
 
@@ -222,8 +232,9 @@ def _stretched(opening: _Opening, name: str, small: Any, here: Any, there: Any) 
 
     sizes = [np.where(np.array(w.shape) == np.array(small.shape), 1, w.shape).astype(np.int64) for w in (here, there)]
     shape = _computed_sizes(opening, f"{name}_shape", *sizes)
-    opening.constants[f"{name}_one"] = small
-    opening.fresh.append(helper.make_node("Expand", [f"{name}_one", shape], [name], f"{name}/Expand"))
+    name = fresh(opening.graph, name)
+    one = opening.add(f"{name}_one", small)
+    opening.fresh.append(helper.make_node("Expand", [one, shape], [name], f"{name}/Expand"))
     return name
 
 
@@ -262,6 +273,4 @@ def guess_open_batch(model: onnx.ModelProto, batch: int) -> None:
             sizes[0] = 1  # a size of 1 leaves the input's own
         else:
             sizes[0] = 0 if -1 in sizes[1:] else -1
-        name = f"{node.output[0]}_open"
-        graph.initializer.append(numpy_helper.from_array(sizes, name))
-        node.input[1] = name
+        node.input[1] = add_constant(graph, f"{node.output[0]}_open", sizes)

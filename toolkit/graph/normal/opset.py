@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.graph.edit import add_constants, arrays_of, attributes, dims_of, drop_attribute, set_nodes
+from toolkit.graph.edit import (
+    add_constant,
+    add_constants,
+    arrays_of,
+    attributes,
+    dims_of,
+    drop_attribute,
+    set_nodes,
+    tensors_of,
+)
 from toolkit.graph.normal.folding import STANDARD
 
 if TYPE_CHECKING:
@@ -128,9 +137,7 @@ def _pads_of_every_axis(node: Any, known: _Known) -> None:
     every = np.zeros(2 * rank, np.int64)
     for at, axis in enumerate(axes):
         every[axis % rank], every[axis % rank + rank] = pads[at], pads[at + len(axes)]
-    name = f"{node.output[0]}_pads"
-    add_constants(known.graph, {name: every})
-    node.input[1] = name
+    node.input[1] = add_constant(known.graph, f"{node.output[0]}_pads", every)
     del node.input[3:]
     if not node.input[-1]:
         del node.input[-1]
@@ -145,9 +152,8 @@ def _split_sizes(node: Any, known: _Known) -> None:
     size, parts = known.dims[node.input[0]][facts.get("axis", 0)], facts["num_outputs"]
     if isinstance(size, int) and size % parts:
         each = -(-size // parts)
-        name = f"{node.output[0]}_sizes"
-        add_constants(known.graph, {name: np.array([each] * (parts - 1) + [size - each * (parts - 1)])})
-        node.input[1:] = [name]
+        sizes = np.array([each] * (parts - 1) + [size - each * (parts - 1)])
+        node.input[1:] = [add_constant(known.graph, f"{node.output[0]}_sizes", sizes)]
 
 
 def _plain_attributes(**usual: Any) -> Callable[[Any, _Known], None]:
@@ -171,9 +177,7 @@ def _scales_of_every_axis(node: Any, known: _Known) -> None:
         return
     every = np.ones(len(known.dims[node.output[0]]), np.float32)
     every[list(axes)] = scales
-    name = f"{node.output[0]}_scales"
-    add_constants(known.graph, {name: every})
-    node.input[2] = name
+    node.input[2] = add_constant(known.graph, f"{node.output[0]}_scales", every)
     drop_attribute(node, "axes")
 
 
@@ -208,67 +212,63 @@ def _spell_out(model: onnx.ModelProto, opset: int) -> None:
     from onnx import helper
 
     known, nodes = _Known(model.graph, arrays_of(model.graph), dims_of(model)), []
+    taken = tensors_of(model.graph)
     for node in model.graph.node:
         spell = SPELLED.get(node.op_type) if node.domain in STANDARD else None
         if spell is None:
             nodes.append(node)
             continue
-        name = node.name or node.output[0]
+        name, stem = node.name or node.output[0], node.output[0]
+        while any(each.startswith(f"{stem}_") for each in taken):
+            stem += "_"
         nodes += [helper.make_node(kind, into, [to], f"{name}/{kind}_{at}", **more)
-                  for at, (kind, into, to, more) in enumerate(spell(node, known, opset))]  # fmt: skip
+                  for at, (kind, into, to, more) in enumerate(spell(node, stem, known, opset))]  # fmt: skip
     set_nodes(model.graph, nodes)
 
 
-def _group_norm(node: Any, known: _Known, opset: int) -> list[_Step]:
+def _group_norm(node: Any, stem: str, known: _Known, opset: int) -> list[_Step]:
     """InstanceNormalization of groups, then scale and shift a channel. Up to 20 there is a scale a group."""
-    facts, (data, scale, bias), (out,) = attributes(node), node.input, node.output
+    facts, (data, scale, bias) = attributes(node), node.input
     groups, dims = facts["num_groups"], known.dims.get(data, [0] * 4)
-    factors = []
-    for role, value in (("scale", scale), ("bias", bias)):
-        array = known.constants[value]
-        each = array if opset >= 21 else np.repeat(array, known.dims[data][1] // groups)
-        factors.append(f"{out}_group_{role}")
-        add_constants(known.graph, {factors[-1]: each.reshape(-1, *(1,) * (len(dims) - 2))})
-    ones, zeros = f"{out}_group_ones", f"{out}_group_zeros"
-    grouped, shape = f"{out}_group_split", f"{out}_group_whole"
-    add_constants(
-        known.graph,
-        {ones: np.ones(groups, np.float32), zeros: np.zeros(groups, np.float32)}
-        | {f"{grouped}_sizes": np.array([0, groups, -1])},
-    )
+    each = {"scale": known.constants[scale], "bias": known.constants[bias]}
+    if opset < 21:
+        each = {role: np.repeat(array, known.dims[data][1] // groups) for role, array in each.items()}
+    constants = {role: array.reshape(-1, *(1,) * (len(dims) - 2)) for role, array in each.items()}
+    constants |= {"ones": np.ones(groups, np.float32), "zeros": np.zeros(groups, np.float32)}
+    constants["sizes"] = np.array([0, groups, -1])
+    add_constants(known.graph, {f"{stem}_{role}": array for role, array in constants.items()})
     return [
-        ("Reshape", [data, f"{grouped}_sizes"], grouped, {}),
-        ("InstanceNormalization", [grouped, ones, zeros], f"{out}_normed", {"epsilon": facts.get("epsilon", 1e-5)}),
-        ("Shape", [data], shape, {}),
-        ("Reshape", [f"{out}_normed", shape], f"{out}_merged", {}),
-        ("Mul", [f"{out}_merged", factors[0]], f"{out}_scaled", {}),
-        ("Add", [f"{out}_scaled", factors[1]], out, {}),
-    ]
+        ("Reshape", [data, f"{stem}_sizes"], f"{stem}_split", {}),
+        ("InstanceNormalization", [f"{stem}_split", f"{stem}_ones", f"{stem}_zeros"], f"{stem}_normed",
+         {"epsilon": facts.get("epsilon", 1e-5)}),
+        ("Shape", [data], f"{stem}_whole", {}),
+        ("Reshape", [f"{stem}_normed", f"{stem}_whole"], f"{stem}_merged", {}),
+        ("Mul", [f"{stem}_merged", f"{stem}_scale"], f"{stem}_scaled", {}),
+        ("Add", [f"{stem}_scaled", f"{stem}_bias"], node.output[0], {}),
+    ]  # fmt: skip
 
 
-def _gelu(node: Any, known: _Known, opset: int) -> list[_Step]:
+def _gelu(node: Any, stem: str, known: _Known, opset: int) -> list[_Step]:
     """Half of x (erf(x / sqrt 2) + 1), or x (tanh(sqrt(2 / pi) (x + 0.044715 x^3)) + 1). Source: arXiv 1606.08415."""
-    (x,), (out,) = node.input, node.output
-    exact = attributes(node).get("approximate", b"none") == b"none"
-    numbers = {"one": 1, "half": 0.5}
-    numbers |= {"root": 2**0.5} if exact else {"root": (2 / np.pi) ** 0.5, "cubic": 0.044715}
-    add_constants(known.graph, {f"{out}_{name}": np.array(value, np.float32) for name, value in numbers.items()})
+    (x,), exact = node.input, attributes(node).get("approximate", b"none") == b"none"
+    numbers = {"one": 1, "half": 0.5, "root": 2**0.5 if exact else (2 / np.pi) ** 0.5, "cubic": 0.044715}
+    add_constants(known.graph, {f"{stem}_{name}": np.array(value, np.float32) for name, value in numbers.items()})
     curve: list[_Step] = [
-        ("Mul", [x, x], f"{out}_square", {}),
-        ("Mul", [x, f"{out}_square"], f"{out}_cube", {}),
-        ("Mul", [f"{out}_cubic", f"{out}_cube"], f"{out}_bend", {}),
-        ("Add", [x, f"{out}_bend"], f"{out}_bent", {}),
-        ("Mul", [f"{out}_root", f"{out}_bent"], f"{out}_scaled", {}),
-        ("Tanh", [f"{out}_scaled"], f"{out}_curve", {}),
+        ("Mul", [x, x], f"{stem}_square", {}),
+        ("Mul", [x, f"{stem}_square"], f"{stem}_cube", {}),
+        ("Mul", [f"{stem}_cubic", f"{stem}_cube"], f"{stem}_bend", {}),
+        ("Add", [x, f"{stem}_bend"], f"{stem}_bent", {}),
+        ("Mul", [f"{stem}_root", f"{stem}_bent"], f"{stem}_inner", {}),
+        ("Tanh", [f"{stem}_inner"], f"{stem}_curve", {}),
     ]
     if exact:
-        curve = [("Div", [x, f"{out}_root"], f"{out}_scaled", {}), ("Erf", [f"{out}_scaled"], f"{out}_curve", {})]
+        curve = [("Div", [x, f"{stem}_root"], f"{stem}_inner", {}), ("Erf", [f"{stem}_inner"], f"{stem}_curve", {})]
     return [
         *curve,
-        ("Add", [f"{out}_curve", f"{out}_one"], f"{out}_raised", {}),
-        ("Mul", [x, f"{out}_raised"], f"{out}_doubled", {}),
-        ("Mul", [f"{out}_doubled", f"{out}_half"], out, {}),
+        ("Add", [f"{stem}_curve", f"{stem}_one"], f"{stem}_raised", {}),
+        ("Mul", [x, f"{stem}_raised"], f"{stem}_doubled", {}),
+        ("Mul", [f"{stem}_doubled", f"{stem}_half"], node.output[0], {}),
     ]
 
 
-SPELLED: dict[str, Callable[[Any, _Known, int], list[_Step]]] = {"GroupNormalization": _group_norm, "Gelu": _gelu}
+SPELLED: dict[str, Callable[[Any, str, _Known, int], list[_Step]]] = {"GroupNormalization": _group_norm, "Gelu": _gelu}

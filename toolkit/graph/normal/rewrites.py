@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.graph.edit import (
-    add_constants,
+    add_constant,
     arrays_of,
     attributes,
     dims_of,
     drop_attribute,
     drop_unread_initializers,
+    fresh,
     set_nodes,
 )
 
@@ -95,7 +96,7 @@ def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
             nodes.append(node)
             continue
         kept, scope = facts.get("keepdims", 1), node.name.rpartition("/")[0]
-        pooled = node.output[0] if kept else f"{node.output[0]}_pooled"
+        pooled = node.output[0] if kept else fresh(graph, f"{node.output[0]}_pooled")
         name = f"{scope}/GlobalAveragePool"
         nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name))
         if not kept:
@@ -111,7 +112,7 @@ def _sigmoids_for_swishes(graph: Any) -> None:
         if node.op_type != "HardSwish":
             nodes.append(node)
             continue
-        scope, gate = node.name.rpartition("/")[0], f"{node.output[0]}_gate"
+        scope, gate = node.name.rpartition("/")[0], fresh(graph, f"{node.output[0]}_gate")
         name = f"{scope}/HardSigmoid"
         nodes.append(helper.make_node("HardSigmoid", [node.input[0]], [gate], name, alpha=1 / 6, beta=0.5))
         nodes.append(helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{scope}/Mul"))
@@ -132,8 +133,8 @@ def _finite_masks(graph: Any) -> None:
             for place, name in enumerate(node.input):
                 values = numpy_helper.to_array(weights[name]) if name in weights else np.zeros(1)
                 if values.dtype == np.float32 and values.size and values.min() < MASK:
-                    node.input[place] = f"{node.output[0]}_mask_{place}"
-                    add_constants(graph, {node.input[place]: np.maximum(values, np.float32(MASK))})
+                    least = np.maximum(values, np.float32(MASK))
+                    node.input[place] = add_constant(graph, f"{node.output[0]}_mask_{place}", least)
             node = next((makers[name] for name in node.input if name in makers), None)
 
 
@@ -151,8 +152,8 @@ def _plain_slices(graph: Any, dims: dict[str, list[Any]]) -> None:
             ends = [part.stop if part.stop >= 0 else LOWEST for part in taken.values()]  # -1 would be the last
             rows = {"starts": [part.start for part in taken.values()], "ends": ends, "axes": list(taken)}
             rows["steps"] = [part.step for part in taken.values()]
-            node.input[1:] = [f"{node.output[0]}_{role}" for role in rows]
-            add_constants(graph, {name: np.array(row) for name, row in zip(node.input[1:], rows.values(), strict=True)})
+            named = ((f"{node.output[0]}_{role}", np.array(row)) for role, row in rows.items())
+            node.input[1:] = [add_constant(graph, name, row) for name, row in named]
         nodes.append(node)
     set_nodes(graph, nodes)
 
@@ -182,8 +183,8 @@ def _plain_inputs(graph: Any, dims: dict[str, list[Any]]) -> None:
             longer = node.input[0] if node.op_type == "Squeeze" else node.output[0]
             if rank := len(dims.get(longer, [])):
                 axes = constants[node.input[1]] % rank
-                node.input[1] = f"{node.output[0]}_axes_from_front"  # "_axes" is a name that ONNX Runtime gives
-                add_constants(graph, {node.input[1]: axes})
+                name = f"{node.output[0]}_axes_from_front"  # "_axes" is a name that ONNX Runtime gives
+                node.input[1] = add_constant(graph, name, axes)
 
 
 def _pads_that_averages_count(graph: Any) -> None:
@@ -201,11 +202,10 @@ def _pads_that_averages_count(graph: Any) -> None:
             pads = list(facts.get("pads", []))
             drop_attribute(node, "count_include_pad", "pads")
             if any(pads):
-                sides, padded = len(pads) // 2, f"{node.output[0]}_padded"
+                sides, padded = len(pads) // 2, fresh(graph, f"{node.output[0]}_padded")
                 whole = np.array([0, 0, *pads[:sides], 0, 0, *pads[sides:]], np.int64)
-                add_constants(graph, {f"{padded}_pads": whole})
-                scope = node.name.rpartition("/")[0]
-                nodes.append(helper.make_node("Pad", [node.input[0], f"{padded}_pads"], [padded], f"{scope}/Pad"))
+                name, scope = add_constant(graph, f"{padded}_pads", whole), node.name.rpartition("/")[0]
+                nodes.append(helper.make_node("Pad", [node.input[0], name], [padded], f"{scope}/Pad"))
                 node.input[0] = padded
         nodes.append(node)
     set_nodes(graph, nodes)
