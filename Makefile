@@ -57,7 +57,7 @@ gpu:  ## Check and measure what needs an NVIDIA GPU, in under 15 minutes (docs/g
 	@$(PYTHON) benchmarks/gpu_inputs.py || echo 'without the real nets: the tiny one is checked' >&2
 	@$(PYTHON) benchmarks/gpu_check.py --out bundles/gpu-results
 
-release-check: $(INSTALLED)  ## What must hold before a tag: wheel, sdist, a bare install, the tag, the changelog
+release-check: $(INSTALLED)  ## What must hold before a tag: wheel, sdist, a bare install, wheels for a Jetson, tag, changelog
 	TOOLKIT_RELEASE=yes $(PYTEST) -n 0 tests/test_packaging.py tests/test_release.py
 
 # The site has a venv of its own, without torch: nothing of it is imported by the package or its tests.

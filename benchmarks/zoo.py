@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from tests.zoo.made import Form, answers_of, form_of, made_of
 from tests.zoo.readers import COUNTS, Reading, readings_of
 from tests.zoo.walk import walked
-from tests.zoo.ways import NETS, REFUSED, WAYS, graph_of, images, settled
+from tests.zoo.ways import NETS, OPEN, REFUSED, WAYS, graph_of, images, settled
 from toolkit.compare.parity import relative_l2
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.data.model_images import images_of_model
@@ -156,7 +156,9 @@ def page(rows: list[Row], models: dict[str, dict[str, File]]) -> str:
     asked = f"{some}{' --walk' if _ends(rows) else ''}{' --cifar10' if len(models) > 1 else ''}"
     words = f"python -m benchmarks.zoo{asked} -o docs/zoo.md"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
-    head = HEAD.format(command=words, versions=versions, walk=_walks(rows))
+    *most, last = OPEN
+    told = f"{', '.join(most)} and {last}"
+    head = HEAD.format(command=words, versions=versions, walk=_walks(rows), open=told)
     return "\n".join([head, *_table(rows), "", MODELS, *_models(models), ""])
 
 
@@ -184,6 +186,8 @@ Written by this command with {versions}:
 The nets are those of `tests/zoo`: written small, random weights, settled norms, 48 images. `make test` holds their
 files to the limits of `tests/zoo/test_zoo.py` and `tests/zoo/readers.py`.
 
+- way: PyTorch's older exporter is told that the batch is open. Today's is not, unless it is for {open}, whose batch
+  moves to another axis or into another size: their files for one batch are refused, the others are opened.
 - export: "as module" is the graph of the module, operator by operator: its files are the same, and are not made again.
 - fp32: relative L2 of its logits from the network's own in PyTorch. Everywhere all 48 answers are the same.
 - fp16, int8, int8-fp16, int8-cpu: images of 48 that the file answers otherwise than the network. Its weights are random

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests import warm
 from toolkit.contracts import Dataset, LabeledImages, Preprocessing, preprocessing_from_images
 
 if TYPE_CHECKING:
@@ -43,11 +45,26 @@ def pytest_configure(config: pytest.Config) -> None:
     """Each of several workers keeps to cores of its own, and so do the threads and processes that its tests start.
 
     Those that wait by spinning would take the time of another worker. `every_core` is for what must happen at once.
+    The forked Python that slow tests start is one for all.
     """
+    if address := getattr(config, "workerinput", {}).get("warm"):
+        warm.share(address)
     if CORES and (worker := getattr(config, "workerinput", None)):
         number = int(worker["workerid"].removeprefix("gw")) % len(CORES)
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setaffinity(0, sorted(CORES)[number :: worker["workercount"]])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In what starts the workers of pytest-xdist."""
+    if sys.platform == "linux" and "not slow" not in node.config.option.markexpr:
+        node.workerinput["warm"] = warm.start()
+
+
+def pytest_unconfigure() -> None:
+    """Also where there were no workers."""
+    warm.end()
 
 
 def pytest_collection_finish() -> None:

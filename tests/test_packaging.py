@@ -298,6 +298,10 @@ NO_INDEX = (
 )
 
 
+@pytest.mark.skipif(
+    not os.environ.get("TOOLKIT_RELEASE"),
+    reason="what a package index has is no matter of this clone: make release-check",
+)
 @pytest.mark.parametrize(("python", "cuda"), [("3.10", "cuda-python>=12.9.1,<13"), ("3.12", "cuda-python>=13")])
 def test_every_runtime_wheel_exists_for_a_jetson(python: str, cuda: str, tmp_path: Path) -> None:
     project = read_toml(ROOT / "pyproject.toml", ToolkitError)["project"]

@@ -109,7 +109,7 @@ def _stripes_told_apart() -> onnx.ModelProto:
 
 @pytest.mark.slow
 def test_the_programs_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, test = structured_set(320, 4, seed=0), structured_set(120, 4, seed=1)
+    train, test = structured_set(200, 4, seed=0), structured_set(120, 4, seed=1)
     np.savez(
         tmp_path / "photos.npz",
         train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_leftovers import wait_until
-from tests.warm import python
+from tests.warm import ours, python
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is Python itself")]
 PROGRAMS = [
@@ -39,9 +39,19 @@ def test_it_ends_as_python_does(program: str, tmp_path: Path) -> None:
         assert ends(*python(), *words, folder=tmp_path) == expected
 
 
-def test_nothing_of_ours_was_imported_before(tmp_path: Path) -> None:
-    program = "import sys; print(sorted(name for name in sys.modules if name.split('.')[0] in ('toolkit', 'tests')))"
-    assert ends(*python(), "-c", program, folder=tmp_path) == (0, "[]\n", "")
+def test_ours_was_imported_whole_and_remembers_no_more_than_where_it_lies(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "found = {name: module for name, module in sys.modules.items() if name.partition('.')[0] == 'toolkit'}\n"
+        "kept = {f'{name}.{key}' for name, module in found.items() for key, value in vars(module).items()\n"
+        "        if hasattr(value, 'cache_info') and value.cache_info().currsize}\n"
+        "print(sorted(found), sorted(kept))"
+    )
+    assert ends(*python(), "-c", program, folder=tmp_path) == (
+        0,
+        f"{sorted(['toolkit', *ours()])} ['toolkit.lazy._source']\n",
+        "",
+    )
 
 
 def test_an_error_is_a_traceback_and_a_setting_of_python_is_refused(tmp_path: Path) -> None:

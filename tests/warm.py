@@ -1,11 +1,12 @@
-"""A second Python that has imported what others wrote: a test's child then starts in no time.
+"""A second Python that has imported what takes long: a test's child then starts in no time.
 
     subprocess.run([*python(), "-m", "toolkit", "list"])  # instead of sys.executable; -c CODE and SCRIPT, too
 
-torch alone takes seconds to import, in each of a hundred children. So a server imports what others wrote, nothing of
-ours, and forks: the child is a process of its own, with the environment, folder and streams of who asked, and ends as
-every Python does. This file is also what runs in its stead: it passes on signals, and how the child ended. Processes
-whose beginning is what is tested (imports, system calls, installed wheels) are started by `sys.executable`.
+torch alone takes seconds to import, in each of a hundred children. So a server imports it, and our package, which sees
+nothing around it then, and forks: the child is a process of its own, with the environment, folder and streams of
+who asked, and ends as every Python does. This file is also what runs in its stead: it passes on signals, and how the
+child ended. Processes whose beginning is what is tested (imports, system calls, installed wheels) are started by
+`sys.executable`. The workers of pytest-xdist share one server.
 """
 
 from __future__ import annotations
@@ -28,15 +29,26 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LENGTH = 8  # bytes of a number on the socket
 ADDRESS = f"toolkit-tests-{os.urandom(8).hex()}"  # in the abstract name space: no file
 _servers: list[tuple[int, int]] = []  # its process, and the end of the pipe whose closing ends it
+_shared: list[str] = []  # the address of one that somebody else started and ends
 
 
 def python() -> list[str]:
-    """The words that stand for `sys.executable`; the first call starts the server."""
+    """The words that stand for `sys.executable`; the first call starts the server, unless one is shared."""
     if sys.platform != "linux":
         return [sys.executable]
+    return [sys.executable, "-I", "-S", __file__, *(_shared or [start()])]
+
+
+def start() -> str:
+    """Starts the server where it was not, and returns its address."""
     if not _servers:
         _servers.append(_started())
-    return [sys.executable, "-I", "-S", __file__, ADDRESS]
+    return ADDRESS
+
+
+def share(address: str) -> None:
+    """Asks the server of another process from now on."""
+    _shared[:] = [address]
 
 
 def end() -> None:
@@ -90,9 +102,19 @@ def _number(connection: socket.socket) -> int:
     return int.from_bytes(connection.recv(LENGTH, socket.MSG_WAITALL), "little")
 
 
+def ours() -> list[str]:
+    """Every module of the package but the one that is run."""
+    import pkgutil
+
+    import toolkit
+
+    found = (module.name for module in pkgutil.walk_packages(toolkit.__path__, "toolkit."))
+    return [name for name in found if name != "toolkit.__main__"]
+
+
 def serve(listener: socket.socket, alive: int) -> list[str]:
     """Forks whenever it is asked to, until nobody can ask any more; returns in the child, with what it is to run."""
-    for name in PRELOADED:
+    for name in (*PRELOADED, *ours()):
         __import__(name)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import inf, sqrt
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -12,13 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.oracles import oracle
 from toolkit.compare.proportions import Z95, holm_adjusted, mcnemar_exact_p, paired_ratio_interval, wilson_interval
-
-
-def oracle(module: str) -> Any:
-    """Imported by who asks it: it takes a second, and not every worker of these tests does."""
-    return pytest.importorskip(module, reason="needs the dependency group oracles")
-
 
 DRAWS = 20_000
 

@@ -7,6 +7,7 @@ speed that wanders while it is measured and is another one tomorrow. Everything 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +105,16 @@ def _in_one_run(weather: Weather, factor: float, limit: float, seed: int, second
     return change
 
 
-def _against_a_saved_run(weather: Weather, factor: float, limit: float, seed: int, machine: float = 1.0) -> Change:
-    """Two runs, each with the fixed piece of work; the second machine is slower by `machine`."""
+@cache
+def _two_runs(weather: Weather, factor: float, seed: int, machine: float) -> tuple[dict[str, Latency], ...]:
+    """Each with the fixed piece of work; the second machine is slower by `machine`."""
     draws = np.random.default_rng(seed)
-    then = _measured(_Machine(weather, draws), {"net": 1.0, "machine": 1.0})
-    now = _measured(_Machine(weather, draws), {"net": factor * machine, "machine": machine})
+    factors = ({"net": 1.0, "machine": 1.0}, {"net": factor * machine, "machine": machine})
+    return tuple(_measured(_Machine(weather, draws), each) for each in factors)
+
+
+def _against_a_saved_run(weather: Weather, factor: float, limit: float, seed: int, machine: float = 1.0) -> Change:
+    then, now = _two_runs(weather, factor, seed, machine)
     saved = Baseline(Path("before.json"), replace(BENCHED, latency=(then["net"],), machine=(then["machine"],)))
     (change,) = compare_with_baseline(saved, [now["net"]], [now["machine"]], limit).changes
     return change

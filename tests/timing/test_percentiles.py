@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import signal, stats
 
+from tests.oracles import oracle
 from toolkit.contracts import Float64
 from toolkit.timing.percentiles import (
     fewest_for,
@@ -60,7 +60,7 @@ def test_there_are_101_quantiles_from_the_least_to_the_most() -> None:
 def test_ranks_are_scipys_for_the_same_quantile(count: int, percent: float) -> None:
     values = np.random.default_rng(count).lognormal(size=count)
     ordered, ranks = np.sort(values), interval_ranks(percent, count)
-    expected = stats.quantile_test(values, q=1, p=percent / 100).confidence_interval(0.95)
+    expected = oracle("scipy.stats").quantile_test(values, q=1, p=percent / 100).confidence_interval(0.95)
     if ranks is None:
         assert math.isnan(expected.low) or math.isnan(expected.high)
     else:
@@ -70,7 +70,7 @@ def test_ranks_are_scipys_for_the_same_quantile(count: int, percent: float) -> N
 @given(st.integers(1, 200_000), st.sampled_from([10.0, 50.0, 90.0, 95.0, 99.0, 99.9]))
 def test_each_tail_of_the_ranks_holds_a_fortieth_at_most_and_no_rank_is_wasted(count: int, percent: float) -> None:
     ranks = interval_ranks(percent, count)
-    law = stats.binom(count, percent / 100)
+    law = oracle("scipy.stats").binom(count, percent / 100)
     if ranks is None:
         assert count < fewest_for(percent)
         return
@@ -108,7 +108,7 @@ def test_intervals_of_independent_latencies_hold_the_truth_95_times_in_100(perce
 def _dependent(draws: np.random.Generator, count: int, of_one_before: float) -> Float64:
     """Normal values whose correlation with the one before is given."""
     noise = draws.standard_normal(count + 200) * math.sqrt(1 - of_one_before**2)
-    return np.asarray(signal.lfilter([1.0], [1.0, -of_one_before], noise)[200:])
+    return np.asarray(oracle("scipy.signal").lfilter([1.0], [1.0, -of_one_before], noise)[200:])
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ import pytest
 from tests.zoo.made import Made, answers_of, form_of, made_of
 from tests.zoo.readers import READ_ALIKE, UNREADABLE, readings_of
 from tests.zoo.walk import walked
-from tests.zoo.ways import NETS, REFUSED, WAYS, graph_of, images, settled
+from tests.zoo.ways import NETS, OPEN, REFUSED, WAYS, graph_of, images, settled
 from toolkit.compare.parity import relative_l2
 from toolkit.engine.engine_from_onnx import engine_from_onnx
+from toolkit.errors import ModelError
 from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.calib_cache import cache_from_ranges, scales_from_cache
 from toolkit.quantization.sensitivity import sensitivities_of_layers
@@ -99,6 +100,17 @@ def _require_builds(found: Made, folder: Path, precisions: tuple[str, ...]) -> N
         (folder / "model.onnx").write_bytes(found.files[precision].SerializeToString())
         engine = engine_from_onnx(folder / "model.onnx", folder / "model.plan", batch=(1, 4, 8))
         assert engine.path.stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", OPEN)
+def test_what_is_exported_with_an_open_batch_here_is_refused_without(
+    net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.zoo.ways.OPEN", ())
+    with pytest.raises(ModelError, match="works for a batch of 2 only") as refused:
+        graph_of(net, "today", tmp_path)
+    assert "export again with a dynamic batch" in str(refused.value.fix)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from toolkit.errors import ModelError
 from toolkit.graph.edit import arrays_of
 from toolkit.graph.normal.folding import folded_at_batch
-from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
+from toolkit.graph.normal.open_batch import BATCHES, guess_open_batch, with_open_batch
 from toolkit.runtime.ort.runner import OrtRunner
 
 WEIGHTS = {"w": np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)}
@@ -101,6 +101,62 @@ def test_a_reshape_is_the_same_however_its_sizes_are_said(
         assert last.op_type == ("Reshape" if written else "Flatten")
         assert not written or arrays_of(opened.graph)[last.input[1]].tolist() == written
         require_same(model, opened, 6)
+
+
+ROW_OF = (op("Shape", "c", "shape"), op("Slice", "shape zeros ones", "row"))
+RANGE = {"zeros": np.array([0]), "ones": np.array([1])}
+
+
+def frozen(batch: int) -> dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]:
+    """Graphs for one batch alone, as exporters write them that are told of no other, and what they stand for."""
+    many, token = np.zeros((batch, 4, 2, 2), np.float32), np.arange(4, dtype=np.float32)
+    view, grid = np.array([batch, 4, 4]), np.array([batch, 4, 3, 3])
+    joined = (op("Reshape", "c s", "f"), op("Concat", "t f", "y", axis=1))
+    resized = op("Resize", "c nothing nothing s", "y", mode="nearest")
+    resized.input[1:3] = ["", ""]
+    return {
+        "x.view(2, -1, 2, 2)": (
+            graph(op("Reshape", "c s", "y", allowzero=1), s=np.array([batch, -1, 2, 2])),
+            graph(op("Identity", "c", "y")),
+        ),
+        "x.view(2, 16)": (
+            graph(op("Reshape", "c s", "y", allowzero=1), s=np.array([batch, 16])), graph(op("Flatten", "c", "y")),
+        ),
+        "where(x > 0, x, zeros(2, 4, 2, 2))": (
+            graph(op("Greater", "c none", "g"), op("Where", "g c many", "y"), none=np.array(0, np.float32), many=many),
+            graph(op("Relu", "c", "y")),
+        ),
+        "a token for each image": (
+            graph(*joined, s=view, t=np.broadcast_to(token, (batch, 1, 4)).copy()),
+            graph(*ROW_OF, op("Concat", "row ones ones", "e", axis=0), op("Expand", "token e", "t"), *joined,
+                  s=np.array([0, 4, 4]), token=token, **RANGE),
+        ),
+        "a size to resize to": (
+            graph(resized, s=grid),
+            graph(*ROW_OF, op("Concat", "row rest", "s", axis=0), resized, rest=grid[1:], **RANGE),
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("form", frozen(1))
+def test_a_graph_for_one_batch_is_opened(form: str, batch: int) -> None:
+    model, meant = frozen(batch)[form]
+    guess_open_batch(model, batch)
+    opened = with_open_batch([folded_at_batch(model, each, "it") for each in BATCHES], "it")
+    onnx.checker.check_model(opened, full_check=True)
+    for each in (1, 2, 7):
+        require_same(meant, opened, each)
+
+
+def test_what_is_added_takes_no_name_of_the_files_own() -> None:
+    model = graph(op("Relu", "c", "y_open"), op("Reshape", "y_open s", "y"), s=np.array([2, 16]))
+    guess_open_batch(model, 2)
+    opened = with_open_batch([folded_at_batch(model, batch, "it") for batch in BATCHES], "it")
+    onnx.checker.check_model(opened, full_check=True)
+    again = with_open_batch([folded_at_batch(opened, batch, "it") for batch in BATCHES], "it")
+    onnx.checker.check_model(again, full_check=True)
+    require_same(opened, again, 7)
 
 
 def test_a_network_that_counts_its_images_is_refused_with_the_reason() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from toolkit.graph.edit import (
     add_constant,
     arrays_of,
+    attributes,
     dims_of,
     drop_attribute,
     drop_unread_initializers,
@@ -250,27 +251,53 @@ def _plain_flatten(node: Any, opening: _Opening) -> Any:
 
 
 def guess_open_batch(model: onnx.ModelProto, batch: int) -> None:
-    """Reshapes and Expands to constant sizes that begin with the batch take it from their input instead.
+    """What a graph says of its one batch is taken from its input: sizes, and constants with one row for each image.
 
     Whether the first size is the batch or something else of that size is a guess; a wrong one shows when the graph
     is folded for other batches, or run with them.
     """
-    from onnx import numpy_helper
-
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    moving = {value.name for value in graph.input}
+    graph, nodes = model.graph, list[Any]()
+    constants, moving = arrays_of(graph), {value.name for value in graph.input}
     for node in graph.node:
-        if not moving.intersection(node.input):
-            continue
-        moving.update(node.output)
-        if node.op_type not in ("Reshape", "Expand") or node.input[1] not in constants:
-            continue
-        sizes = numpy_helper.to_array(constants[node.input[1]]).copy()
-        if sizes.ndim != 1 or not sizes.size or sizes[0] != batch:
-            continue
-        if node.op_type == "Expand":
-            sizes[0] = 1  # a size of 1 leaves the input's own
-        else:
-            sizes[0] = 0 if -1 in sizes[1:] else -1
-        node.input[1] = add_constant(graph, f"{node.output[0]}_open", sizes)
+        if moving.intersection(node.input):
+            moving.update(node.output)
+            for place, name in enumerate(node.input):
+                if name in constants and constants[name].ndim and len(constants[name]):
+                    node.input[place] = _guessed(graph, nodes, node, place, constants[name], batch)
+        nodes.append(node)
+    set_nodes(graph, nodes)
+
+
+def _guessed(graph: Any, nodes: list[Any], node: Any, place: int, value: Any, batch: int) -> str:
+    """What a node is to read instead of a constant; the nodes that make it are added."""
+    from onnx import helper
+
+    kind, name = node.op_type, node.output[0]
+    if kind == "Expand" and value[0] == batch:
+        return add_constant(graph, f"{name}_open", np.array([1, *value[1:]]))  # a size of 1 leaves the input's own
+    if kind == "Reshape" and value[0] == batch:
+        if value.all():
+            drop_attribute(node, "allowzero")  # nothing was 0 before
+        return add_constant(graph, f"{name}_open", np.array([0 if -1 in value[1:] else -1, *value[1:]]))
+    if kind == "Resize" and place == 3 and value[0] == batch:
+        return _counted(graph, nodes, f"{name}_sizes", value[1:])
+    joins = kind == "Concat" and value.ndim > 1 and attributes(node)["axis"] % value.ndim
+    if value.ndim < 2 or len(value) != batch or (value != value[:1]).any() or not (joins or kind in STRETCHING):
+        return str(node.input[place])
+    row = add_constant(graph, f"{name}_row_{place}", value[:1])
+    if not joins:
+        return row
+    sizes, rows = _counted(graph, nodes, f"{row}_sizes", np.ones(value.ndim - 1, np.int64)), fresh(graph, f"{row}_each")
+    nodes.append(helper.make_node("Expand", [row, sizes], [rows], f"{row}/Expand"))
+    return rows
+
+
+def _counted(graph: Any, nodes: list[Any], name: str, rest: Any) -> str:
+    """Adds nodes that compute a shape: as many as there are images, and the rest."""
+    from onnx import helper
+
+    behind = add_constant(graph, f"{name}_rest", rest)
+    count, sizes = fresh(graph, f"{name}_count"), fresh(graph, name)
+    nodes.append(helper.make_node("Shape", [graph.input[0].name], [count], f"{name}/Shape", end=1))
+    nodes.append(helper.make_node("Concat", [count, behind], [sizes], f"{name}/Concat", axis=0))
+    return sizes
