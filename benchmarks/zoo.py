@@ -186,8 +186,8 @@ Written by this command with {versions}:
 The nets are those of `tests/zoo`: written small, random weights, settled norms, 48 images. `make test` holds their
 files to the limits of `tests/zoo/test_zoo.py` and `tests/zoo/readers.py`.
 
-- way: PyTorch's older exporter is told that the batch is open. Today's is not, unless it is for {open}, whose batch
-  moves to another axis or into another size: their files for one batch are refused, the others are opened.
+- way: PyTorch's older exporter is told that the batch is open; today's only for {open}, whose batch
+  moves to another axis or into another size: their files for one batch are refused, those of the others are opened.
 - export: "as module" is the graph of the module, operator by operator: its files are the same, and are not made again.
 - fp32: relative L2 of its logits from the network's own in PyTorch. Everywhere all 48 answers are the same.
 - fp16, int8, int8-fp16, int8-cpu: images of 48 that the file answers otherwise than the network. Its weights are random
