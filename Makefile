@@ -11,7 +11,8 @@ TOOLS := build/tools
 COMPILE = $(TOOLS)/bin/uv pip compile --quiet --no-header --generate-hashes --constraint constraints.txt \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 # A test that hangs ends its worker with the stack of every thread; the limit is above what tests allow their children.
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal \
+# Large pages, where Linux has them on request: a third of the kernel's part of the tests' time was the faults of small ones.
+PYTEST := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m pytest -n auto --dist worksteal \
 	-o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true
 
 # Tests start hundreds of Pythons; where this is set, each of them compiles the package anew.
