@@ -255,3 +255,10 @@ def test_a_file_that_a_bundle_is_compared_with_is_counted_too(tmp_path: Path) ->
 def test_a_file_that_is_fine_is_run_as_it_is(tmp_path: Path) -> None:
     assert isinstance(onnx.load(saved(tmp_path / "m.onnx", head())), onnx.ModelProto)
     assert opened_from_file(tmp_path / "m.onnx", Pixels(scale="0-1")).classes == 3
+
+
+def test_a_file_that_squeezes_away_the_batch_of_one_image_answers_any_batch(tmp_path: Path) -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Squeeze", ["p"], ["y"])]
+    opened = opened_from_file(saved(tmp_path / "m.onnx", nodes), Pixels(scale="0-1"))
+    images = np.random.default_rng(0).integers(0, 256, size=(9, 8, 8, 3), dtype=np.uint8)
+    assert set(opened.require_same(images)["relative_difference_by_batch"]) == {"1", "7", "64"}

@@ -19,7 +19,8 @@ from toolkit.errors import ModelError
 from toolkit.graph.answer_end import Cut, cut_to_logits
 from toolkit.graph.edit import sanitize_names
 from toolkit.graph.normal.folding import folded_at_batch
-from toolkit.graph.normal.open_batch import BATCHES, guess_open_batch, with_open_batch
+from toolkit.graph.normal.one_batch import guess_open_batch
+from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET, lowered, raised
 from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
 from toolkit.graph.stranger.runner import Form

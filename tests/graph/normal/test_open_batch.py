@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from toolkit.errors import ModelError
 from toolkit.graph.edit import arrays_of
 from toolkit.graph.normal.folding import folded_at_batch
-from toolkit.graph.normal.open_batch import BATCHES, guess_open_batch, with_open_batch
+from toolkit.graph.normal.one_batch import guess_open_batch
+from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.runtime.ort.runner import OrtRunner
 
 WEIGHTS = {"w": np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)}
@@ -58,6 +59,12 @@ FORMS: dict[str, tuple[onnx.ModelProto, set[str]]] = {
             one=np.array([1]), flat=np.array([0, 4, 4]), token=np.ones((1, 1, 4), np.float32), **INDICES,
         ),
         {"Conv", "Shape", "Slice", "Mul", "Add", "Expand", "Reshape", "Concat"},
+    ),
+    "x.squeeze(), which takes the batch of one image": (
+        graph(
+            op("GlobalAveragePool", "c", "p"), op("Squeeze", "p", "q"), op("Reshape", "q s", "y"), s=np.array([-1, 4]),
+        ),
+        {"Conv", "GlobalAveragePool", "Squeeze", "Flatten"},
     ),
 }  # fmt: skip
 
@@ -147,6 +154,43 @@ def test_a_graph_for_one_batch_is_opened(form: str, batch: int) -> None:
     onnx.checker.check_model(opened, full_check=True)
     for each in (1, 2, 7):
         require_same(meant, opened, each)
+
+
+def coincident(batch: int) -> dict[str, onnx.ModelProto]:
+    """Graphs for any batch, with constants that begin like a batch of 4 or are given a shape with it."""
+    equal, first = np.full((4, 1, 1), 0.5, np.float32), np.array([batch, 2, 3, 4], np.float32)
+    return {
+        "a number a channel, all equal": graph(
+            op("ReduceMean", "c", "m", axes=[1]), op("Sub", "m k", "s"), op("Conv", "s f", "y"),
+            k=equal, f=np.ones((2, 4, 1, 1), np.float32),
+        ),
+        "a matrix of equal rows": graph(
+            op("GlobalAveragePool", "c", "p"), op("Flatten", "p", "f"), op("MatMul", "f k", "y"),
+            k=np.ones((4, 5), np.float32),
+        ),
+        "a matrix expanded to the batch": graph(
+            *ROW_OF, op("Concat", "row ones ones ones", "e", axis=0), op("Expand", "k e", "t"), op("Mul", "t c", "y"),
+            k=first[:2].reshape(1, 1, 2, 1), **RANGE,
+        ),
+        "a row expanded to a tensor's shape": graph(
+            op("Shape", "c", "e"), op("Expand", "k e", "t"), op("Mul", "t c", "y"), k=first[:2],
+        ),
+        "a row in another shape": graph(
+            *ROW_OF, op("Div", "row row", "one"), op("Concat", "one any one ones", "e", axis=0),
+            op("Reshape", "k e", "t"), op("Mul", "t c", "y"), k=first, any=np.array([-1]), **RANGE,
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("form", coincident(1))
+def test_a_constant_that_is_nothing_of_the_batch_stays(form: str, batch: int) -> None:
+    model = coincident(batch)[form]
+    guessed = onnx.ModelProto.FromString(model.SerializeToString())
+    guess_open_batch(guessed, batch)
+    opened = with_open_batch([folded_at_batch(guessed, each, "it") for each in BATCHES], "it")
+    for each in (1, 2, 7):
+        require_same(model, opened, each)
 
 
 def test_what_is_added_takes_no_name_of_the_files_own() -> None:

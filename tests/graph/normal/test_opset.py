@@ -60,9 +60,7 @@ def model_of(opset: int, kind: str, constants: dict[str, Any], facts: dict[str, 
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_an_operator_says_the_same_in_17(case: str) -> None:
-    model = model_of(*CASES[case])
+def require_same_in_17(model: onnx.ModelProto) -> None:
     written = with_open_batch([folded_at_batch(raised(model, "it"), batch, "it") for batch in BATCHES], "it")
     lowered(written, "it")
     assert opset_of(written) == OPSET
@@ -74,6 +72,17 @@ def test_an_operator_says_the_same_in_17(case: str) -> None:
             answers.append(runner.session.run(None, {"x": x})[0])
     assert answers[0].shape == answers[1].shape
     assert np.abs(answers[0] - answers[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_operator_says_the_same_in_17(case: str) -> None:
+    require_same_in_17(model_of(*CASES[case]))
+
+
+def test_a_scale_of_groups_may_be_computed() -> None:
+    model = model_of(21, "GroupNormalization", {"g": None, "b": np.ones(4, np.float32)}, {"num_groups": 2}, 1)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["g"], value_floats=[1.0, 2.0, 3.0, 4.0]))
+    require_same_in_17(model)
 
 
 def test_samples_of_a_grid_have_their_names_of_17() -> None:

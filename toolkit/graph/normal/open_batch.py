@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from toolkit.graph.edit import (
     add_constant,
     arrays_of,
-    attributes,
     dims_of,
     drop_attribute,
     drop_unread_initializers,
@@ -80,6 +79,8 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
         for place, (name, name_there) in enumerate(zip(node.input, same.input, strict=True)):
             if name in here and not _equal(here[name], there.get(name_there)):
                 _open_input(opening, node, same, place, here[name], there[name_there])
+        if node.op_type == "Squeeze" and len(node.input) == 1:
+            _say_axes(opening, node)
     nodes = [_plain_flatten(node, opening) for node in graph.node]
     first = _first_reader(nodes, opening.fresh)
     set_nodes(graph, [*nodes[:first], *_batch(opening, nodes[:first]), *opening.fresh, *nodes[first:]])
@@ -134,6 +135,13 @@ def _say_sizes(opening: _Opening, node: Any, twin: Any) -> None:
     if sizes.count(-1) < 2:
         node.input[1] = opening.add(f"{node.output[0]}_open", np.array(sizes, np.int64))
         drop_attribute(node, "allowzero")
+
+
+def _say_axes(opening: _Opening, node: Any) -> None:
+    """Gives a Squeeze its axes: without them it takes the batch, too, where that is one image."""
+    ones = [at for at, size in enumerate(opening.dims[0].get(node.input[0], [])) if size == 1]
+    if ones:
+        node.input.append(opening.add(f"{node.output[0]}_open", np.array(ones)))
 
 
 def _open_input(opening: _Opening, node: Any, twin: Any, place: int, here: Any, there: Any) -> None:
@@ -248,56 +256,3 @@ def _plain_flatten(node: Any, opening: _Opening) -> Any:
         return node
     scope = node.name.rpartition("/")[0]
     return helper.make_node("Flatten", [node.input[0]], list(node.output), f"{scope}/Flatten", axis=1)
-
-
-def guess_open_batch(model: onnx.ModelProto, batch: int) -> None:
-    """What a graph says of its one batch is taken from its input: sizes, and constants with one row for each image.
-
-    Whether the first size is the batch or something else of that size is a guess; a wrong one shows when the graph
-    is folded for other batches, or run with them.
-    """
-    graph, nodes = model.graph, list[Any]()
-    constants, moving = arrays_of(graph), {value.name for value in graph.input}
-    for node in graph.node:
-        if moving.intersection(node.input):
-            moving.update(node.output)
-            for place, name in enumerate(node.input):
-                if name in constants and constants[name].ndim and len(constants[name]):
-                    node.input[place] = _guessed(graph, nodes, node, place, constants[name], batch)
-        nodes.append(node)
-    set_nodes(graph, nodes)
-
-
-def _guessed(graph: Any, nodes: list[Any], node: Any, place: int, value: Any, batch: int) -> str:
-    """What a node is to read instead of a constant; the nodes that make it are added."""
-    from onnx import helper
-
-    kind, name = node.op_type, node.output[0]
-    if kind == "Expand" and value[0] == batch:
-        return add_constant(graph, f"{name}_open", np.array([1, *value[1:]]))  # a size of 1 leaves the input's own
-    if kind == "Reshape" and value[0] == batch:
-        if value.all():
-            drop_attribute(node, "allowzero")  # nothing was 0 before
-        return add_constant(graph, f"{name}_open", np.array([0 if -1 in value[1:] else -1, *value[1:]]))
-    if kind == "Resize" and place == 3 and value[0] == batch:
-        return _counted(graph, nodes, f"{name}_sizes", value[1:])
-    joins = kind == "Concat" and value.ndim > 1 and attributes(node)["axis"] % value.ndim
-    if value.ndim < 2 or len(value) != batch or (value != value[:1]).any() or not (joins or kind in STRETCHING):
-        return str(node.input[place])
-    row = add_constant(graph, f"{name}_row_{place}", value[:1])
-    if not joins:
-        return row
-    sizes, rows = _counted(graph, nodes, f"{row}_sizes", np.ones(value.ndim - 1, np.int64)), fresh(graph, f"{row}_each")
-    nodes.append(helper.make_node("Expand", [row, sizes], [rows], f"{row}/Expand"))
-    return rows
-
-
-def _counted(graph: Any, nodes: list[Any], name: str, rest: Any) -> str:
-    """Adds nodes that compute a shape: as many as there are images, and the rest."""
-    from onnx import helper
-
-    behind = add_constant(graph, f"{name}_rest", rest)
-    count, sizes = fresh(graph, f"{name}_count"), fresh(graph, name)
-    nodes.append(helper.make_node("Shape", [graph.input[0].name], [count], f"{name}/Shape", end=1))
-    nodes.append(helper.make_node("Concat", [count, behind], [sizes], f"{name}/Concat", axis=0))
-    return sizes

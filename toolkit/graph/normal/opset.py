@@ -229,20 +229,21 @@ def _spell_out(model: onnx.ModelProto, opset: int) -> None:
 def _group_norm(node: Any, stem: str, known: _Known, opset: int) -> list[_Step]:
     """InstanceNormalization of groups, then scale and shift a channel. Up to 20 there is a scale a group."""
     facts, (data, scale, bias) = attributes(node), node.input
-    groups, dims = facts["num_groups"], known.dims.get(data, [0] * 4)
-    each = {"scale": known.constants[scale], "bias": known.constants[bias]}
-    if opset < 21:
-        each = {role: np.repeat(array, known.dims[data][1] // groups) for role, array in each.items()}
-    constants = {role: array.reshape(-1, *(1,) * (len(dims) - 2)) for role, array in each.items()}
-    constants |= {"ones": np.ones(groups, np.float32), "zeros": np.zeros(groups, np.float32)}
-    constants["sizes"] = np.array([0, groups, -1])
+    groups, rank, whole = facts["num_groups"], len(known.dims.get(data, [0] * 4)), opset < 21
+    constants = {"ones": np.ones(groups, np.float32), "zeros": np.zeros(groups, np.float32)}
+    constants |= {"sizes": np.array([0, groups, -1]), "channels": np.array([-1, *[1] * (rank - 2)])}
     add_constants(known.graph, {f"{stem}_{role}": array for role, array in constants.items()})
-    return [
+    own = [scale, bias] if whole else [f"{stem}_ones", f"{stem}_zeros"]
+    normed: list[_Step] = [
         ("Reshape", [data, f"{stem}_sizes"], f"{stem}_split", {}),
-        ("InstanceNormalization", [f"{stem}_split", f"{stem}_ones", f"{stem}_zeros"], f"{stem}_normed",
-         {"epsilon": facts.get("epsilon", 1e-5)}),
+        ("InstanceNormalization", [f"{stem}_split", *own], f"{stem}_normed", {"epsilon": facts.get("epsilon", 1e-5)}),
         ("Shape", [data], f"{stem}_whole", {}),
-        ("Reshape", [f"{stem}_normed", f"{stem}_whole"], f"{stem}_merged", {}),
+        ("Reshape", [f"{stem}_normed", f"{stem}_whole"], node.output[0] if whole else f"{stem}_merged", {}),
+    ]
+    return normed if whole else [
+        *normed,
+        ("Reshape", [scale, f"{stem}_channels"], f"{stem}_scale", {}),
+        ("Reshape", [bias, f"{stem}_channels"], f"{stem}_bias", {}),
         ("Mul", [f"{stem}_merged", f"{stem}_scale"], f"{stem}_scaled", {}),
         ("Add", [f"{stem}_scaled", f"{stem}_bias"], node.output[0], {}),
     ]  # fmt: skip

@@ -201,8 +201,8 @@ class UserRunner(ClosesItself):
         values = self._normalized(images_nhwc)
         step, count = self.form.batch or len(values), len(values)
         values = values[np.arange(-(-count // step) * step) % count]  # whole calls
-        answers = [self.raw(values[at : at + step]) for at in range(0, len(values), step)]
-        return np.concatenate(answers)[:count].reshape(count, -1)
+        answers = [self.raw(values[at : at + step]).reshape(step, -1) for at in range(0, len(values), step)]
+        return np.concatenate(answers)[:count]
 
     def values(self, images_nhwc: UInt8) -> Float32:
         """What the file is given for images: normalized, in its layout."""
