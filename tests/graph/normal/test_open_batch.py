@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.errors import ModelError
-from toolkit.graph.edit import arrays_of
+from toolkit.graph.edit import arrays_of, tensors_of
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.one_batch import guess_open_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
@@ -201,6 +201,22 @@ def test_what_is_added_takes_no_name_of_the_files_own() -> None:
     again = with_open_batch([folded_at_batch(opened, batch, "it") for batch in BATCHES], "it")
     onnx.checker.check_model(again, full_check=True)
     require_same(opened, again, 7)
+
+
+def opened_from_two(model: onnx.ModelProto) -> onnx.ModelProto:
+    guessed = onnx.ModelProto.FromString(model.SerializeToString())
+    guess_open_batch(guessed, 2)
+    return with_open_batch([folded_at_batch(guessed, batch, "it") for batch in BATCHES], "it")
+
+
+@pytest.mark.parametrize("form", ["a token for each image", "a size to resize to"])
+def test_what_is_added_gets_another_name_where_the_file_has_it(form: str) -> None:
+    model, _ = frozen(2)[form]
+    for name in tensors_of(opened_from_two(model).graph) - tensors_of(model.graph):
+        renamed = onnx.ModelProto.FromString(model.SerializeToString())
+        for node in renamed.graph.node:
+            node.input[:], node.output[:] = ([name if n == "c" else n for n in ns] for ns in (node.input, node.output))
+        onnx.checker.check_model(opened_from_two(renamed), full_check=True)
 
 
 def test_a_network_that_counts_its_images_is_refused_with_the_reason() -> None:

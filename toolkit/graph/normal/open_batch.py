@@ -182,15 +182,15 @@ def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
     factor, left = np.divmod(there - here, BATCHES[1] - BATCHES[0])
     if left.any():
         raise _depends(opening.what, f"{here.tolist()} and {there.tolist()}, for {BATCHES[0]} and {BATCHES[1]} images")
-    name = fresh(opening.graph, name)
-    scaled, rest = opening.add(f"{name}_factor", factor), opening.add(f"{name}_rest", here - factor * BATCHES[0])
+    name, scaled, number = (fresh(opening.graph, f"{name}{end}") for end in ("", "_scaled", "_number"))
+    factors, rest = opening.add(f"{name}_factor", factor), opening.add(f"{name}_rest", here - factor * BATCHES[0])
     opening.fresh += [
-        helper.make_node("Mul", [opening.batch, scaled], [f"{scaled}s"], f"{name}/Mul"),
-        helper.make_node("Add", [f"{scaled}s", rest], [name], f"{name}/Add"),
+        helper.make_node("Mul", [opening.batch, factors], [scaled], f"{name}/Mul"),
+        helper.make_node("Add", [scaled, rest], [name], f"{name}/Add"),
     ]
     if here.ndim == 0:
-        opening.fresh.append(helper.make_node("Squeeze", [name], [f"{name}_number"], f"{name}/Squeeze"))
-        return f"{name}_number"
+        opening.fresh.append(helper.make_node("Squeeze", [name], [number], f"{name}/Squeeze"))
+        return number
     return name
 
 
