@@ -65,7 +65,7 @@ def _built(graph: Any, folder: Path) -> Engine:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", TYPES)
-def test_every_convolution_computes_in_the_precision_of_the_file(
+def test_every_convolution_computes_in_the_precision_of_the_file_from_uint8_images_to_float32_logits(
     graphs: dict[str, onnx.ModelProto], precision: str, tmp_path: Path
 ) -> None:
     engine = _built(graphs[precision], tmp_path)
@@ -74,15 +74,7 @@ def test_every_convolution_computes_in_the_precision_of_the_file(
     assert engine.layer_report.convolutions() == convolutions >= 6
     assert engine.layer_report.convolutions(TYPES[precision]) == convolutions
     assert engine.path.stat().st_size > 1000
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", TYPES)
-def test_an_engine_takes_uint8_images_and_gives_float32_logits(
-    graphs: dict[str, onnx.ModelProto], precision: str, tmp_path: Path
-) -> None:
-    sidecar = _built(graphs[precision], tmp_path).sidecar
-    (images,), (logits,) = sidecar["inputs"], sidecar["outputs"]
+    (images,), (logits,) = engine.sidecar["inputs"], engine.sidecar["outputs"]
     assert (images["name"], images["dtype"], images["shape"][0]) == ("images", "uint8", -1)
     assert (logits["name"], logits["dtype"]) == ("logits", "float32")
-    assert [shape[0] for shape in sidecar["profile"]["images"]] == [1, 8, 64]
+    assert [shape[0] for shape in engine.sidecar["profile"]["images"]] == [1, 8, 64]

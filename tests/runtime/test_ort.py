@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.contracts import LabeledImages
 from toolkit.errors import BackendUnavailable, ToolkitError
@@ -48,6 +49,24 @@ def test_a_path_and_its_bytes_answer_alike(
     assert logits.shape == (60, 3)
     assert logits.dtype == np.float32
     assert (logits.argmax(1) == structured_images.labels).mean() > 0.9
+
+
+def test_what_fails_in_the_middle_of_a_call_is_an_exception_and_no_line_of_a_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["f", "s"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", 2, 2, 1])]
+    out = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])]
+    made = helper.make_graph(nodes, "two images", ends, out, [numpy_helper.from_array(np.array([2, 4]), "s")])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with OrtRunner(model.SerializeToString()) as runner:
+        assert runner.logits(np.zeros((2, 2, 2, 1), np.uint8)).shape == (2, 4)
+        with pytest.raises(Exception, match="Reshape"):
+            runner.logits(np.zeros((3, 2, 2, 1), np.uint8))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("batch", [1, 7, 60])

@@ -65,9 +65,8 @@ def set_nodes(graph: Any, nodes: Iterable[Any]) -> None:
 
 def tensors_of(graph: Any) -> set[str]:
     """The names of its inputs, constants and whatever its nodes make."""
-    return {tensor.name for tensor in (*graph.initializer, *graph.input)} | {
-        o for node in graph.node for o in node.output
-    }
+    made = {name for node in graph.node for name in node.output}
+    return made | {tensor.name for tensor in (*graph.initializer, *graph.input)}
 
 
 def fresh(graph: Any, name: str) -> str:

@@ -73,7 +73,8 @@ class OrtRunner(ClosesItself):
         require_provider(onnxruntime, provider)
         self.name, self.largest_batch = NAMES.get(provider, "ort"), largest_batch
         options = session_options(threads)
-        options.log_severity_level = 3  # providers on a GPU say more than they raise
+        if provider != CPU:
+            options.log_severity_level = 3  # providers on a GPU say more than they raise
         keep_float_biases(options)
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
