@@ -63,23 +63,26 @@ def set_nodes(graph: Any, nodes: Iterable[Any]) -> None:
     graph.node.extend(copies)
 
 
-def tensors_of(graph: Any) -> set[str]:
-    """The names of its inputs, constants and whatever its nodes make."""
-    made = {name for node in graph.node for name in node.output}
-    return made | {tensor.name for tensor in (*graph.initializer, *graph.input)}
+class Names:
+    """Those that tensors of a GraphProto have: whatever a pass adds gets another one."""
 
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.taken = {tensor.name for tensor in (*graph.initializer, *graph.input)}
+        self.taken |= {name for node in graph.node for name in node.output}
 
-def fresh(graph: Any, name: str) -> str:
-    """The name, or one with a number behind it where a tensor of the graph has it already."""
-    taken, numbered = tensors_of(graph), (f"{name}_{number}" for number in itertools.count(1))
-    return next(each for each in itertools.chain([name], numbered) if each not in taken)
+    def fresh(self, name: str) -> str:
+        """The name, or one with a number behind it; from now on it is taken."""
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        found = next(each for each in itertools.chain([name], numbered) if each not in self.taken)
+        self.taken.add(found)
+        return found
 
-
-def add_constant(graph: Any, name: str, value: Any) -> str:
-    """Adds a numpy array as an initializer of this name, or of one like it; returns which."""
-    found = fresh(graph, name)
-    add_constants(graph, {found: value})
-    return found
+    def constant(self, name: str, value: Any) -> str:
+        """Adds a numpy array as an initializer of this name or one like it; returns which."""
+        found = self.fresh(name)
+        add_constants(self.graph, {found: value})
+        return found
 
 
 def add_constants(graph: Any, constants: dict[str, Any]) -> None:

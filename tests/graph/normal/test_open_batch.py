@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.errors import ModelError
-from toolkit.graph.edit import arrays_of, tensors_of
+from toolkit.graph.edit import Names, arrays_of
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.one_batch import guess_open_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
@@ -212,7 +212,7 @@ def opened_from_two(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.mark.parametrize("form", ["a token for each image", "a size to resize to"])
 def test_what_is_added_gets_another_name_where_the_file_has_it(form: str) -> None:
     model, _ = frozen(2)[form]
-    for name in tensors_of(opened_from_two(model).graph) - tensors_of(model.graph):
+    for name in Names(opened_from_two(model).graph).taken - Names(model.graph).taken:
         renamed = onnx.ModelProto.FromString(model.SerializeToString())
         for node in renamed.graph.node:
             node.input[:], node.output[:] = ([name if n == "c" else n for n in ns] for ns in (node.input, node.output))

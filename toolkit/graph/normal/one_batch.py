@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.graph.edit import add_constant, arrays_of, attributes, dims_of, drop_attribute, fresh, set_nodes
+from toolkit.graph.edit import Names, arrays_of, attributes, dims_of, drop_attribute, set_nodes
 from toolkit.graph.normal.open_batch import STRETCHING
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def guess_open_batch(model: onnx.ModelProto, batch: int) -> None:
     Whether the first size is the batch or something else of that size is a guess; a wrong one shows when the graph
     is folded for other batches, or run with them.
     """
-    graph, nodes = model.graph, list[Any]()
+    graph, nodes, names = model.graph, list[Any](), Names(model.graph)
     constants, moving, dims = arrays_of(graph), {value.name for value in graph.input}, _dims_at(model, batch)
     for node in graph.node:
         if moving.intersection(node.input):
@@ -31,9 +31,9 @@ def guess_open_batch(model: onnx.ModelProto, batch: int) -> None:
                 if value is None or not value.ndim or not len(value):
                     continue
                 if SIZES.get(node.op_type) == place and value[0] == batch:
-                    node.input[place] = _guessed_sizes(graph, nodes, node, value)
+                    node.input[place] = _guessed_sizes(names, nodes, node, value)
                 elif _has_a_row_each(node, place, value, batch, dims):
-                    node.input[place] = _guessed_row(graph, nodes, node, place, value)
+                    node.input[place] = _guessed_row(names, nodes, node, place, value)
         nodes.append(node)
     set_nodes(graph, nodes)
 
@@ -45,16 +45,16 @@ def _dims_at(model: onnx.ModelProto, batch: int) -> dict[str, list[Any]]:
     return dims_of(copy)
 
 
-def _guessed_sizes(graph: Any, nodes: list[Any], node: Any, value: Any) -> str:
+def _guessed_sizes(names: Names, nodes: list[Any], node: Any, value: Any) -> str:
     """What a node is to read instead of sizes that begin with the batch; the nodes that make it are added."""
     kind, name = node.op_type, node.output[0]
     if kind == "Resize":
-        return _counted(graph, nodes, f"{name}_sizes", value[1:])
+        return _counted(names, nodes, f"{name}_sizes", value[1:])
     if kind == "Expand":
-        return add_constant(graph, f"{name}_open", np.array([1, *value[1:]]))  # a size of 1 leaves the input's own
+        return names.constant(f"{name}_open", np.array([1, *value[1:]]))  # a size of 1 leaves the input's own
     if value.all():
         drop_attribute(node, "allowzero")  # nothing was 0 before
-    return add_constant(graph, f"{name}_open", np.array([0 if -1 in value[1:] else -1, *value[1:]]))
+    return names.constant(f"{name}_open", np.array([0 if -1 in value[1:] else -1, *value[1:]]))
 
 
 def _has_a_row_each(node: Any, place: int, value: Any, batch: int, dims: dict[str, list[Any]]) -> bool:
@@ -68,24 +68,24 @@ def _has_a_row_each(node: Any, place: int, value: Any, batch: int, dims: dict[st
     return stretches and any(len(sizes) >= value.ndim and sizes[-value.ndim] == batch for sizes in others)
 
 
-def _guessed_row(graph: Any, nodes: list[Any], node: Any, place: int, value: Any) -> str:
+def _guessed_row(names: Names, nodes: list[Any], node: Any, place: int, value: Any) -> str:
     """One row, and where rows are joined nodes that make as many of it as there are images."""
     from onnx import helper
 
-    row = add_constant(graph, f"{node.output[0]}_row_{place}", value[:1])
+    row = names.constant(f"{node.output[0]}_row_{place}", value[:1])
     if node.op_type != "Concat":
         return row
-    sizes, rows = _counted(graph, nodes, f"{row}_sizes", np.ones(value.ndim - 1, np.int64)), fresh(graph, f"{row}_each")
+    sizes, rows = _counted(names, nodes, f"{row}_sizes", np.ones(value.ndim - 1, np.int64)), names.fresh(f"{row}_each")
     nodes.append(helper.make_node("Expand", [row, sizes], [rows], f"{row}/Expand"))
     return rows
 
 
-def _counted(graph: Any, nodes: list[Any], name: str, rest: Any) -> str:
+def _counted(names: Names, nodes: list[Any], name: str, rest: Any) -> str:
     """Adds nodes that compute a shape: as many as there are images, and the rest."""
     from onnx import helper
 
-    behind = add_constant(graph, f"{name}_rest", rest)
-    count, sizes = fresh(graph, f"{name}_count"), fresh(graph, name)
-    nodes.append(helper.make_node("Shape", [graph.input[0].name], [count], f"{name}/Shape", end=1))
+    behind = names.constant(f"{name}_rest", rest)
+    count, sizes = names.fresh(f"{name}_count"), names.fresh(name)
+    nodes.append(helper.make_node("Shape", [names.graph.input[0].name], [count], f"{name}/Shape", end=1))
     nodes.append(helper.make_node("Concat", [count, behind], [sizes], f"{name}/Concat", axis=0))
     return sizes

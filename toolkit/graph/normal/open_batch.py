@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.graph.edit import (
-    add_constant,
+    Names,
     arrays_of,
     dims_of,
     drop_attribute,
     drop_unread_initializers,
-    fresh,
     set_nodes,
 )
 from toolkit.graph.normal.folding import BatchError
@@ -39,21 +38,23 @@ class _Opening:
 
     Attributes:
         dims: sizes of the tensors of each.
-        fresh: nodes that compute sizes from the batch.
+        names: of the tensors of the one that stays.
         batch: the tensor that holds it.
+        added: nodes that compute sizes from the batch.
         constants: what was added.
     """
 
     graph: Any
     what: str
     dims: tuple[dict[str, list[Any]], dict[str, list[Any]]]
+    names: Names
     batch: str
-    fresh: list[Any] = field(default_factory=list)
+    added: list[Any] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, value: Any) -> str:
         """A constant of this name or one like it: which."""
-        found = add_constant(self.graph, name, value)
+        found = self.names.constant(name, value)
         self.constants[found] = value
         return found
 
@@ -71,7 +72,8 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
     graph, twin = one.graph, other.graph
     if [_kind(node) for node in graph.node] != [_kind(node) for node in twin.node]:
         raise _depends(what, "another number or kind of operators")
-    opening = _Opening(graph, what, (dims_of(one), dims_of(other)), fresh(graph, BATCH))
+    names = Names(graph)
+    opening = _Opening(graph, what, (dims_of(one), dims_of(other)), names, names.fresh(BATCH))
     here, there = arrays_of(graph), arrays_of(twin)
     for node, same in zip(list(graph.node), list(twin.node), strict=True):
         if node.op_type == "Reshape" and node.input[1] in here and same.input[1] in there:
@@ -82,8 +84,8 @@ def with_open_batch(folded: Sequence[onnx.ModelProto], what: str) -> onnx.ModelP
         if node.op_type == "Squeeze" and len(node.input) == 1:
             _say_axes(opening, node)
     nodes = [_plain_flatten(node, opening) for node in graph.node]
-    first = _first_reader(nodes, opening.fresh)
-    set_nodes(graph, [*nodes[:first], *_batch(opening, nodes[:first]), *opening.fresh, *nodes[first:]])
+    first = _first_reader(nodes, opening.added)
+    set_nodes(graph, [*nodes[:first], *_batch(opening, nodes[:first]), *opening.added, *nodes[first:]])
     drop_unread_initializers(graph)
     _name_batch(graph, opening.dims[0].get(graph.output[0].name, []))
     return one
@@ -182,14 +184,14 @@ def _computed_sizes(opening: _Opening, name: str, here: Any, there: Any) -> str:
     factor, left = np.divmod(there - here, BATCHES[1] - BATCHES[0])
     if left.any():
         raise _depends(opening.what, f"{here.tolist()} and {there.tolist()}, for {BATCHES[0]} and {BATCHES[1]} images")
-    name, scaled, number = (fresh(opening.graph, f"{name}{end}") for end in ("", "_scaled", "_number"))
+    name, scaled, number = (opening.names.fresh(f"{name}{end}") for end in ("", "_scaled", "_number"))
     factors, rest = opening.add(f"{name}_factor", factor), opening.add(f"{name}_rest", here - factor * BATCHES[0])
-    opening.fresh += [
+    opening.added += [
         helper.make_node("Mul", [opening.batch, factors], [scaled], f"{name}/Mul"),
         helper.make_node("Add", [scaled, rest], [name], f"{name}/Add"),
     ]
     if here.ndim == 0:
-        opening.fresh.append(helper.make_node("Squeeze", [name], [number], f"{name}/Squeeze"))
+        opening.added.append(helper.make_node("Squeeze", [name], [number], f"{name}/Squeeze"))
         return number
     return name
 
@@ -206,14 +208,14 @@ def _batch(opening: _Opening, before: list[Any]) -> list[Any]:
     """
     from onnx import helper
 
-    if not opening.fresh:
+    if not opening.added:
         return []
     here, there = opening.dims
     makers = (name for node in before if node.op_type in ("Conv", "Gemm", "MatMul") for name in node.output)
     usual = (name for name in makers if here.get(name, [0])[0] == BATCHES[0] and there.get(name, [5])[0] == BATCHES[1])
     source = next(usual, opening.graph.input[0].name)
     first, end = (opening.add(f"batch.{role}", np.array([at])) for at, role in enumerate(("first", "end")))
-    shape = fresh(opening.graph, "batch/shape")
+    shape = opening.names.fresh("batch/shape")
     return [
         helper.make_node("Shape", [source], [shape], "batch/Shape"),
         helper.make_node("Slice", [shape, first, end], [opening.batch], "batch/Slice"),
@@ -241,9 +243,9 @@ def _stretched(opening: _Opening, name: str, small: Any, here: Any, there: Any) 
 
     sizes = [np.where(np.array(w.shape) == np.array(small.shape), 1, w.shape).astype(np.int64) for w in (here, there)]
     shape = _computed_sizes(opening, f"{name}_shape", *sizes)
-    name = fresh(opening.graph, name)
+    name = opening.names.fresh(name)
     one = opening.add(f"{name}_one", small)
-    opening.fresh.append(helper.make_node("Expand", [one, shape], [name], f"{name}/Expand"))
+    opening.added.append(helper.make_node("Expand", [one, shape], [name], f"{name}/Expand"))
     return name
 
 

@@ -10,14 +10,13 @@ import numpy as np
 
 from toolkit.errors import ModelError
 from toolkit.graph.edit import (
-    add_constant,
+    Names,
     add_constants,
     arrays_of,
     attributes,
     dims_of,
     drop_attribute,
     set_nodes,
-    tensors_of,
 )
 from toolkit.graph.normal.folding import STANDARD
 
@@ -41,11 +40,12 @@ _Step = tuple[str, list[str], str, dict[str, Any]]  # operator, inputs, output, 
 
 @dataclass(frozen=True)
 class _Known:
-    """A graph, its constants, and the sizes of its tensors before anything was lowered."""
+    """A graph, its constants, and the sizes and names of its tensors before anything was lowered."""
 
     graph: Any
     constants: dict[str, Any]
     dims: dict[str, list[Any]]
+    names: Names
 
 
 def raised(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
@@ -83,7 +83,7 @@ def lowered(model: onnx.ModelProto, what: str) -> None:
     from onnx import checker
 
     graph, opset = model.graph, opset_of(model)
-    known = _Known(graph, arrays_of(graph), dims_of(model))
+    known = _Known(graph, arrays_of(graph), dims_of(model), Names(graph))
     for node in graph.node if opset > OPSET else ():
         lower = LOWER.get(node.op_type) or (_axes_as_attribute if node.op_type.startswith("Reduce") else None)
         if lower is not None:
@@ -137,7 +137,7 @@ def _pads_of_every_axis(node: Any, known: _Known) -> None:
     every = np.zeros(2 * rank, np.int64)
     for at, axis in enumerate(axes):
         every[axis % rank], every[axis % rank + rank] = pads[at], pads[at + len(axes)]
-    node.input[1] = add_constant(known.graph, f"{node.output[0]}_pads", every)
+    node.input[1] = known.names.constant(f"{node.output[0]}_pads", every)
     del node.input[3:]
     if not node.input[-1]:
         del node.input[-1]
@@ -153,7 +153,7 @@ def _split_sizes(node: Any, known: _Known) -> None:
     if isinstance(size, int) and size % parts:
         each = -(-size // parts)
         sizes = np.array([each] * (parts - 1) + [size - each * (parts - 1)])
-        node.input[1:] = [add_constant(known.graph, f"{node.output[0]}_sizes", sizes)]
+        node.input[1:] = [known.names.constant(f"{node.output[0]}_sizes", sizes)]
 
 
 def _plain_attributes(**usual: Any) -> Callable[[Any, _Known], None]:
@@ -177,7 +177,7 @@ def _scales_of_every_axis(node: Any, known: _Known) -> None:
         return
     every = np.ones(len(known.dims[node.output[0]]), np.float32)
     every[list(axes)] = scales
-    node.input[2] = add_constant(known.graph, f"{node.output[0]}_scales", every)
+    node.input[2] = known.names.constant(f"{node.output[0]}_scales", every)
     drop_attribute(node, "axes")
 
 
@@ -211,15 +211,14 @@ def _spell_out(model: onnx.ModelProto, opset: int) -> None:
     """
     from onnx import helper
 
-    known, nodes = _Known(model.graph, arrays_of(model.graph), dims_of(model)), []
-    taken = tensors_of(model.graph)
+    known, nodes = _Known(model.graph, arrays_of(model.graph), dims_of(model), Names(model.graph)), []
     for node in model.graph.node:
         spell = SPELLED.get(node.op_type) if node.domain in STANDARD else None
         if spell is None:
             nodes.append(node)
             continue
         name, stem = node.name or node.output[0], node.output[0]
-        while any(each.startswith(f"{stem}_") for each in taken):
+        while any(each.startswith(f"{stem}_") for each in known.names.taken):
             stem += "_"
         nodes += [helper.make_node(kind, into, [to], f"{name}/{kind}_{at}", **more)
                   for at, (kind, into, to, more) in enumerate(spell(node, stem, known, opset))]  # fmt: skip

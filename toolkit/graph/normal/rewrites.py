@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.graph.edit import (
-    add_constant,
+    Names,
     arrays_of,
     attributes,
     dims_of,
     drop_attribute,
     drop_unread_initializers,
-    fresh,
     set_nodes,
 )
 
@@ -88,7 +87,7 @@ def _inline_shared_initializers(graph: Any) -> None:
 def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
     from onnx import helper
 
-    nodes = []
+    nodes, names = [], Names(graph)
     for node in graph.node:
         facts = attributes(node)
         axes = {axis % 4 for axis in facts.get("axes", ())}
@@ -96,7 +95,7 @@ def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
             nodes.append(node)
             continue
         kept, scope = facts.get("keepdims", 1), node.name.rpartition("/")[0]
-        pooled = node.output[0] if kept else fresh(graph, f"{node.output[0]}_pooled")
+        pooled = node.output[0] if kept else names.fresh(f"{node.output[0]}_pooled")
         name = f"{scope}/GlobalAveragePool"
         nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name))
         if not kept:
@@ -107,12 +106,12 @@ def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
 def _sigmoids_for_swishes(graph: Any) -> None:
     from onnx import helper
 
-    nodes = []
+    nodes, names = [], Names(graph)
     for node in graph.node:
         if node.op_type != "HardSwish":
             nodes.append(node)
             continue
-        scope, gate = node.name.rpartition("/")[0], fresh(graph, f"{node.output[0]}_gate")
+        scope, gate = node.name.rpartition("/")[0], names.fresh(f"{node.output[0]}_gate")
         name = f"{scope}/HardSigmoid"
         nodes.append(helper.make_node("HardSigmoid", [node.input[0]], [gate], name, alpha=1 / 6, beta=0.5))
         nodes.append(helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{scope}/Mul"))
@@ -123,7 +122,7 @@ def _finite_masks(graph: Any) -> None:
     """A softmax makes 0 of -30000 as of -inf, -1e9 and the lowest float, which half precision cannot hold."""
     from onnx import numpy_helper
 
-    makers = {name: node for node in graph.node for name in node.output}
+    makers, names = {name: node for node in graph.node for name in node.output}, Names(graph)
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for softmax in graph.node:
         node = makers.get(softmax.input[0]) if softmax.op_type == "Softmax" else None
@@ -134,13 +133,13 @@ def _finite_masks(graph: Any) -> None:
                 values = numpy_helper.to_array(weights[name]) if name in weights else np.zeros(1)
                 if values.dtype == np.float32 and values.size and values.min() < MASK:
                     least = np.maximum(values, np.float32(MASK))
-                    node.input[place] = add_constant(graph, f"{node.output[0]}_mask_{place}", least)
+                    node.input[place] = names.constant(f"{node.output[0]}_mask_{place}", least)
             node = next((makers[name] for name in node.input if name in makers), None)
 
 
 def _plain_slices(graph: Any, dims: dict[str, list[Any]]) -> None:
     """Starts and ends within a tensor whose sizes are known; a slice of the whole is left out."""
-    constants, nodes, same = arrays_of(graph), [], dict[str, str]()
+    constants, names, nodes, same = arrays_of(graph), Names(graph), [], dict[str, str]()
     for node in graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
         taken = _taken(node, constants, dims) if node.op_type == "Slice" else {}
@@ -153,7 +152,7 @@ def _plain_slices(graph: Any, dims: dict[str, list[Any]]) -> None:
             rows = {"starts": [part.start for part in taken.values()], "ends": ends, "axes": list(taken)}
             rows["steps"] = [part.step for part in taken.values()]
             named = ((f"{node.output[0]}_{role}", np.array(row)) for role, row in rows.items())
-            node.input[1:] = [add_constant(graph, name, row) for name, row in named]
+            node.input[1:] = [names.constant(name, row) for name, row in named]
         nodes.append(node)
     set_nodes(graph, nodes)
 
@@ -175,7 +174,7 @@ def _taken(node: Any, constants: dict[str, Any], dims: dict[str, list[Any]]) -> 
 
 def _plain_inputs(graph: Any, dims: dict[str, list[Any]]) -> None:
     """A constant is the second of a sum or product, and axes that come or go count from the front."""
-    constants = arrays_of(graph)
+    constants, names = arrays_of(graph), Names(graph)
     for node in graph.node:
         if node.op_type in ("Add", "Mul") and node.input[0] in constants:
             node.input[:] = reversed(node.input)
@@ -184,7 +183,7 @@ def _plain_inputs(graph: Any, dims: dict[str, list[Any]]) -> None:
             if rank := len(dims.get(longer, [])):
                 axes = constants[node.input[1]] % rank
                 name = f"{node.output[0]}_axes_from_front"  # "_axes" is a name that ONNX Runtime gives
-                node.input[1] = add_constant(graph, name, axes)
+                node.input[1] = names.constant(name, axes)
 
 
 def _pads_that_averages_count(graph: Any) -> None:
@@ -195,16 +194,16 @@ def _pads_that_averages_count(graph: Any) -> None:
     """
     from onnx import helper
 
-    nodes = []
+    nodes, names = [], Names(graph)
     for node in graph.node:
         facts = attributes(node)
         if node.op_type == "AveragePool" and facts.get("ceil_mode") and facts.get("count_include_pad"):
             pads = list(facts.get("pads", []))
             drop_attribute(node, "count_include_pad", "pads")
             if any(pads):
-                sides, padded = len(pads) // 2, fresh(graph, f"{node.output[0]}_padded")
+                sides, padded = len(pads) // 2, names.fresh(f"{node.output[0]}_padded")
                 whole = np.array([0, 0, *pads[:sides], 0, 0, *pads[sides:]], np.int64)
-                name, scope = add_constant(graph, f"{padded}_pads", whole), node.name.rpartition("/")[0]
+                name, scope = names.constant(f"{padded}_pads", whole), node.name.rpartition("/")[0]
                 nodes.append(helper.make_node("Pad", [node.input[0], name], [padded], f"{scope}/Pad"))
                 node.input[0] = padded
         nodes.append(node)
