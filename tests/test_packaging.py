@@ -29,7 +29,7 @@ BUILD = [sys.executable, "-m", "build", "--no-isolation"]  # hatchling is a pack
 INSTALL = ["install", "--quiet", "--no-compile"]  # Python compiles what is imported, a tenth of it
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
@@ -40,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return sdist, wheel
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bare(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a venv with the wheel and its plain dependencies only."""
     folder, wheel = tmp_path_factory.mktemp("bare"), built[1]
@@ -247,7 +247,7 @@ def test_a_users_program_is_type_checked_against_the_wheel(bare: Path, tmp_path:
     assert not said["right.py"], done.stdout
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def with_onnxruntime(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a device that has ONNX Runtime as well, installed beside the venv: that stays bare.
 

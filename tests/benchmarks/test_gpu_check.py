@@ -115,7 +115,7 @@ def test_without_a_gpu_every_test_is_skipped_with_its_reason() -> None:
     assert all(probe_driver().reason in line for line in skipped)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     """A rehearsal with a crash in one test and a hang in another."""
     out = tmp_path_factory.mktemp("out")

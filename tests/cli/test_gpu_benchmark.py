@@ -18,7 +18,7 @@ SCRIPT = ROOT / "benchmarks" / "gpu.py"
 WORDS = ("--device", "cpu", "--backends", "torch,ort,trt,ort-cuda", "--batch", "1,4", "--seconds", "0.05")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def answer(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """The document of a run over the tiny bundle, which was checked to be that of the file, and what people saw."""
     file = tmp_path_factory.mktemp("gpu") / "bench.json"

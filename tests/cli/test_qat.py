@@ -14,9 +14,9 @@ from toolkit.quantization.scales import activation_scale
 QAT = "train tiny-qat --from tiny --data set.npz --qat --epochs 1 --crop 0 --no-flip --images 64"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def learned() -> dict[str, str]:
-    """What the first run left behind, so that one training serves every claim."""
+    """What the first run left behind, so that one training serves every claim of a worker, in whatever order they come."""
     return {}
 
 

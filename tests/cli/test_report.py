@@ -22,7 +22,7 @@ from toolkit.storage.files import sha256_of_file
 Saved = dict[str, Path]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def documents(tiny_workspace: Path) -> dict[str, str]:
     """What verify and bench say of the tiny bundle, as JSON."""
     from toolkit.benchmarking.bench import bench
