@@ -14,23 +14,19 @@ from toolkit.quantization.scales import activation_scale
 QAT = "train tiny-qat --from tiny --data set.npz --qat --epochs 1 --crop 0 --no-flip --images 64"
 
 
-@pytest.fixture(scope="session")
-def learned() -> dict[str, str]:
-    """What the first run left behind, so that one training serves every claim of a worker, in whatever order they come."""
-    return {}
-
-
-def train_once(toolkit: Toolkit, learned: dict[str, str]) -> None:
-    """Trains `tiny-qat` in the shared workspace, the first time that it is asked for."""
-    if not learned:
+def train_once(toolkit: Toolkit) -> str:
+    """Trains `tiny-qat` in the workspace, unless another test here did, and returns the record that it left."""
+    kept = Path("learned.json")
+    if not kept.exists():
         answer = toolkit(*QAT.split())
         assert answer.code == 0, answer.text
-        learned["record"] = (Path("calibration/tiny-qat/record.json")).read_text()
+        kept.write_text(Path("calibration/tiny-qat/record.json").read_text())
+    return kept.read_text()
 
 
 @pytest.mark.slow
-def test_export_takes_the_learned_scales_and_says_so(toolkit: Toolkit, learned: dict[str, str], tmp_path: Path) -> None:
-    train_once(toolkit, learned)
+def test_export_takes_the_learned_scales_and_says_so(toolkit: Toolkit, tmp_path: Path) -> None:
+    train_once(toolkit)
     answer = toolkit("export", "tiny-qat", "--int8", "-o", tmp_path / "b", "--no-engines")
     assert answer.code == 0, answer.text
     assert "learned" in answer.text
@@ -45,8 +41,8 @@ def test_export_takes_the_learned_scales_and_says_so(toolkit: Toolkit, learned: 
         assert values[f"{name}_scale"] == activation_scale(amax)
 
 
-def test_the_card_has_both_accuracies_and_verify_finds_the_float_one(toolkit: Toolkit, learned: dict[str, str]) -> None:
-    train_once(toolkit, learned)
+def test_the_card_has_both_accuracies_and_verify_finds_the_float_one(toolkit: Toolkit) -> None:
+    train_once(toolkit)
     card = json.loads(Path("models/tiny-qat/card.json").read_text())
     simulated = card["training"]["fake_quantised_accuracy"]
     assert simulated["precision"] == "int8, simulated"
@@ -55,19 +51,16 @@ def test_the_card_has_both_accuracies_and_verify_finds_the_float_one(toolkit: To
 
 
 @pytest.mark.slow
-def test_another_method_measures_again(toolkit: Toolkit, learned: dict[str, str], tmp_path: Path) -> None:
-    train_once(toolkit, learned)
+def test_another_method_measures_again(toolkit: Toolkit, tmp_path: Path) -> None:
+    train_once(toolkit)
     answer = toolkit("export", "tiny-qat", "--int8", "--method", "minmax", "-o", tmp_path / "b", "--no-engines")
     assert answer.code == 0, answer.text
     assert answer.document["calibration"]["method"] == "minmax"
 
 
-def test_a_learned_record_of_other_weights_is_refused(
-    toolkit: Toolkit, learned: dict[str, str], tmp_path: Path
-) -> None:
-    train_once(toolkit, learned)
+def test_a_learned_record_of_other_weights_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
     path = Path("calibration/tiny/record.json")
-    path.write_text(learned["record"])
+    path.write_text(train_once(toolkit))
     try:
         answer = toolkit("export", "tiny", "--int8", "-o", tmp_path / "b", "--no-engines")
     finally:
