@@ -252,7 +252,7 @@ def test_damaged_files_are_left_out_aloud(toolkit: Toolkit, own: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("pytorchcv") is None, reason="pip install --no-deps pytorchcv")
 def test_a_net_of_another_package_goes_the_whole_walk(toolkit: Toolkit, own: Path) -> None:
-    train, test = structured_set(96, 10, seed=0, channels=3), structured_set(60, 10, seed=1, channels=3)
+    train, test = structured_set(80, 10, seed=0, channels=3), structured_set(50, 10, seed=1, channels=3)
     np.savez(own / "ten.npz", train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1])
     spec = "pytorchcv.models.seresnet_cifar:seresnet20_cifar10"
     torch.manual_seed(1)

@@ -49,13 +49,12 @@ def _graphs(config: ResNetConfig, size: int) -> dict[str, onnx.ModelProto]:
     }
 
 
-@pytest.fixture(scope="module", params=["tiny", "resnet32x32"])
-def graphs(request: pytest.FixtureRequest) -> dict[str, onnx.ModelProto]:
-    """Every precision that is for TensorRT, of one net."""
-    from toolkit.models.resnet import ResNetConfig, config_from_name
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, onnx.ModelProto]:
+    """Every precision that is for TensorRT, of a tiny net; test_shipped_models.py has the large ones."""
+    from toolkit.models.resnet import ResNetConfig
 
-    tiny = ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), in_channels=1, classes=3)
-    return _graphs(tiny, 16) if request.param == "tiny" else _graphs(config_from_name("resnet32x32"), 32)
+    return _graphs(ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), in_channels=1, classes=3), 16)
 
 
 def _built(graph: Any, folder: Path) -> Engine:

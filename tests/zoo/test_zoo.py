@@ -16,6 +16,7 @@ from tests.zoo.readers import READ_ALIKE, UNREADABLE, readings_of
 from tests.zoo.walk import walked
 from tests.zoo.ways import NETS, OPEN, REFUSED, WAYS, graph_of, images, settled
 from toolkit.compare.parity import relative_l2
+from toolkit.contracts import Float32
 from toolkit.engine.engine_from_onnx import engine_from_onnx
 from toolkit.errors import ModelError
 from toolkit.graph.qdq_placement import layers_in_graph
@@ -33,6 +34,7 @@ LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
 COUNTS = {"reference": 2, "openvino": 48}  # images; docs/zoo.md is made of more
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")  # for TensorRT
+KNOWN: dict[tuple[int, bool], tuple[onnx.ModelProto, Float32]] = {}  # of one network; a file that is kept keeps its id
 MATRIX = [
     *(pytest.param(net, ("module",), id=net) for net in FAST),
     *(pytest.param(net, WAYS[net in FAST :], id=f"{net}-every-way", marks=pytest.mark.slow) for net in NETS),
@@ -50,6 +52,7 @@ def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
     net: str, ways: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert len(set(settled(net).answers.argmax(1))) >= 5, "images that all get one answer hold nothing"
+    KNOWN.clear()
     seen = set()
     for way in ways:
         if (net, way) in REFUSED:
@@ -66,8 +69,15 @@ def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
                 _require_builds(found, tmp_path, PRECISIONS if way == "module" else PRECISIONS[-1:])
 
 
+def _answers(model: onnx.ModelProto, optimize: bool = True) -> Float32:
+    """Computed once a file and way to read it."""
+    if (id(model), optimize) not in KNOWN:
+        KNOWN[id(model), optimize] = model, answers_of(model, optimize)
+    return KNOWN[id(model), optimize][1]
+
+
 def _require_near(net: str, way: str, precision: str, model: onnx.ModelProto) -> None:
-    expected, got = settled(net).answers, answers_of(model, optimize=precision != "int8-fp16")
+    expected, got = settled(net).answers, _answers(model, precision != "int8-fp16")
     far, same = relative_l2(expected, got), (got.argmax(1) == expected.argmax(1)).mean()
     limit, least = LIMITS[precision]
     assert far <= limit, f"{way} {precision}: {far:.2g}"
@@ -80,14 +90,14 @@ def _require_right(net: str, way: str, found: Made) -> None:
         if precision != "fp32":
             _require_near(net, way, precision, model)
     # whatever the processor: products of int8 do not saturate, and nothing is fused that changes the answer
-    plain, fused = (answers_of(found.files["int8"], optimize) for optimize in (False, True))
+    plain, fused = (_answers(found.files["int8"], optimize) for optimize in (False, True))
     assert relative_l2(plain, fused) < 0.01, way
     assert set(scales_from_cache(cache_from_ranges(found.files["fp32"], found.record))) >= set(found.record.amax)
 
 
 def _require_read_alike(net: str, way: str, found: Made) -> None:
     for precision, model in found.files.items():
-        plain = answers_of(model, optimize=False)
+        plain = _answers(model, optimize=False)
         for name, reading in readings_of(model, images(), plain, COUNTS).items():
             if reading.failed:
                 assert (net, precision) in UNREADABLE, f"{way} {precision}: {name} fails in {reading.failed}"
