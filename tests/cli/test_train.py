@@ -246,7 +246,7 @@ def require_same(a: dict[str, NDArray[np.float32]], b: dict[str, NDArray[np.floa
         assert np.abs(a[name] - b[name]).max() <= 5e-3 * np.abs(a[name]).max(), name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def alone(tiny_workspace: Path) -> Path:
     """The workspace with `alone`, trained by one process."""
     with pytest.MonkeyPatch.context() as patch:

@@ -15,8 +15,6 @@ from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 if TYPE_CHECKING:
     import onnx
 
-    from toolkit.models.resnet import ResNetConfig
-
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
     reason="TensorRT-RTX is not installed: pip install -e '.[rtx]'",
@@ -25,17 +23,20 @@ pytestmark = pytest.mark.skipif(
 TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "int8-fp16": "Int8"}
 
 
-def _graphs(config: ResNetConfig, size: int) -> dict[str, onnx.ModelProto]:
-    """A net with random weights in every precision."""
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, onnx.ModelProto]:
+    """A tiny net with random weights in every precision for TensorRT; test_shipped_models.py has the large ones."""
     import torch
 
     from toolkit.calibration.ranges import ranges_from_images
     from toolkit.graph.fp16 import fp16_from_onnx
     from toolkit.graph.from_torch import onnx_from_torch
     from toolkit.models.checkpoint import classifier_from_config
+    from toolkit.models.resnet import ResNetConfig
     from toolkit.quantization.qdq import qdq_from_ranges
 
-    images = np.random.default_rng(0).integers(0, 256, (16, size, size, config.in_channels), dtype=np.uint8)
+    config = ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), in_channels=1, classes=3)
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), dtype=np.uint8)
     preprocessing = preprocessing_from_images(images)
     torch.manual_seed(0)
     fp32 = onnx_from_torch(classifier_from_config(config, preprocessing).eval(), preprocessing, {})
@@ -47,14 +48,6 @@ def _graphs(config: ResNetConfig, size: int) -> dict[str, onnx.ModelProto]:
         "int8": qdq_from_ranges(fp32, record),
         "int8-fp16": fp16_from_onnx(small),
     }
-
-
-@pytest.fixture(scope="module")
-def graphs() -> dict[str, onnx.ModelProto]:
-    """Every precision that is for TensorRT, of a tiny net; test_shipped_models.py has the large ones."""
-    from toolkit.models.resnet import ResNetConfig
-
-    return _graphs(ResNetConfig(widths=(8, 16), blocks=(1, 1), strides=(1, 2), in_channels=1, classes=3), 16)
 
 
 def _built(graph: Any, folder: Path) -> Engine:

@@ -24,8 +24,9 @@ from toolkit.quantization.calib_cache import cache_from_ranges, scales_from_cach
 from toolkit.quantization.sensitivity import sensitivities_of_layers
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
+Answers = dict[str, Float32]
 TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 FAST = ("resnet-a",)  # as a module
@@ -34,7 +35,6 @@ LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
 COUNTS = {"reference": 2, "openvino": 48}  # images; docs/zoo.md is made of more
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")  # for TensorRT
-KNOWN: dict[tuple[int, bool], tuple[onnx.ModelProto, Float32]] = {}  # of one network; a file that is kept keeps its id
 MATRIX = [
     *(pytest.param(net, ("module",), id=net) for net in FAST),
     *(pytest.param(net, WAYS[net in FAST :], id=f"{net}-every-way", marks=pytest.mark.slow) for net in NETS),
@@ -52,53 +52,44 @@ def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
     net: str, ways: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert len(set(settled(net).answers.argmax(1))) >= 5, "images that all get one answer hold nothing"
-    KNOWN.clear()
     seen = set()
     for way in ways:
         if (net, way) in REFUSED:
             continue
         graph = made(net).files["fp32"] if way == "module" else graph_of(net, way, tmp_path)
-        _require_near(net, way, "fp32", graph)
+        _require_near(net, way, "fp32", answers_of(graph))
         form = form_of(graph)
         if form not in seen:  # the same graph in other words becomes the same files
             seen.add(form)
             found = made(net) if way == "module" else made_of(graph)
-            _require_right(net, way, found)
-            _require_read_alike(net, way, found)
+            plain = {precision: answers_of(model, optimize=False) for precision, model in found.files.items()}
+            _require_right(net, way, found, plain)
+            _require_read_alike(net, way, found, plain)
             if RTX:  # what another exporter words otherwise is in the file with every kind of node
                 _require_builds(found, tmp_path, PRECISIONS if way == "module" else PRECISIONS[-1:])
 
 
-def _answers(model: onnx.ModelProto, optimize: bool = True) -> Float32:
-    """Computed once a file and way to read it."""
-    if (id(model), optimize) not in KNOWN:
-        KNOWN[id(model), optimize] = model, answers_of(model, optimize)
-    return KNOWN[id(model), optimize][1]
-
-
-def _require_near(net: str, way: str, precision: str, model: onnx.ModelProto) -> None:
-    expected, got = settled(net).answers, _answers(model, precision != "int8-fp16")
+def _require_near(net: str, way: str, precision: str, got: Float32) -> None:
+    expected = settled(net).answers
     far, same = relative_l2(expected, got), (got.argmax(1) == expected.argmax(1)).mean()
     limit, least = LIMITS[precision]
     assert far <= limit, f"{way} {precision}: {far:.2g}"
     assert same >= least, f"{way} {precision}: {same:.2f}"
 
 
-def _require_right(net: str, way: str, found: Made) -> None:
+def _require_right(net: str, way: str, found: Made, plain: Answers) -> None:
     assert set(found.files) == set(LIMITS)
-    for precision, model in found.files.items():
-        if precision != "fp32":
-            _require_near(net, way, precision, model)
+    fused = {precision: answers_of(found.files[precision]) for precision in ("fp16", "int8", "int8-cpu")}
+    for precision, got in {**fused, "int8-fp16": plain["int8-fp16"]}.items():
+        _require_near(net, way, precision, got)
     # whatever the processor: products of int8 do not saturate, and nothing is fused that changes the answer
-    plain, fused = (_answers(found.files["int8"], optimize) for optimize in (False, True))
-    assert relative_l2(plain, fused) < 0.01, way
+    assert relative_l2(plain["int8"], fused["int8"]) < 0.01, way
     assert set(scales_from_cache(cache_from_ranges(found.files["fp32"], found.record))) >= set(found.record.amax)
 
 
-def _require_read_alike(net: str, way: str, found: Made) -> None:
+def _require_read_alike(net: str, way: str, found: Made, plain: Answers) -> None:
     for precision, model in found.files.items():
-        plain = _answers(model, optimize=False)
-        for name, reading in readings_of(model, images(), plain, COUNTS).items():
+        for name, reading in readings_of(model, images(), plain[precision], COUNTS).items():
             if reading.failed:
                 assert (net, precision) in UNREADABLE, f"{way} {precision}: {name} fails in {reading.failed}"
             else:

@@ -63,6 +63,14 @@ def set_nodes(graph: Any, nodes: Iterable[Any]) -> None:
     graph.node.extend(copies)
 
 
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, or one with a number behind it; from now on it is taken."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    found = next(each for each in itertools.chain([name], numbered) if each not in taken)
+    taken.add(found)
+    return found
+
+
 class Names:
     """Those that tensors of a GraphProto have: whatever a pass adds gets another one."""
 
@@ -72,11 +80,8 @@ class Names:
         self.taken |= {name for node in graph.node for name in node.output}
 
     def fresh(self, name: str) -> str:
-        """The name, or one with a number behind it; from now on it is taken."""
-        numbered = (f"{name}_{number}" for number in itertools.count(1))
-        found = next(each for each in itertools.chain([name], numbered) if each not in self.taken)
-        self.taken.add(found)
-        return found
+        """The name, or one like it that no tensor has."""
+        return free_name(name, self.taken)
 
     def constant(self, name: str, value: Any) -> str:
         """Adds a numpy array as an initializer of this name or one like it; returns which."""
@@ -130,9 +135,4 @@ def _fresh(name: str, default: str, taken: set[str]) -> str:
         plain = f"net.{plain}"
     if plain.endswith(RESERVED):
         plain += "_of_net"
-    fresh, number = plain, 0
-    while fresh in taken:
-        number += 1
-        fresh = f"{plain}_{number}"
-    taken.add(fresh)
-    return fresh
+    return free_name(plain, taken)

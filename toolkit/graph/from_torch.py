@@ -8,7 +8,6 @@ Where the older one fails, the newer one's file is brought into the common form 
 from __future__ import annotations
 
 import io
-import itertools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from unittest import mock
 
 from toolkit.contracts import Preprocessing
 from toolkit.errors import ExportError, ToolkitError
+from toolkit.graph.edit import free_name
 from toolkit.graph.newer_exporter import EXPORTER, NEWER, by_the_newer_exporter, reason_of
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
@@ -176,14 +176,14 @@ def _rename(graph: Any) -> None:
         name = readable_name(node.name)
         if index >= first and name.startswith("preprocess"):
             name = f"net.{name}" if "/net/" in node.name else f"net/{name.rpartition('/')[2]}"
-        node.name = _fresh(name, taken)
+        node.name = free_name(name, taken)  # a module that is called twice has two nodes of one scope
         module = node.name.rpartition("/")[0]
         for role, name in zip(ROLES.get(node.op_type, ()), node.input[1:], strict=False):
             if name in constants and name not in new:
-                new[name] = _fresh(f"{module}.{role}", taken)
+                new[name] = free_name(f"{module}.{role}", taken)
         for name in node.input:
             if name in constants and name not in new:
-                new[name] = _fresh(f"preprocess.{name}" if index < first else name, taken)
+                new[name] = free_name(f"preprocess.{name}" if index < first else name, taken)
         for place, name in enumerate(node.output):
             new.setdefault(name, f"{node.name}_output" + (f"_{place}" if place else ""))
         node.input[:] = [new.get(name, name) for name in node.input]
@@ -201,11 +201,3 @@ def _preprocessing(graph: Any) -> int:
             return index
         name = node.output[0]
     return len(graph.node)
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    """The name itself, or with a number: a module that is called twice has two nodes of one scope."""
-    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
-    fresh = next(candidate for candidate in candidates if candidate not in taken)
-    taken.add(fresh)
-    return fresh

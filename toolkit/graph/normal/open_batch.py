@@ -123,16 +123,15 @@ def _depends(what: str, found: str) -> BatchError:
 
 def _say_sizes(opening: _Opening, node: Any, twin: Any) -> None:
     """Gives a Reshape its sizes in one form, however they were written: numbers, 0 where the batch stays, else -1."""
-    befores, afters = (
-        [dims.get(name, [0]) for dims, name in zip(opening.dims, names, strict=True)]
+    before, after = (
+        list(zip(*(dims.get(name, [0]) for dims, name in zip(opening.dims, names, strict=True)), strict=False))
         for names in ((node.input[0], twin.input[0]), (node.output[0], twin.output[0]))
     )
-    if not all(isinstance(size, int) and size for sizes in (*befores, *afters) for size in sizes):
+    if not all(isinstance(size, int) and size for pair in (*before, *after) for size in pair):
         return
-    stays = [pair[0] == pair[1] for pair in zip(zip(*befores, strict=True), zip(*afters, strict=True), strict=False)]
     sizes = [
-        one if one == other else 0 if at < len(stays) and stays[at] else -1
-        for at, (one, other) in enumerate(zip(*afters, strict=True))
+        here if here == there else 0 if before[at : at + 1] == [(here, there)] else -1
+        for at, (here, there) in enumerate(after)
     ]
     if sizes.count(-1) < 2:
         node.input[1] = opening.add(f"{node.output[0]}_open", np.array(sizes, np.int64))

@@ -46,13 +46,13 @@ def tidied(model: onnx.ModelProto) -> None:
     softmax is a number that half precision has. What exporters merely word otherwise, such as the ends of a slice and
     the order of a sum, is worded in one way, so that the same network is the same file.
     """
-    graph = model.graph
-    _pools_for_means(graph, dims_of(model))
-    _sigmoids_for_swishes(graph)
-    _pads_that_averages_count(graph)
-    _finite_masks(graph)
-    _plain_slices(graph, dims_of(model))
-    _plain_inputs(graph, dims_of(model))
+    graph, names, dims = model.graph, Names(model.graph), dims_of(model)  # what is added is read by what is added alone
+    _pools_for_means(graph, names, dims)
+    _sigmoids_for_swishes(graph, names)
+    _pads_that_averages_count(graph, names)
+    _finite_masks(graph, names)
+    _plain_slices(graph, names, dims)
+    _plain_inputs(graph, names, dims)
     drop_unread_initializers(graph)
 
 
@@ -84,10 +84,10 @@ def _inline_shared_initializers(graph: Any) -> None:
     set_nodes(graph, kept)
 
 
-def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
+def _pools_for_means(graph: Any, names: Names, dims: dict[str, list[Any]]) -> None:
     from onnx import helper
 
-    nodes, names = [], Names(graph)
+    nodes = []
     for node in graph.node:
         facts = attributes(node)
         axes = {axis % 4 for axis in facts.get("axes", ())}
@@ -103,10 +103,10 @@ def _pools_for_means(graph: Any, dims: dict[str, list[Any]]) -> None:
     set_nodes(graph, nodes)
 
 
-def _sigmoids_for_swishes(graph: Any) -> None:
+def _sigmoids_for_swishes(graph: Any, names: Names) -> None:
     from onnx import helper
 
-    nodes, names = [], Names(graph)
+    nodes = []
     for node in graph.node:
         if node.op_type != "HardSwish":
             nodes.append(node)
@@ -118,11 +118,11 @@ def _sigmoids_for_swishes(graph: Any) -> None:
     set_nodes(graph, nodes)
 
 
-def _finite_masks(graph: Any) -> None:
+def _finite_masks(graph: Any, names: Names) -> None:
     """A softmax makes 0 of -30000 as of -inf, -1e9 and the lowest float, which half precision cannot hold."""
     from onnx import numpy_helper
 
-    makers, names = {name: node for node in graph.node for name in node.output}, Names(graph)
+    makers = {name: node for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for softmax in graph.node:
         node = makers.get(softmax.input[0]) if softmax.op_type == "Softmax" else None
@@ -137,9 +137,9 @@ def _finite_masks(graph: Any) -> None:
             node = next((makers[name] for name in node.input if name in makers), None)
 
 
-def _plain_slices(graph: Any, dims: dict[str, list[Any]]) -> None:
+def _plain_slices(graph: Any, names: Names, dims: dict[str, list[Any]]) -> None:
     """Starts and ends within a tensor whose sizes are known; a slice of the whole is left out."""
-    constants, names, nodes, same = arrays_of(graph), Names(graph), [], dict[str, str]()
+    constants, nodes, same = arrays_of(graph), [], dict[str, str]()
     for node in graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
         taken = _taken(node, constants, dims) if node.op_type == "Slice" else {}
@@ -172,9 +172,9 @@ def _taken(node: Any, constants: dict[str, Any], dims: dict[str, list[Any]]) -> 
     return taken if all(taken.values()) else {}  # nothing at all is something else in ONNX Runtime, going backward
 
 
-def _plain_inputs(graph: Any, dims: dict[str, list[Any]]) -> None:
+def _plain_inputs(graph: Any, names: Names, dims: dict[str, list[Any]]) -> None:
     """A constant is the second of a sum or product, and axes that come or go count from the front."""
-    constants, names = arrays_of(graph), Names(graph)
+    constants = arrays_of(graph)
     for node in graph.node:
         if node.op_type in ("Add", "Mul") and node.input[0] in constants:
             node.input[:] = reversed(node.input)
@@ -186,7 +186,7 @@ def _plain_inputs(graph: Any, dims: dict[str, list[Any]]) -> None:
                 node.input[1] = names.constant(name, axes)
 
 
-def _pads_that_averages_count(graph: Any) -> None:
+def _pads_that_averages_count(graph: Any, names: Names) -> None:
     """Of windows that reach beyond the padding (`ceil_mode`) only what is there counts: PyTorch and ONNX say so.
 
     ONNX Runtime 1.32's INT8 kernel divides by the whole window where `count_include_pad` is set too. With the padding
@@ -194,7 +194,7 @@ def _pads_that_averages_count(graph: Any) -> None:
     """
     from onnx import helper
 
-    nodes, names = [], Names(graph)
+    nodes = []
     for node in graph.node:
         facts = attributes(node)
         if node.op_type == "AveragePool" and facts.get("ceil_mode") and facts.get("count_include_pad"):
