@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -18,7 +19,7 @@ from tests import warm
 from toolkit.contracts import Dataset, LabeledImages, Preprocessing, preprocessing_from_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     import onnx
     from torch import Tensor
@@ -50,15 +51,28 @@ def pytest_configure(config: pytest.Config) -> None:
     if address := getattr(config, "workerinput", {}).get("warm"):
         warm.share(address)
     if CORES and (worker := getattr(config, "workerinput", None)):
-        number = int(worker["workerid"].removeprefix("gw")) % len(CORES)
+        number = _number_of_worker(config) % len(CORES)
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setaffinity(0, sorted(CORES)[number :: worker["workercount"]])
+
+
+def _number_of_worker(config: pytest.Config) -> int:
+    """Of pytest-xdist; 0 without it."""
+    return int(getattr(config, "workerinput", {"workerid": "gw0"})["workerid"].removeprefix("gw"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """The workers of pytest-xdist are forked from the Python that has imported what takes long, too."""
+    if sys.platform == "linux" and "not slow" not in config.option.markexpr:
+        for spec in specs:
+            spec.python = shlex.join(warm.python())
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """In what starts the workers of pytest-xdist."""
-    if sys.platform == "linux" and "not slow" not in node.config.option.markexpr:
+    if node.gateway.spec.python:
         node.workerinput["warm"] = warm.start()
 
 
@@ -67,9 +81,19 @@ def pytest_unconfigure() -> None:
     warm.end()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, Any]:
+    """Every other worker begins at the end: the files of a fresh clone are compiled by one of them, not by each."""
+    report = yield
+    if isinstance(collector, pytest.Directory) and _number_of_worker(collector.config) % 2:
+        report.result = (report.result or [])[::-1]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: at the end a worker has nothing left to take over but what takes no time."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/zoo/"))
+    items.sort(key=lambda item: (not item.nodeid.startswith("tests/zoo/"), item.path))
 
 
 def pytest_collection_finish() -> None:

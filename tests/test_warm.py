@@ -34,7 +34,7 @@ def ends(*command: str, folder: Path) -> tuple[int, str, str]:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_ends_as_python_does(program: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(program)
-    for words in (["-c", program, "a", "b"], ["program.py", "a"], ["-m", "program", "b"]):
+    for words in (["-u", "-c", program, "a", "b"], ["program.py", "a"], ["-m", "program", "b"]):
         expected = ends(sys.executable, *words, folder=tmp_path)
         assert ends(*python(), *words, folder=tmp_path) == expected
 

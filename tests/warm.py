@@ -6,7 +6,7 @@ torch alone takes seconds to import, in each of a hundred children. So a server 
 nothing around it then, and forks: the child is a process of its own, with the environment, folder and streams of
 who asked, and ends as every Python does. This file is also what runs in its stead: it passes on signals, and how the
 child ended. Processes whose beginning is what is tested (imports, system calls, installed wheels) are started by
-`sys.executable`. The workers of pytest-xdist share one server.
+`sys.executable`. The workers of pytest-xdist share one server, and are forked from it themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _started() -> tuple[int, int]:
             os.set_inheritable(number, True)
         words = [sys.executable, __file__, "serve", str(listener.fileno()), str(reading)]
         variables = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
-        process = os.posix_spawn(sys.executable, words, variables)
+        process = os.posix_spawn(sys.executable, words, variables, setsid=True)  # Ctrl-C comes by those who ask
     os.close(reading)
     return process, writing
 
@@ -179,7 +179,9 @@ def _of_python(variables: dict[str, str]) -> dict[str, str]:
 
 def run(first: str, *rest: str) -> None:
     """As `python FIRST REST...` does it."""
-    if first == "-m":
+    if first == "-u":  # as execnet says; it reads and writes without buffers itself
+        run(*rest)
+    elif first == "-m":
         sys.path[0], sys.argv = os.getcwd(), list(rest)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":

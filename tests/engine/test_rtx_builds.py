@@ -25,7 +25,7 @@ TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "int8-fp16": "Int8"}
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, onnx.ModelProto]:
-    """A tiny net with random weights in every precision for TensorRT; test_shipped_models.py has the large ones."""
+    """A tiny net with random weights in every precision for TensorRT; tests/zoo builds large ones."""
     import torch
 
     from toolkit.calibration.ranges import ranges_from_images

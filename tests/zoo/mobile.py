@@ -77,18 +77,17 @@ def mobilenet_v2() -> nn.Module:
 
 
 def mobilenet_v3() -> nn.Module:
-    """HardSwish and gates of HardSigmoid."""
+    """HardSwish and a gate of HardSigmoid."""
     stem = *conv(3, 12, stride=2), nn.Hardswish()
-    gates = [Squeeze(24, hard=True) for _ in range(2)]
-    body = [Inverted(12, nn.Hardswish, 5, gate) for gate in gates]
-    return Classifier(nn.Sequential(*stem, *body, *conv(12, 24, 1), nn.Hardswish()), 24)
+    body = Inverted(12, nn.Hardswish, 5, Squeeze(24, hard=True))
+    return Classifier(nn.Sequential(*stem, body, *conv(12, 24, 1), nn.Hardswish()), 24)
 
 
 def efficientnet() -> nn.Module:
-    """SiLU and gates."""
+    """SiLU and a gate."""
     stem = *conv(3, 12, stride=2), nn.SiLU()
-    body = [Inverted(12, nn.SiLU, 3, Squeeze(24)) for _ in range(2)]
-    return Classifier(nn.Sequential(*stem, *body, *conv(12, 24, 1), nn.SiLU()), 24)
+    body = Inverted(12, nn.SiLU, 3, Squeeze(24))
+    return Classifier(nn.Sequential(*stem, body, *conv(12, 24, 1), nn.SiLU()), 24)
 
 
 def mnasnet() -> nn.Module:
@@ -113,7 +112,7 @@ class Shuffle(nn.Module):
 
 def shufflenet() -> nn.Module:
     """ShuffleNetV2."""
-    return Classifier(nn.Sequential(block(3, 16, stride=2), Shuffle(16), Shuffle(16), block(16, 24, 1)), 24)
+    return Classifier(nn.Sequential(block(3, 16, stride=2), Shuffle(16), block(16, 24, 1)), 24)
 
 
 class Ghost(nn.Module):

@@ -100,10 +100,11 @@ class Reading:
 def readings_of(
     model: onnx.ModelProto, images_nhwc: UInt8, expected: Float32, counts: Mapping[str, int] = COUNTS
 ) -> dict[str, Reading]:
-    """Each reader that is installed, on the first images; `expected` is ONNX Runtime's, without optimization."""
+    """Each reader that is installed, on its count of first images; `expected` is ONNX Runtime's, not optimized."""
     return {
         name: _reading(reader, model, images_nhwc[: counts[name]], expected[: counts[name]])
         for name, reader in READERS.items()
+        if name in counts
     }
 
 

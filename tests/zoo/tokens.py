@@ -42,13 +42,13 @@ class Vit(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches, self.token = nn.Conv2d(3, 32, 8, 8), nn.Parameter(torch.randn(1, 1, 32))
-        self.places, self.blocks = nn.Parameter(torch.randn(1, 17, 32) * 0.3), nn.Sequential(Encoder(32), Encoder(32))
+        self.places, self.block = nn.Parameter(torch.randn(1, 17, 32) * 0.3), Encoder(32)
         self.norm, self.fc = nn.LayerNorm(32), nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
-        out: Tensor = self.fc(self.norm(self.blocks(x))[:, 0])
+        out: Tensor = self.fc(self.norm(self.block(x))[:, 0])
         return out
 
 
