@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.sources import nodes_of
 from toolkit.errors import ToolkitError
 from toolkit.storage.files import read_toml
 
@@ -38,7 +39,9 @@ def _room(path: Path) -> str:
 
 def _first(file: Path) -> str:
     """The first sentence of a file's docstring."""
-    text = " ".join((ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")[0].split())
+    module = nodes_of(file)[0]
+    assert isinstance(module, ast.Module)
+    text = " ".join((ast.get_docstring(module) or "").split("\n\n")[0].split())
     return text.split(". ")[0].rstrip(".")
 
 

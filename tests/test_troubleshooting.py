@@ -13,6 +13,7 @@ from typing import get_args
 
 import pytest
 
+from tests.sources import nodes_of
 from toolkit.benchmarking.warnings import Kind
 from toolkit.cli.words import typed
 from toolkit.runtime.trt.causes import CAUSES
@@ -43,7 +44,7 @@ def _cell(text: str) -> str:
 def texts_of_the_code() -> Iterator[str]:
     """Every text of the package, with `…` for what is put in."""
     for file in (ROOT / "toolkit").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes_of(file):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import toolkit
+from tests.sources import nodes_of
 from toolkit.bundle.manifest import (
     FOR_TENSORRT,
     PRECISIONS,
@@ -123,7 +124,7 @@ def test_nobody_asks_a_names_letters_what_the_table_says() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
         for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if _asks_letters(node)
     ]
     assert found == []
@@ -133,7 +134,7 @@ def test_no_other_table_is_keyed_by_variants() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.Dict)
         and sum(isinstance(key, ast.Constant) and key.value in VARIANTS for key in node.keys) > 1
     ]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.cli.conftest import Toolkit
 from tests.cli.test_bad_input import refused
+from tests.sources import nodes_of
 from toolkit import cli
 from toolkit.cli.console import _line, bold, console, note, say, shown, table
 from toolkit.errors import ToolkitError
@@ -70,7 +71,7 @@ def test_a_name_that_is_no_utf_8_is_one_error(toolkit: Toolkit, tmp_path: Path) 
 
 def test_no_command_writes_to_people_but_through_the_console() -> None:
     for path in CLI.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "print":
                 assert path.name == "console.py", f"{path.name}:{node.lineno}"
             if isinstance(node, ast.keyword) and node.arg in ("markup", "emoji"):

@@ -41,6 +41,7 @@ def test_export_takes_the_learned_scales_and_says_so(toolkit: Toolkit, tmp_path:
         assert values[f"{name}_scale"] == activation_scale(amax)
 
 
+@pytest.mark.slow
 def test_the_card_has_both_accuracies_and_verify_finds_the_float_one(toolkit: Toolkit) -> None:
     train_once(toolkit)
     card = json.loads(Path("models/tiny-qat/card.json").read_text())
@@ -58,6 +59,7 @@ def test_another_method_measures_again(toolkit: Toolkit, tmp_path: Path) -> None
     assert answer.document["calibration"]["method"] == "minmax"
 
 
+@pytest.mark.slow
 def test_a_learned_record_of_other_weights_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
     path = Path("calibration/tiny/record.json")
     path.write_text(train_once(toolkit))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import toolkit
+from tests.sources import nodes_of
 from tests.test_docs import require_understood
 from toolkit.cli import command_line
 from toolkit.cli.words import CODE, COMMANDS, typed, typed_document
@@ -56,7 +57,7 @@ LONG = {word for parameter in PARAMETERS for word in (*parameter.opts, *paramete
 
 def _texts(path: Path) -> list[tuple[int, str]]:
     """Every text of a file that is no docstring, with 1 for what is put into it."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = nodes_of(path)
     docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     found = []

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toolkit
+from tests.sources import nodes_of
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.deployment.runners import BACKENDS
 from toolkit.runtime.runner_id import AGAINST, FIRST, SECOND, RunnerId
@@ -101,12 +102,13 @@ def test_a_name_that_is_spelled_or_taken_apart_is_recognized(code: str, caught: 
 
 def test_nobody_spells_a_runners_name_or_takes_it_apart() -> None:
     files = [file for room in ROOMS for file in (ROOT / room).rglob("*.py") if file.name != "runner_id.py"]
-    trees = {str(file.relative_to(ROOT)): ast.parse(file.read_text()) for file in files}
     found = [
-        f"{file}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
-        for file, tree in trees.items()
-        for node in ast.walk(tree)
+        f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)}"
+        for file in files
+        for node in nodes_of(file)
         if _spells(node)
     ]
     assert found == []
-    assert {file for file, tree in trees.items() if ".from_name(" in ast.unparse(tree)} == READERS
+    calls = ((file, node.func) for file in files for node in nodes_of(file) if isinstance(node, ast.Call))
+    readers = {file for file, called in calls if isinstance(called, ast.Attribute) and called.attr == "from_name"}
+    assert {str(file.relative_to(ROOT)) for file in readers} == READERS

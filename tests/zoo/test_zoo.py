@@ -25,17 +25,12 @@ from toolkit.quantization.sensitivity import sensitivities_of_layers
 Answers = dict[str, Float32]
 TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
-FAST = ("resnet-a",)  # as a module
 # The relative L2 that a file may be away from the network, and the share of images that it must answer as that does.
 LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8-fp16": (0.12, 0.85),
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
 COUNTS = {"reference": 1, "openvino": 48}  # images; docs/zoo.md is made of more, and of every file
 BUILT = ("int8", "int8-fp16")  # between them they hold every node of the other files for TensorRT
 READ_AGAIN, BUILT_AGAIN = ("fp32", "int8"), ("int8-fp16",)  # of the same network in an exporter's words
-MATRIX = [
-    *(pytest.param(net, ("module",), id=net) for net in FAST),
-    *(pytest.param(net, WAYS[net in FAST :], id=f"{net}-every-way", marks=pytest.mark.slow) for net in NETS),
-]
 
 
 @cache
@@ -44,13 +39,12 @@ def made(net: str) -> Made:
     return made_of(graph_of(net, "module", Path()))
 
 
-@pytest.mark.parametrize(("net", "ways"), MATRIX)
-def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(
-    net: str, ways: tuple[str, ...], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("net", NETS)
+def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(net: str, tmp_path: Path) -> None:
     assert len(set(settled(net).answers.argmax(1))) >= 5, "images that all get one answer hold nothing"
     seen = set()
-    for way in ways:
+    for way in WAYS:
         if (net, way) in REFUSED:
             continue
         graph = made(net).files["fp32"] if way == "module" else graph_of(net, way, tmp_path)
@@ -144,7 +138,8 @@ def test_the_zoo_has_thirty_families() -> None:
     assert len(NETS) >= 30
 
 
-@pytest.mark.parametrize("net", ["shufflenet-v2", pytest.param("vit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["shufflenet-v2", "vit"])
 def test_calibrate_export_and_verify_end_well(net: str, workspace: Path) -> None:
     judged = walked(net, workspace)
     assert judged.ok, judged.likely_causes
