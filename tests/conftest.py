@@ -62,9 +62,9 @@ def _number_of_worker(config: pytest.Config) -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     """The workers of pytest-xdist are forked from the Python that has imported what takes long, too."""
-    if sys.platform == "linux" and "not slow" not in config.option.markexpr:
+    if sys.platform == "linux":
         for spec in specs:
             spec.python = shlex.join(warm.python())
 
