@@ -60,11 +60,11 @@ def fitted(images: LabeledImages, shape: tuple[int, int, int], convert: bool, re
     """
     if images.images_nhwc.shape[1:] == shape:
         return images
-    pixels = [fit(image, shape, convert, images.source, resize) for image in images.images_nhwc]
+    pixels = [fitted_image(image, shape, convert, images.source, resize) for image in images.images_nhwc]
     return LabeledImages(np.stack(pixels), images.labels, images.classes, images.source)
 
 
-def fit(pixels: UInt8, shape: tuple[int, int, int], convert: bool, name: str, resize: str = SQUASH) -> UInt8:
+def fitted_image(pixels: UInt8, shape: tuple[int, int, int], convert: bool, name: str, resize: str = SQUASH) -> UInt8:
     """One image uint8 (H, W, C) in the wanted shape.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.contracts import Dataset, LabeledImages, UInt8, sha256_of_each
 from toolkit.data.class_folders import ClassFolders, parts_of
 from toolkit.data.download import Progress
-from toolkit.data.fit import SQUASH, fit, gray_as_rgb, is_out_of_proportion, note_on_proportions
+from toolkit.data.fit import SQUASH, fitted_image, gray_as_rgb, is_out_of_proportion, note_on_proportions
 from toolkit.data.image_files import Unreadable, read_image
 from toolkit.data.subsets import split
 from toolkit.errors import DataError
@@ -116,7 +116,7 @@ def _read(
 
 
 def _fitted(pixels: UInt8, shape: tuple[int, int, int], convert: bool, name: str, resize: str) -> _Image:
-    inside = fit(pixels, shape, convert, name, resize)
+    inside = fitted_image(pixels, shape, convert, name, resize)
     as_they_were = b"" if pixels.shape[:2] == shape[:2] else _sha256(pixels)
     return _Image(inside, is_out_of_proportion(pixels, shape), as_they_were)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from toolkit.contracts import Float32, Preprocessing, UInt8
-from toolkit.data.fit import fit, require_resize
+from toolkit.data.fit import fitted_image, require_resize
 from toolkit.data.image_files import SUFFIXES, Unreadable, read_image
 from toolkit.deployment.net import Net, load
 from toolkit.errors import DataError, ToolkitError
@@ -202,7 +202,7 @@ def _files(given: Sequence[Path]) -> list[Path]:
 
 
 def _fitted(path: Path, *, shape: tuple[int, int, int], convert: bool, resize: str) -> UInt8:
-    return fit(read_image(path, convert), shape, convert, str(path), require_resize(resize))
+    return fitted_image(read_image(path, convert), shape, convert, str(path), require_resize(resize))
 
 
 def _read(

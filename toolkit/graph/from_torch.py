@@ -21,7 +21,7 @@ from toolkit.graph.newer_exporter import EXPORTER, NEWER, by_the_newer_exporter,
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET
-from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
+from toolkit.graph.normal.rewrites import inline_parameters, tidy, write_pads
 from toolkit.graph.preprocessing import turn_weights_in_place
 from toolkit.lazy import needs
 
@@ -70,8 +70,8 @@ def _by_the_older_exporter(classifier: torch.nn.Module, preprocessing: Preproces
     traced = [_traced(classifier, preprocessing, batch) for batch in BATCHES]
     folded = [folded_at_batch(t, batch, WHAT, keep_layout=True) for t, batch in zip(traced, BATCHES, strict=True)]
     model = with_open_batch(folded, WHAT)
-    tidied(model)
-    explicit_pads(model)
+    tidy(model)
+    write_pads(model)
     _rename(model.graph)
     turn_weights_in_place(model.graph)
     return model
@@ -101,7 +101,7 @@ def _traced(classifier: torch.nn.Module, preprocessing: Preprocessing, batch: in
             found = next(iter(str(error).splitlines()), type(error).__name__)
             raise ExportError("PyTorch cannot export this network", found=found) from error
     model = onnx.load_from_string(buffer.getvalue())
-    with_plain_constants(model)
+    inline_parameters(model)
     return model
 
 

@@ -21,8 +21,8 @@ from toolkit.graph.edit import sanitize_names
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.one_batch import guess_open_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
-from toolkit.graph.normal.opset import OPSET, lowered, raised
-from toolkit.graph.normal.rewrites import explicit_pads, tidied, with_plain_constants
+from toolkit.graph.normal.opset import OPSET, lower, raised
+from toolkit.graph.normal.rewrites import inline_parameters, tidy, write_pads
 from toolkit.graph.stranger.runner import Form
 from toolkit.graph.user_file import OnnxFile
 
@@ -61,7 +61,7 @@ def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> Normalized
     notes += [cut.note] if cut.operators else []
     model = onnx.ModelProto()
     model.CopyFrom(reference)
-    with_plain_constants(model)
+    inline_parameters(model)
     model = raised(model, str(file.path))
     if file.opset != OPSET:
         notes.append(f"opset {file.opset} written as {OPSET}")
@@ -72,11 +72,11 @@ def normalized_from_file(file: OnnxFile, form: Form, classes: int) -> Normalized
     norms = _count(model, "BatchNormalization")
     folded = [folded_at_batch(model, batch, str(file.path)) for batch in BATCHES]
     model = with_open_batch(folded, str(file.path))
-    lowered(model, str(file.path))
-    tidied(model)
+    lower(model, str(file.path))
+    tidy(model)
     if norms > _count(model, "BatchNormalization"):
         notes.append(f"{norms - _count(model, 'BatchNormalization')} BatchNorms folded")
-    if explicit_pads(model):
+    if write_pads(model):
         notes.append("auto_pad written as numbers")
     _flatten(model, classes)
     _require_no_control_flow(file, model)

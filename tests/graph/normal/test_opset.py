@@ -13,7 +13,7 @@ from toolkit.errors import ModelError
 from toolkit.graph.edit import attributes
 from toolkit.graph.normal.folding import folded_at_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
-from toolkit.graph.normal.opset import OPSET, lowered, opset_of, raised
+from toolkit.graph.normal.opset import OPSET, lower, opset_of, raised
 from toolkit.runtime.ort.runner import OrtRunner
 
 CASES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any], int]] = {
@@ -62,7 +62,7 @@ def model_of(opset: int, kind: str, constants: dict[str, Any], facts: dict[str, 
 
 def require_same_in_17(model: onnx.ModelProto) -> None:
     written = with_open_batch([folded_at_batch(raised(model, "it"), batch, "it") for batch in BATCHES], "it")
-    lowered(written, "it")
+    lower(written, "it")
     assert opset_of(written) == OPSET
     onnx.checker.check_model(written, full_check=True)
     x = np.random.default_rng(0).normal(size=(3, 4, 7, 6)).astype(np.float32)
@@ -88,11 +88,11 @@ def test_a_scale_of_groups_may_be_computed() -> None:
 def test_samples_of_a_grid_have_their_names_of_17() -> None:
     grid = {"grid": np.zeros((1, 2, 2, 2), np.float32)}
     model = model_of(20, "GridSample", grid, {"mode": "cubic"}, 1)
-    lowered(model, "it")
+    lower(model, "it")
     assert attributes(model.graph.node[0])["mode"] == b"bicubic"
 
 
 def test_what_17_cannot_say_is_refused_by_its_name() -> None:
     dilated = model_of(19, "AveragePool", {}, {"kernel_shape": [2, 2], "dilations": [2, 2]}, 1)
     with pytest.raises(ModelError, match="AveragePool that opset 17"):
-        lowered(folded_at_batch(raised(dilated, "it"), 3, "it"), "it")
+        lower(folded_at_batch(raised(dilated, "it"), 3, "it"), "it")

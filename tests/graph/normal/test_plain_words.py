@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.graph.edit import arrays_of
-from toolkit.graph.normal.rewrites import tidied, with_plain_constants
+from toolkit.graph.normal.rewrites import inline_parameters, tidy
 from toolkit.runtime.ort.runner import OrtRunner
 
 SHAPE = (3, 4, 7, 6)
@@ -40,8 +40,8 @@ def said(model: onnx.ModelProto) -> list[Any]:
     """The operators of the tidied model and their constants, after its answer was compared with the model's."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    with_plain_constants(plain)
-    tidied(plain)
+    inline_parameters(plain)
+    tidy(plain)
     onnx.shape_inference.infer_shapes(plain, check_type=True, strict_mode=True)
     x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     answers = []

@@ -74,7 +74,7 @@ def raised(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
         ) from error
 
 
-def lowered(model: onnx.ModelProto, what: str) -> None:
+def lower(model: onnx.ModelProto, what: str) -> None:
     """Writes a folded graph of opset 17 or more as 17, in place.
 
     Raises:
@@ -85,9 +85,9 @@ def lowered(model: onnx.ModelProto, what: str) -> None:
     graph, opset = model.graph, opset_of(model)
     known = _Known(graph, arrays_of(graph), dims_of(model), Names(graph))
     for node in graph.node if opset > OPSET else ():
-        lower = LOWER.get(node.op_type) or (_axes_as_attribute if node.op_type.startswith("Reduce") else None)
-        if lower is not None:
-            lower(node, known)
+        rewrite = LOWER.get(node.op_type) or (_axes_as_attribute if node.op_type.startswith("Reduce") else None)
+        if rewrite is not None:
+            rewrite(node, known)
     del model.opset_import[:]
     model.opset_import.add(version=OPSET)
     model.ir_version = IR_VERSION

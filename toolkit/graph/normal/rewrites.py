@@ -25,7 +25,7 @@ RESHAPES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze")
 PADDED = ("Conv", "MaxPool", "AveragePool", "LpPool")
 
 
-def with_plain_constants(model: onnx.ModelProto) -> None:
+def inline_parameters(model: onnx.ModelProto) -> None:
     """Constant nodes become initializers and equal parameters get a copy each: whoever looks for a weight finds it.
 
     An input that is not given is left out where nothing follows it: ONNX Runtime takes it for one that is computed.
@@ -37,7 +37,7 @@ def with_plain_constants(model: onnx.ModelProto) -> None:
             del node.input[-1]
 
 
-def tidied(model: onnx.ModelProto) -> None:
+def tidy(model: onnx.ModelProto) -> None:
     """Rewrites a folded graph in place; the function it computes stays the same.
 
     A mean over height and width becomes GlobalAveragePool, which every TensorRT reads alike and fuses. HardSwish
@@ -210,7 +210,7 @@ def _pads_that_averages_count(graph: Any, names: Names) -> None:
     set_nodes(graph, nodes)
 
 
-def explicit_pads(model: onnx.ModelProto) -> int:
+def write_pads(model: onnx.ModelProto) -> int:
     """Writes SAME_UPPER, SAME_LOWER and VALID as numbers where the size of the input is known.
 
     Returns:
