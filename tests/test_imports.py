@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import toolkit
+from tests.sources import nodes_of
 from tests.warm import python
 from toolkit.errors import ToolkitError
 from toolkit.runtime.trt.module import MODULES
@@ -30,6 +33,30 @@ LIGHT = sorted(
 def test_every_name_of_tensorrt_is_banned_at_module_level() -> None:
     lint = read_toml(ROOT / "pyproject.toml", ToolkitError)["tool"]["ruff"]["lint"]
     assert set(MODULES) <= set(lint["flake8-tidy-imports"]["banned-module-level-imports"])
+
+
+def _imports_of(file: Path, modules: set[str]) -> set[str]:
+    """Modules of ours that a file names anywhere: at its top, in its functions, for types."""
+    found = set()
+    for node in nodes_of(file):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{name.name}" for name in node.names} & modules
+            found |= inside or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return found & modules
+
+
+def test_no_files_import_each_other_in_a_circle_inside_a_room_either() -> None:
+    files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in ROOT.glob("toolkit/**/*.py")}
+    files = {name.removesuffix(".__init__"): file for name, file in files.items()}
+    del files["toolkit"]  # it points down, when somebody asks
+    imports = {name: _imports_of(file, set(files)) for name, file in files.items()}
+    assert imports["toolkit.bundle.reading"] >= {
+        "toolkit.bundle.sealing",
+        "toolkit.bundle.unpacking",
+    }  # inside a function
+    TopologicalSorter(imports).prepare()  # raises CycleError
 
 
 def _imported_with(*modules: str) -> set[str]:

@@ -153,10 +153,10 @@ def _files(*paths: Path) -> Callable[[], list[bytes]]:
 
 
 def _tars() -> list[bytes]:
-    from toolkit.bundle.packing import tar_of_bundle
+    from toolkit.bundle.packing import tar_of_files
     from toolkit.bundle.reading import bundle_from_folder
 
-    return [tar_of_bundle(bundle_from_folder(BUNDLE), (BUNDLE / "manifest.json").read_bytes())]
+    return [tar_of_files(bundle_from_folder(BUNDLE).files, (BUNDLE / "manifest.json").read_bytes())]
 
 
 def _images() -> list[bytes]:

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import toolkit
-from toolkit.bundle.packing import BLOCK, check_tar, packed_from_tar, tar_of_bundle
+from toolkit.bundle.packing import BLOCK, check_tar, packed_from_tar, tar_of_files
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.bundle.requirements import Requirement
 from toolkit.bundle.signing import new_key, require_signature, sign, signature_path
@@ -33,7 +33,7 @@ from toolkit.storage.limits import TAR_BYTES
 SOURCE = Path(__file__).parent / "format-1"
 MANIFEST = (SOURCE / "manifest.json").read_bytes()
 SHA256 = hashlib.sha256(MANIFEST).hexdigest()
-TAR = tar_of_bundle(bundle_from_folder(SOURCE), MANIFEST)
+TAR = tar_of_files(bundle_from_folder(SOURCE).files, MANIFEST)
 MANIFEST_AT = TAR.index(MANIFEST)
 
 
@@ -68,8 +68,8 @@ def test_the_same_files_give_the_same_bytes_whatever_their_times_modes_and_order
         os.utime(copy / path.name, (time.time() - 1e6, 12345))
         (copy / path.name).chmod(0o600)
     (copy / "selftest-0123.json").write_text("{}")
-    assert tar_of_bundle(opened(copy), (copy / "manifest.json").read_bytes()) == TAR
-    assert tar_of_bundle(opened(SOURCE), MANIFEST) == TAR
+    assert tar_of_files(opened(copy).files, (copy / "manifest.json").read_bytes()) == TAR
+    assert tar_of_files(opened(SOURCE).files, MANIFEST) == TAR
 
 
 def test_a_tar_program_reads_it_and_the_manifest_is_first(tar: Path, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_packing_refuses_a_file_that_is_not_the_manifests(tmp_path: Path) -> Non
     bundle = opened(folder)
     (folder / "record.json").write_text("{}")
     with pytest.raises(BundleError, match="changed since"):
-        tar_of_bundle(bundle, MANIFEST)
+        tar_of_files(bundle.files, MANIFEST)
 
 
 # Signatures.
@@ -336,7 +336,7 @@ def with_engines(folder: Path) -> Path:
 def stripped_to(tmp_path: Path, only: str) -> set[str]:
     """Packs, unpacks and opens; returns the names of what is left beside what always stays."""
     source = opened(with_engines(tmp_path / "full"))
-    (tmp_path / "part.tar").write_bytes(tar_of_bundle(source, manifest_bytes(source, only)))
+    (tmp_path / "part.tar").write_bytes(tar_of_files(source.files, manifest_bytes(source, only)))
     unpack(tmp_path / "part.tar", tmp_path / "part")
     bundle = opened(tmp_path / "part")
     assert set(bundle.manifest["files"]) == files_of(tmp_path / "part").keys() - {"manifest.json"}
@@ -379,7 +379,7 @@ def test_names_that_mean_nothing_here_are_refused(only: str) -> None:
 
 def test_a_stripped_bundle_says_what_it_lacks(tmp_path: Path) -> None:
     source = opened(SOURCE)
-    (tmp_path / "part.tar").write_bytes(tar_of_bundle(source, manifest_bytes(source, "int8")))
+    (tmp_path / "part.tar").write_bytes(tar_of_files(source.files, manifest_bytes(source, "int8")))
     with pytest.raises(ToolkitError) as caught:
         toolkit.load(tmp_path / "part.tar")
     assert "no int8-cpu or fp32 model" in str(caught.value)

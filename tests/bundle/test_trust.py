@@ -26,7 +26,7 @@ import toolkit
 from tests.manifests import rehashed
 from toolkit.bundle.manifest import VARIANTS
 from toolkit.bundle.onnx_bytes import MESSAGES, require_self_contained
-from toolkit.bundle.packing import check_tar, tar_of_bundle
+from toolkit.bundle.packing import check_tar, tar_of_files
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.bundle.requirements import Requirement
 from toolkit.bundle.sealing import digest_of, manifest_text
@@ -101,7 +101,7 @@ def evil(folder: Path) -> Path:
 def tar_of(folder: Path, path: Path) -> Path:
     """A bundle's tar."""
     bundle = bundle_from_folder(folder)
-    path.write_bytes(tar_of_bundle(bundle, bundle.manifest_content.data))
+    path.write_bytes(tar_of_files(bundle.files, bundle.manifest_content.data))
     return path
 
 

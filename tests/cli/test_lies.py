@@ -109,11 +109,11 @@ def test_nan_is_no_json(tool: Toolkit) -> None:
 
 
 def test_a_tar_is_refused_with_its_manifest_before_anything_is_unpacked(tool: Toolkit) -> None:
-    from toolkit.bundle.packing import tar_of_bundle
+    from toolkit.bundle.packing import tar_of_files
     from toolkit.bundle.reading import bundle_from_folder
 
     manifest = json.dumps(json.loads(Path("b/manifest.json").read_text()) | {"labels": 3}).encode()
-    write_together({Path("b.tar"): tar_of_bundle(bundle_from_folder(Path("b")), manifest)})
+    write_together({Path("b.tar"): tar_of_files(bundle_from_folder(Path("b")).files, manifest)})
     before = files_below(Path())
     for command in (("bundle", "unpack", "b.tar", "-o", "u"), ("bundle", "show", "b.tar")):
         refused(tool(*command), "labels is 3")

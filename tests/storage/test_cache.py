@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit.bundle.packing import tar_of_bundle
+from toolkit.bundle.packing import tar_of_files
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import ToolkitError
 from toolkit.storage.cache import cache_folder, cleared, inventory, private_folder, temporary_folder
@@ -32,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def packed(path: Path) -> Path:
     """The small bundle as a tar."""
     bundle = bundle_from_folder(SOURCE)
-    path.write_bytes(tar_of_bundle(bundle, bundle.manifest_content.data))
+    path.write_bytes(tar_of_files(bundle.files, bundle.manifest_content.data))
     return path
 
 

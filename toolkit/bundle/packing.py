@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from toolkit.bundle.onnx_bytes import require_self_contained
-from toolkit.bundle.reading import Bundle
+from toolkit.bundle.open_files import OpenFiles
 from toolkit.bundle.requirements import NOTHING, Requirement
 from toolkit.bundle.sealing import manifest_of
 from toolkit.bundle.signing import Signed
@@ -52,15 +52,15 @@ class Packed:
         return self.content.path
 
 
-def tar_of_bundle(bundle: Bundle, manifest: bytes) -> bytes:
-    """The tar of a manifest and of the files that it names; others of the bundle stay behind.
+def tar_of_files(files: OpenFiles, manifest: bytes) -> bytes:
+    """The tar of a manifest and of the files of a bundle that it names; others stay behind.
 
     Raises:
         BundleError: a file changed since the bundle was opened, or its name does not fit into a tar header.
     """
     parts = [_header(MANIFEST, len(manifest)), manifest, _padding(len(manifest))]
     for name in sorted(json.loads(manifest)["files"]):
-        data = bundle.files.content(name).data
+        data = files.content(name).data
         parts += [_header(name, len(data)), data, _padding(len(data))]
     return b"".join([*parts, _end(sum(map(len, parts)))])
 

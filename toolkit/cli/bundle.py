@@ -39,7 +39,7 @@ def pack(
     """
     import hashlib
 
-    from toolkit.bundle.packing import SUFFIX, is_tar_of, tar_of_bundle
+    from toolkit.bundle.packing import SUFFIX, is_tar_of, tar_of_files
     from toolkit.bundle.reading import bundle_from_folder, require_apart
     from toolkit.bundle.results import PackedBundle
     from toolkit.bundle.stripping import manifest_bytes
@@ -51,7 +51,7 @@ def pack(
     target = output or _default_tar(bundle or opened.folder, only is not None, SUFFIX)
     require_apart(opened, target, "-o")
     require_replaceable(target, f"packed bundle of {opened.model}", is_tar_of(opened.model), "output")
-    data = tar_of_bundle(opened, manifest_bytes(opened, only))
+    data = tar_of_files(opened.files, manifest_bytes(opened, only))
     write_bytes(target, data)
     digest = hashlib.sha256(data).hexdigest()
     say(f"{target}: {len(data):,} bytes, sha256 {digest}")
