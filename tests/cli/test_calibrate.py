@@ -148,7 +148,7 @@ def test_a_budget_is_met_and_its_curve_is_in_the_bundle(toolkit: Toolkit, tmp_pa
     refused(toolkit("export", "tiny", "--max-drop", "1", "-o", tmp_path / "c"), "--max-drop is about INT8")
 
 
-def test_a_quantized_or_foreign_onnx_file_is_refused(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
+def test_what_is_quantized_or_no_onnx_file_is_refused(toolkit: Toolkit, tmp_path: Path, tiny_workspace: Path) -> None:
     refused(toolkit("calibrate", tiny_workspace / "bundles/tiny/model.int8.onnx"), "is quantized already")
     (tmp_path / "x.onnx").write_bytes(b"hello")
     refused(toolkit("calibrate", tmp_path / "x.onnx"), "not a whole ONNX file")
@@ -156,7 +156,7 @@ def test_a_quantized_or_foreign_onnx_file_is_refused(toolkit: Toolkit, tmp_path:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path, tiny_workspace: Path) -> Path:
+def users_file(tmp_path: Path, tiny_workspace: Path) -> Path:
     """The tiny net without preprocessing, as another exporter writes it: float NCHW in, nodes without names."""
     model = onnx.load(tiny_workspace / "bundles/tiny/model.onnx")
     graph = model.graph
@@ -170,33 +170,33 @@ def foreign(tmp_path: Path, tiny_workspace: Path) -> Path:
         node.input[:] = ["x" if name.startswith("preprocess/") else name for name in node.input]
     graph.node.extend(nodes)
     graph.input.append(onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, 32, 32]))
-    onnx.save(model, tmp_path / "foreign.onnx")
-    return tmp_path / "foreign.onnx"
+    onnx.save(model, tmp_path / "users.onnx")
+    return tmp_path / "users.onnx"
 
 
 @pytest.mark.slow
-def test_a_foreign_file_with_its_normalization_has_the_ranges_of_the_model(
-    toolkit: Toolkit, tmp_path: Path, foreign: Path, tiny_workspace: Path
+def test_a_users_file_with_its_normalization_has_the_ranges_of_the_model(
+    toolkit: Toolkit, tmp_path: Path, users_file: Path, tiny_workspace: Path
 ) -> None:
     preprocessing = json.loads((tiny_workspace / "models/tiny/card.json").read_text())["preprocessing"]
     words = ("--data", "set.npz", "--images", "40", "--method", "minmax", "-o")
     own = toolkit("calibrate", "tiny", *words, tmp_path / "own")
     mean, std = (str(preprocessing[key][0]) for key in ("mean", "std"))
-    other = toolkit("calibrate", foreign, "--mean", mean, "--std", std, *words, tmp_path / "other")
+    other = toolkit("calibrate", users_file, "--mean", mean, "--std", std, *words, tmp_path / "other")
     assert own.code == other.code == 0
     amax = [list(json.loads((tmp_path / n / "record.json").read_text())["amax"].values()) for n in ("own", "other")]
     assert amax[0] == pytest.approx(amax[1], rel=1e-6)
 
 
 @pytest.mark.slow
-def test_a_forgotten_or_wrong_normalization_is_refused(toolkit: Toolkit, tmp_path: Path, foreign: Path) -> None:
-    words = ("calibrate", foreign, "--data", "set.npz", "--images", "40", "-o", tmp_path / "r")
+def test_a_forgotten_or_wrong_normalization_is_refused(toolkit: Toolkit, tmp_path: Path, users_file: Path) -> None:
+    words = ("calibrate", users_file, "--data", "set.npz", "--images", "40", "-o", tmp_path / "r")
     refused(toolkit(*words), "does not say what its pixels are", "--mean", "--pixels")
     wrong = ("--mean", "0", "--std", "1")
     refused(toolkit(*words, *wrong), "not normalized", "--mean", "--force")
     forced = toolkit(*words, *wrong, "--force")
     assert forced.code == 0
     assert "not normalized" in forced.document["notes"]["forced"][0]
-    refused(toolkit("calibrate", foreign, "--mean", "0.5", "--std", "0.2"), "needs --data", "--data FOLDER")
+    refused(toolkit("calibrate", users_file, "--mean", "0.5", "--std", "0.2"), "needs --data", "--data FOLDER")
     refused(toolkit(*words, "--mean", "a"), "--mean cannot be read")
     refused(toolkit("calibrate", "tiny", "--mean", "0.5"), "--mean belongs to a network of your own")

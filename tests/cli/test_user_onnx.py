@@ -1,4 +1,4 @@
-"""`toolkit export FILE.onnx`: from somebody's file to a bundle that verify, bench and TensorRT take."""
+"""`toolkit export FILE.onnx`: from a user's file to a bundle that verify, bench and TensorRT take."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NUMBERS = ("--mean", "0.4,0.5,0.6", "--std", "0.2,0.25,0.3")
 
 
 @pytest.mark.slow
-def test_a_foreign_file_becomes_a_bundle_that_can_be_verified_and_measured(toolkit: Toolkit, theirs: Path) -> None:
+def test_a_users_file_becomes_a_bundle_that_can_be_verified_and_measured(toolkit: Toolkit, theirs: Path) -> None:
     folder = theirs.parent / "bundle"
     done = toolkit(
         "export", theirs, "--data", theirs.parent / "set.npz", *NUMBERS, *UNTRAINED, "--int8", "--fp16", "-o", folder

@@ -147,7 +147,7 @@ def test_weight_scales_follow_the_weights(model: LoadedModel, places: FakeQuanti
 
 
 @pytest.mark.slow
-def test_a_net_of_somebody_else_is_refused(model: LoadedModel, places: FakeQuantization) -> None:
+def test_a_users_network_is_refused(model: LoadedModel, places: FakeQuantization) -> None:
     other = Classifier(torch.nn.Flatten(), torch.ones(3), torch.zeros(3))
     with pytest.raises(ModelError, match="ResNets"):
         fake_quantized(other, places)

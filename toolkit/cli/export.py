@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from toolkit.quantization.sensitivity import Budget
 
 FEW_IN_INT8 = 0.5  # of all multiplications
-OWN = "For package.module:build and FILE.onnx"
+USERS = "For package.module:build and FILE.onnx"
 
 
 def command(
@@ -60,38 +60,38 @@ def command(
     resize: str | None = options.RESIZE,
     skip_bad: bool = options.SKIP_BAD,
     checkpoint: Path | None = typer.Option(
-        None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=OWN
+        None, "--checkpoint", help="Weights: .safetensors, or a .pth of tensors.", rich_help_panel=USERS
     ),
     weights: str | None = typer.Option(
         None,
         "--weights",
         help="Which of a checkpoint's: state_dict, model_ema. (default: a moving average, if any)",
-        rich_help_panel=OWN,
+        rich_help_panel=USERS,
     ),
     name: str | None = typer.Option(
-        None, "--name", help="What to call it. (default: from package.module:build or FILE)", rich_help_panel=OWN
+        None, "--name", help="What to call it. (default: from package.module:build or FILE)", rich_help_panel=USERS
     ),
     labels: str | None = typer.Option(
-        None, "--labels", help="One a logit, with commas. (default: the images' classes)", rich_help_panel=OWN
+        None, "--labels", help="One a logit, with commas. (default: the images' classes)", rich_help_panel=USERS
     ),
     mean: str | None = typer.Option(
         None,
         "--mean",
         help="Of the pixels that it sees, a channel each or one for all. (default: measured; not of FILE.onnx)",
-        rich_help_panel=OWN,
+        rich_help_panel=USERS,
     ),
-    std: str | None = typer.Option(None, "--std", help="Likewise.", rich_help_panel=OWN),
+    std: str | None = typer.Option(None, "--std", help="Likewise.", rich_help_panel=USERS),
     size: str | None = typer.Option(
-        None, "--size", help="Height x width x channels: 32x32x3. (default: the images')", rich_help_panel=OWN
+        None, "--size", help="Height x width x channels: 32x32x3. (default: the images')", rich_help_panel=USERS
     ),
     kwargs: str | None = typer.Option(
-        None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=OWN
+        None, "--kwargs", help="JSON for the call: '{\"num_classes\": 10}'.", rich_help_panel=USERS
     ),
     pixels: str | None = options.PIXELS,
     layout: str | None = options.LAYOUT,
     output_name: str | None = options.OUTPUT_NAME,
     bgr: bool = typer.Option(
-        False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=OWN
+        False, "--bgr", help="The network wants blue first; --mean and --std are in that order.", rich_help_panel=USERS
     ),
 ) -> dict[str, Any]:
     """Turn a model into a bundle: ONNX in every precision, ranges, golden vectors, a manifest; each file judged.

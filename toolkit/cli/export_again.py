@@ -18,7 +18,7 @@ OF_ITS_OWN = ("-o", "--output")  # says where this command writes
 def next_export(model: str | None, words: list[str], *added: str, without: tuple[str, ...] = ()) -> Line:
     """A sentence, as `say` takes it, with a command that works as it stands, where there is one.
 
-    A model, or somebody's own file, is exported with the options that were typed. A file of a bundle has what the
+    A model, or a user's file, is exported with the options that were typed. A file of a bundle has what the
     network takes in it already, and is no network of anybody's: its model is exported, with the bundle's images.
 
     Args:

@@ -175,9 +175,9 @@ def _said(model: LoadedModel | OnnxModel, options: Options, cut: bool) -> Said:
     others = model.decided.get("other_weights", "")
     if isinstance(model, OnnxModel):
         return Said(ONNX, model.normalized, tuple(expected), others, cut)
-    foreign = model.card.arch["family"] == "python"
+    is_user_model = model.card.arch["family"] == "python"
     given = model.decided.get("normalisation") == "given"
-    return Said(TORCH if foreign else CARD, given, tuple(expected), others, cut)
+    return Said(TORCH if is_user_model else CARD, given, tuple(expected), others, cut)
 
 
 def _same_as_torch(model: LoadedModel, graph: onnx.ModelProto, images: ModelImages) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[st
     require_runs(path, graph.SerializeToString(), (2, *preprocessing.shape), "uint8")
     name = properties.get("toolkit.model", path.stem)
     if data is None:
-        images = _own_images(path, name, labels, preprocessing, reading)
+        images = _images_of_export(path, name, labels, preprocessing, reading)
         return Subject(path.stem, graph, preprocessing, images.calibration, images.recipe)
     if isinstance(data, np.ndarray):
         return Subject(path.stem, graph, preprocessing, *_drawn(data, labels, preprocessing, str(path), reading))
@@ -209,7 +209,7 @@ def _of_bundles_file(path: Path, data: PathLike | UInt8 | None, reading: dict[st
     return Subject(path.stem, graph, preprocessing, chosen, recipe)
 
 
-def _own_images(
+def _images_of_export(
     path: Path, name: str, labels: tuple[str, ...], preprocessing: Preprocessing, reading: dict[str, Any]
 ) -> ModelImages:
     """Those of the export, where the manifest beside the file says where they are; else the model's.

@@ -90,20 +90,20 @@ class Opened:
             ExportError: they answer differently.
         """
         with (
-            UserRunner(self.file, self.normalized.reference, self.form, self.preprocessing) as original,
+            UserRunner(self.file, self.normalized.reference, self.form, self.preprocessing) as user_runner,
             _runner(self) as ours,
         ):
-            own = {"own_types": self._require_same_in_own_types(original, images_nhwc)} if self.file.own else {}
+            own = {"own_types": self._require_same_in_own_types(user_runner, images_nhwc)} if self.file.own else {}
             try:
-                return require_same_answers(original, ours, images_nhwc[:64]) | own
+                return require_same_answers(user_runner, ours, images_nhwc[:64]) | own
             except ExportError as error:
                 if not self.form.batch:
                     raise
                 raise _baked_in(self.file, self.form.batch, error.found) from error
 
-    def _require_same_in_own_types(self, original: UserRunner, images_nhwc: UInt8) -> dict[str, Any]:
+    def _require_same_in_own_types(self, user_runner: UserRunner, images_nhwc: UInt8) -> dict[str, Any]:
         assert self.file.own is not None
-        values = original.values(images_nhwc[: self.form.batch or 64])
+        values = user_runner.values(images_nhwc[: self.form.batch or 64])
         if len(values) < self.form.batch or values.ndim != len(
             self.file.own.model.graph.input[0].type.tensor_type.shape.dim
         ):

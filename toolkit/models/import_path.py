@@ -65,7 +65,7 @@ def _unwrapped(net: nn.Module) -> nn.Module:
 
 @contextmanager
 def _user_code(what: str, fix: str | None = None) -> Iterator[None]:
-    """Whatever somebody else's code raises becomes a sentence; Ctrl-C passes."""
+    """Whatever a user's code raises becomes a sentence; Ctrl-C passes."""
     try:
         yield
     except ToolkitError:

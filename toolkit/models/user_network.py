@@ -59,12 +59,12 @@ def source_from_dict(values: dict[str, Any]) -> Source:
         return Source(str(values["builder"]), Path(values["checkpoint"]), dict(values["kwargs"]), weights)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            "the bundle's record of its Python network cannot be read", found=f"{type(error).__name__}: {error}"
+            "what the bundle says of its Python network cannot be read", found=f"{type(error).__name__}: {error}"
         ) from error
 
 
 @dataclass(frozen=True)
-class ForeignNetwork:
+class UserNetwork:
     """A network with its weights in it: float images (N, C, H, W) to logits.
 
     Attributes:
@@ -77,7 +77,7 @@ class ForeignNetwork:
     found: Found
 
 
-def network_from_source(source: Source, weights_sha256: str | None = None) -> ForeignNetwork:
+def network_from_source(source: Source, weights_sha256: str | None = None) -> UserNetwork:
     """Builds the network and loads the checkpoint into it. **This runs the code that the source names.**
 
     Args:
@@ -101,7 +101,7 @@ def network_from_source(source: Source, weights_sha256: str | None = None) -> Fo
     net, build = network_from_import_path(source.builder, source.kwargs)
     found = load_user_weights(net, sets, source.checkpoint, build, source.weights)
     _compute_parametrizations(net)
-    return ForeignNetwork(net, digest, found)
+    return UserNetwork(net, digest, found)
 
 
 def _compute_parametrizations(net: nn.Module) -> None:

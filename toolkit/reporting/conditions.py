@@ -134,17 +134,17 @@ def commands(evidence: Evidence) -> list[tuple[str, str]]:
 
 def _export(evidence: Evidence, folder: str) -> tuple[str, str]:
     arch = evidence.manifest["model"].get("arch") or {}
-    own = arch.get("file") or arch.get("builder")
+    made_of = arch.get("file") or arch.get("builder")
     precisions = {name for name, file in evidence.files.items() if file in evidence.manifest["files"]}
     flags = [flag for flag, name in (("--int8", "int8"), ("--fp16", "fp16")) if name in precisions]
     method = (evidence.manifest.get("calibration") or {}).get("method")
     flags += [_method(str(method))] if method and "int8" in precisions else []
-    given = [*(_of_own_network(evidence, arch) if own else []), *_of_images(evidence)]
-    what = "write the bundle" + (", with what else it was given" if own else "")
-    return what, " ".join(["toolkit export", shlex.quote(str(own or evidence.model)), *flags, *given, "-o", folder])
+    given = [*(_of_user_network(evidence, arch) if made_of else []), *_of_images(evidence)]
+    what = "write the bundle" + (", with what else it was given" if made_of else "")
+    return what, " ".join(["toolkit export", shlex.quote(str(made_of or evidence.model)), *flags, *given, "-o", folder])
 
 
-def _of_own_network(evidence: Evidence, arch: dict[str, Any]) -> list[str]:
+def _of_user_network(evidence: Evidence, arch: dict[str, Any]) -> list[str]:
     """The options that say what no card says, as far as the manifest keeps them."""
     said = {"--name": evidence.model, "--checkpoint": arch.get("checkpoint")}
     preprocessing, decided = evidence.manifest["preprocessing"], evidence.manifest["model"].get("decided") or {}

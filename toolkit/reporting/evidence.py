@@ -75,14 +75,14 @@ class Evidence:
         return str(self.manifest["model"]["name"])
 
     @property
-    def is_own(self) -> bool:
+    def is_user_model(self) -> bool:
         """Whether it was made of a network of the user's: an ONNX file, or Python that builds one."""
         return bool({"file", "builder"} & (self.manifest["model"].get("arch") or {}).keys())
 
     @property
     def network(self) -> str:
         """What its layers are measured of: the model in models/, or the bundle's file where there is none."""
-        return f"{self.folder}/{self.files['fp32']}" if self.is_own else self.model
+        return f"{self.folder}/{self.files['fp32']}" if self.is_user_model else self.model
 
     @property
     def labels(self) -> list[str]:

@@ -68,9 +68,9 @@ def folded_at_batch(model: onnx.ModelProto, batch: int, what: str, *, keep_layou
 
 def _leave_standard(model: onnx.ModelProto, what: str) -> None:
     """Drops what ONNX Runtime says of itself; nothing of its own may be left."""
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in STANDARD})
-    if foreign:
-        raise ModelError(f"ONNX Runtime writes {what} with operators of its own", found=", ".join(foreign))
+    others = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in STANDARD})
+    if others:
+        raise ModelError(f"ONNX Runtime writes {what} with operators of its own", found=", ".join(others))
     standard = max(entry.version for entry in model.opset_import if entry.domain in STANDARD)
     del model.opset_import[:], model.graph.value_info[:], model.metadata_props[:]
     model.opset_import.add(version=standard)
