@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 
 from toolkit.data import cifar10, dataset_from_spec, summary
-from toolkit.data.cifar10 import records_from_pickle
+from toolkit.data.cifar10 import rows_from_pickle
 from toolkit.errors import DataError
 
 REAL = Path(os.environ.get("TOOLKIT_DATA", "no-data")) / cifar10.BINARY
 
 
-def python2_pickle(records: bytes) -> bytes:
+def python2_pickle(data: bytes) -> bytes:
     """A batch as Python 2 pickled it at protocol 2, which no Python 3 writes: byte strings as such."""
 
     def text(value: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(value)) + value
 
-    rows = np.frombuffer(records, np.uint8).reshape(-1, cifar10.RECORD)
+    rows = np.frombuffer(data, np.uint8).reshape(-1, cifar10.ROW_BYTES)
     dtype = (
         b"cnumpy\ndtype\n"
         + text(b"u1")
@@ -45,13 +45,13 @@ def python2_pickle(records: bytes) -> bytes:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Six batches of 20 random records, with their hashes put in place of the published ones."""
+    """Six batches of 20 random rows, with their hashes put in place of the published ones."""
     rng = np.random.default_rng(0)
     made = {}
     for name in cifar10.SHA256:
-        records = rng.integers(0, 256, (20, cifar10.RECORD), np.uint8)
-        records[:, 0] = np.arange(20) % 10
-        made[name] = records.tobytes()
+        rows = rng.integers(0, 256, (20, cifar10.ROW_BYTES), np.uint8)
+        rows[:, 0] = np.arange(20) % 10
+        made[name] = rows.tobytes()
     monkeypatch.setattr(cifar10, "SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in made.items()})
     return made
 
@@ -80,17 +80,17 @@ def test_both_versions_give_the_same_images(tmp_path: Path, batches: dict[str, b
     python = dataset_from_spec(str(write(tmp_path / cifar10.PYTHON, pickled(batches))))
     assert (binary.train.sha256, binary.test.sha256) == (python.train.sha256, python.test.sha256)
     assert binary.train.images_nhwc.shape == (100, 32, 32, 3)
-    record = np.frombuffer(batches["data_batch_1.bin"], np.uint8)[: cifar10.RECORD]
-    red_green_blue = record[[1 + 33, 1 + 1024 + 33, 1 + 2048 + 33]]
+    row = np.frombuffer(batches["data_batch_1.bin"], np.uint8)[: cifar10.ROW_BYTES]
+    red_green_blue = row[[1 + 33, 1 + 1024 + 33, 1 + 2048 + 33]]
     np.testing.assert_array_equal(binary.train.images_nhwc[0, 1, 1], red_green_blue)
 
 
 def test_the_stand_in_pickle_is_what_pickle_itself_reads(batches: dict[str, bytes]) -> None:
-    records = batches["test_batch.bin"]
+    rows = batches["test_batch.bin"]
     pytest.importorskip("numpy._core")
-    batch = pickle.loads(python2_pickle(records), encoding="bytes")
+    batch = pickle.loads(python2_pickle(rows), encoding="bytes")
     again = np.concatenate([np.array(batch[b"labels"], np.uint8)[:, None], batch[b"data"]], axis=1)
-    assert again.tobytes() == records
+    assert again.tobytes() == rows
 
 
 @pytest.mark.parametrize("home", ["TOOLKIT_DATA", "cache", "./data"])
@@ -160,7 +160,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, batches: dict[str, bytes]
 )
 def test_whatever_is_no_batch_is_one_error(data: bytes) -> None:
     with pytest.raises(DataError, match="the file is not a batch of CIFAR-10's Python version"):
-        records_from_pickle(data, "the file")
+        rows_from_pickle(data, "the file")
 
 
 def archive(batches: dict[str, bytes], extra: str = "cifar-10-batches-bin/../../evil") -> bytes:

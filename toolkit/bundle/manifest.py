@@ -15,7 +15,7 @@ from toolkit.workspace import MANIFEST
 FORMAT = 2
 WITHOUT_DIGEST = 1  # the format before it: a manifest without a digest over itself
 GOLDEN = "golden.npz"
-RECORDS = "selftest-"  # how the names of `toolkit selftest --save` begin: beside the manifest, not in it
+SAVED = "selftest-"  # how the names of what `toolkit selftest --save` writes begin: beside the manifest, not in it
 SIGNATURE, SIGNED_MANIFEST = f"{MANIFEST}.sig", f"{MANIFEST}.signed"  # in a folder that was unpacked
 KINDS = (".onnx", ".npz", ".json", ".cache", ".png", ".sig", ".signed")  # of files, where a manifest cannot say which
 
@@ -121,7 +121,7 @@ class OldBundle:
         if not self.manifest:
             return name.startswith("engines/") or name.endswith(KINDS)
         apart = (MANIFEST, SIGNATURE, SIGNED_MANIFEST)
-        beside = name.startswith(("engines/", RECORDS)) or name in apart
+        beside = name.startswith(("engines/", SAVED)) or name in apart
         return beside or name in self.manifest.get("files", {})
 
     def said(self, engines: set[str]) -> str:

@@ -29,8 +29,8 @@ def pack(
 ) -> dict[str, Any]:
     """Write one reproducible .tar: the same files give the same bytes, and the manifest of all hashes comes first.
 
-    What the manifest does not name, such as the records of a device, stays behind. A stripped tar is another file: sign
-    it after stripping.
+    What the manifest does not name, such as what selftest saved of a device, stays behind. A stripped tar is another
+    file: sign it after stripping.
 
     Examples:
       toolkit bundle pack bundles/my-net -o my-net.tar

@@ -1,6 +1,6 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 RGB images of 32x32, from its binary or its Python version.
 
-Both versions are held against the sha256 of the binary files: a Python batch is rewritten as binary records first, so
+Both versions are held against the sha256 of the binary files: a Python batch is rewritten as binary rows first, so
 that its pixels and labels are the official ones whatever the pickle looks like. www.cs.toronto.edu/~kriz/cifar.html
 """
 
@@ -75,7 +75,7 @@ class _Restricted(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused") from None
 
 
-def records_from_pickle(data: bytes, name: str) -> bytes:
+def rows_from_pickle(data: bytes, name: str) -> bytes:
     """One batch in the form of the binary version: a label byte and 3072 pixel bytes an image.
 
     Args:
@@ -111,7 +111,7 @@ SHA256 = {
     "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
-RECORD = 1 + 3 * 32 * 32
+ROW_BYTES = 1 + 3 * 32 * 32
 LARGEST_FILE = 40_000_000  # a binary batch has 30,730,000 bytes, a pickled one 31 MB
 LARGEST_ARCHIVE = 200_000_000  # the official one has 170 MB
 
@@ -157,25 +157,25 @@ def from_folder(folder: Path) -> Dataset:
 
 
 def _part(folder: Path, names: list[str], part: str) -> LabeledImages:
-    records = np.frombuffer(b"".join(_records(folder, name) for name in names), np.uint8).reshape(-1, RECORD)
-    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    rows = np.frombuffer(b"".join(_rows(folder, name) for name in names), np.uint8).reshape(-1, ROW_BYTES)
+    planes = rows[:, 1:].reshape(-1, 3, 32, 32)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return LabeledImages(images, records[:, 0].astype(np.int64), CLASSES, f"{NAME}/{part}")
+    return LabeledImages(images, rows[:, 0].astype(np.int64), CLASSES, f"{NAME}/{part}")
 
 
-def _records(folder: Path, name: str) -> bytes:
-    """The verified records of one batch, from either version."""
+def _rows(folder: Path, name: str) -> bytes:
+    """The verified rows of one batch, from either version."""
     path, pickled = folder / name, folder / name.removesuffix(".bin")
     if path.is_file():
-        records = _bytes_of(path)
+        rows = _bytes_of(path)
     elif pickled.is_file():
-        path, records = pickled, records_from_pickle(_bytes_of(pickled), str(pickled))
+        path, rows = pickled, rows_from_pickle(_bytes_of(pickled), str(pickled))
     else:
         raise DataError(
             f"{folder} lacks {name}", found="an incomplete set", allowed=", ".join(SHA256), fix="unpack it again"
         )
-    _verify(records, name, str(path))
-    return records
+    _verify(rows, name, str(path))
+    return rows
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -183,12 +183,12 @@ def _bytes_of(path: Path) -> bytes:
         return stream.read(LARGEST_FILE)
 
 
-def _verify(records: bytes, name: str, where: str) -> None:
-    digest = hashlib.sha256(records).hexdigest()
+def _verify(rows: bytes, name: str, where: str) -> None:
+    digest = hashlib.sha256(rows).hexdigest()
     if digest != SHA256[name]:
         raise DataError(
             f"{where} is damaged or is not CIFAR-10's",
-            found=f"sha256 {digest} of {len(records)} bytes of records",
+            found=f"sha256 {digest} of {len(rows)} bytes",
             allowed=f"sha256 {SHA256[name]}",
             fix=f"unpack it again from {URL}, or remove the folder, then fetch the set {NAME}",
         )
@@ -210,9 +210,9 @@ def _extract(archive: Path, folder: Path) -> None:
         with tarfile.open(archive, "r:gz") as tar:
             for name in SHA256:
                 member = tar.extractfile(f"{BINARY}/{name}")
-                records = member.read(LARGEST_FILE) if member else b""
-                _verify(records, name, f"{URL}: {name}")
-                (folder / name).write_bytes(records)
+                rows = member.read(LARGEST_FILE) if member else b""
+                _verify(rows, name, f"{URL}: {name}")
+                (folder / name).write_bytes(rows)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, KeyError, zlib.error) as error:
         raise DataError(
             f"{URL} is not the published archive, so it was thrown away", found=error, fix="try later"

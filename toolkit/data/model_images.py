@@ -38,7 +38,7 @@ class Recipe:
     """How ranges are measured; what people write in `recipe.toml`.
 
     Attributes:
-        data: what `--data` was, for the record.
+        data: what `--data` was, as it was typed.
         images: how many training images calibrate.
         method: "auto", "minmax", "percentile", "mse" or "entropy".
     """

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from toolkit.bundle.manifest import RECORDS, VARIANTS
+from toolkit.bundle.manifest import SAVED, VARIANTS
 from toolkit.bundle.reading import ALL, Bundle, names_of, opened_bundle
 from toolkit.compare.parity import parity_from_logits
 from toolkit.conditions.device import Device, device_fingerprint
@@ -86,7 +86,7 @@ class Selftest(Document):
 
 
 @dataclass(frozen=True)
-class Recorded(Document):
+class SavedSpeed(Document):
     """What a device did when it was saved: versions by name, median milliseconds at batch 1 by runner."""
 
     format: Literal[1]
@@ -113,7 +113,7 @@ def versions_here() -> dict[str, str]:
 def saved_file(bundle: Bundle, device: Device) -> Path:
     """One file a device, beside the manifest and not in it: a bundle that moves on takes them along."""
     digest = hashlib.sha256(json.dumps(device.as_dict(), sort_keys=True).encode()).hexdigest()
-    return bundle.folder / f"{RECORDS}{digest[:12]}.json"
+    return bundle.folder / f"{SAVED}{digest[:12]}.json"
 
 
 def selftest(
@@ -181,7 +181,7 @@ def _checks(
     path = saved_file(bundle, device)
     checks += _unsettled(measured) if save else _against_saved(path, versions, medians, max_slowdown)
     if save and not any(check.verdict == FAILED for check in checks):
-        write_json(path, Recorded(1, device, versions, medians).as_dict())
+        write_json(path, SavedSpeed(1, device, versions, medians).as_dict())
     return checks
 
 
@@ -298,6 +298,6 @@ def _against_saved(path: Path, versions: dict[str, str], medians: dict[str, floa
     return checks
 
 
-def _read_saved(path: Path) -> Recorded:
+def _read_saved(path: Path) -> SavedSpeed:
     fix = f"remove it, then `toolkit.selftest({str(path.parent)!r}, save=True)`"
-    return Recorded.from_dict(read_json(path, ToolkitError), f"{path} is no speed that selftest saved: it", fix=fix)
+    return SavedSpeed.from_dict(read_json(path, ToolkitError), f"{path} is no speed that selftest saved: it", fix=fix)

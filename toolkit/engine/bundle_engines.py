@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.bundle.manifest import RECORDS, VARIANTS
+from toolkit.bundle.manifest import SAVED, VARIANTS
 from toolkit.bundle.reading import Bundle, bundle_from_folder, names_of, opened_bundle
 from toolkit.bundle.sealing import manifest_text
 from toolkit.engine.build import BuildSettings
@@ -253,6 +253,6 @@ def files_of_folder(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_apart(path: Path) -> bool:
-    """The manifest itself, logs of engine builds, records of selftest: a bundle is whole with and without them."""
-    logs, records = path.match("engines/*.log"), path.match(f"{RECORDS}*.json") and len(path.parts) == 1
-    return path == Path(MANIFEST) or logs or records
+    """The manifest itself, logs of engine builds, what selftest saved: a bundle is whole with and without them."""
+    logs, saved = path.match("engines/*.log"), path.match(f"{SAVED}*.json") and len(path.parts) == 1
+    return path == Path(MANIFEST) or logs or saved

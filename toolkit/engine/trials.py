@@ -2,7 +2,7 @@
 
 TensorRT times kernels on a device that does other things too, so that two builds choose differently (NVIDIA/TensorRT
 4730, 3316, 4798). Each draw is held against the bundle's golden logits and timed; the fastest that passes stays, and
-its sidecar records what all of them were.
+its sidecar says what all of them were.
 """
 
 from __future__ import annotations
