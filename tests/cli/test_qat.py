@@ -25,7 +25,7 @@ def train_once(toolkit: Toolkit) -> str:
 
 
 @pytest.mark.slow
-def test_export_takes_the_learned_scales_and_says_so(toolkit: Toolkit, tmp_path: Path) -> None:
+def test_export_takes_the_qat_scales_and_says_so(toolkit: Toolkit, tmp_path: Path) -> None:
     train_once(toolkit)
     answer = toolkit("export", "tiny-qat", "--int8", "-o", tmp_path / "b", "--no-engines")
     assert answer.code == 0, answer.text
@@ -60,7 +60,7 @@ def test_another_method_measures_again(toolkit: Toolkit, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_learned_record_of_other_weights_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
+def test_a_qat_record_of_other_weights_is_refused(toolkit: Toolkit, tmp_path: Path) -> None:
     path = Path("calibration/tiny/record.json")
     path.write_text(train_once(toolkit))
     try:

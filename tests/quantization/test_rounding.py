@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import numpy_helper
 
-from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.methods import QAT
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import Float32, LabeledImages, Preprocessing
@@ -127,7 +127,7 @@ def test_weights_that_were_trained_with_their_rounding_keep_it(
 ) -> None:
     record = ranges_from_images(tiny_graph, structured_images.images_nhwc[:40], tiny_preprocessing)
     if learned:
-        record = replace(record, belongs_to=record.belongs_to | {"method": LEARNED})
+        record = replace(record, belongs_to=record.belongs_to | {"method": QAT})
     weights = arrays_of(tiny_graph.graph)["stages.0.0.conv1.weight"]
     made = arrays_of(cpu_from_ranges(tiny_graph, record).graph)
     levels, scales = (made[f"stages.0.0.conv1/Conv/weight_{what}"] for what in ("quantized", "scale"))

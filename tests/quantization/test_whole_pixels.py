@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.methods import QAT
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record, sha256_of_graph
 from toolkit.compare.parity import parity_without_labels
@@ -267,7 +267,7 @@ def test_the_answers_of_the_default_model_come_nearer() -> None:
     graph = fp32_graph_of_model(model)
     record = ranges_from_images(graph, images, model.card.preprocessing, method="mse")
     expected = logits_of(graph, held)
-    rounded = replace(record, belongs_to={**record.belongs_to, "method": LEARNED})
+    rounded = replace(record, belongs_to={**record.belongs_to, "method": QAT})
     whole, before = (
         parity_without_labels(expected, logits_of(qdq_from_ranges(graph, one), held)) for one in (record, rounded)
     )
@@ -321,7 +321,7 @@ def test_floats_instead_of_pixels_are_left_alone() -> None:
 @pytest.mark.parametrize("make", [qdq_from_ranges, cpu_from_ranges])
 def test_a_first_convolution_in_float_and_learned_ranges_keep_the_normalization(make: Any) -> None:
     model = _net((0.5,) * 3, (0.25,) * 3)
-    for made in (make(model, _record(model), keep_float=frozenset({"conv"})), make(model, _record(model, LEARNED))):
+    for made in (make(model, _record(model), keep_float=frozenset({"conv"})), make(model, _record(model, QAT))):
         constants = _constants(made)
         assert {"preprocess.scale", "preprocess.shift"} <= set(constants)
         assert not any(name.startswith(PIXELS) for node in made.graph.node for name in node.output)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.methods import QAT
 from toolkit.calibration.record import Record
 from toolkit.contracts import LabeledImages
 from toolkit.errors import ModelError
@@ -20,7 +20,7 @@ from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.training.qat import (
     INPUT,
     FakeQuantization,
-    LearnedScale,
+    QatScale,
     QuantizedConv2d,
     fake_quantized,
     float_weights,
@@ -65,7 +65,7 @@ def test_a_folded_net_answers_as_before(model: LoadedModel) -> None:
 @pytest.mark.slow
 def test_every_place_of_the_int8_file_is_a_place_of_training(model: LoadedModel, places: FakeQuantization) -> None:
     trained = fake_quantized(model.classifier, places)
-    scales = [m for m in trained.modules() if isinstance(m, LearnedScale)]
+    scales = [m for m in trained.modules() if isinstance(m, QatScale)]
     convolutions = [m for m in trained.modules() if isinstance(m, QuantizedConv2d)]
     assert len(scales) == len(places.scales)
     assert len(convolutions) == len(places.convolutions) == 6
@@ -83,8 +83,8 @@ def test_fake_quantization_answers_as_the_int8_file(
 
     graph = fp32_graph_of_model(model)
     record = ranges_by_parity(graph, structured_images.images_nhwc, model.card.preprocessing).record
-    learned = replace(record, belongs_to={**record.belongs_to, "method": LEARNED})
-    with OrtRunner(qdq_from_ranges(graph, learned).SerializeToString(), optimize=False) as runner:
+    qat_record = replace(record, belongs_to={**record.belongs_to, "method": QAT})
+    with OrtRunner(qdq_from_ranges(graph, qat_record).SerializeToString(), optimize=False) as runner:
         expected = runner.logits(structured_images.images_nhwc)
     with OrtRunner(graph.SerializeToString()) as runner:
         float_answers = runner.logits(structured_images.images_nhwc)
@@ -119,7 +119,7 @@ def test_gradients_reach_weights_and_scales(
 
 
 def test_a_scale_learns_to_stop_clipping() -> None:
-    layer = LearnedScale(0.001)
+    layer = QatScale(0.001)
     x = torch.linspace(-1, 1, 1001).reshape(1, -1)
     optimizer = torch.optim.Adam(layer.parameters(), lr=3e-4)
     for _ in range(100):
@@ -130,7 +130,7 @@ def test_a_scale_learns_to_stop_clipping() -> None:
 
 
 @pytest.mark.slow
-def test_learned_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantization) -> None:
+def test_qat_scales_go_by_the_names_they_came_with(model: LoadedModel, places: FakeQuantization) -> None:
     found = qat_scales_of(fake_quantized(model.classifier, places))
     assert found == pytest.approx(dict(places.scales))
 
@@ -154,7 +154,7 @@ def test_a_users_network_is_refused(model: LoadedModel, places: FakeQuantization
 
 
 @pytest.mark.slow
-def test_a_learned_record_reaches_the_files_with_its_own_scales(
+def test_a_qat_record_reaches_the_files_with_its_own_scales(
     model: LoadedModel, places: FakeQuantization, structured_images: LabeledImages
 ) -> None:
     from toolkit.quantization.scales import activation_scale

@@ -13,7 +13,7 @@ from toolkit.errors import CalibrationError
 
 AUTO = "auto"
 METHODS = (AUTO, "minmax", "percentile", "mse", "entropy")
-LEARNED = "learned"  # of a record that `toolkit train --qat` wrote: no images measure it again
+QAT = "learned"  # the method of a record that `toolkit train --qat` wrote: no images measure it again
 PERCENTILE = 99.99
 # What `auto` tries, in the order that decides between equals.
 CANDIDATES = ("percentile 99.99", "percentile 99.999", "percentile 99.9", "mse", "entropy", "minmax")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.methods import QAT
 from toolkit.contracts import UInt8, sha256_of_each
 from toolkit.errors import CalibrationError
 from toolkit.storage.files import Content, content_of, json_object, json_text
@@ -71,7 +71,7 @@ class Record:
     @property
     def from_qat(self) -> bool:
         """Whether `toolkit train --qat` made it: the weights were trained with the rounding to the nearest number."""
-        return self.belongs_to.get("method") == LEARNED
+        return self.belongs_to.get("method") == QAT
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""

@@ -35,7 +35,7 @@ def export(
             `bundle` that was not there before.
     """
     loaded, images = model_with_images(model, options.data, user, options.reading(on_step))
-    learned = _learned(loaded.card.name) if options.int8 and options.as_the_recipe_says and user is None else None
+    qat_record = _qat_record(loaded.card.name) if options.int8 and options.as_the_recipe_says and user is None else None
     method, percentile = options.measuring(images.recipe)
     target = options.built_for()
     resolved = Options(
@@ -43,7 +43,7 @@ def export(
         int8=options.int8,
         method=method,
         percentile=percentile,
-        record=learned or _record(options.record),
+        record=qat_record or _record(options.record),
         max_drop=options.max_drop,
         force=options.force,
         expect_top1=options.expect_top1,
@@ -58,7 +58,7 @@ def _record(record: Record | PathLike | None) -> Record | None:
     return record if record is None or isinstance(record, Record) else record_from_file(Path(record))
 
 
-def _learned(name: str) -> Record | None:
+def _qat_record(name: str) -> Record | None:
     """The record that `toolkit.train` left in `calibration/<name>/` after fake quantization; None for other models."""
     folder = find_in_room("calibration", name)
     if folder is None or not (folder / RECORD).is_file():

@@ -119,8 +119,8 @@ class TrainOptions:
             ModelError: a number out of range.
         """
         values = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
-        learned = {"epochs": 4, "lr": 0.001} if self.qat else {}
-        taken = {**vars(defaults), **learned}
+        qat = {"epochs": 4, "lr": 0.001} if self.qat else {}
+        taken = {**vars(defaults), **qat}
         values |= {name: taken[name] for name in vars(defaults) if values[name] is None}
         values |= {name: getattr(Recipe, name) for name in ("flip", "crop") if values[name] is None}
         return Recipe(**{**values, "amp": "off" if self.qat else self.amp})

@@ -47,7 +47,7 @@ def _rounded(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-class LearnedScale(nn.Module):
+class QatScale(nn.Module):
     """x to scale * clamp(round(x / scale), -128, 127); the scale is a parameter."""
 
     def __init__(self, scale: float) -> None:
@@ -122,8 +122,8 @@ def fake_quantized(classifier: Classifier, what: FakeQuantization) -> Classifier
         net.set_submodule(path, QuantizedConv2d(conv, what.weight_scales))
     for path, scale in what.scales.items():
         if path != INPUT:
-            net.set_submodule(path, nn.Sequential(net.get_submodule(path), LearnedScale(scale)))
-    whole = nn.Sequential(OrderedDict([(INPUT, LearnedScale(what.scales[INPUT])), ("net", net)]))
+            net.set_submodule(path, nn.Sequential(net.get_submodule(path), QatScale(scale)))
+    whole = nn.Sequential(OrderedDict([(INPUT, QatScale(what.scales[INPUT])), ("net", net)]))
     return Classifier(whole, classifier.scale.clone(), classifier.shift.clone(), classifier.contiguous)
 
 
@@ -139,7 +139,7 @@ def qat_scales_of(classifier: Classifier) -> dict[str, float]:
     """The scales of the activations by the path of the module that makes them; the inverse of `fake_quantized`."""
     found = {}
     for name, module in classifier.net.named_modules():
-        if isinstance(module, LearnedScale):
+        if isinstance(module, QatScale):
             path = INPUT if name == INPUT else name.removeprefix("net.").rpartition(".")[0]
             found[path] = abs(float(module.scale.detach()))
     return found

@@ -1,4 +1,4 @@
-"""Where training rounds, and what its learned scales become: the join of the Q/DQ placement and the fake quantization.
+"""Where training rounds, and what the QAT scales become: the join of the Q/DQ placement and the fake quantization.
 
 A tensor of the graph carries the path of the module that makes it (`stages.0.0.relu1/Relu_output`), so that one
 placement serves the files and the training.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolkit.calibration.methods import LEARNED
+from toolkit.calibration.methods import QAT
 from toolkit.calibration.ranges import observation_from_images, ranges_on_cpu
 from toolkit.calibration.record import Record
 from toolkit.contracts import LabeledImages
@@ -38,11 +38,11 @@ def fake_quantization_of_model(model: LoadedModel, images: LabeledImages) -> Fak
 def record_of_scales(
     model: LoadedModel, images: LabeledImages, scales: dict[str, float], notes: dict[str, Any]
 ) -> Record:
-    """A record whose ranges were learned; one pass over the images finds the other values beside them."""
+    """A record whose ranges are the QAT scales; one pass over the images finds the other values beside them."""
     graph = fp32_graph_of_model(model)
     seen = observation_from_images(graph, images.images_nhwc, model.card.preprocessing)
     amax = {name: LEVELS * scales[_path_of_tensor(name)] for name in seen.histograms}
-    key = seen.record_key(LEARNED)
+    key = seen.record_key(QAT)
     between = {name: value for name, value in ranges_on_cpu(seen, "mse").items() if name in seen.between}
     return Record(amax, seen.largest, key.belongs_to, key.images, notes, between)
 

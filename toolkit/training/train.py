@@ -262,7 +262,7 @@ def _for_the_card(options: TrainOptions, data: str) -> dict[str, Any]:
 
 
 def _write_images(outcome: Outcome, plan: Plan, images: ModelImages) -> None:
-    """Recipe and images of the model; learned scales as a record beside them: where `toolkit.export` looks."""
+    """Recipe and images of the model; QAT scales as a record beside them: where `toolkit.export` looks."""
     folder = workspace() / "calibration" / plan.name
     write_images(folder, images)
     if not outcome.qat_scales:
