@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Each of several workers keeps to cores of its own, and so do the threads and processes that its tests start.
 
     Those that wait by spinning would take the time of another worker. `every_core` is for what must happen at once.
-    The forked Python that slow tests start is one for all.
+    The Python that they, and what slow tests start, are forked from is one for all.
     """
     if address := getattr(config, "workerinput", {}).get("warm"):
         warm.share(address)
@@ -92,7 +92,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first: at the end a worker has nothing left to take over but what takes no time."""
+    """What takes longest comes first: at the end a worker has nothing left to take over but what takes no time.
+
+    Then by path: workers that began at either end must agree on the order.
+    """
     items.sort(key=lambda item: (not item.nodeid.startswith("tests/zoo/"), item.path))
 
 

@@ -1,4 +1,4 @@
-"""Claims about suspicion: noise, constants and copies are refused in words, real structure is not."""
+"""Claims about plausibility: noise, constants and copies are refused in words, real structure is not."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_a_repaired_file_answers_as_it_did_in_any_batch(variant: dict[str, Any], tmp_path: Path) -> None:
+def test_a_normalized_file_answers_as_it_did_in_any_batch(variant: dict[str, Any], tmp_path: Path) -> None:
     found = opened(classifier(**variant), tmp_path)
     found.require_same(IMAGES)
     theirs = _answers_as_it_came(classifier(**{**variant, "softmax": False}), variant)
@@ -167,7 +167,7 @@ def _answers_as_it_came(model: onnx.ModelProto, variant: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("variant", ["opset 9", "NHWC", "SAME_UPPER", "odd names", "everything at once"])
-def test_int8_quantizes_every_convolution_of_a_repaired_file(variant: str, tmp_path: Path) -> None:
+def test_int8_quantizes_every_convolution_of_a_normalized_file(variant: str, tmp_path: Path) -> None:
     found = opened(classifier(**VARIANTS[variant]), tmp_path)
     record = ranges_from_images(found.graph, IMAGES, found.preprocessing, method="minmax")
     quantized = qdq_from_ranges(found.graph, record)
@@ -410,7 +410,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("words", FAULTS)
-def test_what_cannot_be_repaired_is_refused_in_words(words: str, tmp_path: Path) -> None:
+def test_what_cannot_be_normalized_is_refused_in_words(words: str, tmp_path: Path) -> None:
     model = classifier()
     FAULTS[words](model)
     with pytest.raises(ToolkitError, match=words) as found:

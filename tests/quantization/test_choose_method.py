@@ -1,4 +1,4 @@
-"""Claims about auto: it judges on images that set no range, ranks by agreement, and order changes nothing."""
+"""Claims about auto: it judges on images that set no range, ranks by parity, and order changes nothing."""
 
 from __future__ import annotations
 
@@ -125,11 +125,11 @@ def test_a_quarter_is_held_out_256_at_most_and_copies_stay_together() -> None:
     npst.arrays(np.float32, (2, 12, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
     st.permutations(range(12)),
 )
-def test_agreement_is_the_same_bits_for_any_order_of_the_rows(logits: Float32, order: list[int]) -> None:
+def test_parity_is_the_same_bits_for_any_order_of_the_rows(logits: Float32, order: list[int]) -> None:
     assert parity_without_labels(*logits[:, order]) == parity_without_labels(*logits)
 
 
-def test_agreement_counts_flips_and_distance() -> None:
+def test_parity_counts_flips_and_distance() -> None:
     expected = np.array([[3.0, 0], [0, 4]], np.float32)
     assert parity_without_labels(expected, expected).order == (0, 0)
     found = parity_without_labels(expected, np.array([[0.0, 3], [0, 4]], np.float32))

@@ -43,7 +43,7 @@ class Row(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement(Document):
+class Judgment(Document):
     """What was judged."""
 
     SCHEMA = "toolkit/judge/1"
@@ -59,7 +59,7 @@ class Judgement(Document):
 
 
 ROW = Row("pass", Distance(math.inf, 3), 0.5, (0.4, 0.6))
-GOOD = Judgement(
+GOOD = Judgment(
     ok=True, folder=Path("/a"), sha256="ab" * 32, gate_percent=99, rows=(ROW,), by_name={"x": 1}, pixels=object()
 )
 DOCUMENT: dict[str, Any] = {
@@ -82,14 +82,14 @@ ANYTHING = st.recursive(
 def test_a_document_is_written_as_its_fields_say() -> None:
     assert GOOD.as_dict() == DOCUMENT
     json.dumps(GOOD.as_dict(), allow_nan=False)
-    many = Judgement.from_dict(DOCUMENT | {"rows": 2 * DOCUMENT["rows"], "note": "so"})
-    longer = Judgement(**vars(many) | {"rows": many.rows * 3})
+    many = Judgment.from_dict(DOCUMENT | {"rows": 2 * DOCUMENT["rows"], "note": "so"})
+    longer = Judgment(**vars(many) | {"rows": many.rows * 3})
     assert len(longer.as_dict()["rows"]) == 2
     assert longer.as_dict()["note"] == "so"
 
 
 def test_what_was_written_is_read_back_with_entries_that_nobody_knows() -> None:
-    found = Judgement.from_dict(json.loads(json.dumps(GOOD.as_dict() | {"of a later version": [1]})))
+    found = Judgment.from_dict(json.loads(json.dumps(GOOD.as_dict() | {"of a later version": [1]})))
     assert found.as_dict() == DOCUMENT
     assert math.isnan(found.rows[0].distance.relative_l2)
     assert found.folder == Path("/a")
@@ -120,7 +120,7 @@ def test_what_was_written_is_read_back_with_entries_that_nobody_knows() -> None:
 )
 def test_the_first_fault_is_named_by_its_place(change: dict[str, Any], found: str, allowed: str) -> None:
     with pytest.raises(BundleError, match=r"x\.json lacks an entry or has a wrong one") as caught:
-        Judgement.from_dict(DOCUMENT | change, "x.json", error=BundleError, fix="copy it again")
+        Judgment.from_dict(DOCUMENT | change, "x.json", error=BundleError, fix="copy it again")
     assert str(caught.value.found).startswith(found)
     assert len(str(caught.value.found)) < 120
     assert caught.value.allowed == allowed
@@ -138,7 +138,7 @@ def test_the_first_fault_is_named_by_its_place(change: dict[str, Any], found: st
 )
 def test_what_does_not_say_that_it_is_this_document_is_refused(document: Any, found: str) -> None:
     with pytest.raises(ToolkitError, match=r"x\.json is not a document of toolkit judge") as caught:
-        Judgement.from_dict(document, "x.json", fix="toolkit judge > x.json")
+        Judgment.from_dict(document, "x.json", fix="toolkit judge > x.json")
     assert (caught.value.found, caught.value.allowed) == (found, "schema 'toolkit/judge/1'")
 
 
@@ -153,10 +153,10 @@ def test_an_error_is_a_document_too() -> None:
 def test_what_the_schema_takes_the_reader_takes_and_nothing_else(entry: str, value: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="needs the dependency group oracles")
     document = DOCUMENT | {entry: value}
-    valid = jsonschema.Draft202012Validator(schema_of_document(Judgement)).is_valid(document)
+    valid = jsonschema.Draft202012Validator(schema_of_document(Judgment)).is_valid(document)
     try:
         json.dumps(document, allow_nan=False)
-        Judgement.from_dict(document)
+        Judgment.from_dict(document)
     except (ToolkitError, ValueError):
         assert not valid or not _is_json(value)
     else:
@@ -175,7 +175,7 @@ def _has_more(value: Any) -> bool:
 
 
 def test_a_schema_says_what_the_docstrings_say() -> None:
-    schema = schema_of_document(Judgement)
+    schema = schema_of_document(Judgment)
     row = schema["$defs"]["Row"]
     assert row["properties"]["flips"] == {
         "description": "images that both answer differently.", "type": "integer", "minimum": 0,

@@ -57,7 +57,7 @@ def test_noise_has_no_cause(part: float) -> None:
     assert cause_in_answers("it", EXPECTED, got) is None
 
 
-def test_grey_images_have_no_channels_to_swap_and_oblong_ones_no_sides() -> None:
+def test_gray_images_have_no_channels_to_swap_and_oblong_ones_no_sides() -> None:
     assert not any("BGR" in h.name or "NCHW" in h.name for h in hypotheses_for((8, 8, 1)))
     assert not any("height" in h.name for h in hypotheses_for((8, 9, 3)))
 

@@ -217,7 +217,7 @@ def model_from_onnx(
     on_progress: Callable[[int, int], None] | None = None,
     resize: str = SQUASH,
 ) -> tuple[OnnxModel, ModelImages]:
-    """Repairs the file, reads the images and proves that they belong together and that the repair changed nothing.
+    """Normalizes the file, reads the images and proves that they belong together and that the answers stayed the same.
 
     Args:
         data: the images that calibrate and judge.

@@ -40,6 +40,11 @@ def _which_output(model: onnx.ModelProto) -> str:
 
 
 def require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
+    """Refuses a file with several inputs or outputs, or with one that is no tensor.
+
+    Args:
+        side: "input" or "output".
+    """
     values: list[Any] = list(getattr(model.graph, side))
     if len(values) != 1:
         raise ModelError(
@@ -65,6 +70,7 @@ def require_one_tensor(path: Path, side: str, model: onnx.ModelProto) -> None:
 
 
 def require_one_input(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses what takes anything but images: floats, or pixels of uint8."""
     from onnx import TensorProto
 
     require_one_tensor(path, "input", model)
