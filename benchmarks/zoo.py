@@ -26,7 +26,8 @@ from tests.zoo.made import Form, answers_of, form_of, made_of
 from tests.zoo.readers import COUNTS, Reading, readings_of
 from tests.zoo.walk import walked
 from tests.zoo.ways import NETS, OPEN, REFUSED, WAYS, graph_of, images, settled
-from toolkit.compare.parity import relative_l2
+from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS
+from toolkit.compare.parity import parity_without_labels, relative_l2
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.data.model_images import images_of_model
 from toolkit.engine.engine_from_onnx import engine_from_onnx
@@ -40,8 +41,6 @@ from toolkit.workspace import DEFAULT_MODEL
 if TYPE_CHECKING:
     import onnx
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16", "int8-cpu")
-FOR_TENSORRT = PRECISIONS[:4]
 CIFAR = ("resnet20-cifar10", "resnet32x32-cifar10", "resnet56-cifar10")
 VERSIONS = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt-rtx-cu13-bindings")
 JUDGING: Mapping[str, int] = {"reference": 2, "openvino": 1000}  # images, of the reference models
@@ -100,11 +99,11 @@ def rows_of_net(net: str, folder: Path, walk: bool) -> Iterator[Row]:
 
 def files_of(graph: onnx.ModelProto, net: str, folder: Path) -> dict[str, File]:
     """Every precision, answered and built."""
-    found, expected = made_of(graph).files, settled(net).answers.argmax(1)
+    found, expected = made_of(graph).files, settled(net).answers
     result = {}
-    for precision in PRECISIONS:
+    for precision in VARIANTS:
         model, plain = found[precision], answers_of(found[precision], optimize=False)
-        flips = int((plain.argmax(1) != expected).sum())
+        flips = parity_without_labels(expected, plain).flips
         built = _built(model, folder) if precision in FOR_TENSORRT else ""
         result[precision] = File(flips, readings_of(model, images(), plain), built)
     return result
@@ -138,14 +137,13 @@ def readings_of_model(name: str, data: str | None) -> dict[str, File]:
     own = images_of_model(name, model.card.labels, preprocessing, data=data, count=256)
     judging: UInt8 = own.evaluation.images_nhwc[: max(JUDGING.values())]
     files = made_of(fp32_graph_of_model(model), own.calibration.images_nhwc, preprocessing).files
-    answers = {precision: answers_of(files[precision], False, judging) for precision in PRECISIONS}
-    right = answers["fp32"].argmax(1)
+    answers = {precision: answers_of(files[precision], False, judging) for precision in VARIANTS}
     return {
         precision: File(
-            int((answers[precision].argmax(1) != right).sum()),
+            parity_without_labels(answers["fp32"], answers[precision]).flips,
             readings_of(files[precision], judging, answers[precision], JUDGING),
         )
-        for precision in PRECISIONS
+        for precision in VARIANTS
     }
 
 
@@ -215,7 +213,7 @@ def _table(rows: list[Row]) -> Iterator[str]:
         if row.files is None:
             yield start + (f"{row.distance:.0e}" if row.export.startswith("as ") else "") + " |" * 9
             continue
-        flips = [str(row.files[precision].flips) for precision in PRECISIONS[1:]]
+        flips = [str(row.files[precision].flips) for precision in list(VARIANTS)[1:]]
         built = {row.files[precision].built for precision in FOR_TENSORRT}
         cells = [f"{row.distance:.0e}", *flips, row.int8, "all" if built == {"built"} else "; ".join(sorted(built))]
         yield start + " | ".join([*cells, *(_farthest(row.files, reader) for reader in COUNTS)]) + " |"

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 
-from toolkit.compare.parity import relative_l2
+from toolkit.compare.parity import parity_without_labels
 from toolkit.contracts import Float32, UInt8
 
 if TYPE_CHECKING:
@@ -113,5 +113,5 @@ def _reading(reader: Reader, model: onnx.ModelProto, images_nhwc: UInt8, expecte
         got = reader(model, images_nhwc)
     except Unreadable as error:
         return Reading(failed=str(error))
-    flips = int((got.argmax(1) != expected.argmax(1)).sum())
-    return Reading(relative_l2(expected, got), flips, len(got))
+    parity = parity_without_labels(expected, got)
+    return Reading(parity.relative_l2, parity.flips, parity.images)
