@@ -6,6 +6,7 @@ python -m tests.test_architecture      writes the list anew
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from tests.sources import nodes_of
@@ -57,6 +58,28 @@ def test_a_folder_is_small_enough_to_be_taken_in() -> None:
     for folder in (path for path in (ROOT / "toolkit").rglob("*") if path.is_dir() and path.name != "__pycache__"):
         count = len([file for file in folder.glob("*.py") if file.name != "__init__.py"])
         assert count <= MOST_FILES or folder.name in LARGE, f"{folder.name}: {count} files"
+
+
+def _is_there(name: str) -> bool:
+    """Whether it is a room, a file, or something that a file or a class in it names."""
+    path = ROOT.joinpath(*name.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    before, _, last = name.rpartition(".")
+    if not before:
+        return False
+    around = ROOT.joinpath(*before.split("."))
+    file = around / "__init__.py" if around.is_dir() else around.with_suffix(".py")
+    return bool(re.search(rf"\b{last}\b", file.read_text())) if file.is_file() else _is_there(before)
+
+
+def test_what_is_named_in_backticks_is_still_where_it_is_said_to_be() -> None:
+    assert _is_there("toolkit.runtime.runner.Runner.logits")
+    assert not _is_there("toolkit.graph.no_file")
+    files = [file for room in ("toolkit", "tests", "benchmarks") for file in (ROOT / room).rglob("*.py")]
+    for file in [*files, *ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]:
+        for name in set(re.findall(r"`(toolkit(?:\.\w+)+)`", file.read_text())) - {"toolkit.toml"}:
+            assert _is_there(name), f"{file.relative_to(ROOT)}: {name}"
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def unpack(tar: Path, target: Path, wanted: Requirement = NOTHING) -> Packed:
 def folder_in_cache(packed: Packed, again: bool = False) -> Path:
     """A folder with the files of a tar, kept for later calls under the sha256 of the tar's bytes.
 
-    It lies in `toolkit.workspace.cache_folder`; where that cannot be written, in a temporary folder that goes with the
-    process. Whoever opens the folder checks every hash against the manifest of the tar.
+    It lies in `toolkit.storage.cache.private_folder`; where that cannot be written, in a temporary folder that goes
+    with the process. Whoever opens the folder checks every hash against the manifest of the tar.
 
     Args:
         again: unpack it even if it is there, because it was damaged.

@@ -2,7 +2,7 @@
 
 At a known batch every size in a graph is a number, so that whatever is computed from sizes alone is a constant. With an
 open batch neither ONNX Runtime, nor onnxscript's optimizer, nor onnxslim fold all of it, and the symbolic arithmetic of
-onnxslim 0.1.98 gets the padding of TensorFlow's SAME wrong. `toolkit.graph.open_batch` opens the batch again.
+onnxslim 0.1.98 gets the padding of TensorFlow's SAME wrong. `toolkit.graph.normal.open_batch` opens the batch again.
 """
 
 from __future__ import annotations
