@@ -74,7 +74,7 @@ class KindOfLayers(Document):
 
 
 @dataclass(frozen=True)
-class Census(Document):
+class LayerReportEntry(Document):
     """What an engine is made of."""
 
     layers: int
@@ -92,7 +92,7 @@ class EngineEntry(Document):
     precision: str
     target: Maybe[str] = None
     tensorrt: Maybe[Maker] = None
-    census: Census | None = None
+    census: LayerReportEntry | None = None
     census_reason: str | None = None
     build_seconds: Maybe[float] = None
 

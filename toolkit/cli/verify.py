@@ -42,7 +42,7 @@ def command(
     rtol: float | None = typer.Option(None, "--rtol", min=0, help="See --atol; as in numpy.allclose."),
     layers: bool = typer.Option(False, "--layers", help="Compare layer by layer too; name the node where they part."),
     save_worst: Path | None = typer.Option(
-        None, "--save-worst", metavar="DIR", help="Write the images that flipped as one PNG sheet a runner."
+        None, "--save-worst", metavar="DIR", help="Write the images that flipped: a contact sheet (PNG) a runner."
     ),
     convert: bool = typer.Option(False, "--convert", help="Resize and convert --data images that do not fit."),
     resize: str | None = options.RESIZE,

@@ -18,7 +18,7 @@ from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.engine.failure import log_path
 from toolkit.engine.monitor import WHOLE, overall
-from toolkit.engine.planning import BuildOptions, Order, order_from_resolved, order_of_file, resolved_for
+from toolkit.engine.planning import BuildOptions, BuildRequest, request_from_resolved, request_of_file, resolved_for
 from toolkit.engine.requirements import require_can_build
 from toolkit.engine.resolver import Resolved
 from toolkit.engine.trials import Trials, fastest_that_passes
@@ -124,7 +124,7 @@ def build_engines(
     resolved = resolved_for(bundle, precisions, tensorrt, target)
     if trials is not None:
         trials.require_can_run(tensorrt)
-    requests = [order_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
+    requests = [request_from_resolved(bundle, answer, target, tensorrt) for answer in resolved]
     with _alone_with(bundle) as bundle, folder_replaced(bundle.folder, owned_by=MANIFEST) as fresh:
         _copy(bundle, fresh)
         maker = _Maker(fresh, target, tensorrt, on_step, bundle.folder / "engines")
@@ -162,7 +162,7 @@ def engines_of_files(
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """An engine of each ONNX file of a bundle's folder, in `engines/`: the manifest's entries, sentences for people."""
     maker = _Maker(folder, target, tensorrt, on_step, folder / "engines")
-    requests = [order_of_file(source) for source in sources]
+    requests = [request_of_file(source) for source in sources]
     made = [maker.built(request) for request in requests]
     return [_entry(engine, request, target) for engine, request in zip(made, requests, strict=True)], _notes(made)
 
@@ -177,11 +177,11 @@ class _Maker:
     on_step: Step
     failed_logs: Path
 
-    def built(self, request: Order) -> Engine:
+    def built(self, request: BuildRequest) -> Engine:
         """One engine, with the timings that earlier builds left."""
         return self.build(request, self.plan(request), keep_timings=True)
 
-    def drawn(self, request: Order, bundle: Bundle, trials: Trials) -> Engine:
+    def drawn(self, request: BuildRequest, bundle: Bundle, trials: Trials) -> Engine:
         """The fastest of several that passes. No timing cache: with it the second build would be the first again."""
 
         def build(destination: Path) -> Engine:
@@ -189,11 +189,11 @@ class _Maker:
 
         return fastest_that_passes(build, self.plan(request), bundle, request.precision, trials)
 
-    def plan(self, request: Order) -> Path:
+    def plan(self, request: BuildRequest) -> Path:
         """Where the engine goes."""
         return self.folder / "engines" / request.name
 
-    def build(self, request: Order, destination: Path, keep_timings: bool) -> Engine:
+    def build(self, request: BuildRequest, destination: Path, keep_timings: bool) -> Engine:
         """One build, shown as a bar where TensorRT says how far it is, else as something that spins."""
         what = f"build {request.name} with {self.tensorrt.name}"
         watched = hasattr(self.tensorrt.module, "IProgressMonitor")
@@ -209,7 +209,7 @@ class _Maker:
         self.on_step(what, WHOLE, WHOLE)
         return engine
 
-    def settings(self, request: Order, keep_timings: bool) -> BuildSettings:
+    def settings(self, request: BuildRequest, keep_timings: bool) -> BuildSettings:
         """What the target says, as the builder takes it."""
         rtx = self.tensorrt.kind == NEEDS_NO_GPU
         return BuildSettings(
@@ -227,7 +227,7 @@ def _notes(made: list[Engine]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for engine in made for note in engine.notes))
 
 
-def _entry(engine: Engine, request: Order, target: Target) -> dict[str, Any]:
+def _entry(engine: Engine, request: BuildRequest, target: Target) -> dict[str, Any]:
     """An engine's entry in the manifest, without the long list of what was fused."""
     layer_report = engine.sidecar["census"]
     return {

@@ -70,7 +70,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildRequest:
     """One engine to build.
 
     Attributes:
@@ -99,23 +99,23 @@ def resolved_for(
     return tuple({(answer.source, answer.flags): answer for answer in answers}.values())
 
 
-def order_of_file(source: str) -> Order:
+def request_of_file(source: str) -> BuildRequest:
     """The engine of an ONNX file as it stands."""
-    return Order(source, source, VARIANTS[source].engine_file)
+    return BuildRequest(source, source, VARIANTS[source].engine_file)
 
 
-def order_from_resolved(bundle: Bundle, answer: Resolved, target: Target, tensorrt: TensorRT) -> Order:
+def request_from_resolved(bundle: Bundle, answer: Resolved, target: Target, tensorrt: TensorRT) -> BuildRequest:
     """The engine that an answer of the resolver asks for.
 
     Raises:
         CalibrationError: the bundle's `calib.cache` is none.
     """
     if target.dla_core is None:
-        return order_of_file(answer.source)
+        return request_of_file(answer.source)
     cache = _calib_cache(bundle.files.content(CALIB_CACHE), tensorrt) if answer.calib_cache else None
     precision = answer.precision if answer.source == "fp32" else answer.source
     name = f"model.{answer.precision}.dla{target.dla_core}.engine"
-    return Order(answer.source, precision, name, Dla(target.dla_core, answer.flags, cache))
+    return BuildRequest(answer.source, precision, name, Dla(target.dla_core, answer.flags, cache))
 
 
 def _calib_cache(content: Content, tensorrt: TensorRT) -> bytes:
