@@ -36,7 +36,7 @@ def pytest_configure() -> None:
 def nothing_is_left_running() -> Iterator[None]:
     """Fails the last test of a run that leaves processes behind."""
     yield
-    if (trial := sys.modules.get("toolkit.graph.stranger.trial")) is not None:
+    if (trial := sys.modules.get("toolkit.graph.user.trial")) is not None:
         trial.end()  # as it ends when Python does, which is later
     if (warm := sys.modules.get("tests.warm")) is not None:
         warm.end()

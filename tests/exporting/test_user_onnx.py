@@ -19,7 +19,7 @@ from toolkit.errors import ToolkitError
 from toolkit.exporting.user_onnx import Opened, Pixels, default_name, opened_from_file
 from toolkit.graph.fp16 import fp16_from_onnx
 from toolkit.graph.qdq_placement import layers_in_graph
-from toolkit.graph.stranger.floats import OwnTypes, require_same_in_own_types
+from toolkit.graph.user.floats import OwnTypes, require_same_in_own_types
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
 from toolkit.runtime.ort.runner import OrtRunner

@@ -29,8 +29,8 @@ from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.exporting.options import PathLike, UserModel
 from toolkit.exporting.user_onnx import OnnxModel, model_from_onnx
 from toolkit.exporting.user_torch import model_from_builder
-from toolkit.graph.stranger.bounds import require_bounded
-from toolkit.graph.stranger.trial import require_runs
+from toolkit.graph.user.bounds import require_bounded
+from toolkit.graph.user.trial import require_runs
 from toolkit.lazy import needs
 from toolkit.models.card import CARD, card_from_folder
 from toolkit.storage.files import content_of, from_json, read_json, read_onnx

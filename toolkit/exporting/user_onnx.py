@@ -22,8 +22,8 @@ from toolkit.graph.checks import require_portable, require_same_answers
 from toolkit.graph.normal.folding import BatchError
 from toolkit.graph.normalize import NormalizedGraph, normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
-from toolkit.graph.stranger.floats import require_same_in_own_types
-from toolkit.graph.stranger.runner import (
+from toolkit.graph.user.floats import require_same_in_own_types
+from toolkit.graph.user.runner import (
     Form,
     UserRunner,
     classes_of_file,
@@ -31,7 +31,7 @@ from toolkit.graph.stranger.runner import (
     preprocessing_of_pixels,
     with_images,
 )
-from toolkit.graph.stranger.trial import require_runs
+from toolkit.graph.user.trial import require_runs
 from toolkit.graph.user_file import OnnxFile, onnx_from_file
 from toolkit.models.card import Card
 from toolkit.runtime.ort.runner import OrtRunner

@@ -17,7 +17,7 @@ from toolkit.errors import ExportError, ToolkitError
 from toolkit.graph.normal.open_batch import BATCHES
 from toolkit.graph.normalize import normalized_from_file
 from toolkit.graph.preprocessing import with_preprocessing
-from toolkit.graph.stranger.runner import classes_of_file, form_of_file
+from toolkit.graph.user.runner import classes_of_file, form_of_file
 from toolkit.graph.user_file import onnx_from_file
 
 if TYPE_CHECKING:

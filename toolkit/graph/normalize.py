@@ -23,7 +23,7 @@ from toolkit.graph.normal.one_batch import guess_open_batch
 from toolkit.graph.normal.open_batch import BATCHES, with_open_batch
 from toolkit.graph.normal.opset import OPSET, lower, raised
 from toolkit.graph.normal.rewrites import inline_parameters, tidy, write_pads
-from toolkit.graph.stranger.runner import Form
+from toolkit.graph.user.runner import Form
 from toolkit.graph.user_file import OnnxFile
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from toolkit.errors import ModelError
 from toolkit.graph.answer_end import drop_dead
 from toolkit.graph.edit import arrays_of, attributes
 from toolkit.graph.normal.folding import STANDARD
-from toolkit.graph.stranger.bounds import require_bounded
-from toolkit.graph.stranger.ends import (
+from toolkit.graph.user.bounds import require_bounded
+from toolkit.graph.user.ends import (
     choose_output,
     complete_for_checker,
     drop_unread_inputs,
@@ -23,7 +23,7 @@ from toolkit.graph.stranger.ends import (
     require_one_tensor,
     require_type,
 )
-from toolkit.graph.stranger.floats import OwnTypes, in_float32
+from toolkit.graph.user.floats import OwnTypes, in_float32
 from toolkit.lazy import needs
 from toolkit.storage.external_data import take_in
 from toolkit.storage.files import content_of

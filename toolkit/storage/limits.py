@@ -19,7 +19,7 @@ ONNX_NODES = 10_000  # functions taken apart; ResNet-1202 has 3,600
 ONNX_BRANCHES, ONNX_WIRES = 1_000, 100_000  # nodes in branches; inputs, outputs and attributes of all nodes
 MADE_BYTES = 64 << 20  # of a constant that a node makes of nothing but its shape
 INPUT_SIDE, INPUT_BATCH, INPUT_NUMBERS = 1 << 14, 4096, 8 << 20  # of the images that an ONNX file takes
-TRIAL_SECONDS, TRIAL_BYTES = 2, 256 << 20  # an ONNX file's first run, beside what it declares (graph/stranger/work)
+TRIAL_SECONDS, TRIAL_BYTES = 2, 256 << 20  # an ONNX file's first run, beside what it declares (graph/user/work)
 # What it may declare an image, and so much more for each number of the image. ViT-H/14 at 518 pixels: 1e12
 # multiplications of 4e9 numbers. The largest tensor of EfficientNet-B7 at 600 pixels: 69 MiB.
 MULTIPLICATIONS_OF, NUMBERS_OF, TENSOR_OF = (4e10, 2e6), (1e9, 1e4), (32 << 20, 256)

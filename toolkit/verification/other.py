@@ -12,8 +12,8 @@ from toolkit.bundle.onnx_bytes import has_external_data
 from toolkit.bundle.reading import Bundle, bundle_from_folder
 from toolkit.deployment.runners import open_runners
 from toolkit.errors import ToolkitError
-from toolkit.graph.stranger.bounds import require_bounded
-from toolkit.graph.stranger.trial import require_runs
+from toolkit.graph.user.bounds import require_bounded
+from toolkit.graph.user.trial import require_runs
 from toolkit.runtime.ort.runner import OrtRunner
 from toolkit.runtime.runner import Runner
 from toolkit.runtime.runner_id import SECOND, RunnerId

@@ -22,9 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 from toolkit.bundle.reading import bundle_from_folder
 from toolkit.errors import ModelError
 from toolkit.exporting.user_onnx import Pixels, opened_from_file
-from toolkit.graph.stranger import trial
-from toolkit.graph.stranger.trial import require_runs
-from toolkit.graph.stranger.work import declared_by
+from toolkit.graph.user import trial
+from toolkit.graph.user.trial import require_runs
+from toolkit.graph.user.work import declared_by
 from toolkit.verification.other import other_bundle
 
 importlib.import_module("onnx_ir.passes.common")  # takes seconds, and is no part of a refusal
@@ -232,7 +232,7 @@ def test_a_trial_imports_nothing_from_the_current_folder_and_ends_with_its_paren
     code = f"""
 import sys; sys.path.remove('') if '' in sys.path else None
 from pathlib import Path
-from toolkit.graph.stranger import trial
+from toolkit.graph.user import trial
 trial.require_runs(Path("m"), Path({str(good)!r}).read_bytes(), (2, 3, 8, 8))
 print(next(iter(trial._children.values())).pid)
 """

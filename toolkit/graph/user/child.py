@@ -1,4 +1,4 @@
-"""A process in which a stranger's ONNX file runs first: it counts, then runs; a line of JSON after each, or it dies."""
+"""A process in which a user's ONNX file runs first: it counts, then runs; a line of JSON after each, or it dies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.graph.stranger.work import FEW, Declared, Work, declared_by
+from toolkit.graph.user.work import FEW, Declared, Work, declared_by
 from toolkit.storage.limits import (
     MADE_BYTES,
     MULTIPLICATIONS_OF,
