@@ -15,7 +15,7 @@ from toolkit.storage.files import read_toml
 
 ROOT = Path(__file__).parent.parent
 PAGE, HEADING = ROOT / "docs" / "architecture.md", "## Every file\n"
-MOST_FILES = 12  # of a folder, so that it can be taken in at a glance
+FEWEST_FILES, MOST_FILES = 4, 12  # of a folder: enough to need one, and few enough to be taken in at a glance
 LARGE = ("cli", "reporting")  # a verb a file, a section of the page a file
 
 
@@ -54,9 +54,10 @@ def test_every_file_says_in_its_first_line_what_it_knows() -> None:
     assert all(_first(file) for file in (ROOT / "toolkit").rglob("*.py"))
 
 
-def test_a_folder_is_small_enough_to_be_taken_in() -> None:
-    for folder in (path for path in (ROOT / "toolkit").rglob("*") if path.is_dir() and path.name != "__pycache__"):
+def test_a_folder_has_4_to_12_files() -> None:
+    for folder in (file.parent for file in (ROOT / "toolkit").glob("*/**/__init__.py")):
         count = len([file for file in folder.glob("*.py") if file.name != "__init__.py"])
+        assert count >= FEWEST_FILES, f"{folder.name}: {count} files"
         assert count <= MOST_FILES or folder.name in LARGE, f"{folder.name}: {count} files"
 
 

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from tests.cli.conftest import Toolkit, arrays_of
 from tests.exporting.test_user_onnx import classifier
 from toolkit.bundle import bundle_from_folder
+from toolkit.bundle.manifest import VARIANTS
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_users_file_becomes_a_bundle_that_can_be_verified_and_measured(toolkit
     assert "exported from" in verified.document["unavailable"]["torch"]
     assert toolkit("bench", folder, "--backend", "ort", "--batch", "1", "--seconds", "0.05").code == 0
     for engine in bundle.engines():
-        wanted = 2 if engine["precision"].startswith("int8") else 0
+        wanted = 2 if VARIANTS[engine["precision"]].precision == "int8" else 0
         assert engine["census"]["convolutions_reading"]["Int8"] == wanted
 
 

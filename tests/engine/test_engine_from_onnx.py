@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.bundle.manifest import VARIANTS
 from toolkit.engine import engine_from_onnx as room
 from toolkit.engine.build import BuildSettings
 from toolkit.engine.engine_from_onnx import engine_from_onnx
@@ -30,7 +31,7 @@ needs_rtx = pytest.mark.skipif(
 def _net(precision: str = "fp32", height: int | str = 8, batch: int | str = "batch") -> Any:
     """A small net of the form that the toolkit exports: uint8 NHWC in, two convolutions, float32 logits out."""
     helper, numpy_helper, kinds = onnx.helper, onnx.numpy_helper, onnx.TensorProto
-    real = np.float16 if "fp16" in precision else np.float32
+    real = np.float16 if VARIANTS[precision].half else np.float32
     rng = np.random.default_rng(0)
     values: dict[str, Any] = {
         "scale": np.full((1, 3, 1, 1), 1 / 64, real),
@@ -47,7 +48,7 @@ def _net(precision: str = "fp32", height: int | str = 8, batch: int | str = "bat
 
     def quantized(tensor: str, axis: int | None = None) -> str:
         """Q/DQ around a tensor, as TensorRT fuses it: rank-0 scales for activations, axis 0 for weights."""
-        if "int8" not in precision:
+        if VARIANTS[precision].precision != "int8":
             return tensor
         scale = np.array(0.05, real) if axis is None else np.full(len(values[tensor]), 0.01, real)
         values[f"{tensor}_s"], values[f"{tensor}_z"] = scale, np.zeros(scale.shape, np.int8)

@@ -22,7 +22,7 @@ NAMES = sorted(path.parent.name for path in (ROOT / "models").glob("*/card.json"
 # Three of the nets see clothes for the first time. In 15 to 55 convolutions a sum that lies between two steps of int8
 # goes the other way somewhere, and on from there.
 TRAINED = {**READ_ALIKE, **dict.fromkeys(("int8", "int8-cpu"), Limit(0.06, 0.99)), "int8-fp16": Limit(0.1, 0.94)}
-SEEN = 50  # images; the reader that computes in numpy gets one, and of the default model alone
+SEEN = 50  # images, one of which a share of 0.99 lets go; the reader in numpy gets one, of the default model alone
 RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 CAPABILITIES = ("SM86", "SM89", "SM120")  # GeForce 30, 40 and 50; one plan for all three is one build
 READS = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "int8-fp16": "Int8"}  # the files for TensorRT
