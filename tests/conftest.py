@@ -99,8 +99,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.nodeid.startswith("tests/zoo/"), item.path))
 
 
+def pytest_collectstart() -> None:
+    """What is imported stays: nothing is looked for until everything is."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What was imported until here stays: to look through it again and again was a twentieth of all tests' time."""
+    """To look through what was imported again and again was a twentieth of all tests' time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)

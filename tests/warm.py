@@ -114,10 +114,12 @@ def ours() -> list[str]:
 
 def serve(listener: socket.socket, alive: int) -> list[str]:
     """Forks whenever it is asked to, until nobody can ask any more; returns in the child, with what it is to run."""
+    gc.disable()  # while it imports: a sixth of that time
     for name in (*PRELOADED, *ours()):
         __import__(name)
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait for children end by themselves
     while alive not in _ready(listener.fileno(), alive):
         connection, _ = listener.accept()
