@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.zoo.made import Form, answers_of, form_of, made_of
+from tests.zoo.made import Form, answers_of, engine_of, form_of, made_of
 from tests.zoo.readers import COUNTS, Reading, readings_of
 from tests.zoo.walk import walked
 from tests.zoo.ways import NETS, OPEN, REFUSED, WAYS, graph_of, images, settled
@@ -30,7 +30,6 @@ from toolkit.bundle.manifest import FOR_TENSORRT, VARIANTS
 from toolkit.compare.parity import parity_without_labels, relative_l2
 from toolkit.contracts import Preprocessing, UInt8
 from toolkit.data.model_images import images_of_model
-from toolkit.engine.engine_from_onnx import engine_from_onnx
 from toolkit.errors import ToolkitError
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.graph.int8_layers import axes_of_layers
@@ -110,9 +109,8 @@ def files_of(graph: onnx.ModelProto, net: str, folder: Path) -> dict[str, File]:
 
 
 def _built(model: onnx.ModelProto, folder: Path) -> str:
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
     try:
-        engine_from_onnx(folder / "model.onnx", folder / "model.plan", batch=(1, 4, 8))
+        engine_of(model, folder, batch=(1, 4, 8))
     except ToolkitError as error:
         return error.what
     return "built"

@@ -109,6 +109,5 @@ def test_nobody_spells_a_runners_name_or_takes_it_apart() -> None:
         if _spells(node)
     ]
     assert found == []
-    calls = ((file, node.func) for file in files for node in nodes_of(file) if isinstance(node, ast.Call))
-    readers = {file for file, called in calls if isinstance(called, ast.Attribute) and called.attr == "from_name"}
-    assert {str(file.relative_to(ROOT)) for file in readers} == READERS
+    named = ((file, node) for file in files for node in nodes_of(file) if isinstance(node, ast.Attribute))
+    assert {str(file.relative_to(ROOT)) for file, node in named if node.attr == "from_name"} == READERS

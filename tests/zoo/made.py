@@ -1,9 +1,11 @@
-"""Every file of a graph, as export makes them, and a graph's form: what is left of it without names and weights."""
+"""Every file of a graph, as export makes them, engines of them, and a graph's form: without names and weights."""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onnx import defs, numpy_helper
 
@@ -11,6 +13,7 @@ from tests.zoo.ways import PREPROCESSING, images
 from toolkit.calibration.ranges import ranges_from_images
 from toolkit.calibration.record import Record
 from toolkit.contracts import Float32, Preprocessing, UInt8
+from toolkit.engine.engine_from_onnx import Engine, engine_from_onnx
 from toolkit.graph.fp16 import fp16_from_onnx, require_fits_fp16
 from toolkit.quantization.ort_cpu import cpu_from_ranges
 from toolkit.quantization.qdq import qdq_from_ranges
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
 Form = tuple[object, ...]
+RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,12 @@ def answers_of(model: onnx.ModelProto, optimize: bool = True, images_nhwc: UInt8
     with OrtRunner(model.SerializeToString(), optimize=optimize, threads=1, largest_batch=50) as runner:
         logits: Float32 = runner.logits(images() if images_nhwc is None else images_nhwc)
     return logits
+
+
+def engine_of(model: onnx.ModelProto, folder: Path, **how: Any) -> Engine:
+    """TensorRT-RTX's, of a file that is written into the folder; `how` is what `engine_from_onnx` may be told."""
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return engine_from_onnx(folder / "model.onnx", folder / "model.plan", **how)
 
 
 def form_of(graph: onnx.ModelProto) -> Form:

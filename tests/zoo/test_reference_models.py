@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.zoo.made import answers_of, made_of
+from tests.zoo.made import RTX, answers_of, engine_of, made_of
 from tests.zoo.readers import READ_ALIKE, Limit, readings_of
 from toolkit.contracts import UInt8
 from toolkit.engine.build import BuildSettings
-from toolkit.engine.engine_from_onnx import engine_from_onnx
 from toolkit.exporting.artifacts import fp32_graph_of_model
 from toolkit.models.checkpoint import load_model
 from toolkit.workspace import DEFAULT_MODEL
@@ -23,7 +21,6 @@ NAMES = sorted(path.parent.name for path in (ROOT / "models").glob("*/card.json"
 # goes the other way somewhere, and on from there.
 TRAINED = {**READ_ALIKE, **dict.fromkeys(("int8", "int8-cpu"), Limit(0.06, 0.99)), "int8-fp16": Limit(0.1, 0.94)}
 SEEN = 50  # images, one of which a share of 0.99 lets go; the reader in numpy gets one, of the default model alone
-RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 CAPABILITIES = ("SM86", "SM89", "SM120")  # GeForce 30, 40 and 50; one plan for all three is one build
 READS = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "int8-fp16": "Int8"}  # the files for TensorRT
 
@@ -53,10 +50,7 @@ def test_every_reader_answers_alike_and_every_convolution_computes_in_its_type(n
     if RTX:
         convolutions = sum(node.op_type == "Conv" for node in found.files["fp32"].graph.node)
         for precision, type_ in READS.items():
-            (tmp_path / "model.onnx").write_bytes(found.files[precision].SerializeToString())
-            engine = engine_from_onnx(
-                tmp_path / "model.onnx", tmp_path / "model.plan", settings=BuildSettings(CAPABILITIES)
-            )
+            engine = engine_of(found.files[precision], tmp_path, settings=BuildSettings(CAPABILITIES))
             assert engine.sidecar["compute_capabilities"] == list(CAPABILITIES)
             assert engine.layer_report is not None
             assert engine.layer_report.convolutions() == convolutions >= 15

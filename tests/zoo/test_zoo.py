@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.zoo.made import Made, answers_of, form_of, made_of
+from tests.zoo.made import RTX, Made, answers_of, engine_of, form_of, made_of
 from tests.zoo.readers import READ_ALIKE, UNREADABLE, readings_of
 from tests.zoo.walk import walked
 from tests.zoo.ways import NETS, OPEN, REFUSED, WAYS, graph_of, images, settled
-from toolkit.compare.parity import relative_l2
+from toolkit.compare.parity import parity_without_labels, relative_l2
 from toolkit.contracts import Float32
-from toolkit.engine.engine_from_onnx import engine_from_onnx
 from toolkit.errors import ModelError
 from toolkit.graph.qdq_placement import layers_in_graph
 from toolkit.quantization.calib_cache import cache_from_ranges, scales_from_cache
@@ -24,7 +22,6 @@ from toolkit.quantization.sensitivity import sensitivities_of_layers
 
 Answers = dict[str, Float32]
 TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
-RTX = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 # The relative L2 that a file may be away from the network, and the share of images that it must answer as that does.
 LIMITS = {"fp32": (1e-4, 1.0), "fp16": (0.01, 0.95), "int8": (0.12, 0.85), "int8-fp16": (0.12, 0.85),
           "int8-cpu": (0.12, 0.85)}  # fmt: skip
@@ -61,11 +58,9 @@ def test_every_file_answers_as_the_network_does_and_tensorrt_builds_it(net: str,
 
 
 def _require_near(net: str, way: str, precision: str, got: Float32) -> None:
-    expected = settled(net).answers
-    far, same = relative_l2(expected, got), (got.argmax(1) == expected.argmax(1)).mean()
-    limit, least = LIMITS[precision]
-    assert far <= limit, f"{way} {precision}: {far:.2g}"
-    assert same >= least, f"{way} {precision}: {same:.2f}"
+    parity, (limit, least) = parity_without_labels(settled(net).answers, got), LIMITS[precision]
+    assert parity.relative_l2 <= limit, f"{way} {precision}: {parity}"
+    assert parity.images - parity.flips >= least * parity.images, f"{way} {precision}: {parity}"
 
 
 def _require_right(net: str, way: str, found: Made, plain: Answers) -> None:
@@ -89,8 +84,7 @@ def _require_read_alike(net: str, way: str, found: Made, plain: Answers, precisi
 
 def _require_builds(found: Made, folder: Path, precisions: tuple[str, ...]) -> None:
     for precision in precisions:
-        (folder / "model.onnx").write_bytes(found.files[precision].SerializeToString())
-        engine = engine_from_onnx(folder / "model.onnx", folder / "model.plan", batch=(1, 4, 8))
+        engine = engine_of(found.files[precision], folder, batch=(1, 4, 8))
         assert engine.path.stat().st_size > 1000
 
 
@@ -110,8 +104,7 @@ def test_what_is_exported_with_an_open_batch_here_is_refused_without(
 @pytest.mark.parametrize("net", ["mlp", "vit", "mixer"])
 def test_tensorrt_reads_int8_in_every_product_that_is_quantized(net: str, tmp_path: Path) -> None:
     found = made(net).files
-    (tmp_path / "model.onnx").write_bytes(found["int8"].SerializeToString())
-    report = engine_from_onnx(tmp_path / "model.onnx", tmp_path / "model.plan", batch=(1, 4, 8)).layer_report
+    report = engine_of(found["int8"], tmp_path, batch=(1, 4, 8)).layer_report
     assert report is not None
     products = [name for name in layers_in_graph(found["fp32"]) if name.endswith(("MatMul", "Gemm"))]
     reading = sum(count for kind, reads, _, count in report.kinds if kind == "gemm" and reads.startswith("Int8"))

@@ -22,7 +22,7 @@ from toolkit.errors import ModelError, ToolkitError
 from toolkit.storage.limits import TRIAL_SECONDS
 
 LATE = ("SIGPROF", "SIGALRM")  # the limits of time of a processor, and on the clock
-# The parent's own path: `-c` alone would look for modules in the current folder first, beside a stranger's file.
+# The parent's own path: `-c` alone would look for modules in the current folder first, beside a user's file.
 START = "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); from toolkit.graph.user.child import main; main()"
 
 _lock = threading.Lock()
